@@ -1,0 +1,74 @@
+//! Where a cell wants to go: what policy decides on and approvals are about.
+
+use crate::HostName;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::IpAddr};
+
+/// A name, or a literal address when the cell dialled one that no look-up of ours gave it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Host {
+    /// A literal address. Listed first, so that its text is never taken for a name.
+    Address(IpAddr),
+    /// A name.
+    Name(HostName),
+}
+
+/// What is spoken to the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Plain HTTP/1.
+    Http,
+    /// TLS; the name in its ClientHello is checked.
+    Https,
+    /// Anything else over TCP.
+    Tcp,
+}
+
+/// A host, a port (1 to 65,535) and what is spoken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// The name or literal address.
+    pub host: Host,
+    /// The TCP port.
+    pub port: std::num::NonZeroU16,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl Protocol {
+    /// `http`, `https` or `tcp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Destination {
+    /// `https://api.example.com:443`, the way approvals and records show it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.protocol, self.host, self.port)
+    }
+}

@@ -1,0 +1,157 @@
+//! Control ⇄ launcher.
+//!
+//! Commands carry ids, digests and numbers, never a path, uid, mount or environment: the launcher builds
+//! the launch plan from its own configuration. Only [`ExecOrder`] carries an argument vector; it runs
+//! after the seal.
+
+use super::receipt::Receipt;
+use crate::{Digest, Slot, TenantId};
+use serde::{Deserialize, Serialize};
+
+/// Control's number for one command; the answer bears it. Never 0.
+pub type Op = u64;
+
+/// Control → launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Tell what runs. Answered by [`Event::Observed`]. Before that answer the launcher introduces every
+    /// living warden again ([`Event::WardenWire`]) and the edge ([`Event::EdgeWire`]).
+    Observe { op: Op },
+    /// Make the tenant's home directory, owned by its uid, if it is not there. Answered by `Done`.
+    MakeHome { op: Op, tenant: TenantId, slot: Slot },
+    /// Remove the tenant's home directory and all in it. Refused while its cell runs. Answered by `Done`.
+    RemoveHome { op: Op, tenant: TenantId, slot: Slot },
+    /// Start a warden. Answered by [`Event::WardenWire`] and then `Done`.
+    StartWarden { op: Op, tenant: TenantId, slot: Slot },
+    /// Kill a warden. Answered by `Done` once it is reaped.
+    StopWarden { op: Op, tenant: TenantId },
+    /// Start a cell. Its warden must run. Answered by [`Event::CellStarted`] or `Failed`.
+    StartCell(CellOrder),
+    /// SIGTERM to the runtime, after `grace_ms` SIGKILL to all. Answered by `Done` once nothing is left.
+    StopCell { op: Op, tenant: TenantId, grace_ms: u32 },
+    /// Kill every process of the cell now. Answered by `Done` once nothing is left.
+    KillCell { op: Op, tenant: TenantId },
+    /// Run a command in the cell under its seal. Three descriptors: stdin, stdout, stderr. Answered by
+    /// [`Event::ExecEnded`] or `Failed`.
+    Exec(ExecOrder),
+    /// Kill what an exec started. Answered, under the exec's own op, by [`Event::ExecEnded`].
+    CancelExec { op: Op, exec: Op },
+    /// Complete the package lifecycle of a staged runtime in a cell without network, then seal it.
+    /// Answered by `Done`.
+    SealRuntime { op: Op, lock: Digest },
+}
+
+/// What a cell is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellOrder {
+    /// The command's number.
+    pub op: Op,
+    /// Whose cell.
+    pub tenant: TenantId,
+    /// From which uids follow.
+    pub slot: Slot,
+    /// Counts this tenant's starts, from 1; tells a socket of this start from one of an earlier.
+    pub generation: u64,
+    /// What runs in it.
+    pub runtime: RuntimeRef,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What runs in a cell, by a name that the launcher resolves on its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RuntimeRef {
+    /// The entry `[runtime.command.<name>]` of `cofferdam.toml`.
+    Command(String),
+    /// An installed OpenClaw, by the digest of its lock.
+    Openclaw(Digest),
+}
+
+/// What a cell may use. Defaults are those of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of memory, page cache and `/tmp` included.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Hundredths of one core.
+    pub cpu_percent: u32,
+    /// Bytes of `/tmp`.
+    pub tmp_bytes: u64,
+    /// Open files a process.
+    pub open_files: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 1 << 30, pids: 512, cpu_percent: 200, tmp_bytes: 256 << 20, open_files: 4096 }
+    }
+}
+
+/// A command to run in a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecOrder {
+    /// The command's number.
+    pub op: Op,
+    /// Whose cell.
+    pub tenant: TenantId,
+    /// Program (looked up on the cell's PATH) and arguments; never empty.
+    pub argv: Vec<String>,
+    /// The three descriptors are one terminal, which becomes the command's controlling terminal.
+    pub terminal: bool,
+}
+
+/// Launcher → control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// The command took effect.
+    Done { op: Op },
+    /// The command had no effect.
+    Failed { op: Op, failure: Failure },
+    /// The answer to [`Command::Observe`].
+    Observed { op: Op, cells: Vec<CellSeen>, wardens: Vec<TenantId> },
+    /// A cell runs, sealed; its runtime has been started (not: is ready).
+    CellStarted { op: Op, cell: CellSeen, receipt: Receipt },
+    /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.
+    CellEnded { tenant: TenantId, generation: u64, status: String },
+    /// A warden's wire to control. One descriptor: the socket.
+    WardenWire { tenant: TenantId },
+    /// A warden is gone without having been asked to. Control decides whether to start another.
+    WardenEnded { tenant: TenantId },
+    /// The edge's wire to control. One descriptor: the socket. The launcher restarts the edge by itself.
+    EdgeWire {},
+    /// An exec ended. `code` is the exit status, or 128 + the signal.
+    ExecEnded { op: Op, code: u8 },
+}
+
+/// A running cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellSeen {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which start.
+    pub generation: u64,
+    /// Host pid of its init.
+    pub pid: u32,
+    /// `SO_NETNS_COOKIE` of its network namespace.
+    pub netns_cookie: u64,
+    /// The runtime's port on the cell's 127.0.0.1.
+    pub port: u16,
+}
+
+/// Why a command had no effect, for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// What happened, with the layer, path and errno where there are such.
+    pub message: String,
+    /// What to do or type next; empty if nothing is known.
+    pub mend: String,
+}

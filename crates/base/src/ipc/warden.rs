@@ -1,0 +1,236 @@
+//! The warden's two wires: to the launcher for listeners, to control for everything else.
+
+use crate::{Destination, Millis, SecretName, TenantId};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Launcher → warden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Feed {
+    /// The wire to control, at the start and again whenever control was restarted. One descriptor.
+    Control {},
+    /// The cell's listeners, again after each start of cell or warden. Descriptors, in the order of
+    /// [`Listener::ALL`].
+    Listeners { generation: u64, netns_cookie: u64 },
+    /// Each packet sent on this socket pair with one stream socket attached is a new connection to the
+    /// host's built-in model (`demo`). One descriptor.
+    BuiltinModel {},
+}
+
+/// What each of the cell's listeners is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// TCP, 0.0.0.0:15001, `IP_TRANSPARENT`: every captured IPv4 connection; `getsockname` of an accepted
+    /// socket is the true destination.
+    Capture4,
+    /// TCP, [::]:15001, likewise.
+    Capture6,
+    /// UDP, 0.0.0.0:53 with `IP_PKTINFO`: answers must leave from the address that was asked.
+    DnsUdp4,
+    /// UDP, [::]:53 (`IPV6_V6ONLY`) with `IPV6_RECVPKTINFO`.
+    DnsUdp6,
+    /// TCP, 127.0.0.1:53. (TCP to port 53 of other addresses arrives at the capture listeners.)
+    DnsTcp,
+    /// TCP, 127.0.0.1:3128: the explicit proxy.
+    Proxy,
+}
+
+impl Listener {
+    /// The order in which the descriptors travel.
+    pub const ALL: [Self; 6] =
+        [Self::Capture4, Self::Capture6, Self::DnsUdp4, Self::DnsUdp6, Self::DnsTcp, Self::Proxy];
+}
+
+/// Control → warden. After (re)connection control sends `Configure`, `DataKey`, `Secrets`, `Model` (if
+/// set), every live `Grant`, then `Ready`; the warden allows nothing before the first `Ready`. Any of them
+/// may come again later and replaces what was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Who this warden works for and by which policy. In force once `Configured` is reported.
+    Configure(Configuration),
+    /// The tenant's data key. One descriptor: a pipe that holds its 32 raw bytes and then ends.
+    DataKey {},
+    /// Every sealed secret that this warden may use, as the vault's envelopes (base64).
+    Secrets { secrets: Vec<SealedSecret> },
+    /// Where `http://inference.local/v1` leads.
+    Model(ModelRoute),
+    /// Forget the model route.
+    NoModel {},
+    /// A grant, in force at once; connections on hold for its destination go on.
+    Grant(Grant),
+    /// A grant is gone; relays that it allowed close within a second.
+    Revoke { grant: u64 },
+    /// An approval was registered for these held connections.
+    Waiting { approval: u64, destination: Destination },
+    /// Refuse what is held for this destination. `reason` goes to the client.
+    Refuse { approval: Option<u64>, destination: Destination, reason: String },
+    /// The answer to [`Report::Spend`]: durable, the connection may go on; or the grant is gone.
+    Spent { grant: u64, ok: bool },
+    /// Reports up to this sequence number are in the ledger.
+    Recorded { through: u64 },
+    /// The snapshot is complete.
+    Ready {},
+}
+
+/// The standing configuration of one warden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configuration {
+    /// Whose warden.
+    pub tenant: TenantId,
+    /// The policy document, YAML, at most 64 KiB; parsed by the warden itself.
+    pub policy: String,
+    /// Its revision number.
+    pub revision: u64,
+    /// Where real names are resolved. Port 53 of these is exempt from the uid firewall.
+    pub nameservers: Vec<SocketAddr>,
+    /// CIDR blocks of private addresses that the operator opened in `cofferdam.toml`.
+    pub operator_private: Vec<String>,
+    /// Addresses of the host itself, and of its neighbours, never dialled.
+    pub host_addresses: Vec<std::net::IpAddr>,
+    /// How long a connection is held for an answer.
+    pub hold_ms: u32,
+    /// Relays at one time.
+    pub relays: u32,
+    /// Connections on hold at one time.
+    pub holds: u32,
+    /// New names a second.
+    pub names_per_second: u32,
+}
+
+/// A secret in its envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedSecret {
+    /// Its name: part of the associated data.
+    pub name: SecretName,
+    /// Its version: part of the associated data.
+    pub version: u32,
+    /// What it may be used for: part of the associated data.
+    pub purpose: String,
+    /// The vault's envelope, base64.
+    pub envelope: String,
+}
+
+/// Where inference goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRoute {
+    /// The route's name, shown in usage.
+    pub route: String,
+    /// Where the provider is.
+    pub upstream: Upstream,
+    /// The model's name at the provider; replaces whatever the cell asked for.
+    pub model: String,
+    /// The secret whose value is sent as bearer token, if the provider wants one.
+    pub secret: Option<SecretName>,
+}
+
+/// Where a provider is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Upstream {
+    /// An OpenAI-compatible base URL, `https://host/v1`. A private address is dialled only if
+    /// `operator_private` holds it, and is checked when dialled like every other.
+    Url(String),
+    /// The host's built-in model, over [`Feed::BuiltinModel`].
+    Builtin,
+}
+
+/// A permission that came from an approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Its id.
+    pub id: u64,
+    /// What it opens.
+    pub destination: Destination,
+    /// For how long.
+    pub span: GrantSpan,
+}
+
+/// How long a grant lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum GrantSpan {
+    /// One connection, spent before it is dialled, not after this moment.
+    Once { until: Millis },
+    /// Any number until this moment.
+    Until(Millis),
+    /// Until it is revoked.
+    Always,
+}
+
+/// Warden → control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// The first message on each new wire.
+    Hello { tenant: TenantId, boot: u64 },
+    /// The policy of this revision is in force, or was refused (then the old one still is).
+    Configured { revision: u64, error: Option<String> },
+    /// A connection is held: somebody must answer. Sent once a destination, not once a connection.
+    Ask { destination: Destination, why: String },
+    /// The last connection held for this destination was refused because nobody answered in time.
+    HoldEnded { destination: Destination },
+    /// A once-grant is about to be used.
+    Spend { grant: u64 },
+    /// Something for the ledger (class B).
+    Record(Record),
+    /// Tokens used by one inference request.
+    Usage(Usage),
+}
+
+/// A row for the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Counts this warden boot's records from 1, without gaps.
+    pub seq: u64,
+    /// When.
+    pub at: Millis,
+    /// What happened.
+    pub what: RecordKind,
+    /// To what; none for a secret's use or an inference request.
+    pub destination: Option<Destination>,
+    /// The rule, grant, layer or secret that decided.
+    pub by: String,
+    /// The machine-readable reason of a denial, else empty.
+    pub reason: String,
+    /// How many alike were folded into this row.
+    pub count: u32,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// A connection was let through.
+    Allow,
+    /// A connection was refused.
+    Deny,
+    /// A connection was put on hold.
+    Hold,
+    /// A secret was used.
+    Use,
+}
+
+/// What one inference request used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// When the request ended.
+    pub at: Millis,
+    /// The route's name.
+    pub route: String,
+    /// The model's name at the provider.
+    pub model: String,
+    /// Tokens in the prompt, as the provider counted them; 0 if it did not say.
+    pub prompt_tokens: u64,
+    /// Tokens in the answer, likewise.
+    pub completion_tokens: u64,
+    /// HTTP status that the provider gave, 0 if none.
+    pub status: u16,
+}

@@ -1,0 +1,25 @@
+//! The words of the domain: ids, names, hosts, digests, secrets, roles, time, and every message that
+//! crosses a boundary between two of our processes.
+//!
+//! Pure: no I/O, no clock, no async. A value of one of these types was checked when it was made, so
+//! nothing downstream checks it again (parse, don't validate).
+#![forbid(unsafe_code)]
+
+mod clock;
+mod destination;
+mod digest;
+mod host;
+pub mod ipc;
+mod role;
+mod secret;
+mod slot;
+mod tenant;
+
+pub use clock::{Clock, Millis};
+pub use destination::{Destination, Host, Protocol};
+pub use digest::{Digest, DigestError};
+pub use host::{HostName, HostNameError};
+pub use role::{Role, RoleError, Scope};
+pub use secret::{Secret, SecretName, SecretNameError};
+pub use slot::{Slot, SlotError};
+pub use tenant::{TenantId, TenantIdError};
