@@ -1,0 +1,1 @@
+//! mount (being written).

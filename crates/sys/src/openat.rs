@@ -1,0 +1,1 @@
+//! openat (being written).
