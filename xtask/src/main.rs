@@ -1,1 +1,43 @@
-fn main() {}
+//! One verb for each thing that people do with this repository; CI calls the same verbs.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a command line tool")]
+#![expect(clippy::disallowed_methods, reason = "it starts cargo, npm and the peers that it measures")]
+
+mod deps;
+mod lengths;
+mod run;
+mod test;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask <verb>
+
+  test [FILTER]   every test; what it needs it installs (real OpenClaw included)
+  lint            formatting, clippy, check-deps, lengths
+  check-deps      crate edges follow ARCHITECTURE.md
+  lengths         no file past 600 lines of code, tests apart
+";
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    match arguments.first().map(String::as_str) {
+        Some("test") => test::run(rest),
+        Some("lint") => lint(),
+        Some("check-deps") => deps::check(),
+        Some("lengths") => lengths::check(),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn lint() -> Result<()> {
+    run::cargo(&["fmt", "--all", "--check"])?;
+    deps::check()?;
+    lengths::check()?;
+    run::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
