@@ -1,1 +1,4 @@
+//! The control process: tenants, policies, approvals, tokens, the reconciler and the API.
 #![forbid(unsafe_code)]
+
+pub mod api;

@@ -1,0 +1,540 @@
+//! Every document of `/api/v1`, as the command line sends and reads it.
+//!
+//! Owns shapes only: no route, no check that needs state. Requests refuse unknown fields, so that a typing
+//! error is an answer and never a silent default. No type here has a field that could carry a secret back.
+//!
+//! | route | request | answer |
+//! |---|---|---|
+//! | `GET /api/v1/status` | | [`Status`] |
+//! | `GET /api/v1/runtimes` | | [`Runtimes`] |
+//! | `GET /api/v1/tenants` | | [`Tenants`] |
+//! | `POST /api/v1/tenants` | [`NewTenant`] | [`Tenant`] |
+//! | `GET /api/v1/tenants/{id}` | | [`Tenant`] |
+//! | `DELETE /api/v1/tenants/{id}` | | [`Empty`] |
+//! | `POST /api/v1/tenants/{id}/start` `stop` `restart` | [`Wait`] | [`Tenant`] |
+//! | `GET /api/v1/tenants/{id}/logs` | query [`LogsQuery`] | text, streamed |
+//! | `POST /api/v1/tenants/{id}/exec` | headers, see [`super::frames`] | upgrade |
+//! | `GET /api/v1/tenants/{id}/policy` | | [`Policy`] |
+//! | `PUT /api/v1/tenants/{id}/policy` | [`PolicyText`] | [`PolicySet`] |
+//! | `POST /api/v1/tenants/{id}/policy/check` | [`PolicyText`] | [`PolicyChecked`] |
+//! | `POST /api/v1/tenants/{id}/policy/explain` | [`ExplainRequest`] | [`Explained`] |
+//! | `GET /api/v1/tenants/{id}/policy/effective` | | [`Effective`] |
+//! | `GET /api/v1/approvals` | query [`ApprovalsQuery`] | [`Approvals`] |
+//! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
+//! | `POST /api/v1/approvals/{n}/approve` | [`Approve`] | [`Approval`] |
+//! | `POST /api/v1/approvals/{n}/deny` | [`DenyRequest`] | [`Approval`] |
+//! | `GET /api/v1/tokens` | query [`TenantQuery`] | [`Tokens`] |
+//! | `POST /api/v1/tokens` | [`NewToken`] | [`IssuedToken`] |
+//! | `DELETE /api/v1/tokens/{jti}` | | [`Token`] |
+//! | `GET /api/v1/tenants/{id}/secrets` | | [`Secrets`] |
+//! | `PUT /api/v1/tenants/{id}/secrets/{name}` | [`SecretValue`] | [`SecretRow`] |
+//! | `DELETE /api/v1/tenants/{id}/secrets/{name}` | | [`Empty`] |
+//! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/model` | [`ModelRoute`] | [`Model`] |
+//! | `GET /api/v1/usage` | query [`TenantQuery`] | [`UsageReport`] |
+//! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
+//! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
+
+use cofferdam_base::ipc::launcher::{Failure, Limits};
+use cofferdam_base::ipc::receipt::Receipt;
+use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
+use serde::{Deserialize, Serialize};
+
+pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
+
+/// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503
+/// "could not".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The one field of an error document.
+    pub error: ErrorDetail,
+}
+
+/// What happened, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// Stable and machine-readable, `tenant_not_found` for example.
+    pub code: String,
+    /// What happened and why, for a person.
+    pub message: String,
+    /// The command that mends it; empty if none is known.
+    pub mend: String,
+}
+
+/// An answer without content, `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// The host in one document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// `strict` or `rootless`.
+    pub profile: String,
+    /// When control started.
+    pub started: Millis,
+    /// The edge's wire is connected and its snapshot was sent.
+    pub edge: bool,
+    /// Where the edge listens, `http://127.0.0.1:PORT`.
+    pub edge_url: String,
+    /// Tenants by state.
+    pub tenants: Vec<StateCount>,
+    /// Approvals that somebody could answer now.
+    pub waiting: u32,
+    /// Ledger rows written.
+    pub ledger_rows: u64,
+    /// What this profile does not keep, one line each.
+    pub degradations: Vec<String>,
+}
+
+/// How many tenants are in one state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCount {
+    /// The state's name.
+    pub state: String,
+    /// How many.
+    pub count: u32,
+}
+
+/// A tenant to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenant {
+    /// Its id; never used again after the tenant is deleted.
+    pub id: TenantId,
+    /// What runs in its cell: `command:NAME` (an entry of `cofferdam.toml`), `openclaw` (the installed one,
+    /// if there is exactly one) or `openclaw:LOCK-DIGEST`.
+    pub runtime: String,
+    /// What its cell may use.
+    #[serde(default)]
+    pub limits: Option<Limits>,
+    /// Start it at once.
+    #[serde(default)]
+    pub start: bool,
+    /// Answer when it is ready, not when it was noted down (only with `start`).
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// For start, stop and restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// Answer when the state is reached or failed, not when the wish was noted down.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// All tenants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenants {
+    /// By id.
+    pub tenants: Vec<Tenant>,
+}
+
+/// One tenant, desired and observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// The id.
+    pub id: TenantId,
+    /// The slot, which gives uids and the loopback address.
+    pub slot: Slot,
+    /// As in [`NewTenant::runtime`], exact.
+    pub runtime: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// `running`, `stopped` or `deleted`.
+    pub desired: String,
+    /// What it is now, by the name that the edge shows: `ready`, `starting`, `stopped`, `failed` and so on.
+    pub state: String,
+    /// How often it was started.
+    pub generation: u64,
+    /// When it was made.
+    pub created: Millis,
+    /// `http://<id>.localhost:PORT`, or the production origin.
+    pub origin: String,
+    /// `http://127.18.x.y:PORT`.
+    pub address: String,
+    /// Its policy's revision.
+    pub policy_revision: u64,
+    /// The revision that its warden reported to be in force; none if no warden did.
+    pub policy_in_force: Option<u64>,
+    /// A warden runs and is connected.
+    pub warden: bool,
+    /// Why it is not as desired, if it is not.
+    pub failure: Option<Failure>,
+    /// The seal of the running cell, layer by layer.
+    pub receipt: Option<Receipt>,
+}
+
+/// Of `logs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
+    /// Go on as the file grows.
+    #[serde(default)]
+    pub follow: bool,
+    /// Begin this many bytes before the end; all by default.
+    #[serde(default)]
+    pub tail: Option<u64>,
+    /// Leave terminal control sequences in.
+    #[serde(default)]
+    pub raw: bool,
+}
+
+/// A policy as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The document, YAML, byte for byte.
+    pub text: String,
+    /// Its number, from 1.
+    pub revision: u64,
+    /// Since when.
+    pub at: Millis,
+    /// Who set it: a subject, or `approval N`.
+    pub by: String,
+    /// The revision that the warden reported to be in force.
+    pub in_force: Option<u64>,
+}
+
+/// A policy to be set or checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// YAML, at most 64 KiB.
+    pub text: String,
+}
+
+/// A policy was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySet {
+    /// Its number.
+    pub revision: u64,
+    /// The warden reported it to be in force. False only if no warden runs: then it is in force at the next
+    /// start.
+    pub in_force: bool,
+}
+
+/// What a check found. A document that does not parse is an error (422) with line and column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChecked {
+    /// How many rules it has.
+    pub rules: u32,
+    /// What is accepted but probably not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// Whether a destination would be let through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Where to.
+    pub destination: Destination,
+    /// Ask another document than the one that is kept.
+    #[serde(default)]
+    pub text: Option<String>,
+}
+
+/// The verdict and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// `allow`, `deny` or `ask`.
+    pub verdict: String,
+    /// The rule, grant or layer that decides, with its line where there is one.
+    pub by: String,
+    /// The whole of it, for a person.
+    pub text: String,
+}
+
+/// All that is reachable now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effective {
+    /// The revision that these rows come from.
+    pub revision: u64,
+    /// What happens to every destination that no row names: `ask` or `deny`.
+    pub default: String,
+    /// One row a rule or live grant.
+    pub rows: Vec<EffectiveRow>,
+}
+
+/// One thing that is reachable, denied or asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveRow {
+    /// `allow`, `deny` or `ask`.
+    pub verdict: String,
+    /// `https://api.example.com:443`, the way approvals show it.
+    pub destination: String,
+    /// The rule or approval that it comes from.
+    pub why: String,
+    /// Since when.
+    pub since: Millis,
+    /// Until when, for a grant that ends.
+    pub until: Option<Millis>,
+}
+
+/// Of the lists of approvals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalsQuery {
+    /// Only this tenant's.
+    #[serde(default)]
+    pub tenant: Option<TenantId>,
+    /// Those that are over as well.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// Approvals, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvals {
+    /// The rows.
+    pub approvals: Vec<Approval>,
+}
+
+/// One question that a cell put to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Its number on this host.
+    pub id: u64,
+    /// Whose cell asked.
+    pub tenant: TenantId,
+    /// For what.
+    pub destination: Destination,
+    /// Why the policy asks.
+    pub why: String,
+    /// `waiting`, `hold_ended`, `granted`, `used`, `denied`, `expired`, `revoked`.
+    pub state: String,
+    /// Since when.
+    pub asked: Millis,
+    /// When it ends by itself.
+    pub until: Option<Millis>,
+    /// `once`, `until` or `always`, if it was granted.
+    pub span: Option<String>,
+    /// Who answered, and the reason of a denial; empty if nobody did.
+    pub answer: String,
+}
+
+/// Yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// For how long.
+    pub span: Span,
+}
+
+/// For how long something is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Span {
+    /// One connection.
+    Once,
+    /// Any number for this many seconds, 1 to 31,536,000.
+    ForSeconds(u64),
+    /// For ever, as a rule of the policy.
+    Always,
+}
+
+/// No.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyRequest {
+    /// What the client in the cell is told, at most 500 characters.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Narrows a list to one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantQuery {
+    /// Only this tenant's.
+    #[serde(default)]
+    pub tenant: Option<TenantId>,
+}
+
+/// A token to be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// For whose origin.
+    pub tenant: TenantId,
+    /// For whom: 1 to 128 printable ASCII characters.
+    pub subject: String,
+    /// What it may do.
+    pub role: Role,
+    /// For how many seconds, 1 to 31,536,000.
+    pub ttl_seconds: u64,
+}
+
+/// A new token; its text is shown this once.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct IssuedToken {
+    /// The signed token.
+    pub token: String,
+    /// Its row.
+    #[serde(flatten)]
+    pub row: Token,
+}
+
+impl std::fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedToken").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+/// All tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// The rows, newest last.
+    pub tokens: Vec<Token>,
+}
+
+/// A token as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub jti: String,
+    /// For whose origin.
+    pub tenant: TenantId,
+    /// For whom.
+    pub subject: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was issued.
+    pub issued: Millis,
+    /// When it ends.
+    pub expires: Millis,
+    /// When it was revoked, if it was.
+    pub revoked: Option<Millis>,
+}
+
+/// A secret's value; wiped when it goes, never sent back.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value, at most 64 KiB.
+    pub value: String,
+    /// What it is for; `model` by default.
+    #[serde(default)]
+    pub purpose: Option<String>,
+}
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretValue").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+/// The names of a tenant's secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// By name.
+    pub secrets: Vec<SecretRow>,
+}
+
+/// A secret without its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRow {
+    /// Its name.
+    pub name: SecretName,
+    /// Counts its values from 1.
+    pub version: u32,
+    /// What it is for.
+    pub purpose: String,
+    /// When this value was set.
+    pub at: Millis,
+}
+
+/// A tenant's model route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The route; none if the tenant has none.
+    pub model: Option<ModelRoute>,
+}
+
+/// Tokens used, by tenant, route and model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// The rows.
+    pub rows: Vec<UsageRow>,
+}
+
+/// What one tenant used of one model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// Who.
+    pub tenant: TenantId,
+    /// By which route.
+    pub route: String,
+    /// Of which model.
+    pub model: String,
+    /// In how many requests.
+    pub requests: u64,
+    /// Tokens in prompts.
+    pub prompt_tokens: u64,
+    /// Tokens in answers.
+    pub completion_tokens: u64,
+}
+
+/// Of `ledger/tail`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TailQuery {
+    /// How many of the last rows; 50 by default, at most 10,000.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// Go on as rows come.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only this tenant's rows.
+    #[serde(default)]
+    pub tenant: Option<TenantId>,
+}
+
+/// One row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: Millis,
+    /// `A` (durable before its effect) or `B` (in order).
+    pub class: String,
+    /// About whom, if about one tenant.
+    pub tenant: Option<TenantId>,
+    /// What happened.
+    pub kind: String,
+    /// The rest, as it was hashed.
+    pub body: serde_json::Value,
+}
+
+/// Whether the ledger's chain is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerVerified {
+    /// Every row was read and every link fits.
+    pub whole: bool,
+    /// Rows read.
+    pub rows: u64,
+    /// The last row's hash, hex.
+    pub head: String,
+    /// The first thing that does not fit; empty if everything does.
+    pub problem: String,
+}
+
+/// What can run in cells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtimes {
+    /// Command entries first.
+    pub runtimes: Vec<Runtime>,
+}
+
+/// One thing that can run in a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// As in [`NewTenant::runtime`].
+    pub runtime: String,
+    /// `openclaw 2026.9.6`, or the command's program.
+    pub what: String,
+    /// How many tenants run it.
+    pub tenants: u32,
+}
