@@ -1,1 +1,25 @@
-fn main() {}
+//! The binary: the command line, and the hidden entries of the processes that the launcher starts from it.
+//!
+//! No logic lives here. Every process of a host is this program under another first argument; the hidden
+//! ones take their orders from an inherited socket and are of no use when typed.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod demo;
+mod echo;
+mod model;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("__init") => cofferdam_sandbox::init_main(),
+        Some("__control") => cofferdam_control::main(),
+        Some("__edge") => cofferdam_edge::main(),
+        Some("__warden") => cofferdam_warden::main(),
+        Some("__model") => model::main(),
+        Some("__echo") => echo::main(),
+        _ => cli::main(),
+    }
+}

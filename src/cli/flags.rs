@@ -1,0 +1,312 @@
+//! What a person can type: one table, no meaning yet.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cofferdam_base::{Role, SecretName, TenantId};
+use std::path::PathBuf;
+
+/// Hosts AI agent gateways for tenants who do not trust each other, each in a sealed cell.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", version, max_term_width = 80, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Flags {
+    /// The host's data directory [default: /var/lib/cofferdam as root, else
+    /// the XDG data directory]
+    #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_DATA_DIR", hide_env_values = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A throw-away host on loopback: tenants acme and globex, a built-in model
+    Demo {
+        /// What runs in the cells
+        #[arg(long, value_enum, default_value = "openclaw")]
+        runtime: DemoRuntime,
+    },
+    /// Make a data directory with a commented cofferdam.toml
+    Init,
+    /// Run the host in the foreground
+    Serve,
+    /// Tell what this kernel can enforce, what each thing buys and what mends it
+    Doctor,
+    /// The host at a glance
+    Status,
+    /// Tenants and their cells
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Tokens with which clients connect to a tenant
+    #[command(subcommand)]
+    Token(Token),
+    /// Secrets, used by a tenant's warden and never seen in its cell
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Where a tenant's http://inference.local/v1 leads
+    #[command(subcommand)]
+    Model(Model),
+    /// What a tenant's cell may reach
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Connections that wait for somebody's answer
+    #[command(subcommand)]
+    Approvals(Approvals),
+    /// What can run in cells
+    #[command(subcommand)]
+    Runtime(Runtime),
+    /// Tokens used, by tenant and model
+    Usage {
+        /// Only this tenant's
+        tenant: Option<TenantId>,
+    },
+    /// The record of everything that was decided
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoRuntime {
+    /// Upstream's gateway, installed from npm at the first run
+    Openclaw,
+    /// A small HTTP and WebSocket echo server
+    Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Make a tenant
+    Create {
+        /// 1 to 40 of a-z, 0-9 and '-'
+        id: TenantId,
+        /// openclaw, or command:NAME of cofferdam.toml
+        #[arg(long, default_value = "openclaw")]
+        runtime: String,
+        /// Start it and wait until it is ready
+        #[arg(long)]
+        start: bool,
+        /// Memory limit in MiB
+        #[arg(long, value_name = "MIB")]
+        memory: Option<u64>,
+        /// Processes and threads
+        #[arg(long)]
+        pids: Option<u32>,
+        /// Hundredths of a core
+        #[arg(long, value_name = "PERCENT")]
+        cpu: Option<u32>,
+    },
+    /// List tenants
+    List,
+    /// One tenant with the seal of its cell
+    Show { id: TenantId },
+    /// Start a tenant's cell and wait until it is ready
+    Start { id: TenantId },
+    /// Stop a tenant's cell
+    Stop { id: TenantId },
+    /// Stop and start
+    Restart { id: TenantId },
+    /// Delete a tenant with all its files
+    Delete {
+        id: TenantId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// What the tenant's cell printed
+    Logs {
+        id: TenantId,
+        /// Go on as it grows
+        #[arg(long, short)]
+        follow: bool,
+        /// Leave terminal control sequences in
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Run a command inside a tenant's cell, under its seal
+    Exec {
+        id: TenantId,
+        /// Leave terminal control sequences in its output
+        #[arg(long)]
+        raw: bool,
+        /// Give it a terminal
+        #[arg(long, short)]
+        tty: bool,
+        /// Program and arguments
+        #[arg(required = true, last = true)]
+        argv: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Issue a token; it is shown once
+    Issue {
+        tenant: TenantId,
+        /// For whom
+        #[arg(long)]
+        subject: String,
+        /// viewer, member, approver or admin
+        #[arg(long, default_value = "member")]
+        role: Role,
+        /// For how long: 90s, 15m, 12h, 30d
+        #[arg(long = "for", default_value = "12h", value_name = "TIME", value_parser = super::parse::seconds)]
+        ttl: u64,
+    },
+    /// List tokens (never their text)
+    List {
+        /// Only this tenant's
+        tenant: Option<TenantId>,
+    },
+    /// Revoke a token; its connections close within a second
+    Revoke {
+        /// As `token list` shows it
+        jti: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret; its value is read from standard input
+    Set {
+        tenant: TenantId,
+        name: SecretName,
+        /// What it is for
+        #[arg(long, default_value = "model")]
+        purpose: String,
+    },
+    /// List names and versions
+    List { tenant: TenantId },
+    /// Remove a secret
+    Rm { tenant: TenantId, name: SecretName },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Set the route
+    Set {
+        tenant: TenantId,
+        /// OpenAI-compatible base URL, https://host/v1; or `builtin`
+        #[arg(long)]
+        url: String,
+        /// The model's name at the provider
+        #[arg(long)]
+        model: String,
+        /// The secret that holds the provider's key
+        #[arg(long)]
+        secret: Option<SecretName>,
+    },
+    /// Show the route
+    Show { tenant: TenantId },
+    /// Remove the route
+    Rm { tenant: TenantId },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Show the policy document
+    Show {
+        tenant: TenantId,
+        /// All that is reachable, why and since when
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Set the policy; in force when this returns
+    Set {
+        tenant: TenantId,
+        /// YAML; - for standard input
+        file: PathBuf,
+    },
+    /// Check a document without setting it
+    Check {
+        tenant: TenantId,
+        /// YAML; - for standard input
+        file: PathBuf,
+    },
+    /// Which rule decides about a destination, and why
+    Explain {
+        tenant: TenantId,
+        /// https://host:port, http://…, or tcp://…
+        destination: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Approvals {
+    /// What waits for an answer
+    List {
+        /// Only this tenant's
+        #[arg(long)]
+        tenant: Option<TenantId>,
+        /// What is over as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print each as it changes
+    Watch {
+        /// Only this tenant's
+        #[arg(long)]
+        tenant: Option<TenantId>,
+    },
+    /// Let it through
+    Approve {
+        id: u64,
+        #[command(flatten)]
+        span: Span,
+    },
+    /// Refuse it
+    Deny {
+        id: u64,
+        /// What the client in the cell is told
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct Span {
+    /// One connection (the default)
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Any number for this time: 90s, 15m, 1h, 7d
+    #[arg(long = "for", value_name = "TIME", value_parser = super::parse::seconds)]
+    pub(crate) for_seconds: Option<u64>,
+    /// For ever, as a rule of the policy
+    #[arg(long)]
+    pub(crate) always: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runtime {
+    /// Install a runtime: openclaw, or openclaw@VERSION
+    Install {
+        #[arg(default_value = "openclaw")]
+        what: String,
+    },
+    /// What is installed
+    List,
+    /// Hash what is installed and compare it with its seal
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ledger {
+    /// The last rows
+    Tail {
+        /// Go on as rows come
+        #[arg(long, short)]
+        follow: bool,
+        /// How many
+        #[arg(long, short = 'n', default_value_t = 20)]
+        count: u32,
+        /// Only this tenant's
+        #[arg(long)]
+        tenant: Option<TenantId>,
+    },
+    /// Check every link of the chain
+    Verify,
+}

@@ -1,0 +1,82 @@
+//! The command line: what was typed (`flags`), what it means (here), what is shown (`print`).
+//!
+//! It owns no state and takes no decision: all but `demo`, `init`, `serve`, `doctor` and `runtime` is a
+//! request to a running host.
+
+mod client;
+mod commands;
+mod exec;
+mod failure;
+mod flags;
+mod parse;
+mod print;
+mod runtime;
+
+pub(crate) use client::Client;
+pub(crate) use failure::{Exit, Failure};
+pub(crate) use flags::DemoRuntime;
+pub(crate) use runtime::install_with_bar;
+
+use clap::Parser;
+use flags::{Command, Flags};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Commands of the design that this release does not have yet.
+const NOT_BUILT: &[&str] = &["prove", "audit", "skill", "context", "advise", "member", "top", "kill"];
+
+/// Reads the command line, does it, and gives the exit code.
+pub(crate) fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let json = flags.json;
+    match dispatch(flags) {
+        Ok(code) => code,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn dispatch(flags: Flags) -> Result<ExitCode, Failure> {
+    let Flags { data_dir, json, command } = flags;
+    match command {
+        Command::Demo { runtime } => crate::demo::run(runtime, json),
+        Command::Init => crate::serve::init(&data_dir_or_default(data_dir)?),
+        Command::Serve => crate::serve::serve(&data_dir_or_default(data_dir)?),
+        Command::Doctor => commands::doctor(json),
+        Command::Runtime(command) => runtime::run(command, data_dir_or_default(data_dir)?, json),
+        Command::Other(words) => Err(other(&words)),
+        command => {
+            let client = Client::new(data_dir_or_default(data_dir)?.join("run/control.sock"));
+            block_on(commands::run(command, &client, json))?
+        }
+    }
+}
+
+/// Runs a future to its end on this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(future))
+}
+
+fn other(words: &[String]) -> Failure {
+    let word = words.first().map_or("", String::as_str);
+    if NOT_BUILT.contains(&word) {
+        let message = format!("`cofferdam {word}` is not built yet in {}", env!("CARGO_PKG_VERSION"));
+        Failure::new(Exit::Usage, "not_built", message, "see CHANGELOG.md for what this release has")
+    } else {
+        let message = format!("there is no command {:?}", word.chars().take(64).collect::<String>());
+        Failure::new(Exit::Usage, "no_such_command", message, "cofferdam --help lists them")
+    }
+}
+
+fn data_dir_or_default(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = given {
+        return Ok(dir);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/cofferdam".into());
+    }
+    let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    xdg.or_else(home).map(|dir| dir.join("cofferdam")).ok_or_else(|| {
+        Failure::new(Exit::Usage, "no_data_dir", "neither XDG_DATA_HOME nor HOME is set", "give --data-dir DIR")
+    })
+}
