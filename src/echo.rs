@@ -39,7 +39,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn serve() -> std::io::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", PORT)).await?;
+    // Benches run it on the host under another port.
+    let port = std::env::args().nth(2).and_then(|port| port.parse().ok()).unwrap_or(PORT);
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {

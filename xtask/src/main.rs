@@ -3,8 +3,10 @@
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 #![expect(clippy::disallowed_methods, reason = "it starts cargo, npm and the peers that it measures")]
 
+mod bench;
 mod deps;
 mod lengths;
+mod programs;
 mod run;
 mod test;
 
@@ -16,6 +18,8 @@ cargo xtask <verb>
   test [FILTER]   every test; what it needs it installs (real OpenClaw included)
   lint            formatting, clippy, check-deps, lengths
   check-deps      crate edges follow ARCHITECTURE.md
+  bench cell      cell start against bubblewrap
+  bench edge      the edge against nginx
   lengths         no file past 600 lines of code, tests apart
 ";
 
@@ -24,6 +28,7 @@ fn main() -> Result<()> {
     let rest = arguments.get(1..).unwrap_or_default();
     match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
+        Some("bench") => bench::run(rest),
         Some("lint") => lint(),
         Some("check-deps") => deps::check(),
         Some("lengths") => lengths::check(),

@@ -1,6 +1,6 @@
 //! The whole test run, set-up included.
 
-use crate::run;
+use crate::{programs, run};
 use anyhow::{Context, Result};
 use std::{path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use std::{path::Path, process::Command};
 const PROGRAMS: &[(&str, &str)] = &[("npm", "npm"), ("curl", "curl"), ("git", "git"), ("python3", "python3")];
 
 pub(crate) fn run(filter: &[String]) -> Result<()> {
-    programs()?;
+    programs::ensure(PROGRAMS)?;
     let schema = protocol_schema()?;
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter.iter().map(String::as_str));
@@ -16,23 +16,6 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     run::run(
         Command::new(cargo).args(arguments).env("COFFERDAM_PROTOCOL_SCHEMA", schema).current_dir(run::root()),
     )
-}
-
-/// Installs what is missing, where that is ours to do.
-fn programs() -> Result<()> {
-    let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|&(_, package)| package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    run::run(Command::new("apt-get").args(["update", "-q"]))?;
-    run::run(Command::new("apt-get").args(["install", "-qy", "--no-install-recommends"]).args(&missing))
-        .with_context(|| format!("install these packages and try again: {}", missing.join(" ")))
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// The gateway protocol's schema, with which the edge's method table is compared.

@@ -1,0 +1,34 @@
+//! Benches against peers: the ratio within one run is the figure, absolute times are colour.
+//!
+//! Every contender runs in each round, in turn, so that whatever else the machine does hits all of them.
+//! A gate missed is unfinished work; a moonshot missed is printed beside its figure.
+
+mod cell;
+mod client;
+mod edge;
+mod stats;
+
+use crate::{programs, run};
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    match arguments.first().map(String::as_str) {
+        Some("cell") => cell::run(),
+        Some("edge") => edge::run(),
+        _ => bail!("cargo xtask bench cell|edge"),
+    }
+}
+
+/// Builds the program as it is shipped and tells where it is.
+fn release_binary() -> Result<PathBuf> {
+    run::cargo(&["build", "--release", "--quiet", "--package", "cofferdam"])?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run::root().join("target"), PathBuf::from);
+    Ok(target.join("release/cofferdam"))
+}
+
+/// Installs the peers that are missing.
+fn peers(list: &[(&str, &str)]) -> Result<()> {
+    programs::ensure(list)
+}
