@@ -1,1 +1,0 @@
-//! channel (being written).

@@ -1,1 +1,0 @@
-//! socket (being written).
