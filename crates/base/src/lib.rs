@@ -5,6 +5,7 @@
 //! nothing downstream checks it again (parse, don't validate).
 #![forbid(unsafe_code)]
 
+mod claims;
 mod clock;
 mod destination;
 mod digest;
@@ -15,6 +16,7 @@ mod secret;
 mod slot;
 mod tenant;
 
+pub use claims::{AUDIENCE, Claims, MAX_TOKEN, MemberId, MemberIdError, TOKEN_TYPE};
 pub use clock::{Clock, Millis};
 pub use destination::{Destination, Host, Protocol};
 pub use digest::{Digest, DigestError};
