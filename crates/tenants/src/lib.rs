@@ -1,1 +1,9 @@
+//! Tenants on this machine: the host's configuration and data directory, uids, the life-cycle machine,
+//! readiness, runtimes, and the launcher, which is the only privileged process.
+//!
+//! The pure parts (`config`, `uids`, `lifecycle`, `ready`) decide; `launcher` has the effects. Policies,
+//! secrets and tokens are no concern of this crate.
 #![forbid(unsafe_code)]
+
+pub mod lifecycle;
+pub mod openclaw;
