@@ -41,6 +41,8 @@ struct Entry {
     version: Option<String>,
     integrity: Option<String>,
     resolved: Option<String>,
+    #[serde(default, rename = "inBundle")]
+    in_bundle: bool,
 }
 
 impl Lock {
@@ -74,6 +76,7 @@ impl Lock {
             return Err(damaged(format!("it has version {}, not 3", file.lockfile_version)));
         }
         let mut packages = Vec::with_capacity(file.packages.len());
+        let mut bundled = Vec::new();
         for (path, entry) in file.packages {
             if path.is_empty() {
                 continue;
@@ -85,6 +88,8 @@ impl Lock {
                 (Some(version), Some(integrity), None) if integrity.starts_with("sha512-") => {
                     packages.push(Package { path, version, integrity });
                 }
+                // Comes inside the archive of the package above it, whose integrity covers it.
+                (Some(_), None, None) if entry.in_bundle => bundled.push(path),
                 (.., Some(_)) => return Err(damaged(format!("{path} names a download address"))),
                 _ => return Err(damaged(format!("{path} has no version or no SHA-512 integrity"))),
             }

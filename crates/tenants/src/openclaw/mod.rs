@@ -36,7 +36,7 @@ pub fn gateway_argv() -> Vec<String> {
 /// The gateway's whole environment inside a cell. `memory_bytes` is the cell's limit: a quarter of it is
 /// the heap of the gateway process, which has helpers and buffers beside it.
 pub fn gateway_env(memory_bytes: u64) -> Vec<(String, String)> {
-    let heap = (memory_bytes / 4 >> 20).max(128);
+    let heap = ((memory_bytes / 4) >> 20).max(128);
     let proxy = "http://127.0.0.1:3128";
     let pairs = [
         ("HOME", "/sandbox".to_owned()),
