@@ -5,5 +5,11 @@
 //! secrets and tokens are no concern of this crate.
 #![forbid(unsafe_code)]
 
+pub mod config;
+mod error;
 pub mod lifecycle;
 pub mod openclaw;
+pub mod runtime;
+pub mod uids;
+
+pub use error::Error;

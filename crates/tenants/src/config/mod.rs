@@ -1,0 +1,236 @@
+//! `cofferdam.toml`: what the operator says about this host, read strictly.
+//!
+//! A key that is not known, a value of another type and a file that cannot be read are errors with their
+//! place; only a file that is not there means defaults. What it says is the launcher's law: no message adds
+//! a path, an environment or a mount to it.
+
+mod resolv;
+mod value;
+
+pub use resolv::nameservers_of_the_host;
+pub use value::{AbsolutePath, Block, NameServer};
+
+use crate::{Error, uids::Uids};
+use cofferdam_base::{HostName, ipc::launcher::Limits};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// The file's name in the data directory.
+pub const FILE: &str = "cofferdam.toml";
+/// Longer files are refused.
+const LONGEST: u64 = 1 << 20;
+
+/// The whole file, parsed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// Which promises are kept; by default all of them as root, else those that need no root.
+    pub profile: Option<Profile>,
+    /// Where clients come in.
+    pub edge: Edge,
+    /// What wardens are told about the network.
+    pub egress: Egress,
+    /// Which uids are this host's.
+    pub uids: UidRange,
+    /// What may run in cells.
+    pub runtime: Runtimes,
+    /// Where the master key comes from.
+    pub vault: Vault,
+    /// What a cell may use unless its tenant has limits of its own.
+    pub limits: Limits,
+    /// Where runtimes and packages live.
+    pub cache: Cache,
+}
+
+/// Which promises a host keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// All of them. Needs root.
+    Strict,
+    /// A named degradation: what needs root is listed as absent.
+    Rootless,
+}
+
+/// `[edge]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edge {
+    /// Where all tenants answer, told apart by host name. Its port is also that of each `127.18.x.y`.
+    pub listen: SocketAddr,
+    /// Tenants are `<id>.<domain>`.
+    pub domain: HostName,
+}
+
+/// `[egress]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Where wardens resolve names; empty means the host's own (`/etc/resolv.conf`).
+    pub nameservers: Vec<NameServer>,
+    /// Private addresses that policies may open.
+    pub operator_private: Vec<Block>,
+}
+
+/// `[uids]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UidRange {
+    /// The first of them.
+    pub base: Uids,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtimes {
+    /// `[runtime.command.<name>]`: programs that listen on a port.
+    pub command: BTreeMap<String, CommandRuntime>,
+}
+
+/// `[runtime.command.<name>]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandRuntime {
+    /// Program (absolute, as the cell sees it) and arguments.
+    pub argv: Argv,
+    /// Where it listens on the cell's 127.0.0.1.
+    #[serde(default = "default_port")]
+    pub port: std::num::NonZeroU16,
+    /// Added to the cell's small environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What of the host it sees besides, read-only.
+    #[serde(default)]
+    pub binds: Vec<Bind>,
+}
+
+/// An argument vector: never empty, its program an absolute path, no NUL in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Argv(Vec<String>);
+
+/// A file or directory of the host, seen read-only in a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bind {
+    /// On the host.
+    pub source: AbsolutePath,
+    /// In the cell.
+    pub target: AbsolutePath,
+}
+
+/// `[vault]`: at most one of the two; with none the key is a file in `control/keys`, made at the first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vault {
+    /// A file of mode 0400.
+    pub key_file: Option<AbsolutePath>,
+    /// A program that prints the key.
+    pub key_command: Option<Argv>,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// By default `/var/cache/cofferdam` as root, else the XDG cache.
+    pub dir: Option<AbsolutePath>,
+}
+
+impl HostConfig {
+    /// Reads a file; one that is not there says nothing.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.len() > LONGEST => {
+                return Err(Error::io(path)(io::Error::other("longer than a mebibyte")));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            _ => {}
+        }
+        Self::parse(path, &std::fs::read_to_string(path).map_err(Error::io(path))?)
+    }
+
+    /// Parses the text of a file; `path` is for the error.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
+            placed(path, text, at, error.message().to_owned())
+        })?;
+        if config.vault.key_file.is_some() && config.vault.key_command.is_some() {
+            let at = text.find("key_command").unwrap_or(0);
+            return Err(placed(path, text, at, "key_file and key_command exclude each other".to_owned()));
+        }
+        for (name, runtime) in &config.runtime.command {
+            let bad = runtime
+                .env
+                .iter()
+                .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));
+            if let Some((key, _)) = bad {
+                let at = text.find(key.as_str()).unwrap_or(0);
+                let message = format!("runtime.command.{name}.env: {key:?} is no environment variable");
+                return Err(placed(path, text, at, message));
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl Argv {
+    /// Program and arguments.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<String>> for Argv {
+    type Error = String;
+
+    fn try_from(argv: Vec<String>) -> Result<Self, String> {
+        let program = argv.first().ok_or("the argument vector is empty")?;
+        AbsolutePath::try_from(PathBuf::from(program))?;
+        if argv.iter().any(|argument| argument.contains('\0')) {
+            return Err("an argument has a NUL byte".to_owned());
+        }
+        Ok(Self(argv))
+    }
+}
+
+impl From<Argv> for Vec<String> {
+    fn from(argv: Argv) -> Self {
+        argv.0
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8471)),
+            // The invariant: the text is a host name, as a test shows.
+            domain: HostName::try_from("localhost").expect("localhost is a host name"),
+        }
+    }
+}
+
+fn default_port() -> std::num::NonZeroU16 {
+    // The invariant: 8080 is not 0.
+    std::num::NonZeroU16::new(8080).expect("8080 is not 0")
+}
+
+fn placed(path: &Path, text: &str, at: usize, message: String) -> Error {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count();
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+    let shown: String = text.lines().nth(line).unwrap_or_default().chars().take(120).collect();
+    let shown = if shown.trim().is_empty() { String::new() } else { format!("\n    {}", shown.trim()) };
+    let message = message.replace('\n', ", ");
+    Error::Config { path: path.to_owned(), line: line + 1, column: column + 1, message, text: shown }
+}
+
+#[cfg(test)]
+mod tests;

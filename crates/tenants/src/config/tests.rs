@@ -1,0 +1,93 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn parse(text: &str) -> Result<HostConfig, String> {
+    HostConfig::parse(Path::new("cofferdam.toml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_file_that_is_not_there_means_defaults_and_one_that_cannot_be_read_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = HostConfig::load(&dir.path().join(FILE)).unwrap();
+    assert_eq!(config, HostConfig::default());
+    assert_eq!(config.edge.listen.to_string(), "127.0.0.1:8471");
+    assert_eq!(config.uids.base.control(), 1_500_000_000);
+    std::fs::create_dir(dir.path().join(FILE)).unwrap();
+    assert!(matches!(HostConfig::load(&dir.path().join(FILE)), Err(Error::Io { .. })));
+    std::fs::write(dir.path().join("latin1"), b"# \xe4\n").unwrap();
+    assert!(matches!(HostConfig::load(&dir.path().join("latin1")), Err(Error::Io { .. })));
+}
+
+#[test]
+fn every_section_is_read() {
+    let config = parse(
+        r#"
+        profile = "rootless"
+        [edge]
+        listen = "[::1]:9000"
+        domain = "agents.example"
+        [egress]
+        nameservers = ["192.0.2.53"]
+        operator_private = ["10.1.0.0/16"]
+        [uids]
+        base = 2000000
+        [runtime.command.echo]
+        argv = ["/opt/echo", "--fast"]
+        env = { MODE = "test" }
+        binds = [{ source = "/srv/echo", target = "/opt/echo" }]
+        [vault]
+        key_command = ["/usr/local/bin/key"]
+        [limits]
+        memory_bytes = 268435456
+        [cache]
+        dir = "/srv/cache"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.profile, Some(Profile::Rootless));
+    assert_eq!(config.runtime.command["echo"].port.get(), 8080);
+    assert_eq!(config.runtime.command["echo"].binds[0].target.as_path(), Path::new("/opt/echo"));
+    assert_eq!((config.limits.memory_bytes, config.limits.pids), (1 << 28, 512));
+    let again: HostConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+    assert_eq!(again, config, "control gets it as JSON");
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    for (text, start, names) in [
+        ("[edge]\nlisten = \"127.0.0.1:1\"\nport = 3\n", "cofferdam.toml:3:1: ", "unknown field `port`"),
+        ("[edges]\n", "cofferdam.toml:1:2: ", "unknown field `edges`"),
+        ("[edge]\nlisten = 3\n", "cofferdam.toml:2:10: ", "listen = 3"),
+        ("[edge]\nlisten = \"nowhere\"\n", "cofferdam.toml:2:10: ", "invalid socket address"),
+        ("profile = \"lax\"\n", "cofferdam.toml:1:11: ", "expected `strict` or `rootless`"),
+        ("[uids]\nbase = 0\n", "cofferdam.toml:2:8: ", "0 is no base for uids"),
+        ("[uids]\nbase = 1\nbase = 2\n", "cofferdam.toml:3:1: ", "duplicate key"),
+        ("[egress]\noperator_private = [\"10.0.0.1/8\"]\n", "cofferdam.toml:2:", "10.0.0.1/8"),
+        ("[runtime.command.x]\nargv = []\n", "cofferdam.toml:2:8: ", "argument vector is empty"),
+        ("[runtime.command.x]\nargv = [\"sh\"]\n", "cofferdam.toml:2:8: ", "not an absolute path"),
+        ("[runtime.command.x]\nport = 1\n", "cofferdam.toml:1:1: ", "missing field `argv`"),
+        ("[runtime.command.x]\nargv = [\"/a\"]\nport = 0\n", "cofferdam.toml:3:8: ", "nonzero"),
+        (
+            "[runtime.command.x]\nargv = [\"/a\"]\nbinds = [{ source = \"/a/../b\", target = \"/b\" }]\n",
+            "cofferdam.toml:3:",
+            "without '..'",
+        ),
+        ("[runtime.command.x]\nargv = [\"/a\"]\nenv = { \"A=B\" = \"1\" }\n", "cofferdam.toml:3:", "A=B"),
+        (
+            "[vault]\nkey_file = \"/k\"\nkey_command = [\"/c\"]\n",
+            "cofferdam.toml:3:1: ",
+            "exclude each other",
+        ),
+        ("[edge\n", "cofferdam.toml:1:", "[edge"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(start) && error.contains(names), "{text}: {error}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic(text in "\\PC{0,200}") {
+        let _ = parse(&text);
+    }
+}
