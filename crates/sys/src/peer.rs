@@ -45,7 +45,7 @@ pub fn in_our_user_namespace(stream: impl AsFd) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
     use super::*;
     use std::{

@@ -16,8 +16,8 @@ fn open_descriptors() -> usize {
 #[test]
 fn a_message_and_its_descriptors_arrive_in_order_and_are_not_inherited() {
     let (a, b) = channels();
-    let (first, mut first_in) = std::io::pipe().unwrap();
-    let (second, mut second_in) = std::io::pipe().unwrap();
+    let (first, mut first_in) = io::pipe().unwrap();
+    let (second, mut second_in) = io::pipe().unwrap();
     a.send(&"hello", &[first.as_fd(), second.as_fd()]).unwrap();
     let (message, descriptors): (String, _) = b.recv().unwrap().unwrap();
     assert_eq!(message, "hello");
@@ -100,7 +100,7 @@ fn surplus_descriptors_end_the_wire_and_are_closed() {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS + 8))];
         let mut control = net::SendAncillaryBuffer::new(&mut space);
         assert!(control.push(net::SendAncillaryMessage::ScmRights(&many)));
-        let packet = [std::io::IoSlice::new(b"1")];
+        let packet = [io::IoSlice::new(b"1")];
         net::sendmsg(&a, &packet, &mut control, net::SendFlags::NOSIGNAL).unwrap();
         assert!(matches!(b.recv::<u8>(), Err(ChannelError::CutOff)));
         assert_eq!(open_descriptors(), before);

@@ -53,7 +53,11 @@ pub fn listen(listener: Listener) -> io::Result<OwnedFd> {
         Listener::Capture4 => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
         Listener::Capture6 => set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)?,
         Listener::DnsUdp4 => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_PKTINFO, 1)?,
-        Listener::DnsUdp6 => set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?,
+        Listener::DnsUdp6 => {
+            set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            // IPv6 lets an answer leave from an address that only a local route makes ours on this condition.
+            sockopt::set_ipv6_freebind(&socket, true)?;
+        }
         Listener::DnsTcp | Listener::Proxy => {}
     }
     net::bind(&socket, &SocketAddr::new(address, port))?;

@@ -29,7 +29,7 @@ pub fn identity(socket: impl AsFd) -> io::Result<u64> {
 
 /// The socket's own address: of a captured connection, where its client wanted to go.
 pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(|errno| io::Error::from(errno))
+    SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(io::Error::from)
 }
 
 /// Sends small writes at once.

@@ -1,1 +1,0 @@
-//! netlink (being written).

@@ -1,1 +1,0 @@
-//! nft (being written).
