@@ -1,1 +1,29 @@
+//! Policy: from a document to a verdict about a destination, and everything that decides beside it: the
+//! guard over addresses, the life of an approval, the reasons that a refused client learns.
+//!
+//! Pure: no I/O, no clock, no async. It dials nothing, resolves nothing and keeps nothing. The threat it
+//! answers is a cell that wants out: what no rule names is asked, what nobody answers is refused, and some
+//! addresses are refused whatever anybody says.
 #![forbid(unsafe_code)]
+
+pub mod approval;
+mod compile;
+mod diff;
+mod document;
+mod edit;
+mod error;
+mod explain;
+mod file;
+pub mod guard;
+mod reason;
+mod rule;
+
+pub use compile::{Policy, Verdict};
+pub use diff::{Diff, Exception, Reachable};
+pub use document::{Document, MAX_DOCUMENT};
+pub use edit::add_rule;
+pub use error::Error;
+pub use explain::{Considered, Explanation};
+pub use guard::{AddressClass, CheckedAddress, Cidr, Guard, Refusal};
+pub use reason::{Denial, Reason};
+pub use rule::{Default, Pattern, Rule, RuleId, Verb};

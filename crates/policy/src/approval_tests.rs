@@ -1,0 +1,180 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use proptest::prelude::*;
+
+const HOUR: u64 = 60 * 60 * 1000;
+
+const EVENTS: [Event; 9] = [
+    Event::Asked,
+    Event::HoldEnded,
+    Event::Approve(Span::Once),
+    Event::Approve(Span::For(HOUR)),
+    Event::Approve(Span::Always),
+    Event::Deny,
+    Event::Spend,
+    Event::Revoke,
+    Event::Tick,
+];
+
+/// What an onlooker saw of one approval.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    grants: u32,
+    spent: u32,
+    withdrawn: bool,
+    refused: bool,
+}
+
+/// One step, and every promise that must hold after it.
+fn checked(state: State, event: Event, now: Millis, mut seen: Seen) -> (State, Seen) {
+    let (next, effects) = step(state, event, now);
+    let yes = matches!(event, Event::Approve(_));
+    for effect in &effects {
+        match effect {
+            Effect::Grant(span) => {
+                assert!(state.is_open() && yes || state == State::Granted(*span), "{state:?} {event:?}");
+                assert!(!seen.withdrawn && seen.spent == 0, "a grant after its end: {state:?} {event:?}");
+                let alive = match span {
+                    GrantSpan::Once { until } | GrantSpan::Until(until) => now < *until,
+                    GrantSpan::Always => true,
+                };
+                assert!(alive && !state.is_over());
+                seen.grants += u32::from(state.is_open());
+            }
+            Effect::Spent { ok: true } => {
+                let State::Granted(GrantSpan::Once { until }) = state else { panic!("{state:?} spent") };
+                assert!(now < until && event == Event::Spend);
+                seen.spent += 1;
+            }
+            Effect::Withdraw => seen.withdrawn = true,
+            Effect::Refuse(_) => {
+                assert!(state.is_open());
+                seen.refused = true;
+            }
+            Effect::Conflict => assert!(next == state || next == State::Expired),
+            Effect::Wait | Effect::Spent { ok: false } | Effect::AskAnew => {}
+        }
+    }
+    assert!(seen.spent <= 1, "a once-grant was used twice");
+    assert!(seen.grants <= 1, "granted twice");
+    assert!(!(seen.refused && seen.grants > 0), "refused by a person or by time, and granted");
+    assert!(!state.is_over() || next == state, "{state:?} came back as {next:?}");
+    assert!(
+        next.is_over() || next.deadline().is_none_or(|deadline| deadline > now),
+        "{next:?} outlived itself"
+    );
+    (next, seen)
+}
+
+fn walk(state: State, now: Millis, seen: Seen, depth: u32, visited: &mut u64) {
+    if depth == 0 {
+        return;
+    }
+    // At once, or just before or at the moment at which time alone would act.
+    let mut moments = vec![now];
+    if let Some(deadline) = state.deadline() {
+        moments.extend([Millis(deadline.0 - 1), deadline]);
+    }
+    for moment in moments {
+        for event in EVENTS {
+            *visited += 1;
+            let (next, seen) = checked(state, event, moment, seen);
+            // What is over stays over: checked for one step more, then known.
+            walk(next, moment, seen, if next.is_over() { 1.min(depth - 1) } else { depth - 1 }, visited);
+        }
+    }
+}
+
+#[test]
+fn no_sequence_of_events_breaks_a_promise() {
+    let mut visited = 0;
+    walk(State::new(Millis(1)), Millis(1), Seen::default(), 5, &mut visited);
+    assert!(visited > 10_000, "{visited} steps are no exhaustive walk");
+}
+
+#[test]
+fn states_reached_in_any_number_of_steps_keep_the_promises() {
+    // Breadth first over distinct states, to a fixed point of their shapes, depth 8.
+    let mut frontier = vec![(State::new(Millis(1)), Millis(1))];
+    let mut known = frontier.clone();
+    for _ in 0..8 {
+        let mut next = Vec::new();
+        for (state, now) in &frontier {
+            for event in EVENTS {
+                for moment in [*now, now.plus(30_000), now.plus(OPEN_MS - 1), now.plus(OPEN_MS)] {
+                    let (after, _) = checked(*state, event, moment, Seen::default());
+                    // Times matter only relative to now, so they are taken back to the beginning.
+                    let shift = moment.0 - 1;
+                    let back = |at: Millis| Millis(at.0.saturating_sub(shift));
+                    let after = match after {
+                        State::Waiting { asked } if asked.0 > shift => State::Waiting { asked: back(asked) },
+                        State::HoldEnded { until } => State::HoldEnded { until: back(until) },
+                        State::Granted(GrantSpan::Once { until }) => {
+                            State::Granted(GrantSpan::Once { until: back(until) })
+                        }
+                        State::Granted(GrantSpan::Until(until)) => {
+                            State::Granted(GrantSpan::Until(back(until)))
+                        }
+                        other => other,
+                    };
+                    let entry = (after, Millis(1));
+                    if !matches!(after, State::Waiting { asked } if asked.0 != 1) && !known.contains(&entry) {
+                        known.push(entry);
+                        next.push(entry);
+                    }
+                }
+            }
+        }
+        frontier = next;
+    }
+    assert!(known.iter().any(|(state, _)| *state == State::Used));
+    assert!(known.iter().any(|(state, _)| *state == State::Expired));
+}
+
+#[test]
+fn an_unanswered_hold_ends_and_can_be_granted_once_afterwards() {
+    let start = Millis(1000);
+    let (state, _) = step(State::new(start), Event::HoldEnded, start.plus(30_000));
+    let late = start.plus(30_000 + OPEN_MS - 1);
+    let (state, effects) = step(state, Event::Approve(Span::Once), late);
+    let until = late.plus(OPEN_MS);
+    assert_eq!(effects, [Effect::Grant(GrantSpan::Once { until })]);
+    let (used, effects) = step(state, Event::Spend, Millis(until.0 - 1));
+    assert_eq!((used, effects), (State::Used, vec![Effect::Spent { ok: true }]));
+    assert_eq!(step(used, Event::Spend, until).1, [Effect::Spent { ok: false }]);
+    // Too late by a millisecond: withdrawn, not used.
+    assert_eq!(
+        step(state, Event::Spend, until),
+        (State::Expired, vec![Effect::Withdraw, Effect::Spent { ok: false }])
+    );
+}
+
+#[test]
+fn a_denied_approval_never_allows() {
+    let (denied, effects) = step(State::new(Millis(1)), Event::Deny, Millis(2));
+    assert_eq!(effects, [Effect::Refuse(Reason::DeniedByPerson)]);
+    for event in EVENTS {
+        let (state, effects) = step(denied, event, Millis(3));
+        assert_eq!(state, State::Denied);
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::Grant(_) | Effect::Spent { ok: true }))
+        );
+    }
+}
+
+#[test]
+fn sixteen_wait_and_the_seventeenth_is_refused() {
+    assert_eq!(may_ask(15), Ok(()));
+    assert_eq!(may_ask(16), Err(Reason::TooManyWaiting));
+}
+
+proptest! {
+    #[test]
+    fn no_long_life_breaks_a_promise(life in prop::collection::vec((0..EVENTS.len(), 0..OPEN_MS * 2), 0..60)) {
+        let (mut state, mut now, mut seen) = (State::new(Millis(1)), Millis(1), Seen::default());
+        for (event, pause) in life {
+            now = now.plus(pause);
+            (state, seen) = checked(state, EVENTS[event], now, seen);
+        }
+    }
+}

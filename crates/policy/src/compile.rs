@@ -1,0 +1,198 @@
+//! From rules to a table in which a verdict is a few look-ups, however many rules there are.
+//!
+//! Per host two look-ups find what its exact name and its wildcard say; in each of these a port's cell
+//! already holds the one rule that wins there. The linear walk of `explain` is the oracle that tests hold
+//! this table against.
+
+use crate::{
+    Default, Document, Error, Pattern, Rule, RuleId, Verb,
+    rule::{Rank, parent},
+};
+use cofferdam_base::{Destination, Host, Protocol};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+/// A policy in force.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    document: Document,
+    names: HashMap<Box<str>, Cells>,
+    wildcards: HashMap<Box<str>, Cells>,
+    addresses: HashMap<IpAddr, Cells>,
+}
+
+/// What policy says about a destination. `rule` is none where the document's default decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let it through.
+    Allow {
+        /// The rule that decided; an allow is always a rule's.
+        rule: RuleId,
+    },
+    /// Refuse it.
+    Deny {
+        /// The rule that decided.
+        rule: Option<RuleId>,
+        /// Make no noise about it.
+        silent: bool,
+    },
+    /// Hold it and ask a person.
+    Ask {
+        /// The rule that decided.
+        rule: Option<RuleId>,
+    },
+}
+
+impl Policy {
+    /// Parses and compiles a document.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Document::parse(text).map(Self::compile)
+    }
+
+    /// Compiles a parsed document.
+    pub fn compile(document: Document) -> Self {
+        let mut names: HashMap<Box<str>, Cells> = HashMap::new();
+        let mut wildcards: HashMap<Box<str>, Cells> = HashMap::new();
+        let mut addresses: HashMap<IpAddr, Cells> = HashMap::new();
+        // Rules that name ports first, so that every port's cell is there when the others are laid over.
+        let (ported, general): (Vec<&Rule>, Vec<&Rule>) =
+            document.rules.iter().partition(|rule| rule.ports.is_some());
+        for rule in ported.into_iter().chain(general) {
+            let cells = match &rule.pattern {
+                Pattern::Exact(Host::Name(name)) => names.entry(name.as_str().into()).or_default(),
+                Pattern::Exact(Host::Address(address)) => addresses.entry(*address).or_default(),
+                Pattern::Wildcard(base) => wildcards.entry(base.as_str().into()).or_default(),
+            };
+            cells.lay(rule);
+        }
+        Self { document, names, wildcards, addresses }
+    }
+
+    /// What policy says. About a literal address only exact rules speak; the guard judges it besides.
+    pub fn verdict(&self, destination: &Destination) -> Verdict {
+        let cell = |cells: Option<&Cells>| cells.and_then(|cells| cells.winner(destination));
+        let winner = match &destination.host {
+            Host::Address(address) => cell(self.addresses.get(&address.to_canonical())),
+            Host::Name(name) => {
+                let exact = cell(self.names.get(name.as_str()));
+                let wild = parent(name.as_str()).and_then(|parent| cell(self.wildcards.get(parent)));
+                match (exact, wild) {
+                    (Some(exact), Some(wild)) if wild.rank > exact.rank => Some(wild),
+                    (exact, wild) => exact.or(wild),
+                }
+            }
+        };
+        match winner {
+            None => self.default_verdict(),
+            Some(Winner { verb: Verb::Allow, rule, .. }) => Verdict::Allow { rule },
+            Some(Winner { verb: Verb::Ask, rule, .. }) => Verdict::Ask { rule: Some(rule) },
+            Some(Winner { verb: Verb::Deny, rule, silent, .. }) => Verdict::Deny { rule: Some(rule), silent },
+        }
+    }
+
+    /// The document that this policy was compiled from.
+    pub const fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// The rule of this id.
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        self.document.rule(id)
+    }
+
+    /// Who decided, in the words of records: `rule 3 (line 12): …` or `default`.
+    pub fn decider(&self, rule: Option<RuleId>) -> String {
+        rule.and_then(|id| self.rule(id)).map_or_else(|| "default".to_owned(), ToString::to_string)
+    }
+
+    pub(crate) const fn default_verdict(&self) -> Verdict {
+        match self.document.default {
+            Default::Ask => Verdict::Ask { rule: None },
+            Default::Deny => Verdict::Deny { rule: None, silent: false },
+        }
+    }
+}
+
+impl Verdict {
+    /// What it comes to.
+    pub const fn verb(&self) -> Verb {
+        match self {
+            Self::Allow { .. } => Verb::Allow,
+            Self::Deny { .. } => Verb::Deny,
+            Self::Ask { .. } => Verb::Ask,
+        }
+    }
+
+    /// The rule that decided; none: the default did.
+    pub const fn rule(&self) -> Option<RuleId> {
+        match self {
+            Self::Allow { rule } => Some(*rule),
+            Self::Deny { rule, .. } | Self::Ask { rule } => *rule,
+        }
+    }
+}
+
+/// What one pattern says: per port and protocol the rule that wins.
+#[derive(Clone, Debug, std::default::Default)]
+struct Cells {
+    general: [Option<Winner>; 3],
+    ports: HashMap<NonZeroU16, [Option<Winner>; 3]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Winner {
+    rank: Rank,
+    verb: Verb,
+    rule: RuleId,
+    silent: bool,
+}
+
+impl Cells {
+    fn lay(&mut self, rule: &Rule) {
+        let winner = Winner { rank: rule.rank(), verb: rule.verb, rule: rule.id, silent: rule.silent };
+        match &rule.ports {
+            Some(ports) => {
+                for port in ports {
+                    let cell = match self.ports.entry(*port) {
+                        Entry::Occupied(entry) => entry.into_mut(),
+                        Entry::Vacant(entry) => entry.insert(self.general),
+                    };
+                    winner.lay_over(cell, rule.protocol);
+                }
+            }
+            None => {
+                winner.lay_over(&mut self.general, rule.protocol);
+                for cell in self.ports.values_mut() {
+                    winner.lay_over(cell, rule.protocol);
+                }
+            }
+        }
+    }
+
+    fn winner(&self, destination: &Destination) -> Option<Winner> {
+        self.ports.get(&destination.port).unwrap_or(&self.general)[index(destination.protocol)]
+    }
+}
+
+impl Winner {
+    fn lay_over(self, cell: &mut [Option<Self>; 3], protocol: Option<Protocol>) {
+        for spoken in [Protocol::Http, Protocol::Https, Protocol::Tcp] {
+            let slot = &mut cell[index(spoken)];
+            let wins = slot.is_none_or(|there| self.rank > there.rank);
+            if protocol.is_none_or(|protocol| protocol == spoken) && wins {
+                *slot = Some(self);
+            }
+        }
+    }
+}
+
+const fn index(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Http => 0,
+        Protocol::Https => 1,
+        Protocol::Tcp => 2,
+    }
+}

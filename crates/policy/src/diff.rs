@@ -1,0 +1,130 @@
+//! What a policy makes reachable, and what a change of policy changes about that.
+
+use crate::{Default, Pattern, Policy, Rule, RuleId, Verb};
+use cofferdam_base::{Destination, Host, Protocol};
+use serde::Serialize;
+use std::num::NonZeroU16;
+
+/// Something that a cell reaches without being asked: one line of `policy show --effective`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reachable {
+    /// The host, as the rule writes it.
+    pub host: String,
+    /// The port.
+    pub port: NonZeroU16,
+    /// What may be spoken.
+    pub protocol: Protocol,
+    /// The rule that opens it.
+    pub rule: RuleId,
+    /// Its line.
+    pub line: u64,
+    /// Why, in its author's words.
+    pub reason: Option<String>,
+    /// Rules that take single names out of a wildcard.
+    pub except: Vec<Exception>,
+}
+
+/// A name within a wildcard that is not simply allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exception {
+    /// The name.
+    pub host: String,
+    /// What happens to it instead.
+    pub verdict: Verb,
+    /// By which rule.
+    pub rule: RuleId,
+}
+
+/// What a new policy changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diff {
+    /// Reachable now and not before, or with fewer exceptions than before.
+    pub opened: Vec<Reachable>,
+    /// Reachable before and not now, or with more exceptions than before.
+    pub closed: Vec<Reachable>,
+    /// Denials and questions that are new, in words.
+    pub added: Vec<String>,
+    /// Denials and questions that are gone, in words.
+    pub removed: Vec<String>,
+    /// The default before and now, if it changed.
+    pub default: Option<(Default, Default)>,
+}
+
+impl Policy {
+    /// Everything that a cell reaches without being asked.
+    pub fn effective(&self) -> Vec<Reachable> {
+        let rules = &self.document().rules;
+        let mut found = Vec::new();
+        for rule in rules.iter().filter(|rule| rule.verb == Verb::Allow) {
+            for port in rule.ports.iter().flatten() {
+                // Every allow has a protocol: the parser saw to that.
+                let Some(protocol) = rule.protocol else { continue };
+                found.extend(self.reachable(rule, *port, protocol));
+            }
+        }
+        found
+    }
+
+    /// What `new` changes, seen from this policy.
+    pub fn diff(&self, new: &Self) -> Diff {
+        let (before, now) = (self.effective(), new.effective());
+        let key = |r: &Reachable| {
+            let except: Vec<_> = r.except.iter().map(|e| (e.host.clone(), e.verdict)).collect();
+            (r.host.clone(), r.port, r.protocol, except)
+        };
+        let only = |these: &[Reachable], those: &[Reachable]| {
+            these.iter().filter(|r| !those.iter().any(|other| key(other) == key(r))).cloned().collect()
+        };
+        let texts = |policy: &Self| -> Vec<String> {
+            let rules = policy.document().rules.iter().filter(|rule| rule.verb != Verb::Allow);
+            // Without number and line: a rule that only moved did not change.
+            let words = |rule: &Rule| rule.to_string().split_once("): ").map(|(_, text)| text.to_owned());
+            rules.filter_map(words).collect()
+        };
+        let (old_texts, new_texts) = (texts(self), texts(new));
+        let defaults = (self.document().default, new.document().default);
+        Diff {
+            opened: only(&now, &before),
+            closed: only(&before, &now),
+            added: new_texts.iter().filter(|text| !old_texts.contains(text)).cloned().collect(),
+            removed: old_texts.iter().filter(|text| !new_texts.contains(text)).cloned().collect(),
+            default: (defaults.0 != defaults.1).then_some(defaults),
+        }
+    }
+
+    /// The allow rule's line at one port, if the rule wins there.
+    fn reachable(&self, rule: &Rule, port: NonZeroU16, protocol: Protocol) -> Option<Reachable> {
+        let speaks = |other: &&Rule| {
+            other.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+                && other.protocol.is_none_or(|spoken| spoken == protocol)
+        };
+        let rules = self.document().rules.iter().filter(speaks);
+        let wins = match &rule.pattern {
+            Pattern::Exact(host) => {
+                let verdict = self.verdict(&Destination { host: host.clone(), port, protocol });
+                verdict.rule() == Some(rule.id)
+            }
+            Pattern::Wildcard(_) => {
+                !rules.clone().any(|other| other.pattern == rule.pattern && other.rank() > rule.rank())
+            }
+        };
+        let except = |host: &Host, other: &Rule| {
+            let verdict = self.verdict(&Destination { host: host.clone(), port, protocol });
+            (rule.pattern.matches(host) && verdict.rule() == Some(other.id) && verdict.verb() != Verb::Allow)
+                .then(|| Exception { host: host.to_string(), verdict: verdict.verb(), rule: other.id })
+        };
+        let except = rules.filter_map(|other| match (&rule.pattern, &other.pattern) {
+            (Pattern::Wildcard(_), Pattern::Exact(host)) => except(host, other),
+            _ => None,
+        });
+        wins.then(|| Reachable {
+            host: rule.pattern.to_string(),
+            port,
+            protocol,
+            rule: rule.id,
+            line: rule.line,
+            reason: rule.reason.clone(),
+            except: except.collect(),
+        })
+    }
+}
