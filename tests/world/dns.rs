@@ -98,6 +98,11 @@ impl NameServer {
         self.shared.table.lock().unwrap().remove(&name.to_ascii_lowercase());
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.udp.local_addr().unwrap()
+    }
+
     /// Every question so far.
     pub fn questions(&self) -> Vec<Question> {
         self.shared.questions.lock().unwrap().clone()
@@ -205,7 +210,7 @@ fn find(table: &mut HashMap<String, Entry>, name: &str, kind: u16) -> Vec<Vec<u8
         for address in set {
             match address {
                 IpAddr::V4(address) if kind == A => {
-                    records.push(record(&name, A, entry.ttl, &address.octets()))
+                    records.push(record(&name, A, entry.ttl, &address.octets()));
                 }
                 IpAddr::V6(address) if kind == AAAA => {
                     records.push(record(&name, AAAA, entry.ttl, &address.octets()));

@@ -3,6 +3,7 @@
 use rustix::net::Shutdown;
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -186,11 +187,8 @@ pub fn send(address: SocketAddr, request: &str) -> io::Result<Reply> {
 }
 
 pub(super) fn thread(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    std::thread::Builder::new().name(super::http::THREAD.into()).spawn(work).unwrap()
+    std::thread::Builder::new().name("world".into()).spawn(work).unwrap()
 }
-
-/// The name of every thread of a world.
-pub const THREAD: &str = "world";
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while let Ok((stream, from)) = listener.accept() {
@@ -226,10 +224,10 @@ fn serve(stream: &TcpStream, to: SocketAddr, from: SocketAddr, shared: &Shared) 
 fn write(mut stream: &TcpStream, reply: &Reply) -> io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
     for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if let [only] = &reply.parts[..] {
-        head += &format!("content-length: {}\r\n\r\n", only.len());
+        let _ = write!(head, "content-length: {}\r\n\r\n", only.len());
         stream.write_all(&[head.as_bytes(), only].concat())
     } else {
         stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes())?;

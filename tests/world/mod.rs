@@ -131,7 +131,7 @@ impl World {
 
     /// The name server's address, as the product's configuration wants it.
     pub fn nameserver(&self) -> SocketAddr {
-        SocketAddr::new(NAMESERVER.parse().unwrap(), 53)
+        self.dns.address()
     }
 }
 

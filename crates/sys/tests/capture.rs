@@ -226,6 +226,22 @@ fn a_listener_keeps_its_identity_over_duplicates_and_no_other_has_it() {
 }
 
 #[test]
+fn each_listener_is_proved_to_be_what_it_is_said_to_be() {
+    use socket::{SocketError, proven_listener};
+    let cell = Cell::new();
+    let cookie = cell.inside(|| netns::current_cookie().unwrap());
+    for (which, ours) in Listener::ALL.into_iter().zip(&cell.listeners) {
+        proven_listener(ours.as_fd(), which, cookie).unwrap();
+        let elsewhere = proven_listener(ours.as_fd(), which, cookie + 1);
+        assert!(matches!(elsewhere, Err(SocketError::OtherNamespace { .. })));
+        for other in Listener::ALL.into_iter().filter(|other| *other != which) {
+            let refused = proven_listener(ours.as_fd(), other, cookie);
+            assert!(matches!(refused, Err(SocketError::NotListener(_))), "{which:?} as {other:?}");
+        }
+    }
+}
+
+#[test]
 fn names_are_asked_at_any_address_and_answered_from_it() {
     let cell = Cell::new();
     for (server, at) in [("9.9.9.9:53", 2), ("127.0.0.53:53", 2), ("[2620:fe::fe]:53", 3)] {

@@ -5,6 +5,7 @@ use crate::netlink::{
     message::Message,
     wire::{ACK, REQUEST, Wire},
 };
+use std::io;
 
 /// One transaction over one table of family `inet`.
 #[derive(Debug)]
@@ -150,14 +151,7 @@ impl Batch {
     pub(super) fn commit(self) -> Result<(), NftError> {
         let wire = Wire::open(Some(rustix::net::netlink::NETFILTER)).map_err(NftError::Absent)?;
         let (bytes, last, labels) = self.bytes();
-        wire.acknowledged(&bytes, last).map_err(|(sequence, source)| {
-            if sequence == 0 && source.raw_os_error() == Some(libc::EOPNOTSUPP) {
-                return NftError::Absent(source);
-            }
-            let at = usize::try_from(sequence).unwrap_or(usize::MAX);
-            let what = labels.get(at).cloned().unwrap_or_else(|| "the transaction".into());
-            NftError::Refused { what, source }
-        })
+        wire.acknowledged(&bytes, last).map_err(|(sequence, source)| explain(sequence, source, &labels))
     }
 
     fn push(&mut self, kind: u16, flags: u16, label: String, fill: impl FnOnce(&mut Message)) {
@@ -167,6 +161,16 @@ impl Batch {
         self.messages.push(message.finish());
         self.labels.push(label);
     }
+}
+
+/// An error about the transaction as such, "no such subsystem", is about a kernel without nf_tables.
+fn explain(sequence: u32, source: io::Error, labels: &[String]) -> NftError {
+    if sequence == 0 && source.raw_os_error() == Some(libc::EOPNOTSUPP) {
+        return NftError::Absent(source);
+    }
+    let at = usize::try_from(sequence).unwrap_or(usize::MAX);
+    let what = labels.get(at).map_or("the transaction", String::as_str).to_owned();
+    NftError::Refused { what, source }
 }
 
 /// The number of the message at this place.
@@ -185,4 +189,19 @@ fn successor(address: &[u8]) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_from_a_refused_part() {
+        let labels = ["the transaction", "table x"].map(String::from);
+        let error = |number| io::Error::from_raw_os_error(number);
+        assert!(matches!(explain(0, error(libc::EOPNOTSUPP), &labels), NftError::Absent(_)));
+        let refused = explain(1, error(libc::EOPNOTSUPP), &labels);
+        assert!(matches!(refused, NftError::Refused { what, .. } if what == "table x"));
+        assert!(matches!(explain(0, error(libc::EPERM), &labels), NftError::Refused { .. }));
+    }
 }

@@ -1,6 +1,7 @@
 //! Streams into a cell: made unconnected inside its namespace, marked, proved, bound and connected outside.
 
 use super::option::{option_int, set_option};
+use cofferdam_base::ipc::warden::Listener;
 use rustix::{
     io::Errno,
     net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
@@ -23,6 +24,9 @@ pub enum SocketError {
     /// It is bound to a peer already.
     #[error("a received socket is connected already")]
     Connected,
+    /// It is not the listener that it is said to be.
+    #[error("a received socket is not the listener {0:?}")]
+    NotListener(Listener),
     /// It was made in another network namespace than the one that was named.
     #[error("a received socket belongs to network namespace {found}, not {expected}")]
     OtherNamespace {
@@ -37,7 +41,7 @@ pub enum SocketError {
 }
 
 /// A new unconnected IPv4 TCP socket of this thread's network namespace, close-on-exec, non-blocking, whose
-/// packets bear the mark. Needs CAP_NET_ADMIN over the namespace, which nothing in a cell has.
+/// packets bear the mark. Needs CAP_NET_ADMIN or CAP_NET_RAW over the namespace, which nothing in a cell has.
 pub fn marked_stream(mark: u32) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
@@ -65,12 +69,13 @@ pub fn fresh_stream(socket: BorrowedFd<'_>, netns_cookie: u64) -> Result<(), Soc
         Ok(_) => return Err(SocketError::Connected),
         Err(errno) => return Err(io::Error::from(errno).into()),
     }
+    of_namespace(socket, netns_cookie)
+}
+
+/// Proves that a socket was made in this namespace.
+pub(super) fn of_namespace(socket: BorrowedFd<'_>, expected: u64) -> Result<(), SocketError> {
     let found = crate::netns::cookie(socket)?;
-    if found == netns_cookie {
-        Ok(())
-    } else {
-        Err(SocketError::OtherNamespace { expected: netns_cookie, found })
-    }
+    if found == expected { Ok(()) } else { Err(SocketError::OtherNamespace { expected, found }) }
 }
 
 /// Binds to a source address (any port) and starts to connect; the stream is non-blocking and may still be

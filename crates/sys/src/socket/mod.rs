@@ -11,7 +11,7 @@ mod option;
 mod udp;
 
 pub use dial::{SocketError, connect_through, fresh_stream, marked_stream, start_connect};
-pub use listen::{CAPTURE_PORT, DNS_PORT, PROXY_PORT, listen, listeners};
+pub use listen::{CAPTURE_PORT, DNS_PORT, PROXY_PORT, listen, listeners, proven_listener};
 pub(crate) use option::{SO_NETNS_COOKIE, option_u64, peer_credentials, peer_pidfd};
 pub use udp::{Datagram, udp_recv_from_to, udp_send_from};
 
