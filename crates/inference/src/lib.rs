@@ -1,1 +1,20 @@
+//! Inference: the wire between a cell's agent and a model provider, as OpenAI-compatible chat.
+//!
+//! It rebuilds requests for the route's provider, passes answers on unchanged while it reads what was used,
+//! and holds the built-in model of `demo`. It dials nothing and keeps no key: who calls it hands it a
+//! checked connection and shows it the key for one request. The threat it answers is a cell that smuggles a
+//! header, a model or a second meaning past the one parse of its body, or that gets to see the key.
 #![forbid(unsafe_code)]
+
+pub mod builtin;
+mod error;
+mod relay;
+mod request;
+mod route;
+mod usage;
+
+pub use error::Error;
+pub use relay::{Body, Connect, Stream, relay};
+pub use request::{ChatRequest, Inbound, MAX_BODY, accept, models_answer};
+pub use route::{BaseUrl, Route};
+pub use usage::{Format, Meter, Tokens};
