@@ -65,3 +65,31 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::{net::UdpSocket, os::fd::AsFd};
+
+    #[test]
+    fn a_socket_keeps_the_namespace_in_which_it_was_made() {
+        let netns = create().unwrap();
+        let before = current_cookie().unwrap();
+        let (socket, inner) =
+            inside(netns.as_fd(), || (UdpSocket::bind("0.0.0.0:0").unwrap(), current_cookie().unwrap()))
+                .unwrap();
+        assert_ne!(inner, before);
+        assert_eq!(cookie(socket.as_fd()).unwrap(), inner);
+        assert_eq!(current_cookie().unwrap(), before, "the caller stays where it was");
+    }
+
+    #[test]
+    fn what_is_no_network_namespace_is_not_entered() {
+        let user = File::open("/proc/self/ns/user").unwrap();
+        assert!(inside(user.as_fd(), || ()).is_err());
+        let ours = current().unwrap();
+        inside(ours.as_fd(), || ()).unwrap();
+    }
+}

@@ -219,3 +219,52 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::netns;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_addresses_of_both_families_are_listed_and_a_veth_goes_with_its_peer() {
+        let (near, far) = (netns::create().unwrap(), netns::create().unwrap());
+        netns::inside(near.as_fd(), || {
+            let socket = RouteSocket::open().unwrap();
+            assert_eq!(socket.addresses().unwrap(), []);
+            socket.add_veth("near", "far", far.as_fd()).unwrap();
+            let index = RouteSocket::index("near").unwrap();
+            let given: [(IpAddr, u8); 2] =
+                [("192.0.2.1".parse().unwrap(), 24), ("2001:db8::1".parse().unwrap(), 64)];
+            for (address, prefix) in given {
+                socket.add_address(index, address, prefix).unwrap();
+                let again = socket.add_address(index, address, prefix).unwrap_err();
+                assert_eq!(again.raw_os_error(), Some(libc::EEXIST));
+            }
+            let expected = given.map(|(address, prefix)| HostAddress { index, address, prefix });
+            assert_eq!(socket.addresses().unwrap(), expected);
+            let far_index = || netns::inside(far.as_fd(), || RouteSocket::index("far")).unwrap();
+            assert!(far_index().is_ok());
+            socket.remove_link(index).unwrap();
+            assert!(far_index().is_err() && RouteSocket::index("near").is_err());
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn any_ip_makes_every_address_local() {
+        let netns = netns::create().unwrap();
+        netns::inside(netns.as_fd(), || {
+            let bind = |address: &str| std::net::UdpSocket::bind(address);
+            // With `lo` up there is a table of local addresses, and this one is not in it.
+            RouteSocket::open().unwrap().link_up(LOOPBACK).unwrap();
+            assert!(bind("8.8.8.8:0").is_err());
+            any_ip().unwrap();
+            bind("8.8.8.8:0").unwrap();
+            std::net::UdpSocket::bind("[::]:0").unwrap().connect("[2606:4700::1]:9").unwrap();
+        })
+        .unwrap();
+    }
+}
