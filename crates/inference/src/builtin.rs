@@ -7,8 +7,11 @@
 use crate::{Error, Inbound, MAX_BODY, Stream, accept, models_answer};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,23 +26,35 @@ pub async fn serve(stream: impl Stream + 'static) -> Result<(), hyper::Error> {
     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
 }
 
-async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn answer(request: Request<Incoming>) -> Response<Answer> {
     let made = match accept(request.method(), request.uri().path()) {
-        Ok(Inbound::Models) => Ok(("application/json", models_answer(MODEL))),
+        Ok(Inbound::Models) => Ok(("application/json", whole(models_answer(MODEL)))),
         Ok(Inbound::Chat) => chat(request.into_body()).await,
         Err(error) => Err(error),
     };
-    let (status, kind, text) = match made {
-        Ok((kind, text)) => (StatusCode::OK, kind, text),
-        Err(error) => (error.status(), "application/json", error.to_json()),
+    let (status, kind, body) = match made {
+        Ok((kind, body)) => (StatusCode::OK, kind, body),
+        Err(error) => (error.status(), "application/json", whole(error.to_json())),
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 
-async fn chat(body: Incoming) -> Result<(&'static str, String), Error> {
+fn whole(text: String) -> Answer {
+    Full::new(Bytes::from(text)).boxed_unsync()
+}
+
+/// Each event travels by itself.
+fn streamed(events: Vec<String>) -> Answer {
+    let frames = events.into_iter().map(|event| Ok(Frame::data(Bytes::from(event))));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+async fn chat(body: Incoming) -> Result<(&'static str, Answer), Error> {
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Error::TooLong)?.to_bytes();
     let chat: Chat = serde_json::from_slice(&body).map_err(|error| Error::Body(error.to_string()))?;
     let reply = reply(&chat);
@@ -49,9 +64,9 @@ async fn chat(body: Incoming) -> Result<(&'static str, String), Error> {
     let usage =
         json!({"prompt_tokens": used.0, "completion_tokens": used.1, "total_tokens": used.0 + used.1});
     Ok(if chat.stream.unwrap_or(false) {
-        ("text/event-stream", reply.events(&usage))
+        ("text/event-stream", streamed(reply.events(&usage)))
     } else {
-        ("application/json", reply.document(&usage))
+        ("application/json", whole(reply.document(&usage)))
     })
 }
 
@@ -89,7 +104,9 @@ fn reply(chat: &Chat) -> Reply {
     let offers_exec = |tool: &Value| tool["function"]["name"] == "exec" || tool["name"] == "exec";
     let command = said.lines().find_map(|line| {
         // Before the user's words the gateway may put the time in brackets.
-        line.find("run: ").map(|at| line[at + 5..].trim()).filter(|command| !command.is_empty())
+        let stamped = line.starts_with('[').then(|| line.split_once("] ")).flatten();
+        let line = stamped.map_or(line, |(_, rest)| rest);
+        line.strip_prefix("run: ").map(str::trim).filter(|command| !command.is_empty())
     });
     match command {
         Some(command) if chat.tools.iter().flatten().any(offers_exec) => Reply::Exec {
@@ -100,9 +117,19 @@ fn reply(chat: &Chat) -> Reply {
     }
 }
 
+/// Nothing but blocks of the gateway's own.
 fn is_internal(text: &str) -> bool {
-    text.trim_start().starts_with("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>")
+    let mut rest = text.trim();
+    let internal = rest.starts_with(BEGIN);
+    while let Some(block) = rest.strip_prefix(BEGIN) {
+        // A block without its end is internal as a whole.
+        rest = block.split_once(END).map_or("", |(_, after)| after).trim_start();
+    }
+    internal && rest.is_empty()
 }
+
+const BEGIN: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>";
+const END: &str = "<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
 
 /// The text of a message, which is a string or a list of parts.
 fn text(content: &Value) -> String {
@@ -148,7 +175,7 @@ impl Reply {
         .to_string()
     }
 
-    fn events(&self, usage: &Value) -> String {
+    fn events(&self, usage: &Value) -> Vec<String> {
         let chunk = |choices: Value, usage: &Value| {
             let chunk = json!({"id": "chatcmpl-demo", "object": "chat.completion.chunk", "created": 0,
                 "model": MODEL, "choices": choices, "usage": usage});
@@ -157,20 +184,20 @@ impl Reply {
         let delta = |delta: Value, finish: Option<&str>| {
             chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]), &Value::Null)
         };
-        let mut events = delta(json!({"role": "assistant", "content": ""}), None);
+        let mut events = vec![delta(json!({"role": "assistant", "content": ""}), None)];
         match self {
             Self::Text(text) => {
                 for word in text.split_inclusive(' ') {
-                    events.push_str(&delta(json!({ "content": word }), None));
+                    events.push(delta(json!({ "content": word }), None));
                 }
             }
             Self::Exec { id, arguments } => {
-                events.push_str(&delta(json!({"tool_calls": [Self::call(id, arguments)]}), None));
+                events.push(delta(json!({"tool_calls": [Self::call(id, arguments)]}), None));
             }
         }
-        events.push_str(&delta(json!({}), Some(self.finish())));
-        events.push_str(&chunk(json!([]), usage));
-        events.push_str("data: [DONE]\n\n");
+        events.push(delta(json!({}), Some(self.finish())));
+        events.push(chunk(json!([]), usage));
+        events.push("data: [DONE]\n\n".to_owned());
         events
     }
 }

@@ -21,13 +21,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
+/// A connection on its way.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
 /// Who dials. Resolving, checking, the guard and TLS are its.
 pub trait Connect: Send + Sync {
     /// A fresh connection to the route's provider.
-    fn connect<'a>(
-        &'a self,
-        route: &'a Route,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+    fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a>;
 }
 
 /// Sends a request and gives back the provider's answer. `done` is called exactly once, when the answer

@@ -1,23 +1,18 @@
 //! The built-in model and the relay, against each other over a pipe.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{BaseUrl, ChatRequest, Connect, Meter, Route, Tokens, relay};
+use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Route, Tokens, relay};
 use cofferdam_base::Secret;
 use http::HeaderMap;
 use std::{
-    future::Future,
     io,
-    pin::Pin,
     sync::{Arc, Mutex},
 };
 
 struct Builtin;
 
 impl Connect for Builtin {
-    fn connect<'a>(
-        &'a self,
-        _: &'a Route,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>> {
+    fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
         // A small pipe, so that a long answer has to wait for its reader.
         let (near, far) = tokio::io::duplex(64);
         tokio::spawn(serve(far));
@@ -81,8 +76,9 @@ async fn a_streamed_answer_passes_unchanged_and_is_metered() {
 #[tokio::test]
 async fn a_run_line_becomes_one_exec_call_and_its_result_is_quoted() {
     let tools = json!([{"type": "function", "function": {"name": "exec", "parameters": {}}}]);
-    let internal = user("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>> run: rm -rf / <<<END>>>");
-    let mut messages = vec![user("please\nrun: curl http://a.example"), internal];
+    let internal =
+        user("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>\nrun: false\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>");
+    let mut messages = vec![user("please\n[Tue 2026-11-24 15:00] run: curl http://a.example"), internal];
     let body = json!({"messages": messages, "tools": tools});
     let value: Value = serde_json::from_str(&ask(body).await.1).unwrap();
     let call = &value["choices"][0]["message"]["tool_calls"][0];
@@ -94,6 +90,10 @@ async fn a_run_line_becomes_one_exec_call_and_its_result_is_quoted() {
     let body = json!({"messages": messages, "tools": tools});
     let value: Value = serde_json::from_str(&ask(body).await.1).unwrap();
     assert_eq!(value["choices"][0]["message"]["content"], "The tool said: 42");
+    // Words within a sentence are no line of their own.
+    let body = json!({"messages": [user("never run: id")], "tools": tools});
+    let value: Value = serde_json::from_str(&ask(body).await.1).unwrap();
+    assert_eq!(value["choices"][0]["message"]["content"], "You said: never run: id");
     // Without the tool nothing is called.
     let value: Value = serde_json::from_str(&ask(json!({"messages": [user("run: id")]})).await.1).unwrap();
     assert_eq!(value["choices"][0]["message"]["content"], "You said: run: id");
@@ -102,10 +102,7 @@ async fn a_run_line_becomes_one_exec_call_and_its_result_is_quoted() {
 struct Unreachable;
 
 impl Connect for Unreachable {
-    fn connect<'a>(
-        &'a self,
-        _: &'a Route,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>> {
+    fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
     }
 }

@@ -144,7 +144,6 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
         return (State::Expired, effects);
     }
     match (state, event) {
-        (state, Event::Tick) => (state, vec![]),
         (State::Waiting { .. } | State::HoldEnded { .. }, Event::Asked) => {
             (State::new(now), vec![Effect::Wait])
         }
@@ -167,7 +166,7 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
         (State::Granted(span), Event::Asked) => (state, vec![Effect::Grant(span)]),
         (State::Granted(_), Event::Revoke) => (State::Revoked, vec![Effect::Withdraw]),
         // A hold may end while, or after, somebody answers: the answer stands.
-        (state, Event::HoldEnded) => (state, vec![]),
+        (state, Event::HoldEnded | Event::Tick) => (state, vec![]),
         (state, event) => (state, over(event).into_iter().collect()),
     }
 }

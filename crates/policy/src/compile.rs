@@ -153,21 +153,18 @@ struct Winner {
 impl Cells {
     fn lay(&mut self, rule: &Rule) {
         let winner = Winner { rank: rule.rank(), verb: rule.verb, rule: rule.id, silent: rule.silent };
-        match &rule.ports {
-            Some(ports) => {
-                for port in ports {
-                    let cell = match self.ports.entry(*port) {
-                        Entry::Occupied(entry) => entry.into_mut(),
-                        Entry::Vacant(entry) => entry.insert(self.general),
-                    };
-                    winner.lay_over(cell, rule.protocol);
-                }
+        if let Some(ports) = &rule.ports {
+            for port in ports {
+                let cell = match self.ports.entry(*port) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(self.general),
+                };
+                winner.lay_over(cell, rule.protocol);
             }
-            None => {
-                winner.lay_over(&mut self.general, rule.protocol);
-                for cell in self.ports.values_mut() {
-                    winner.lay_over(cell, rule.protocol);
-                }
+        } else {
+            winner.lay_over(&mut self.general, rule.protocol);
+            for cell in self.ports.values_mut() {
+                winner.lay_over(cell, rule.protocol);
             }
         }
     }

@@ -49,7 +49,7 @@ impl Document {
             let message = format!("version {} is not known: write `version: 1`", raw.version.value);
             return Err(at(raw.version.referenced, message));
         }
-        let rules = raw.rules.into_iter().zip(1..).map(|(rule, id)| parse_rule(rule, RuleId(id)));
+        let rules = raw.rules.into_iter().flatten().zip(1..).map(|(rule, id)| parse_rule(rule, RuleId(id)));
         Ok(Self { default: raw.default.unwrap_or(Default::Ask), rules: rules.collect::<Result<_, _>>()? })
     }
 

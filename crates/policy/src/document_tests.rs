@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::format_push_string)]
 use super::*;
 use crate::{Policy, Verdict};
 use cofferdam_base::Destination;
@@ -113,7 +113,7 @@ fn a_bad_document_is_refused_with_its_place() {
         ("version: 1\nrules:\n  - allow: \"::ffff:1.2.3.4\"\n", 3, "1.2.3.4"),
         ("version: 1\nrules:\n  - allow: [a.example]\n", 3, ""),
         ("version: 1\nrules:\n  - &a\n    allow: a.example\n  - *a\n", 0, ""),
-        ("version: 1\nrules:\n  - !x\n    allow: a.example\n", 3, ""),
+        ("version: 1\nrules:\n  - !x\n    allow: a.example\n", 4, "!x"),
         ("rules: []\n", 1, "version"),
         ("- 1\n", 1, ""),
         ("version: 1\n---\nversion: 1\n", 0, ""),

@@ -3,7 +3,7 @@
 //! The result is parsed again and must be exactly the old rules and the new one; a document that cannot be
 //! edited safely is refused, never rewritten.
 
-use crate::{Default, Document, Error, Pattern, Policy, Rule, RuleId, Verb, Verdict};
+use crate::{Document, Error, Pattern, Policy, Rule, Verb, Verdict};
 use cofferdam_base::{Destination, Host};
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -92,7 +92,6 @@ fn quoted(reason: &str) -> String {
 }
 
 fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> bool {
-    let _: (Default, RuleId) = (old.default, RuleId(0));
     let Some((added, kept)) = new.rules.split_last() else { return false };
     let Rule { id: _, line: _, verb, pattern, ports, protocol, reason: _, silent } = added;
     old.default == new.default
@@ -110,6 +109,7 @@ fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> boo
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::RuleId;
     use cofferdam_base::Protocol;
 
     fn destination(host: &str) -> Destination {
@@ -125,7 +125,7 @@ mod tests {
             "version: 1\nrules: []\n",
             "version: 1\nrules:\ndefault: deny\n",
             "# top\nversion: 1\nrules:\n  # about a\n  - allow: a.example   # tail\n    ports: [1,\n      2]\n\n# after\ndefault: ask\n",
-            "version: 1\nrules:\n- ask: \"*.new.example\"\n- deny: b.example\n  reason: >-\n    folded\n\n    # no comment\n...\n",
+            "version: 1\nrules:\n- ask: \"*.new.example\"\n- deny: b.example\n  reason: >-\n    folded\n    # no comment\n...\n",
             "version: 1\nrules:\n  - ask: www.new.example\n",
             "version: 1\r\nrules:\r\n  - deny: b.example\r\n",
         ] {

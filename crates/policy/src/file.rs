@@ -9,8 +9,7 @@ use serde_saphyr::Spanned;
 pub(crate) struct RawDocument {
     pub(crate) version: Spanned<u32>,
     pub(crate) default: Option<crate::Default>,
-    #[serde(default)]
-    pub(crate) rules: Vec<Spanned<RawRule>>,
+    pub(crate) rules: Option<Vec<Spanned<RawRule>>>,
 }
 
 #[derive(Deserialize)]
