@@ -201,6 +201,18 @@ fn name_servers_and_opened_blocks_are_open_and_nothing_beside_them() {
 }
 
 #[test]
+fn an_ipv4_address_in_the_clothes_of_ipv6_is_refused_as_what_it_is() {
+    let world = World::new();
+    let _own = world.inside(|| TcpListener::bind("[::]:80").unwrap());
+    world.guard(&firewall());
+    for refused in ["::ffff:10.9.9.9", "::ffff:169.254.169.254", "::ffff:127.0.0.1", "::ffff:192.0.2.1"] {
+        assert_eq!(world.dial(WARDEN, refused, 80), RESET, "{refused}");
+        assert_eq!(world.dial(OTHER, refused, 80), Ok(()), "{refused}");
+    }
+    assert_eq!(world.dial(WARDEN, "::ffff:93.184.216.34", 80), Ok(()));
+}
+
+#[test]
 fn an_address_that_the_host_gets_later_is_refused_at_once() {
     let world = World::new();
     world.guard(&UidFirewall { opened: vec!["10.0.0.0/8".parse().unwrap()], ..firewall() });
