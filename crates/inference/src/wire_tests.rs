@@ -8,6 +8,7 @@ use std::{
     io,
     sync::{Arc, Mutex},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Builtin;
 
@@ -116,4 +117,89 @@ async fn an_unreachable_provider_is_a_bad_gateway_and_reported_once() {
     let error = relay(&request, &HeaderMap::new(), &route(), None, &Unreachable, done).await.unwrap_err();
     assert_eq!(error.status(), 502);
     assert_eq!(*reports.lock().unwrap(), [(Tokens::default(), 0)]);
+}
+
+/// A provider that keeps what it was sent and answers with what it was told to.
+struct Recorder {
+    heard: Arc<Mutex<Vec<u8>>>,
+    answer: &'static [u8],
+}
+
+impl Connect for Recorder {
+    fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let (heard, answer) = (self.heard.clone(), self.answer);
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while !heard.lock().unwrap().ends_with(b"[]}") {
+                let count = far.read(&mut buffer).await.unwrap();
+                heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+            far.write_all(answer).await.unwrap();
+            // Keeps the connection until the relay lets go of it.
+            let _ = far.read(&mut buffer).await;
+        });
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
+    }
+}
+
+fn recorder(answer: &'static [u8]) -> Recorder {
+    Recorder { heard: Arc::default(), answer }
+}
+
+#[tokio::test]
+async fn a_provider_hears_the_tenants_key_and_nothing_of_the_cells() {
+    let provider = recorder(
+        b"HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7\r\nSet-Cookie: a=b\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    let request = ChatRequest::parse(br#"{"model":"openclaw","messages":[]}"#).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", "Bearer cell-secret".parse().unwrap());
+    headers.insert("cookie", "cell-secret".parse().unwrap());
+    let key = Secret::new(b"tenant-key".to_vec());
+    let answer = relay(&request, &headers, &route(), Some(&key), &provider, |_, _| ()).await.unwrap();
+    // The status and what tells when to come back pass; cookies and banners do not.
+    assert_eq!(answer.status(), 429);
+    assert_eq!(answer.headers()["retry-after"], "7");
+    assert!(!answer.headers().contains_key("set-cookie") && !answer.headers().contains_key("server"));
+    let heard = String::from_utf8(provider.heard.lock().unwrap().clone()).unwrap();
+    assert!(heard.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("authorization: Bearer tenant-key\r\n"), "{heard}");
+    assert!(heard.ends_with("{\"model\":\"cofferdam-demo\",\"messages\":[]}"), "{heard}");
+    assert!(!heard.contains("cell-secret"), "{heard}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_dropped_half_way_is_reported_once_with_what_was_seen() {
+    let provider = recorder(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\n",
+    );
+    let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let seen = reports.clone();
+    let done = move |tokens, status| seen.lock().unwrap().push((tokens, status));
+    let answer = relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await.unwrap();
+    let mut body = answer.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"data: "), "the first event passes before the stream ends");
+    assert!(reports.lock().unwrap().is_empty());
+    drop(body);
+    assert_eq!(*reports.lock().unwrap(), [(Tokens { prompt: 5, completion: 0 }, 200)]);
+}
+
+#[tokio::test]
+async fn the_built_in_model_refuses_what_a_provider_would() {
+    let (near, far) = tokio::io::duplex(4096);
+    tokio::spawn(serve(far));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+    tokio::spawn(connection);
+    for (method, path, status) in
+        [("GET", "/v1/models", 200), ("GET", "/v1/files", 404), ("POST", "/v1/chat/completions", 400)]
+    {
+        let request = Request::builder().method(method).uri(path).header("host", "x");
+        let request = request.body(Full::new(Bytes::from_static(b"{"))).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        answer.into_body().collect().await.unwrap();
+    }
 }
