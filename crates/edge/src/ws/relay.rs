@@ -1,0 +1,173 @@
+//! Frames from one side to the other: heads made anew, payloads as they come, nothing gathered.
+//!
+//! A relay ends when either side hangs up, breaks the rules of frames, or when the token or the cell is gone.
+
+use super::{
+    MESSAGE, Upgrade,
+    frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer},
+};
+use crate::{edge::Edge, token::Verified};
+use bytes::Bytes;
+use std::{future::Future, pin::pin, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Mutex,
+    time,
+};
+
+/// How long the other side may take to answer a close.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How one direction ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A close frame was passed on.
+    Closed,
+    /// The side hung up.
+    Left,
+}
+
+/// What is written between messages and within: locked for one message at a time.
+pub(super) type Shared<W> = Mutex<Writer<W>>;
+
+/// Relays for a `command` runtime.
+pub(super) async fn command(
+    upgrade: &Upgrade,
+    token: &Verified,
+    (mut client, client_read): (TcpStream, Bytes),
+    (mut cell, cell_read): (TcpStream, Bytes),
+    generation: u64,
+) {
+    let (from_client, to_client) = client.split();
+    let (from_cell, to_cell) = cell.split();
+    let to_client = Mutex::new(Writer::new(to_client));
+    let to_cell = Mutex::new(Writer::new(to_cell));
+    let mut client = Reader::new(from_client, Sender::Client, client_read);
+    let mut cell = Reader::new(from_cell, Sender::Server, cell_read);
+    let up = pump(&mut client, &to_cell, Opcode::is_data);
+    let down = pump(&mut cell, &to_client, Opcode::is_data);
+    run(&upgrade.edge, token, generation, up, down, &to_client).await;
+}
+
+/// Runs both directions until the relay must end, and tells the client why if it can.
+pub(super) async fn run<W: AsyncWrite + Unpin>(
+    edge: &Edge,
+    token: &Verified,
+    generation: u64,
+    up: impl Future<Output = Result<End, FrameError>>,
+    down: impl Future<Output = Result<End, FrameError>>,
+    to_client: &Shared<W>,
+) {
+    let farewell = {
+        let (mut up, mut down) = (pin!(up), pin!(down));
+        let doom = pin!(edge.doom(token, Some(generation)));
+        tokio::select! {
+            end = &mut up => after(end, down).await,
+            end = &mut down => after(end, up).await,
+            reason = doom => {
+                edge.report("closed", token, reason);
+                Some(if reason == "cell_gone" { (1012, reason) } else { (1008, reason) })
+            }
+        }
+    };
+    if let Some((code, reason)) = farewell {
+        say_goodbye(to_client, code, reason).await;
+    }
+}
+
+/// One direction ended; after a close the other may still answer it.
+async fn after(
+    end: Result<End, FrameError>,
+    other: impl Future<Output = Result<End, FrameError>>,
+) -> Option<(u16, &'static str)> {
+    match end {
+        Ok(End::Closed) => {
+            // The answer's own end makes no difference any more.
+            let _ = time::timeout(FAREWELL, other).await;
+            None
+        }
+        Ok(End::Left) | Err(FrameError::Io(_)) => Some((1001, "the other side hung up")),
+        Err(FrameError::Protocol(why)) => Some((1002, why)),
+        Err(FrameError::TooLong) => Some((1009, "the message is too long")),
+    }
+}
+
+/// Closes with a reason, unless a frame was left unfinished.
+pub(super) async fn say_goodbye<W: AsyncWrite + Unpin>(to: &Shared<W>, code: u16, reason: &str) {
+    if let Ok(mut writer) = to.try_lock()
+        && !writer.is_inside_a_frame()
+    {
+        // A client that does not read is not waited for.
+        let _ = time::timeout(Duration::from_millis(500), writer.close(code, reason)).await;
+    }
+}
+
+impl Opcode {
+    /// Text or binary.
+    pub(super) fn is_data(message: Self) -> bool {
+        matches!(message, Self::Text | Self::Binary)
+    }
+}
+
+/// Passes frames on. `allowed` says which messages may pass.
+pub(super) async fn pump<R, W>(
+    from: &mut Reader<R>,
+    to: &Shared<W>,
+    allowed: impl Fn(Opcode) -> bool,
+) -> Result<End, FrameError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut order = Order::default();
+    while let Some(head) = from.head().await? {
+        let mut writer = to.lock().await;
+        if pass(from, &mut writer, head, &mut order, &allowed).await? {
+            return Ok(End::Closed);
+        }
+        // Between the fragments of a message nobody else may write.
+        while order.is_open() {
+            let Some(head) = from.head().await? else { return Ok(End::Left) };
+            if pass(from, &mut writer, head, &mut order, &allowed).await? {
+                return Ok(End::Closed);
+            }
+        }
+    }
+    Ok(End::Left)
+}
+
+/// Passes one frame on; true if it was a close.
+async fn pass<R, W>(
+    from: &mut Reader<R>,
+    writer: &mut Writer<W>,
+    head: Head,
+    order: &mut Order,
+    allowed: &impl Fn(Opcode) -> bool,
+) -> Result<bool, FrameError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if let Some(message) = order.next(&head, MESSAGE)?
+        && !allowed(message)
+    {
+        return Err(FrameError::Protocol("messages of this kind are not spoken here"));
+    }
+    let mut remaining = head.length;
+    if remaining == 0 {
+        writer.frame(&head, &[]).await?;
+        return Ok(head.opcode == Opcode::Close);
+    }
+    let piece = from.piece(remaining).await?;
+    remaining -= piece.len() as u64;
+    // The client's mask stays on its payload, so the head keeps it too.
+    writer.begin(&head, &piece).await?;
+    while remaining > 0 {
+        let piece = from.piece(remaining).await?;
+        remaining -= piece.len() as u64;
+        writer.more(&piece).await?;
+    }
+    writer.done();
+    Ok(head.opcode == Opcode::Close)
+}
