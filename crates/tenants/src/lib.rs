@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod data;
 mod error;
+pub mod launcher;
 pub mod lifecycle;
 pub mod openclaw;
 pub mod runtime;

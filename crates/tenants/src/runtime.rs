@@ -4,7 +4,7 @@
 //! names a runtime and the launcher resolves the name here.
 
 use crate::config::{Bind, HostConfig};
-use cofferdam_base::ipc::launcher::{CellOrder, Failure};
+use cofferdam_base::ipc::launcher::Failure;
 
 /// What runs in a cell, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +17,6 @@ pub struct RuntimePlan {
     pub binds: Vec<Bind>,
     /// Where it listens on the cell's 127.0.0.1.
     pub port: u16,
-}
-
-/// A kind of runtime beside `command`; the launcher asks it before each start of a cell.
-pub trait Runtime: std::fmt::Debug {
-    /// The plan for this start. What belongs into the tenant's configuration directory is written here.
-    fn plan(&self, order: &CellOrder) -> Result<RuntimePlan, Failure>;
 }
 
 impl RuntimePlan {

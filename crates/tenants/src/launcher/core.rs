@@ -1,0 +1,397 @@
+//! The launcher's decisions: what each command, death and moment leads to. All that it does goes through
+//! [`Effects`], and all that it says through its wires.
+//!
+//! The threat is a control or an edge that was taken over: a command can name tenants, slots and numbers,
+//! and is refused wherever these do not fit what runs. A packet that no honest peer sends ends that peer;
+//! a command that fails is answered and changes nothing.
+
+use super::{
+    children::Child,
+    effects::{Cell as _, Effects, Ended, Part, Process, failure},
+    wires::{Broken, Wire},
+};
+use cofferdam_base::{
+    TenantId,
+    ipc::{
+        edge::{Feed as EdgeFeed, SocketRequest},
+        launcher::{CellOrder, CellSeen, Command, Event, Failure, Op},
+        receipt::Receipt,
+        warden::Feed as WardenFeed,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+/// Everything that runs, and the wires to it.
+#[derive(Debug)]
+pub(crate) struct Core<E: Effects> {
+    pub(super) effects: E,
+    pub(super) control: Child<E::Part>,
+    pub(super) edge: Child<E::Part>,
+    pub(super) model: Option<Model<E::Part>>,
+    pub(super) wardens: BTreeMap<TenantId, Warden<E::Part>>,
+    pub(super) cells: BTreeMap<TenantId, Running<E::Cell>>,
+    pub(super) execs: BTreeMap<Op, Exec<E::Exec>>,
+    /// The host's listeners: that for all tenants, and one for each tenant that ever started.
+    pub(super) listeners: BTreeMap<Option<TenantId>, (SocketAddr, OwnedFd)>,
+    /// This control has asked what runs, so it is told what changes.
+    pub(super) observed: bool,
+    /// Where clients come in.
+    pub(super) listen: SocketAddr,
+}
+
+/// The built-in model: one process, to which every warden has a wire.
+#[derive(Debug)]
+pub(super) struct Model<P> {
+    pub(super) child: Child<P>,
+    /// What becomes the model's descriptor 3, kept so that the next model gets the same.
+    pub(super) receiver: OwnedFd,
+    /// What each warden gets a duplicate of.
+    pub(super) sender: OwnedFd,
+}
+
+/// A warden that runs or is being killed.
+#[derive(Debug)]
+pub(super) struct Warden<P> {
+    pub(super) part: Part,
+    pub(super) process: P,
+    pub(super) wire: Wire,
+    /// Its wire has ended, and it was killed for that.
+    pub(super) deaf: bool,
+    /// Who asked for its end.
+    pub(super) stopping: Option<Vec<Op>>,
+}
+
+/// A cell that runs or is being stopped.
+#[derive(Debug)]
+pub(super) struct Running<C> {
+    pub(super) cell: C,
+    pub(super) order: CellOrder,
+    pub(super) seen: CellSeen,
+    pub(super) receipt: Receipt,
+    /// The reading end of its output, until it ends.
+    pub(super) output: Option<OwnedFd>,
+    /// Who asked for its end.
+    pub(super) stopping: Vec<Op>,
+    /// When the grace ends.
+    pub(super) kill_at: Option<Instant>,
+}
+
+/// A command that runs in a cell.
+#[derive(Debug)]
+pub(super) struct Exec<X> {
+    pub(super) process: X,
+    pub(super) tenant: TenantId,
+}
+
+impl<E: Effects> Core<E> {
+    /// Starts control and edge. The edge gets its listener before anything else.
+    pub(crate) fn start(
+        effects: E,
+        listen: SocketAddr,
+        with_model: bool,
+        now: Instant,
+    ) -> Result<Self, Failure> {
+        let mut core = Self {
+            effects,
+            control: Child::new(Part::Control),
+            edge: Child::new(Part::Edge),
+            model: None,
+            wardens: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            observed: false,
+            listen,
+        };
+        let listener = core.effects.listen(listen)?;
+        core.listeners.insert(None, (listen, listener));
+        if with_model {
+            core.make_model(now)?;
+        }
+        core.control.start(&mut core.effects, now)?;
+        core.start_edge(now)?;
+        Ok(core)
+    }
+
+    /// The effects, for the loop's own use.
+    pub(crate) fn effects(&mut self) -> &mut E {
+        &mut self.effects
+    }
+
+    /// Reads what control sent.
+    pub(crate) fn control_speaks(&mut self, now: Instant) {
+        loop {
+            let Some(wire) = self.control.wire() else { return };
+            match wire.receive::<Command>() {
+                Ok(None) => return,
+                Ok(Some((command, descriptors))) => {
+                    let expected = if matches!(command, Command::Exec(_)) { 3 } else { 0 };
+                    if descriptors.len() != expected || op_of(&command) == 0 {
+                        return self.control.end("a packet of another shape than its message says");
+                    }
+                    self.command(command, descriptors, now);
+                }
+                Err(Broken(why)) => return self.control.end(&why),
+            }
+        }
+    }
+
+    /// Reads what the edge sent.
+    pub(crate) fn edge_speaks(&mut self) {
+        loop {
+            let Some(wire) = self.edge.wire() else { return };
+            match wire.receive::<SocketRequest>() {
+                Ok(None) => return,
+                Ok(Some((request, descriptors))) => {
+                    if !descriptors.is_empty() || !(1..=64).contains(&request.count) {
+                        return self.edge.end("a packet of another shape than its message says");
+                    }
+                    self.sockets(request);
+                }
+                Err(Broken(why)) => return self.edge.end(&why),
+            }
+        }
+    }
+
+    /// A warden has nothing to say on this wire; if it does, or closed it, it is ended.
+    pub(crate) fn warden_speaks(&mut self, tenant: &TenantId) {
+        if let Some(warden) = self.wardens.get_mut(tenant)
+            && !matches!(warden.wire.receive::<()>(), Ok(None))
+        {
+            warden.deaf = true;
+            warden.process.kill();
+        }
+    }
+
+    /// Sends what waits and now fits. A wire that fails shows it at its next reading.
+    pub(crate) fn flush(&mut self) {
+        let ours = [self.control.wire(), self.edge.wire()];
+        let wardens = self.wardens.values_mut().map(|warden| &mut warden.wire);
+        for wire in ours.into_iter().flatten().chain(wardens).filter(|wire| wire.is_waiting()) {
+            wire.flush();
+        }
+    }
+
+    fn command(&mut self, command: Command, descriptors: Vec<OwnedFd>, now: Instant) {
+        match command {
+            Command::Observe { op } => self.observe(op),
+            Command::MakeHome { op, tenant, slot } => {
+                let done = self.effects.make_home(&tenant, slot);
+                self.answer(op, done);
+            }
+            Command::RemoveHome { op, tenant, slot } => {
+                let done = if self.cells.contains_key(&tenant) {
+                    Err(failure(format!(
+                        "the cell of {tenant} runs, and its home cannot be removed under it"
+                    )))
+                } else {
+                    self.effects.remove_home(&tenant, slot)
+                };
+                if done.is_ok() && self.listeners.remove(&Some(tenant.clone())).is_some() {
+                    self.edge.tell(&EdgeFeed::ListenerGone { tenant }, vec![]);
+                }
+                self.answer(op, done);
+            }
+            Command::StartWarden { op, tenant, slot } => {
+                let done = self.start_warden(&tenant, slot);
+                self.answer(op, done);
+            }
+            Command::StopWarden { op, tenant } => match self.wardens.get_mut(&tenant) {
+                Some(warden) => {
+                    warden.stopping.get_or_insert_default().push(op);
+                    warden.process.kill();
+                }
+                None => self.answer(op, Ok(())),
+            },
+            Command::StartCell(order) => {
+                let op = order.op;
+                if let Err(failure) = self.start_cell(order) {
+                    self.answer(op, Err(failure));
+                }
+            }
+            Command::StopCell { op, tenant, grace_ms } => match self.cells.get_mut(&tenant) {
+                Some(running) => {
+                    running.stopping.push(op);
+                    running.cell.terminate();
+                    let end = now + Duration::from_millis(grace_ms.into());
+                    running.kill_at = Some(running.kill_at.map_or(end, |earlier| earlier.min(end)));
+                    self.pass(now);
+                }
+                None => self.answer(op, Ok(())),
+            },
+            Command::KillCell { op, tenant } => match self.cells.get_mut(&tenant) {
+                Some(running) => {
+                    running.stopping.push(op);
+                    running.cell.kill();
+                }
+                None => self.answer(op, Ok(())),
+            },
+            Command::Exec(order) => {
+                let op = order.op;
+                if let Err(failure) = self.exec(&order, descriptors) {
+                    self.answer(op, Err(failure));
+                }
+            }
+            Command::CancelExec { op: _, exec } => {
+                // If it has ended, its answer is on its way already.
+                if let Some(exec) = self.execs.get_mut(&exec) {
+                    exec.process.kill();
+                }
+            }
+            Command::SealRuntime { op, lock } => {
+                let done = Err(Failure {
+                    message: format!("the runtime with lock {lock} is not sealed by a host that runs"),
+                    mend: "cofferdam runtime install".to_owned(),
+                });
+                self.answer(op, done);
+            }
+        }
+    }
+
+    fn observe(&mut self, op: Op) {
+        self.observed = true;
+        let wardens: Vec<TenantId> = self.wardens.keys().cloned().collect();
+        for tenant in &wardens {
+            // One that cannot be introduced is ended, and control hears of that.
+            if self.introduce_warden(tenant).is_err()
+                && let Some(warden) = self.wardens.get_mut(tenant)
+            {
+                warden.process.kill();
+            }
+        }
+        self.introduce_edge();
+        let cells = self.cells.values().map(|running| running.seen.clone()).collect();
+        self.control.tell(&Event::Observed { op, cells, wardens }, vec![]);
+    }
+
+    fn exec(
+        &mut self,
+        order: &cofferdam_base::ipc::launcher::ExecOrder,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        let wrong = |_| failure("an exec takes three descriptors");
+        let stdio: [OwnedFd; 3] = descriptors.try_into().map_err(wrong)?;
+        if self.execs.contains_key(&order.op) {
+            return Err(failure(format!("the number {} is in use", order.op)));
+        }
+        if order.argv.is_empty() || order.argv.iter().any(|argument| argument.contains('\0')) {
+            return Err(failure("the argument vector is empty or has a NUL byte"));
+        }
+        let running = self.cells.get_mut(&order.tenant).ok_or_else(|| no_cell(&order.tenant))?;
+        let process = self.effects.exec(&mut running.cell, order, stdio)?;
+        self.execs.insert(order.op, Exec { process, tenant: order.tenant.clone() });
+        Ok(())
+    }
+
+    fn sockets(&mut self, request: SocketRequest) {
+        let SocketRequest { tenant, count } = request;
+        let made = self.cells.get_mut(&tenant).and_then(|running| {
+            let seen = &running.seen;
+            let sockets = running.cell.sockets(count).inspect_err(|failure| {
+                tracing::warn!(%tenant, "no sockets in its cell: {}", failure.message);
+            });
+            Some((seen.generation, seen.netns_cookie, seen.port, sockets.ok()?))
+        });
+        match made {
+            Some((generation, netns_cookie, port, sockets)) => {
+                // Our copies are closed once they are sent.
+                self.edge.tell(&EdgeFeed::Sockets { tenant, generation, netns_cookie, port }, sockets);
+            }
+            None => self.edge.tell(&EdgeFeed::NoCell { tenant }, vec![]),
+        }
+    }
+
+    /// Opens the tenant's own address at its first start, and keeps it until it is deleted.
+    pub(super) fn tenant_listener(
+        &mut self,
+        tenant: &TenantId,
+        slot: cofferdam_base::Slot,
+    ) -> Result<(), Failure> {
+        let key = Some(tenant.clone());
+        if self.listeners.contains_key(&key) {
+            return Ok(());
+        }
+        let address = SocketAddr::new(IpAddr::V4(slot.loopback_address()), self.listen.port());
+        let listener = self.effects.listen(address)?;
+        let passed = duplicate(&listener)?;
+        self.listeners.insert(key, (address, listener));
+        self.edge.tell(&EdgeFeed::Listener { tenant: Some(tenant.clone()), address }, vec![passed]);
+        Ok(())
+    }
+
+    /// Gives a warden the listeners of its tenant's cell. If they cannot be proved ours the cell dies.
+    pub(super) fn pass_listeners(&mut self, tenant: &TenantId) -> Result<(), Failure> {
+        let (Some(warden), Some(running)) = (self.wardens.get_mut(tenant), self.cells.get_mut(tenant)) else {
+            return Ok(());
+        };
+        match running.cell.listeners() {
+            Ok(listeners) => {
+                let CellSeen { generation, netns_cookie, .. } = running.seen;
+                warden.wire.send(&WardenFeed::Listeners { generation, netns_cookie }, listeners);
+                Ok(())
+            }
+            Err(failure) => {
+                tracing::error!(%tenant, "its listeners are not proved, so its cell is killed: {}", failure.message);
+                running.cell.kill();
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, op: Op, outcome: Result<(), Failure>) {
+        let event = match outcome {
+            Ok(()) => Event::Done { op },
+            Err(failure) => Event::Failed { op, failure },
+        };
+        self.control.tell(&event, vec![]);
+    }
+
+    /// A cell is gone: tells edge and control, and answers who asked for it.
+    pub(super) fn cell_ended(&mut self, tenant: &TenantId, ended: Ended) {
+        let Some(running) = self.cells.remove(tenant) else { return };
+        let generation = running.seen.generation;
+        self.edge.tell(&EdgeFeed::CellGone { tenant: tenant.clone(), generation }, vec![]);
+        self.control.tell(
+            &Event::CellEnded { tenant: tenant.clone(), generation, status: ended.to_string() },
+            vec![],
+        );
+        for op in running.stopping {
+            self.answer(op, Ok(()));
+        }
+        for exec in self.execs.values_mut().filter(|exec| exec.tenant == *tenant) {
+            exec.process.kill();
+        }
+    }
+}
+
+pub(super) fn no_cell(tenant: &TenantId) -> Failure {
+    Failure {
+        message: format!("{tenant} has no running cell"),
+        mend: format!("cofferdam tenant start {tenant}"),
+    }
+}
+
+pub(super) fn duplicate(descriptor: &OwnedFd) -> Result<OwnedFd, Failure> {
+    descriptor.try_clone().map_err(|error| failure(format!("a descriptor could not be duplicated: {error}")))
+}
+
+fn op_of(command: &Command) -> Op {
+    match command {
+        Command::Observe { op }
+        | Command::MakeHome { op, .. }
+        | Command::RemoveHome { op, .. }
+        | Command::StartWarden { op, .. }
+        | Command::StopWarden { op, .. }
+        | Command::StopCell { op, .. }
+        | Command::KillCell { op, .. }
+        | Command::CancelExec { op, .. }
+        | Command::SealRuntime { op, .. } => *op,
+        Command::StartCell(order) => order.op,
+        Command::Exec(order) => order.op,
+    }
+}

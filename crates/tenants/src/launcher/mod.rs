@@ -1,0 +1,89 @@
+//! The launcher: the only privileged process. It starts, ends and restarts everything else, and does what
+//! control tells it within its own configuration.
+//!
+//! It parses nothing from a network or a tenant. Its loop is one thread, without an async runtime, because
+//! its children inherit what it is. The threats and the answers to them are said in `core` and `plan`.
+
+mod children;
+mod core;
+mod effects;
+mod logs;
+mod plan;
+mod run;
+#[cfg(test)]
+mod tests;
+mod wires;
+
+pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
+pub use logs::Log;
+pub use plan::{Boot, CellSpec, PartSpec};
+
+use self::core::Core;
+use crate::{
+    Error,
+    config::{self, HostConfig, Profile},
+    data::{DataDir, Lock},
+};
+use std::{
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// The host's name servers, where the configuration names none.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// A host that nobody else serves: checked, locked, and not yet started.
+#[derive(Debug)]
+pub struct Host {
+    /// What control is told.
+    pub boot: Boot,
+    /// The layout on disk.
+    pub data: DataDir,
+    lock: Lock,
+}
+
+impl Host {
+    /// Reads the configuration, checks the layout and takes the lock. `cache` is where the shared cache is
+    /// if the configuration does not say.
+    pub fn open(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
+        let mut config = HostConfig::load(&data_dir.join(config::FILE))?;
+        let root = rustix::process::geteuid().is_root();
+        let strict = match config.profile {
+            None => root,
+            Some(Profile::Rootless) if root => {
+                return Err(Error::Refused(
+                    "profile rootless is for those who are not root: start the host as another user"
+                        .to_owned(),
+                ));
+            }
+            Some(Profile::Strict) if !root => {
+                return Err(Error::Refused("profile strict needs root: start the host with sudo".to_owned()));
+            }
+            Some(profile) => profile == Profile::Strict,
+        };
+        config.profile = Some(if strict { Profile::Strict } else { Profile::Rootless });
+        if config.egress.nameservers.is_empty() {
+            config.egress.nameservers = config::nameservers_of_the_host(Path::new(RESOLV_CONF))?;
+        }
+        let cache_dir = config.cache.dir.clone().map_or(cache, PathBuf::from);
+        let data_dir = std::path::absolute(data_dir).map_err(Error::io(data_dir))?;
+        let boot = Boot { data_dir, cache_dir, config, strict, builtin_model };
+        let data = DataDir::open(&boot.data_dir, boot.owners())?;
+        let lock = data.lock()?;
+        Ok(Self { boot, data, lock })
+    }
+
+    /// Serves until `stop` becomes readable, then ends everything. `effects` has swept what an earlier
+    /// launcher left and put the guard by uid in force.
+    pub fn serve(self, effects: impl Effects, stop: BorrowedFd<'_>) -> Result<(), Error> {
+        let Self { boot, data: _, lock } = self;
+        let started = Core::start(effects, boot.config.edge.listen, boot.builtin_model, Instant::now());
+        let mut core =
+            started.map_err(|failure| Error::Start { what: "the host".to_owned(), why: failure.message })?;
+        let outcome = run::run(&mut core, stop);
+        // Held to the last: nobody else may start on what still ends.
+        drop(lock);
+        outcome
+    }
+}

@@ -1,0 +1,213 @@
+//! From a command to what is started: every path, uid, mount and environment comes from here, that is from
+//! the operator's configuration, the data directory's layout and our own code.
+//!
+//! The threat: a control that was taken over and names a tenant or slot to reach somebody else's files. The
+//! uid follows from the slot, the home from the id, and [`CellSpec`] is refused unless that home is a
+//! directory of that very uid.
+
+use super::effects::{Part, failure};
+use crate::{
+    config::{AbsolutePath, Bind, HostConfig},
+    data::{DataDir, Owners},
+    openclaw,
+    runtime::RuntimePlan,
+};
+use cofferdam_base::{
+    Digest,
+    ipc::launcher::{CellOrder, Failure, Limits, RuntimeRef},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// A host: its data directory and what its operator said. Control gets it as JSON in its first argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The shared cache.
+    pub cache_dir: PathBuf,
+    /// `cofferdam.toml`, its name servers filled in.
+    pub config: HostConfig,
+    /// Does every part have a uid of its own?
+    pub strict: bool,
+    /// Is there a built-in model?
+    pub builtin_model: bool,
+}
+
+/// One of our own processes, ready to be started from this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartSpec {
+    /// The arguments after the program's name; the first is the hidden entry.
+    pub arguments: Vec<String>,
+    /// Its uid and gid; none without root.
+    pub uid: Option<u32>,
+}
+
+/// A cell, ready to be made by an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellSpec {
+    /// The host uid and gid of everything in it; none without root.
+    pub uid: Option<u32>,
+    /// The cell's `/sandbox`.
+    pub home: PathBuf,
+    /// What runs, what it sees and where it listens.
+    pub runtime: RuntimePlan,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl Boot {
+    /// The data directory's owners.
+    pub fn owners(&self) -> Owners {
+        if self.strict { Owners::Apart(self.config.uids.base) } else { Owners::OneUser }
+    }
+
+    /// Which entry of this program a part is, as whom. `__control BOOT`, `__edge DOMAIN`,
+    /// `__warden TENANT`, `__model`.
+    pub fn part(&self, part: &Part) -> Result<PartSpec, Failure> {
+        let uids = self.config.uids.base;
+        let (arguments, uid) = match part {
+            Part::Control => {
+                let boot = serde_json::to_string(self).map_err(|error| failure(error.to_string()))?;
+                (vec!["__control".to_owned(), boot], uids.control())
+            }
+            Part::Edge => {
+                (vec!["__edge".to_owned(), self.config.edge.domain.as_str().to_owned()], uids.edge())
+            }
+            Part::Model => (vec!["__model".to_owned()], uids.model()),
+            Part::Warden(tenant, slot) => {
+                (vec!["__warden".to_owned(), tenant.to_string()], uids.warden(*slot))
+            }
+        };
+        Ok(PartSpec { arguments, uid: self.strict.then_some(uid) })
+    }
+
+    /// What an order means on this host. Writes what the runtime is told into the tenant's `config`.
+    pub fn cell(&self, data: &DataDir, order: &CellOrder) -> Result<CellSpec, Failure> {
+        let uid = self.strict.then(|| self.config.uids.base.tenant(order.slot));
+        let home = data.home(&order.tenant);
+        let owner = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        check_home(&home, owner, order)?;
+        let runtime = match &order.runtime {
+            RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
+            RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
+        };
+        Ok(CellSpec { uid, home, runtime, limits: order.limits })
+    }
+
+    fn openclaw(&self, data: &DataDir, order: &CellOrder, lock: Digest) -> Result<RuntimePlan, Failure> {
+        let refused = |error: openclaw::Error| Failure {
+            message: error.to_string(),
+            mend: "cofferdam runtime install openclaw".to_owned(),
+        };
+        openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
+        let tree = openclaw::install::tree_path(&self.cache_dir, lock);
+        let config = data.tenant_config(&order.tenant);
+        let gateway = openclaw::config::Gateway {
+            tenant: &order.tenant,
+            slot: order.slot,
+            edge_port: self.config.edge.listen.port(),
+            domain: self.config.edge.domain.as_str(),
+            scheme: "http",
+        };
+        if openclaw::config::reassert(&config, &gateway).map_err(refused)? == openclaw::config::Drift::Changed
+        {
+            tracing::warn!(tenant = %order.tenant, "the gateway's configuration had been changed, and is ours again");
+        }
+        Ok(RuntimePlan {
+            argv: openclaw::gateway_argv(),
+            env: openclaw::gateway_env(order.limits.memory_bytes),
+            binds: vec![bind(&tree, openclaw::CELL_TREE)?, bind(&config, openclaw::CELL_CONFIG)?],
+            port: openclaw::PORT,
+        })
+    }
+}
+
+fn bind(source: &Path, target: &str) -> Result<Bind, Failure> {
+    let checked = |path: PathBuf| AbsolutePath::try_from(path).map_err(failure);
+    Ok(Bind { source: checked(source.to_owned())?, target: checked(target.into())? })
+}
+
+fn check_home(home: &Path, owner: u32, order: &CellOrder) -> Result<(), Failure> {
+    let meta = std::fs::symlink_metadata(home)
+        .map_err(|error| failure(format!("the home {} is not there: {error}", home.display())))?;
+    if meta.is_dir() && meta.uid() == owner {
+        return Ok(());
+    }
+    let (tenant, slot) = (&order.tenant, order.slot);
+    Err(failure(format!(
+        "the home {} is not a directory of uid {owner}, which is that of slot {slot}: {tenant} has another slot",
+        home.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::double::{order, slot, tenant};
+    use super::*;
+
+    fn host(dir: &Path) -> (Boot, DataDir) {
+        let strict = rustix::process::geteuid().is_root();
+        let text = "[runtime.command.echo]\nargv = [\"/opt/echo\"]\nport = 9000\n";
+        let config = HostConfig::parse(Path::new("c"), text).unwrap();
+        let (data_dir, cache_dir) = (dir.join("data"), dir.join("cache"));
+        let boot = Boot { data_dir: data_dir.clone(), cache_dir, config, strict, builtin_model: false };
+        let data = DataDir::create(&data_dir, boot.owners()).unwrap();
+        (boot, data)
+    }
+
+    #[test]
+    fn a_cell_is_built_from_the_hosts_own_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, data) = host(dir.path());
+        let refused = boot.cell(&data, &order("acme", 2, 1)).unwrap_err();
+        assert!(refused.message.contains("is not there"), "{refused:?}");
+        data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
+        let spec = boot.cell(&data, &order("acme", 2, 1)).unwrap();
+        assert_eq!((spec.home, spec.runtime.port), (data.home(&tenant("acme")), 9000));
+        assert_eq!(spec.uid, boot.strict.then_some(1_500_131_074));
+    }
+
+    #[test]
+    fn a_slot_that_is_not_the_tenants_opens_nobody_elses_home() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, data) = host(dir.path());
+        if !boot.strict {
+            eprintln!("skipped: without root all tenants share one uid");
+            return;
+        }
+        data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
+        let refused = boot.cell(&data, &order("acme", 3, 1)).unwrap_err();
+        assert!(refused.message.contains("acme has another slot"), "{refused:?}");
+        boot.cell(&data, &order("acme", 2, 1)).unwrap();
+    }
+
+    #[test]
+    fn an_openclaw_that_is_not_installed_is_refused_with_the_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, data) = host(dir.path());
+        data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
+        let runtime = RuntimeRef::Openclaw(Digest::from_bytes([7; 32]));
+        let refused = boot.cell(&data, &CellOrder { runtime, ..order("acme", 2, 1) }).unwrap_err();
+        assert!(refused.mend.contains("runtime install"), "{refused:?}");
+    }
+
+    #[test]
+    fn each_part_has_its_entry_and_its_uid_and_control_reads_the_boot_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, _) = host(dir.path());
+        let boot = Boot { strict: true, ..boot };
+        let control = boot.part(&Part::Control).unwrap();
+        assert_eq!(serde_json::from_str::<Boot>(&control.arguments[1]).unwrap(), boot);
+        let warden = boot.part(&Part::Warden(tenant("acme"), slot(2))).unwrap();
+        assert_eq!(warden.arguments, ["__warden", "acme"]);
+        assert_eq!((control.uid, warden.uid), (Some(1_500_000_000), Some(1_500_065_538)));
+        let rootless = Boot { strict: false, ..boot };
+        assert_eq!(rootless.part(&Part::Edge).unwrap().uid, None);
+    }
+}
