@@ -23,3 +23,6 @@ pub mod ws;
 pub use connection::serve;
 pub use edge::Edge;
 pub use run::{Error, run};
+
+#[cfg(test)]
+mod tests;

@@ -48,14 +48,14 @@ pub fn run(launcher: OwnedFd) -> Result<(), Error> {
     let (requests, asked) = mpsc::unbounded_channel();
     let edge = Arc::new(Edge::new(Arc::new(SystemClock), requests, SOURCE));
     let threads = thread::available_parallelism().map_or(2, usize::from);
-    let workers = (0..threads).map(|_| worker(&edge)).collect::<io::Result<Vec<_>>>()?;
+    let workers = Workers::start(&edge, threads)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(wires(edge, launcher, asked, Workers { workers, next: 0 }))
+    runtime.block_on(wires(edge, launcher, asked, workers))
 }
 
 /// The threads that serve, in turn.
 #[derive(Clone, Debug)]
-struct Workers {
+pub(crate) struct Workers {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: usize,
 }
@@ -84,6 +84,12 @@ fn worker(edge: &Arc<Edge>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
 }
 
 impl Workers {
+    /// Starts so many threads. They end when this is dropped.
+    pub(crate) fn start(edge: &Arc<Edge>, threads: usize) -> io::Result<Self> {
+        let workers = (0..threads).map(|_| worker(edge)).collect::<io::Result<_>>()?;
+        Ok(Self { workers, next: 0 })
+    }
+
     fn give(&mut self, accepted: Accepted) {
         self.next = (self.next + 1) % self.workers.len().max(1);
         if let Some(worker) = self.workers.get(self.next) {
@@ -103,7 +109,7 @@ impl Drop for Task {
 }
 
 /// Reads the launcher's wire to its end.
-async fn wires(
+pub(crate) async fn wires(
     edge: Arc<Edge>,
     launcher: OwnedFd,
     mut asked: mpsc::UnboundedReceiver<SocketRequest>,

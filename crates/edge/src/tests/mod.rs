@@ -1,0 +1,8 @@
+//! The edge as clients and cells see it, over real wires and sockets.
+#![allow(clippy::unwrap_used)]
+
+mod gateways;
+mod http;
+mod openclaw;
+mod socket;
+mod world;

@@ -1,0 +1,246 @@
+//! WebSockets of an OpenClaw gateway: the introduction, the cap, the gate.
+
+use super::{
+    gateways::{Seen, openclaw},
+    world::{World, soon},
+};
+use cofferdam_base::{
+    Role,
+    ipc::edge::{Config, RuntimeKind},
+};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Bytes, Message,
+        protocol::frame::{
+            Frame,
+            coding::{CloseCode, Data, OpCode},
+        },
+    },
+};
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn claw() -> (World, Arc<Seen>) {
+    let (port, seen) = openclaw().await;
+    let rows =
+        [("claw", RuntimeKind::Openclaw, "running", port), ("acme", RuntimeKind::Openclaw, "running", port)];
+    (World::new(&rows).await, seen)
+}
+
+async fn next(socket: &mut Socket) -> Value {
+    match soon(socket.next()).await {
+        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
+        other => panic!("no text but {other:?}"),
+    }
+}
+
+async fn closed(socket: &mut Socket) -> CloseCode {
+    match soon(socket.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => close.code,
+        other => panic!("no close but {other:?}"),
+    }
+}
+
+async fn call(socket: &mut Socket, method: &str, params: Value) -> Value {
+    let frame = json!({ "type": "req", "id": method, "method": method, "params": params });
+    socket.send(Message::text(frame.to_string())).await.unwrap();
+    next(socket).await
+}
+
+async fn opened(world: &World) -> Socket {
+    let mut socket = world.websocket("claw", &[]).await.unwrap();
+    let challenge = next(&mut socket).await;
+    assert_eq!(challenge["event"], "connect.challenge");
+    assert_eq!(challenge["payload"]["nonce"].as_str().unwrap().len(), 36);
+    socket
+}
+
+async fn connected(world: &World, role: Role) -> Socket {
+    let mut socket = opened(world).await;
+    let hello = call(&mut socket, "connect", connect(&world.token("claw", role))).await;
+    assert_eq!(hello["payload"]["type"], "hello-ok", "{hello}");
+    socket
+}
+
+fn connect(token: &str) -> Value {
+    json!({ "minProtocol": 4, "maxProtocol": 4, "client": { "id": "cli", "mode": "cli" }, "role": "operator",
+        "scopes": ["operator.admin", "operator.read", "operator.write"],
+        "auth": { "token": token }, "device": { "id": "d", "signature": "s" } })
+}
+
+#[tokio::test]
+async fn the_gateway_sees_our_identity_and_never_the_token() {
+    let (world, seen) = claw().await;
+    let mut socket = opened(&world).await;
+    assert_eq!(seen.connections(), 0, "nothing is dialled before the token is verified");
+    let hello = call(&mut socket, "connect", connect(&world.token("claw", Role::Member))).await;
+    assert_eq!(hello["id"], "connect");
+    let upgrade = seen.upgrades.lock().unwrap()[0].clone();
+    assert_eq!(upgrade["x-cofferdam-user"], "m007");
+    assert_eq!(upgrade["x-openclaw-scopes"], "operator.read,operator.write,operator.questions");
+    assert_eq!(upgrade["x-forwarded-for"], "203.0.113.1");
+    assert_eq!(upgrade["host"], world.host("claw").as_str());
+    assert!(!upgrade.contains_key("sec-websocket-extensions") && !upgrade.contains_key("authorization"));
+    assert_eq!(
+        seen.frames()[0]["params"],
+        json!({ "minProtocol": 4, "maxProtocol": 4, "client": { "id": "cli", "mode": "cli" },
+            "role": "operator", "scopes": ["operator.read", "operator.write"] })
+    );
+    let answer = call(&mut socket, "chat.send", json!({ "message": "hé\n" })).await;
+    assert_eq!(answer["payload"]["echo"], json!({ "message": "hé\n" }));
+}
+
+#[tokio::test]
+async fn a_password_and_a_bearer_on_the_upgrade_do_as_well() {
+    let (world, _) = claw().await;
+    let token = world.token("claw", Role::Viewer);
+    let mut socket = opened(&world).await;
+    let hello = call(&mut socket, "connect", json!({ "auth": { "password": token } })).await;
+    assert_eq!(hello["ok"], true);
+    let line = ("authorization", format!("Bearer {token}"));
+    let mut socket = world.websocket("claw", &[line]).await.unwrap();
+    next(&mut socket).await;
+    assert_eq!(call(&mut socket, "connect", json!({})).await["ok"], true);
+}
+
+#[tokio::test]
+async fn no_token_or_a_foreign_one_reaches_no_gateway() {
+    let (world, seen) = claw().await;
+    for params in [json!({}), connect(&world.token("acme", Role::Admin)), connect("garbage")] {
+        let mut socket = opened(&world).await;
+        let answer = call(&mut socket, "connect", params).await;
+        assert_eq!(answer["ok"], false);
+        assert_eq!(answer["error"]["code"], "INVALID_REQUEST");
+        assert!(answer["error"]["details"]["code"].as_str().unwrap().starts_with("AUTH_TOKEN_MIS"));
+        assert_eq!(closed(&mut socket).await, CloseCode::Policy);
+    }
+    let wrong = ("authorization", format!("Bearer {}", world.token("acme", Role::Admin)));
+    assert!(world.websocket("claw", &[wrong]).await.is_err());
+    assert_eq!(seen.connections(), 0);
+    connected(&world, Role::Viewer).await;
+    assert_eq!(seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_viewer_reads_and_does_not_send() {
+    let (world, seen) = claw().await;
+    let mut viewer = connected(&world, Role::Viewer).await;
+    let refused = call(&mut viewer, "chat.send", json!({ "message": "hello" })).await;
+    assert_eq!(refused["error"]["code"], "FORBIDDEN");
+    assert_eq!(refused["error"]["message"], "missing scope: operator.write");
+    assert_eq!(refused["error"]["details"]["code"], "MISSING_SCOPE");
+    assert_eq!(call(&mut viewer, "chat.history", json!({})).await["ok"], true, "the socket stays");
+    let mut member = connected(&world, Role::Member).await;
+    assert_eq!(call(&mut member, "chat.send", json!({ "message": "hello" })).await["ok"], true);
+    let sent = seen.frames().iter().filter(|frame| frame["method"] == "chat.send").count();
+    assert_eq!(sent, 1);
+}
+
+#[tokio::test]
+async fn control_keeps_its_methods_and_unknown_ones_are_refused() {
+    let (world, seen) = claw().await;
+    let mut admin = connected(&world, Role::Admin).await;
+    for method in ["gateway.suspend.prepare", "users.setRole", "plugin.approval.request", "connect"] {
+        let refused = call(&mut admin, method, json!({})).await;
+        assert_eq!(refused["error"]["details"]["code"], "CONTROL_ONLY", "{method}");
+    }
+    let unknown = call(&mut admin, "no.such.method", json!({})).await;
+    assert_eq!(unknown["error"]["message"], "unknown method: no.such.method");
+    assert_eq!(call(&mut admin, "config.get", json!({})).await["ok"], true);
+    assert_eq!(seen.frames().len(), 2);
+}
+
+#[tokio::test]
+async fn ambiguous_frames_end_the_connection_before_and_after_the_token() {
+    let (world, seen) = claw().await;
+    let token = world.token("claw", Role::Admin);
+    for first in [
+        format!(
+            r#"{{"type":"req","id":"1","method":"connect","params":{{"auth":{{"token":"{token}","token":"{token}"}}}}}}"#
+        ),
+        format!(
+            r#"{{"type":"req","id":"1","method":"connect","method":"health","params":{{"auth":{{"token":"{token}"}}}}}}"#
+        ),
+        r#"{"type":"req","id":"1","method":"health"}"#.to_owned(),
+        "garbage".to_owned(),
+    ] {
+        let mut socket = opened(&world).await;
+        socket.send(Message::text(first)).await.unwrap();
+        assert_eq!(closed(&mut socket).await, CloseCode::Policy);
+    }
+    assert_eq!(seen.connections(), 0);
+    for later in [
+        Message::text(r#"{"type":"req","id":"1","method":"health","params":{"a":1,"a":2}}"#),
+        Message::text(r#"{"type":"res","id":"1","ok":true}"#),
+        Message::Binary(Bytes::from_static(b"{}")),
+    ] {
+        let mut socket = connected(&world, Role::Admin).await;
+        socket.send(later).await.unwrap();
+        assert_eq!(closed(&mut socket).await, CloseCode::Protocol);
+    }
+    assert!(seen.frames().iter().all(|frame| frame["method"] == "connect"));
+}
+
+#[tokio::test]
+async fn the_first_frame_is_counted_over_its_fragments() {
+    let (world, seen) = claw().await;
+    let part = |opcode, last, text: String| {
+        Message::Frame(Frame::message(Bytes::from(text), OpCode::Data(opcode), last))
+    };
+    let mut socket = opened(&world).await;
+    socket.send(part(Data::Text, false, " ".repeat(40 * 1024))).await.unwrap();
+    socket.send(part(Data::Continue, true, " ".repeat(40 * 1024))).await.unwrap();
+    assert_eq!(closed(&mut socket).await, CloseCode::Size);
+    let mut socket = opened(&world).await;
+    socket.send(Message::Binary(Bytes::from_static(b"x"))).await.unwrap();
+    assert_eq!(closed(&mut socket).await, CloseCode::Protocol);
+    assert_eq!(seen.connections(), 0);
+    let mut socket = opened(&world).await;
+    let frame = json!({ "type": "req", "id": "1", "method": "connect",
+        "params": connect(&world.token("claw", Role::Viewer)) })
+    .to_string();
+    let (one, two) = frame.split_at(frame.len() / 2);
+    socket.send(part(Data::Text, false, one.into())).await.unwrap();
+    socket.send(Message::Ping(Bytes::from_static(b"p"))).await.unwrap();
+    socket.send(part(Data::Continue, true, two.into())).await.unwrap();
+    assert!(matches!(soon(socket.next()).await, Some(Ok(Message::Pong(_)))));
+    assert_eq!(next(&mut socket).await["ok"], true);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_closed() {
+    let (world, seen) = claw().await;
+    let mut silent = opened(&world).await;
+    let code = tokio::time::timeout(std::time::Duration::from_mins(1), closed_slowly(&mut silent)).await;
+    assert_eq!(code.unwrap(), CloseCode::Policy);
+    assert_eq!(seen.connections(), 0);
+}
+
+async fn closed_slowly(socket: &mut Socket) -> CloseCode {
+    match socket.next().await {
+        Some(Ok(Message::Close(Some(close)))) => close.code,
+        other => panic!("no close but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_socket_closes_at_revocation_and_at_the_end_of_its_token() {
+    for revoked in [true, false] {
+        let (world, seen) = claw().await;
+        let mut socket = connected(&world, Role::Member).await;
+        if revoked {
+            world
+                .tell(Config::Revoked { jti: World::claims("claw", Role::Member).jti, expires: u64::MAX })
+                .await;
+        } else {
+            world.forward(3600);
+        }
+        assert_eq!(closed(&mut socket).await, CloseCode::Policy);
+        soon(seen.end.notified()).await;
+    }
+}
