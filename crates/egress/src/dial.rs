@@ -1,0 +1,145 @@
+//! From a name to a connection: one look-up on the host, every address before the guard, and only what the
+//! guard let through is dialled.
+//!
+//! The threat is a name whose answers change or lead home (rebinding, CNAMEs to private addresses): between
+//! check and use there is no second look-up, and nothing is cached.
+
+use crate::{Refusal, Rules, relay::BoxStream};
+use cofferdam_base::{Host, HostName};
+use cofferdam_policy::{CheckedAddress, Reason};
+use futures_util::future::BoxFuture;
+use hickory_resolver::{
+    Resolver, TokioResolver,
+    config::{
+        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+    },
+};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// How long one look-up may take.
+const LOOK_UP: Duration = Duration::from_secs(8);
+/// How long one address may take to answer.
+const CONNECT: Duration = Duration::from_secs(8);
+/// How many addresses of a name are tried.
+const TRIED: usize = 4;
+
+/// Looks names up.
+pub trait LookUp: Send + Sync + fmt::Debug {
+    /// Every address of the name.
+    fn look_up<'a>(&'a self, name: &'a HostName) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
+}
+
+/// Connects to a checked address.
+pub trait Connect: Send + Sync + fmt::Debug {
+    /// A connection to this address and port.
+    fn connect(&self, address: CheckedAddress, port: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>>;
+}
+
+/// Dials destinations.
+#[derive(Debug)]
+pub struct Dialler {
+    /// Looks names up.
+    pub names: Box<dyn LookUp>,
+    /// Connects.
+    pub connect: Box<dyn Connect>,
+}
+
+impl Dialler {
+    /// Connects to a host: one look-up, then the checked addresses one after another.
+    pub async fn dial(&self, rules: &Rules, host: &Host, port: NonZeroU16) -> Result<BoxStream, Refusal> {
+        let addresses = match host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => timeout(LOOK_UP, self.names.look_up(name))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|error| Refusal::new(Reason::ResolveFailed, "resolve").said(short(&error)))?,
+        };
+        let mut refusal = Refusal::new(Reason::ResolveFailed, "resolve").said("the name has no address");
+        let mut checked = Vec::new();
+        for address in addresses {
+            match rules.check(address) {
+                Ok(address) => checked.push(address),
+                Err(no) => refusal = no,
+            }
+        }
+        for address in checked.into_iter().take(TRIED) {
+            match timeout(CONNECT, self.connect.connect(address, port)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => refusal = Refusal::new(Reason::ConnectFailed, "dial").said(short(&error)),
+                Err(_) => {
+                    refusal = Refusal::new(Reason::ConnectFailed, "dial").said("it did not answer in time")
+                }
+            }
+        }
+        Err(refusal)
+    }
+}
+
+/// The kind of an error, without addresses or paths of the host.
+fn short(error: &io::Error) -> String {
+    error.kind().to_string()
+}
+
+/// The host's resolver, pointed at the configured name servers and nothing else.
+#[derive(Clone)]
+pub struct NameServers(TokioResolver);
+
+impl fmt::Debug for NameServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameServers")
+    }
+}
+
+impl NameServers {
+    /// A resolver that asks these servers. Reads no file of the system.
+    pub fn new(servers: &[SocketAddr]) -> io::Result<Self> {
+        let servers = servers
+            .iter()
+            .map(|server| {
+                let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
+                udp.port = server.port();
+                tcp.port = server.port();
+                NameServerConfig::new(server.ip(), true, vec![udp, tcp])
+            })
+            .collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        let mut builder = Resolver::builder_with_config(config, Default::default());
+        let options: &mut ResolverOpts = builder.options_mut();
+        options.use_hosts_file = ResolveHosts::Never;
+        options.cache_size = 0;
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.timeout = Duration::from_secs(2);
+        options.attempts = 2;
+        builder.build().map(Self).map_err(io::Error::other)
+    }
+}
+
+impl LookUp for NameServers {
+    fn look_up<'a>(&'a self, name: &'a HostName) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            // The dot says that the name is whole: no search list ever applies.
+            let found = self.0.lookup_ip(format!("{name}.")).await.map_err(io::Error::other)?;
+            Ok(found.iter().collect())
+        })
+    }
+}
+
+/// Connects over TCP.
+#[derive(Debug)]
+pub struct Tcp;
+
+impl Connect for Tcp {
+    fn connect(&self, address: CheckedAddress, port: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address.socket(port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+}

@@ -1,0 +1,540 @@
+//! The gate: every connection of a cell passes here or is refused here.
+//!
+//! It owns what is in force (rules, grants, limits), what is on hold and what is open. Decisions are made
+//! under one lock from parts that are pure; waiting happens outside it. The threats: a decision that stays
+//! in force after what made it is gone (each [`Pass`] remembers its authority and is withdrawn with it), and
+//! a connection that is not recorded (nothing is allowed whose row cannot be handed on).
+
+use crate::{
+    fold::Folder,
+    hold::{Holds, Wake},
+    names::{Meaning, Names},
+    refusal::{Denied, DeniedRing, Refusal},
+    rules::{Rules, Ruling},
+};
+use cofferdam_base::{
+    Clock, Destination, Host, Millis,
+    ipc::warden::{Grant, GrantSpan, RecordKind},
+};
+use cofferdam_policy::Reason;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// A row for the ledger, before it is numbered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What happened.
+    pub what: RecordKind,
+    /// To what.
+    pub destination: Option<Destination>,
+    /// What decided.
+    pub by: String,
+    /// The reason of a denial, else empty.
+    pub reason: String,
+    /// How many alike.
+    pub count: u32,
+}
+
+/// What the gate says to control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody must answer for this destination.
+    Ask { destination: Destination, why: String },
+    /// Nothing is held for this destination any more, and nobody answered.
+    HoldEnded(Destination),
+    /// This once-grant is about to be used; to be answered by [`Gate::spent`].
+    Spend(u64),
+}
+
+/// Where rows and notices go.
+pub trait Outlet: Send + Sync + std::fmt::Debug {
+    /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
+    fn record(&self, row: Row) -> bool;
+    /// Passes a notice on. False: there is nobody to hear it now.
+    fn tell(&self, notice: Notice) -> bool;
+}
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Relays at one time.
+    pub relays: usize,
+    /// Connections on hold at one time.
+    pub holds: usize,
+    /// How long a connection is held.
+    pub hold: Duration,
+    /// New names a second.
+    pub names_per_second: u32,
+}
+
+/// What let a connection through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Authority {
+    Rule(String),
+    Grant(u64),
+}
+
+/// The gate of one cell.
+pub struct Gate {
+    state: Mutex<State>,
+    outlet: Arc<dyn Outlet>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Gate")
+            .field("ready", &state.ready)
+            .field("open", &state.open.len())
+            .finish_non_exhaustive()
+    }
+}
+
+struct State {
+    ready: bool,
+    rules: Option<Arc<Rules>>,
+    limits: Limits,
+    grants: BTreeMap<u64, Grant>,
+    /// During a snapshot: the grants that it named.
+    snapshot: Option<BTreeSet<u64>>,
+    spending: HashMap<u64, oneshot::Sender<bool>>,
+    holds: Holds,
+    open: HashMap<u64, Open>,
+    next: u64,
+    names: Names,
+    folder: Folder,
+    denied: DeniedRing,
+}
+
+struct Open {
+    destination: Destination,
+    authority: Authority,
+    /// When the grant that allowed it ends.
+    until: Option<Millis>,
+    withdrawn: CancellationToken,
+}
+
+/// A permission to have one connection, as long as it lives and is not withdrawn.
+#[derive(Debug)]
+pub struct Pass {
+    gate: Arc<Gate>,
+    id: u64,
+    withdrawn: CancellationToken,
+}
+
+impl Pass {
+    /// Cancelled once what allowed the connection is gone.
+    pub fn withdrawn(&self) -> &CancellationToken {
+        &self.withdrawn
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.gate.lock();
+        if let Some(open) = state.open.remove(&self.id)
+            && let Host::Name(name) = &open.destination.host
+        {
+            let now = self.gate.clock.now();
+            state.names.touch(name, now);
+        }
+    }
+}
+
+enum Step {
+    Pass(Pass),
+    Refuse(Refusal),
+    Spend(u64, oneshot::Receiver<bool>),
+    Wait(u64, oneshot::Receiver<Wake>),
+}
+
+impl Gate {
+    /// A gate that refuses everything until it is configured and ready.
+    pub fn new(outlet: Arc<dyn Outlet>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let limits = Limits { relays: 256, holds: 32, hold: Duration::from_secs(30), names_per_second: 20 };
+        let state = State {
+            ready: false,
+            rules: None,
+            limits,
+            grants: BTreeMap::new(),
+            snapshot: None,
+            spending: HashMap::new(),
+            holds: Holds::default(),
+            open: HashMap::new(),
+            next: 0,
+            names: Names::new(limits.names_per_second),
+            folder: Folder::default(),
+            denied: DeniedRing::default(),
+        };
+        Arc::new(Self { state: Mutex::new(state), outlet, clock })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is complete before anything can panic, so the state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Option<Arc<Rules>> {
+        self.lock().rules.clone()
+    }
+
+    /// Did control say everything?
+    pub fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+
+    /// Lets a connection to this destination pass, after holding it for an answer if need be. Every outcome
+    /// is recorded. Dropping the future gives the wait up.
+    pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        let held = self.lock().limits.hold;
+        let deadline = tokio::time::Instant::now() + held;
+        let mut first = true;
+        loop {
+            match self.step(destination, first) {
+                Step::Pass(pass) => return Ok(pass),
+                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
+                Step::Spend(grant, answer) => {
+                    if let Ok(true) = answer.await {
+                        return self
+                            .open(destination, Authority::Grant(grant), None)
+                            .map_err(|refusal| self.refuse(Some(destination), refusal));
+                    }
+                    // The grant is gone, or nobody can say that it is spent: ask again.
+                }
+                Step::Wait(id, answer) => {
+                    let _waiting = Waiting { gate: self, destination, id };
+                    match tokio::time::timeout_at(deadline, answer).await {
+                        Ok(Ok(Wake::Retry)) => {}
+                        Ok(Ok(Wake::Refuse(refusal))) => {
+                            return Err(self.refuse(Some(destination), refusal));
+                        }
+                        Ok(Err(_)) | Err(_) => {
+                            return Err(
+                                self.refuse(Some(destination), Refusal::new(Reason::NoAnswer, "hold"))
+                            );
+                        }
+                    }
+                }
+            }
+            first = false;
+        }
+    }
+
+    fn step(self: &Arc<Self>, destination: &Destination, first: bool) -> Step {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let Some(rules) = state.rules.clone().filter(|_| state.ready) else {
+            return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
+        };
+        let why = match rules.judge(destination) {
+            Ruling::Allow { by } => {
+                drop(state);
+                return match self.open(destination, Authority::Rule(by), None) {
+                    Ok(pass) => Step::Pass(pass),
+                    Err(refusal) => Step::Refuse(refusal),
+                };
+            }
+            Ruling::Deny(refusal) => return Step::Refuse(refusal),
+            Ruling::Ask { why } => why,
+        };
+        match state.grant_for(destination, now) {
+            Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
+                state.grants.remove(&id);
+                let (answer, receiver) = oneshot::channel();
+                state.spending.insert(id, answer);
+                drop(state);
+                if !self.outlet.tell(Notice::Spend(id)) {
+                    self.lock().spending.remove(&id);
+                    return Step::Refuse(Refusal::new(Reason::LedgerUnavailable, "ledger"));
+                }
+                return Step::Spend(id, receiver);
+            }
+            Some(Grant { id, span, .. }) => {
+                drop(state);
+                let until = if let GrantSpan::Until(until) = span { Some(until) } else { None };
+                return match self.open(destination, Authority::Grant(id), until) {
+                    Ok(pass) => Step::Pass(pass),
+                    Err(refusal) => Step::Refuse(refusal),
+                };
+            }
+            None => {}
+        }
+        if state.holds.len() >= state.limits.holds {
+            return Step::Refuse(Refusal::new(Reason::TooManyHolds, "limits"));
+        }
+        let (id, receiver, ask) = state.holds.wait(destination, &why);
+        drop(state);
+        if first {
+            self.outlet.record(Row {
+                what: RecordKind::Hold,
+                destination: Some(destination.clone()),
+                by: "policy".into(),
+                reason: String::new(),
+                count: 1,
+            });
+        }
+        if ask {
+            // If nobody hears it now, it is said again on the next wire: `asks`.
+            self.outlet.tell(Notice::Ask { destination: destination.clone(), why });
+        }
+        Step::Wait(id, receiver)
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        destination: &Destination,
+        authority: Authority,
+        until: Option<Millis>,
+    ) -> Result<Pass, Refusal> {
+        let mut state = self.lock();
+        if state.open.len() >= state.limits.relays {
+            return Err(Refusal::new(Reason::TooManyRelays, "limits"));
+        }
+        let by = match &authority {
+            Authority::Rule(by) => by.clone(),
+            Authority::Grant(id) => format!("grant {id}"),
+        };
+        let row = Row {
+            what: RecordKind::Allow,
+            destination: Some(destination.clone()),
+            by,
+            reason: String::new(),
+            count: 1,
+        };
+        if !self.outlet.record(row) {
+            return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
+        }
+        state.next += 1;
+        let (id, withdrawn) = (state.next, CancellationToken::new());
+        let open = Open { destination: destination.clone(), authority, until, withdrawn: withdrawn.clone() };
+        state.open.insert(id, open);
+        drop(state);
+        Ok(Pass { gate: Arc::clone(self), id, withdrawn })
+    }
+
+    /// Could this destination pass now or after an answer? Decides nothing and records nothing.
+    pub fn foresee(&self, destination: &Destination) -> Foresight {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let Some(rules) = state.rules.clone().filter(|_| state.ready) else {
+            return Foresight::Refused(Refusal::new(Reason::NotReady, "warden"));
+        };
+        match rules.judge(destination) {
+            Ruling::Allow { .. } => Foresight::Allowed,
+            Ruling::Deny(refusal) => Foresight::Refused(refusal),
+            Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
+            Ruling::Ask { .. } => Foresight::Asked,
+        }
+    }
+
+    /// Records a refusal, keeps it for `/denied` and gives it back.
+    pub fn refuse(&self, destination: Option<&Destination>, refusal: Refusal) -> Refusal {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.denied.push(now, refusal.denial(destination));
+        if let Some(row) = state.folder.add(destination, &refusal, now) {
+            // A refusal stays one whether or not it could be recorded.
+            self.outlet.record(row);
+        }
+        refusal
+    }
+
+    /// The last refusals, for `/denied`.
+    pub fn denied(&self) -> Vec<Denied> {
+        self.lock().denied.rows()
+    }
+
+    /// Where a captured connection wants to go.
+    pub fn meaning(&self, address: IpAddr) -> Result<Host, Refusal> {
+        let now = self.clock.now();
+        match self.lock().names.meaning(address, now) {
+            Meaning::Name(name) => Ok(Host::Name(name)),
+            Meaning::Literal(address) => Ok(Host::Address(address)),
+            Meaning::NeverHandedOut => Err(Refusal::new(Reason::NeverHandedOut, "dns")),
+        }
+    }
+
+    /// Answers one DNS packet.
+    pub fn dns(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let now = self.clock.now();
+        let reply = crate::dns::answer(packet, &mut self.lock().names, now);
+        if let Some(why) = reply.refused {
+            self.refuse(None, Refusal::new(Reason::TooManyNames, "dns").said(why.to_string()));
+        }
+        reply.packet
+    }
+
+    /// Puts rules and limits in force. What they no longer allow is withdrawn, what they now decide goes on.
+    pub fn configure(&self, rules: Arc<Rules>, limits: Limits) {
+        let mut state = self.lock();
+        state.limits = limits;
+        state.names.set_rate(limits.names_per_second);
+        state.open.retain(|_, open| {
+            let stays = match (rules.judge(&open.destination), &open.authority) {
+                (Ruling::Allow { .. }, _) | (Ruling::Ask { .. }, Authority::Grant(_)) => true,
+                (Ruling::Ask { .. }, Authority::Rule(_)) | (Ruling::Deny(_), _) => false,
+            };
+            if !stays {
+                open.withdrawn.cancel();
+            }
+            stays
+        });
+        for destination in state.holds.destinations() {
+            if !matches!(rules.judge(&destination), Ruling::Ask { .. }) {
+                state.holds.wake_all(&destination, &Wake::Retry);
+            }
+        }
+        state.rules = Some(rules);
+    }
+
+    /// A new wire to control: it will name every grant again. Gives what must be asked again.
+    pub fn begin_snapshot(&self) -> Vec<Notice> {
+        let mut state = self.lock();
+        state.snapshot = Some(BTreeSet::new());
+        state.holds.asks().map(|(destination, why)| Notice::Ask { destination, why }).collect()
+    }
+
+    /// The wire to control is gone: nobody can say that a grant is spent.
+    pub fn wire_lost(&self) {
+        self.lock().spending.clear();
+    }
+
+    /// The snapshot is complete: what it did not name is revoked.
+    pub fn ready(&self) {
+        let mut state = self.lock();
+        state.ready = true;
+        let Some(named) = state.snapshot.take() else { return };
+        let gone: Vec<u64> = state.grants.keys().copied().filter(|id| !named.contains(id)).collect();
+        for id in gone {
+            state.revoke(id);
+        }
+    }
+
+    /// Puts a grant in force.
+    pub fn grant(&self, grant: Grant) {
+        let mut state = self.lock();
+        if let Some(snapshot) = &mut state.snapshot {
+            snapshot.insert(grant.id);
+        }
+        if state.spending.contains_key(&grant.id) {
+            return;
+        }
+        let destination = grant.destination.clone();
+        let once = matches!(grant.span, GrantSpan::Once { .. });
+        state.grants.insert(grant.id, grant);
+        let again = if once {
+            state.holds.wake_one(&destination)
+        } else {
+            state.holds.wake_all(&destination, &Wake::Retry);
+            None
+        };
+        drop(state);
+        if let Some(why) = again {
+            self.outlet.tell(Notice::Ask { destination, why });
+        }
+    }
+
+    /// Takes a grant away, and what it opened.
+    pub fn revoke(&self, grant: u64) {
+        self.lock().revoke(grant);
+    }
+
+    /// The answer to [`Notice::Spend`].
+    pub fn spent(&self, grant: u64, ok: bool) {
+        if let Some(answer) = self.lock().spending.remove(&grant) {
+            // Whoever waited may have left; the grant is spent all the same.
+            let _ = answer.send(ok);
+        }
+    }
+
+    /// Refuses what is held for this destination.
+    pub fn refuse_held(&self, destination: &Destination, refusal: Refusal) {
+        self.lock().holds.wake_all(destination, &Wake::Refuse(refusal));
+    }
+
+    /// To be called a few times a second: folded rows are handed on and what expired is withdrawn.
+    pub fn tick(&self) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        for row in state.folder.due(now) {
+            self.outlet.record(row);
+        }
+        state.open.retain(|_, open| {
+            let over = open.until.is_some_and(|until| now > until);
+            if over {
+                open.withdrawn.cancel();
+            }
+            !over
+        });
+        state.grants.retain(|_, grant| alive(grant, now));
+    }
+}
+
+impl State {
+    fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
+        let fits = |grant: &&Grant| grant.destination == *destination && alive(grant, now);
+        let lasting = |grant: &&Grant| !matches!(grant.span, GrantSpan::Once { .. });
+        self.grants.values().filter(fits).find(lasting).or_else(|| self.grants.values().find(fits)).cloned()
+    }
+
+    fn revoke(&mut self, grant: u64) {
+        self.grants.remove(&grant);
+        self.open.retain(|_, open| {
+            let stays = open.authority != Authority::Grant(grant);
+            if !stays {
+                open.withdrawn.cancel();
+            }
+            stays
+        });
+    }
+}
+
+fn alive(grant: &Grant, now: Millis) -> bool {
+    match grant.span {
+        GrantSpan::Once { until } | GrantSpan::Until(until) => now <= until,
+        GrantSpan::Always => true,
+    }
+}
+
+/// What a destination has to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foresight {
+    /// It would pass.
+    Allowed,
+    /// It would be held.
+    Asked,
+    /// It would be refused.
+    Refused(Refusal),
+}
+
+/// Somebody waits; when it is over, however it is over, the place is free.
+struct Waiting<'a> {
+    gate: &'a Gate,
+    destination: &'a Destination,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let last = self.gate.lock().holds.leave(self.destination, self.id);
+        if last {
+            self.gate.outlet.tell(Notice::HoldEnded(self.destination.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! The head of a request: which host it means, and which of its headers go on.
+
+use cofferdam_base::{Host, HostName};
+use http::{HeaderMap, HeaderName, Request, Uri, Version, header};
+use std::{net::IpAddr, num::NonZeroU16};
+
+/// A host and a port, as a URI or a Host header spells them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Authority {
+    pub(crate) host: Host,
+    pub(crate) port: NonZeroU16,
+}
+
+/// Which host a request means.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// What the request line says, if it has an absolute URI.
+    pub(crate) absolute: Option<Authority>,
+    /// What the Host header says.
+    pub(crate) host: Authority,
+}
+
+impl Target {
+    /// Everything that names a host.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.absolute.iter().chain(std::iter::once(&self.host))
+    }
+}
+
+impl Authority {
+    /// Reads `host`, `host:port`, `1.2.3.4:port` or `[v6]:port`; user information and anything else is
+    /// none of these.
+    pub(crate) fn parse(text: &str, default: Option<NonZeroU16>) -> Option<Self> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (address, rest) = rest.split_once(']')?;
+            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
+            (Host::Address(IpAddr::V6(address.parse().ok()?).to_canonical()), port)
+        } else {
+            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+            let host = match host.parse::<std::net::Ipv4Addr>() {
+                Ok(address) => Host::Address(address.into()),
+                Err(_) => Host::Name(HostName::try_from(host).ok()?),
+            };
+            (host, port)
+        };
+        let port = match port {
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
+            Some(_) => return None,
+            None => default?,
+        };
+        Some(Self { host, port })
+    }
+
+    /// As a Host header spells it.
+    pub(crate) fn to_header(&self) -> String {
+        if self.port.get() == 80 { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+/// Which host the request means; an error if it is ambiguous or its framing is.
+pub(crate) fn target<B>(request: &Request<B>) -> Result<Target, &'static str> {
+    let headers = request.headers();
+    if !matches!(request.version(), Version::HTTP_10 | Version::HTTP_11) {
+        return Err("only HTTP/1 is spoken here");
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err("the length of the body is ambiguous");
+        }
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err("the length of the body is ambiguous");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or("there is no Host")?;
+    if hosts.next().is_some() {
+        return Err("there is more than one Host");
+    }
+    let http = NonZeroU16::new(80);
+    let host = Authority::parse(host, http).ok_or("the Host is malformed")?;
+    let absolute = match (request.uri().scheme_str(), request.uri().authority()) {
+        (None, None) => None,
+        (Some("http"), Some(authority)) => {
+            Some(Authority::parse(authority.as_str(), http).ok_or("the URI's host is malformed")?)
+        }
+        _ => return Err("the URI's scheme is not http"),
+    };
+    Ok(Target { absolute, host })
+}
+
+/// The URI in origin form, rebuilt.
+pub(crate) fn origin_form(uri: &Uri) -> Option<Uri> {
+    let text = uri.path_and_query().map_or("/", |path| path.as_str());
+    let text = if text.is_empty() { "/" } else { text };
+    text.parse().ok()
+}
+
+/// Headers that speak about one connection only (RFC 9110 §7.6.1), and those that speak to proxies.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The headers that go on.
+pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        // A client must not have the headers that we judged by taken away.
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH))
+        .collect();
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        if !HOP_BY_HOP.contains(name) && !named.contains(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// Does the request ask for a WebSocket, and for nothing else?
+pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrade: Vec<String> = tokens(headers, &header::UPGRADE).collect();
+    tokens(headers, &header::CONNECTION).any(|token| token == "upgrade") && upgrade == ["websocket"]
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> + use<'a> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn hosts_are_read_strictly() {
+        let read = |text| Authority::parse(text, NonZeroU16::new(80)).map(|it| it.to_header());
+        for (text, shown) in [
+            ("A.example", "a.example"),
+            ("a.example:80", "a.example"),
+            ("a.example:8080", "a.example:8080"),
+            ("1.2.3.4", "1.2.3.4"),
+            ("[2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("[::ffff:1.2.3.4]", "1.2.3.4"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
+        }
+        for bad in [
+            "",
+            "a.example:0",
+            "a.example:",
+            "a.example:+80",
+            "u@a.example",
+            "a.example.",
+            "[::1",
+            "a b",
+            "::1",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused_and_a_plain_one_is_not() {
+        let host = ("host", "a.example");
+        for bad in [
+            request("/", &[]),
+            request("/", &[host, host]),
+            request("/", &[host, ("content-length", "1"), ("transfer-encoding", "chunked")]),
+            request("/", &[host, ("transfer-encoding", "gzip, chunked")]),
+            request("/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
+            request("/", &[host, ("content-length", "1"), ("content-length", "1")]),
+            request("https://a.example/", &[host]),
+        ] {
+            assert!(target(&bad).is_err(), "{bad:?}");
+        }
+        assert!(target(&request("/", &[host, ("transfer-encoding", "chunked")])).is_ok());
+        assert!(target(&request("http://a.example/x", &[host])).unwrap().absolute.is_some());
+    }
+
+    #[test]
+    fn headers_of_the_hop_stay_behind() {
+        let request = request(
+            "/",
+            &[
+                ("host", "a.example"),
+                ("connection", "keep-alive, X-Mine, host"),
+                ("x-mine", "1"),
+                ("proxy-authorization", "basic"),
+                ("upgrade", "h2c"),
+                ("accept", "a"),
+                ("accept", "b"),
+            ],
+        );
+        let kept = end_to_end(request.headers());
+        let names: Vec<&str> = kept.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "accept"]);
+        assert_eq!(kept.get_all("accept").iter().count(), 2);
+        assert!(!wants_websocket(request.headers()));
+    }
+}

@@ -1,0 +1,210 @@
+//! Plain HTTP/1: every request is judged by itself, and what goes on is built anew from its parsed parts.
+//!
+//! It owns heads, bodies streamed both ways and the upgrade to WebSocket. The threats: two parsers that read
+//! one request differently (nothing raw is forwarded, ambiguous framing is refused), a second host on a kept
+//! connection, and a Host that is not the captured name.
+
+mod forward;
+mod head;
+
+use crate::{Egress, Error, Refusal, Stream, relay};
+use bytes::Bytes;
+use cofferdam_base::{Destination, Host, HostName, Protocol};
+use cofferdam_policy::Reason;
+use futures_util::future::BoxFuture;
+use head::{Authority, Target};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
+
+/// What a body may fail with.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// A streamed body.
+pub type Body = BoxBody<Bytes, BodyError>;
+
+/// The name at which the warden itself answers.
+pub const OWN_NAME: &str = "cofferdam.local";
+/// The port at which names served by the warden answer.
+pub const HTTP_PORT: NonZeroU16 = NonZeroU16::new(80).unwrap();
+
+/// Names that are served here instead of being dialled, always on port 80 by plain HTTP.
+pub trait Local: Send + Sync + std::fmt::Debug {
+    /// Is it one of them?
+    fn serves(&self, name: &HostName) -> bool;
+    /// Answers a request for it.
+    fn respond(&self, name: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+}
+
+/// Whose requests these are.
+#[derive(Clone, Debug)]
+pub(crate) enum Mode {
+    /// Captured on the way to this host, or in a tunnel to it.
+    Fixed(Host, NonZeroU16),
+    /// Sent to the explicit proxy.
+    Proxy,
+}
+
+/// How long a client may take for the head of its next request.
+const HEAD: Duration = Duration::from_secs(60);
+
+/// Serves one client connection.
+pub(crate) async fn serve<S: Stream>(egress: Arc<Egress>, stream: S, mode: Mode) -> Result<(), Error> {
+    let upstream = Arc::new(forward::Upstream::default());
+    let service = hyper::service::service_fn(move |request| {
+        let (egress, mode, upstream) = (Arc::clone(&egress), mode.clone(), Arc::clone(&upstream));
+        async move { Ok::<_, Infallible>(answer(egress, mode, &upstream, request).await) }
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await?;
+    Ok(())
+}
+
+async fn answer(
+    egress: Arc<Egress>,
+    mode: Mode,
+    upstream: &forward::Upstream,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if request.method() == Method::CONNECT {
+        return match mode {
+            Mode::Proxy => egress.connect(request).await,
+            Mode::Fixed(..) => egress.told(None, Refusal::new(Reason::BadRequest, "http")),
+        };
+    }
+    let target = match head::target(&request) {
+        Ok(target) => target,
+        Err(said) => return egress.told(None, Refusal::new(Reason::BadRequest, "http").said(said)),
+    };
+    let destination = match place(&egress, &mode, &target) {
+        Ok(destination) => destination,
+        Err((destination, refusal)) => return egress.told(destination.as_ref(), refusal),
+    };
+    if let Host::Name(name) = &destination.host
+        && egress.is_local(&destination.host)
+    {
+        if destination.port != HTTP_PORT {
+            let refusal = Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on port 80");
+            return egress.told(Some(&destination), refusal);
+        }
+        return if name.as_str() == OWN_NAME {
+            own(&egress, &request)
+        } else {
+            egress.local.respond(name.clone(), request).await
+        };
+    }
+    match forward::forward(&egress, upstream, &destination, request).await {
+        Ok(response) => response,
+        Err(refusal) => refused(Some(&destination), &refusal),
+    }
+}
+
+/// Where the request goes, if it may name that place at all.
+fn place(
+    egress: &Egress,
+    mode: &Mode,
+    target: &Target,
+) -> Result<Destination, (Option<Destination>, Refusal)> {
+    let http = |host, port| Destination { host, port, protocol: Protocol::Http };
+    match mode {
+        Mode::Fixed(host, port) => {
+            let captured = http(host.clone(), *port);
+            let meant = Authority { host: host.clone(), port: *port };
+            if target.authorities().all(|authority| *authority == meant) {
+                Ok(captured)
+            } else {
+                Err((Some(captured), Refusal::new(Reason::HostMismatch, "http")))
+            }
+        }
+        Mode::Proxy => {
+            let Some(absolute) = &target.absolute else {
+                let refusal = Refusal::new(Reason::BadRequest, "proxy").said("a proxy takes absolute URIs");
+                return Err((None, refusal));
+            };
+            if *absolute != target.host {
+                let wanted = http(absolute.host.clone(), absolute.port);
+                return Err((Some(wanted), Refusal::new(Reason::HostMismatch, "http")));
+            }
+            let destination = http(absolute.host.clone(), absolute.port);
+            match egress.named(&absolute.host) {
+                Ok(host) => Ok(http(host, absolute.port)),
+                Err(refusal) => Err((Some(destination), refusal)),
+            }
+        }
+    }
+}
+
+/// `http://cofferdam.local`.
+fn own(egress: &Egress, request: &Request<Incoming>) -> Response<Body> {
+    let known = request.uri().path() == "/denied";
+    if !known || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = Response::new(full("this host answers GET /denied\n"));
+        *response.status_mut() = if known { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND };
+        return response;
+    }
+    // Strings and numbers only: there is nothing that JSON cannot say.
+    let rows = serde_json::to_vec(&egress.gate.denied()).unwrap_or_default();
+    let mut response = Response::new(full(rows));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// What an HTTP client is told: 403 (or what fits better), the header and the body.
+pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response<Body> {
+    let (status, close) = match refusal.reason {
+        Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
+        Reason::BadRequest => (StatusCode::BAD_REQUEST, true),
+        Reason::ResolveFailed | Reason::ConnectFailed => (StatusCode::BAD_GATEWAY, false),
+        Reason::TooManyRelays | Reason::TooManyHolds => (StatusCode::TOO_MANY_REQUESTS, false),
+        _ => (StatusCode::FORBIDDEN, false),
+    };
+    let mut response = Response::new(full(refusal.denial(destination).to_json()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert("cofferdam-reason", HeaderValue::from_static(refusal.reason.code()));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The same for a client whose bytes no server of ours reads.
+pub(crate) fn refused_raw(destination: Option<&Destination>, refusal: &Refusal) -> Vec<u8> {
+    let body = refusal.denial(destination).to_json();
+    format!(
+        "HTTP/1.1 403 Forbidden\r\nCofferdam-Reason: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        refusal.reason.code(),
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A body that is there as a whole.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// A tunnel between two upgraded connections, as long as the pass is good.
+pub(crate) async fn tunnel(
+    cell: hyper::upgrade::Upgraded,
+    world: hyper::upgrade::Upgraded,
+    pass: crate::Pass,
+) {
+    let (mut cell, mut world) = (TokioIo::new(cell), TokioIo::new(world));
+    let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
+    tracing::debug!(?moved, ?end, "a tunnel ended");
+}
+
+/// The host and port of a CONNECT.
+pub(crate) fn authority(text: &str) -> Option<(Host, NonZeroU16)> {
+    Authority::parse(text, None).map(|authority| (authority.host, authority.port))
+}

@@ -1,0 +1,436 @@
+//! One cell's way out: what happens to a connection from the moment it is accepted.
+
+use crate::{
+    ACCESS_DENIED, Error, Foresight, Gate, Pass, Refusal, Stream,
+    dial::Dialler,
+    hello::ClientHello,
+    http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
+    relay::{BoxStream, relay},
+    sniff::{MOST, Rewound, Spoken, sniff},
+};
+use ::http::{Request, Response};
+use bytes::BytesMut;
+use cofferdam_base::{Destination, Host, Protocol};
+use cofferdam_policy::Reason;
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroU16,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+};
+
+/// How long a client may stay silent before it counts as one whose server speaks first.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The same where a `tcp` rule lets it through anyway.
+const SHORT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a DNS client may keep its TCP connection without a question.
+const DNS_IDLE: Duration = Duration::from_secs(10);
+/// Connections of one cell in any phase at one time. More are closed at once.
+const CONNECTIONS: usize = 1024;
+
+/// How a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Captured on its way: its own address is where it wanted to go.
+    Captured(SocketAddr),
+    /// To the explicit proxy.
+    Proxy,
+    /// To the resolver, over TCP.
+    Dns,
+}
+
+/// Everything that one cell's connections need.
+#[derive(Debug)]
+pub struct Egress {
+    /// What decides.
+    pub gate: Arc<Gate>,
+    /// What is served instead of being dialled.
+    pub local: Arc<dyn Local>,
+    dialler: RwLock<Option<Arc<Dialler>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Egress {
+    /// A way out that dials nothing before [`Self::set_dialler`].
+    pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
+    }
+
+    /// Sets what new connections are dialled with.
+    pub fn set_dialler(&self, dialler: Dialler) {
+        *self.dialler.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dialler));
+    }
+
+    /// Dials a destination that was admitted.
+    pub async fn dial(&self, destination: &Destination) -> Result<BoxStream, Refusal> {
+        let dialler = self.dialler.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(rules), Some(dialler)) = (self.gate.rules(), dialler) else {
+            return Err(Refusal::new(Reason::NotReady, "warden"));
+        };
+        dialler.dial(&rules, &destination.host, destination.port).await
+    }
+
+    /// Accepts connections until the listener breaks. `peer` says how a connection came.
+    pub async fn accept(
+        self: Arc<Self>,
+        listener: tokio::net::TcpListener,
+        peer: impl Fn(&tokio::net::TcpStream) -> io::Result<Peer>,
+    ) -> io::Error {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::InvalidInput => return error,
+                    // Out of descriptors or memory: let some connections end first.
+                    _ => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            // Refused at once where there is no place, or where the kernel cannot say whence it came.
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let (Ok(peer), Ok(())) = (peer(&stream), stream.set_nodelay(true)) else { continue };
+            let egress = Arc::clone(&self);
+            tokio::spawn(async move {
+                let _place = place;
+                if let Err(error) = egress.serve(stream, peer).await {
+                    tracing::debug!(%error, "a connection ended");
+                }
+            });
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve<S: Stream>(self: Arc<Self>, mut stream: S, peer: Peer) -> Result<(), Error> {
+        match peer {
+            Peer::Dns => Ok(self.dns(stream).await?),
+            Peer::Captured(to) if to.port() == 53 => Ok(self.dns(stream).await?),
+            Peer::Proxy => http::serve(self, stream, Mode::Proxy).await,
+            Peer::Captured(to) => {
+                let Some(port) = NonZeroU16::new(to.port()) else { return Ok(()) };
+                match self.gate.meaning(to.ip()) {
+                    Ok(host) => self.tunnelled(stream, host, port).await,
+                    Err(refusal) => {
+                        let host = Host::Address(to.ip().to_canonical());
+                        let destination = Destination { host, port, protocol: Protocol::Tcp };
+                        let refusal = self.gate.refuse(Some(&destination), refusal);
+                        let mut first = BytesMut::new();
+                        let spoken = sniff(&mut stream, &mut first, PATIENCE).await?;
+                        self.turn_away(stream, &spoken, &destination, refusal).await
+                    }
+                }
+            }
+        }
+    }
+
+    async fn dns<S: Stream>(&self, stream: S) -> io::Result<()> {
+        crate::dns::serve_tcp(stream, DNS_IDLE, |packet| self.gate.dns(packet)).await
+    }
+
+    /// A connection whose destination is known, by capture or by CONNECT.
+    async fn tunnelled<S: Stream>(
+        self: Arc<Self>,
+        mut stream: S,
+        host: Host,
+        port: NonZeroU16,
+    ) -> Result<(), Error> {
+        let mut first = BytesMut::new();
+        if !self.is_local(&host) && self.only_opaque(&host, port) {
+            return self.passage(stream, first, of(&host, port, Protocol::Tcp), false).await;
+        }
+        let opaque = self.gate.foresee(&of(&host, port, Protocol::Tcp)) == Foresight::Allowed;
+        let patience = if opaque { SHORT_PATIENCE } else { PATIENCE };
+        let spoken = sniff(&mut stream, &mut first, patience).await?;
+        self.sniffed(stream, first, spoken, host, port).await
+    }
+
+    async fn sniffed<S: Stream>(
+        self: Arc<Self>,
+        stream: S,
+        first: BytesMut,
+        spoken: Spoken,
+        host: Host,
+        port: NonZeroU16,
+    ) -> Result<(), Error> {
+        if spoken == Spoken::Http {
+            let stream = Rewound::new(first.freeze(), stream);
+            return http::serve(self, stream, Mode::Fixed(host, port)).await;
+        }
+        let tls = spoken != Spoken::Opaque;
+        let destination = of(&host, port, if tls { Protocol::Https } else { Protocol::Tcp });
+        let checked = if self.is_local(&host) {
+            Err(Refusal::new(Reason::ProtocolMismatch, "warden")
+                .said("use plain HTTP on port 80 for this name"))
+        } else {
+            same_name(&spoken, &host)
+        };
+        match checked {
+            Ok(()) => self.passage(stream, first, destination, tls).await,
+            Err(refusal) => {
+                let refusal = self.gate.refuse(Some(&destination), refusal);
+                self.turn_away(stream, &spoken, &destination, refusal).await
+            }
+        }
+    }
+
+    /// Admits, dials and relays.
+    async fn passage<S: Stream>(
+        &self,
+        mut stream: S,
+        mut first: BytesMut,
+        destination: Destination,
+        tls: bool,
+    ) -> Result<(), Error> {
+        let pass = match self.admit_while_there(&mut stream, &mut first, &destination, tls).await {
+            Ok(pass) => pass,
+            Err(Error::Refused(refusal)) => return self.away(stream, tls, &destination, refusal).await,
+            Err(error) => return Err(error),
+        };
+        let dialled = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled() => Err(Refusal::new(Reason::Revoked, "policy")),
+            dialled = self.dial(&destination) => dialled,
+        };
+        match dialled {
+            Ok(world) => Ok(carry(stream, first, world, &pass).await?),
+            Err(refusal) => {
+                drop(pass);
+                let refusal = self.gate.refuse(Some(&destination), refusal);
+                self.away(stream, tls, &destination, refusal).await
+            }
+        }
+    }
+
+    /// Waits for admission, but not longer than the client does.
+    async fn admit_while_there<S: Stream>(
+        &self,
+        stream: &mut S,
+        first: &mut BytesMut,
+        destination: &Destination,
+        tls: bool,
+    ) -> Result<Pass, Error> {
+        let admitted = self.gate.admit(destination);
+        tokio::pin!(admitted);
+        let mut watching = true;
+        loop {
+            tokio::select! {
+                biased;
+                pass = &mut admitted => return pass.map_err(Error::Refused),
+                read = stream.read_buf(first), if watching && first.len() < MOST => match read {
+                    // No TLS client ends its half before the handshake; others may.
+                    Ok(0) if tls => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                    Ok(0) => watching = false,
+                    Ok(_) => {}
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+    }
+
+    async fn away<S: Stream>(
+        &self,
+        stream: S,
+        tls: bool,
+        destination: &Destination,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
+        let spoken = if tls { Spoken::BadTls } else { Spoken::Opaque };
+        self.turn_away(stream, &spoken, destination, refusal).await
+    }
+
+    /// Tells a client, in what it speaks, that it is refused. The refusal is recorded already.
+    async fn turn_away<S: Stream>(
+        &self,
+        mut stream: S,
+        spoken: &Spoken,
+        destination: &Destination,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
+        let words = match spoken {
+            Spoken::Tls(_) | Spoken::BadTls => ACCESS_DENIED.to_vec(),
+            Spoken::Http => http::refused_raw(Some(destination), &refusal),
+            Spoken::Opaque => Vec::new(),
+        };
+        let told = async {
+            stream.write_all(&words).await?;
+            stream.shutdown().await?;
+            // What is still unread would turn our last words into a reset.
+            let mut rest = [0; 4096];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A client that does not listen is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+        Err(Error::Refused(refusal))
+    }
+
+    /// CONNECT: judged before it is answered as far as that can be, and sniffed like a captured one after.
+    pub(crate) async fn connect(self: &Arc<Self>, mut request: Request<Incoming>) -> Response<http::Body> {
+        let authority = request.uri().authority().and_then(|text| http::authority(text.as_str()));
+        let Some((host, port)) = authority else {
+            let refusal = Refusal::new(Reason::BadRequest, "proxy").said("CONNECT takes HOST:PORT");
+            return self.told(None, refusal);
+        };
+        let host = match self.named(&host) {
+            Ok(host) => host,
+            Err(refusal) => return self.told(Some(&of(&host, port, Protocol::Tcp)), refusal),
+        };
+        let https = of(&host, port, Protocol::Https);
+        if !self.is_local(&host) {
+            if self.only_opaque(&host, port) {
+                return self.connect_now(request, of(&host, port, Protocol::Tcp)).await;
+            }
+            let foreseen = [Protocol::Https, Protocol::Http, Protocol::Tcp]
+                .map(|protocol| self.gate.foresee(&of(&host, port, protocol)));
+            if let [Foresight::Refused(refusal), Foresight::Refused(_), Foresight::Refused(_)] = &foreseen {
+                return self.told(Some(&https), refusal.clone());
+            }
+            if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_)) {
+                return self.connect_now(request, https).await;
+            }
+        } else if port != HTTP_PORT {
+            let refusal = Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on port 80");
+            return self.told(Some(&https), refusal);
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let egress = Arc::clone(self);
+        tokio::spawn(egress.after_connect(Tunnel { upgrade, host, port, dialled: None }));
+        Response::new(http::full(""))
+    }
+
+    /// Admits and dials before CONNECT is answered, so that its client learns of a refusal at once.
+    async fn connect_now(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        destination: Destination,
+    ) -> Response<http::Body> {
+        let pass = match self.gate.admit(&destination).await {
+            Ok(pass) => pass,
+            Err(refusal) => return http::refused(Some(&destination), &refusal),
+        };
+        let world = match self.dial(&destination).await {
+            Ok(world) => world,
+            Err(refusal) => return self.told(Some(&destination), refusal),
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(Arc::clone(self).after_connect(Tunnel {
+            upgrade,
+            host: destination.host,
+            port: destination.port,
+            dialled: Some((destination.protocol, pass, world)),
+        }));
+        Response::new(http::full(""))
+    }
+
+    /// A tunnel once its client has its answer. Boxed, because a tunnel may hold a proxied request that holds
+    /// a tunnel.
+    fn after_connect(self: Arc<Self>, tunnel: Tunnel) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.tunnel(tunnel).await {
+                tracing::debug!(%error, "a tunnel ended");
+            }
+        })
+    }
+
+    async fn tunnel(self: Arc<Self>, tunnel: Tunnel) -> Result<(), Error> {
+        let Tunnel { upgrade, host, port, dialled } = tunnel;
+        let mut stream = TokioIo::new(upgrade.await?);
+        let Some((protocol, pass, world)) = dialled else {
+            return self.tunnelled(stream, host, port).await;
+        };
+        let mut first = BytesMut::new();
+        if protocol == Protocol::Tcp {
+            return Ok(carry(stream, first, world, &pass).await?);
+        }
+        let spoken = sniff(&mut stream, &mut first, PATIENCE).await?;
+        if matches!(spoken, Spoken::Tls(_)) && same_name(&spoken, &host).is_ok() {
+            return Ok(carry(stream, first, world, &pass).await?);
+        }
+        // Not what was admitted: it is judged as what it is.
+        drop((pass, world));
+        self.sniffed(stream, first, spoken, host, port).await
+    }
+
+    /// Records a refusal and makes it an answer.
+    pub(crate) fn told(&self, destination: Option<&Destination>, refusal: Refusal) -> Response<http::Body> {
+        http::refused(destination, &self.gate.refuse(destination, refusal))
+    }
+
+    /// Is it served here?
+    pub(crate) fn is_local(&self, host: &Host) -> bool {
+        matches!(host, Host::Name(name) if name.as_str() == OWN_NAME || self.local.serves(name))
+    }
+
+    /// What a host in a proxy request means: a synthetic address stands for its name.
+    pub(crate) fn named(&self, host: &Host) -> Result<Host, Refusal> {
+        match host {
+            Host::Address(address) => self.gate.meaning(*address),
+            Host::Name(_) => Ok(host.clone()),
+        }
+    }
+
+    /// Is this place open to whatever is spoken, and not to TLS and HTTP in particular? Then there is nothing
+    /// to find out, and no client that waits for its server is kept waiting. A rule that denies one of them
+    /// still wants to see it.
+    fn only_opaque(&self, host: &Host, port: NonZeroU16) -> bool {
+        let unnamed = |protocol| match self.gate.foresee(&of(host, port, protocol)) {
+            Foresight::Allowed => false,
+            Foresight::Asked => true,
+            Foresight::Refused(refusal) => refusal.reason == Reason::NoRule,
+        };
+        self.gate.foresee(&of(host, port, Protocol::Tcp)) == Foresight::Allowed
+            && unnamed(Protocol::Https)
+            && unnamed(Protocol::Http)
+    }
+}
+
+/// A CONNECT that was answered with 200.
+struct Tunnel {
+    upgrade: hyper::upgrade::OnUpgrade,
+    host: Host,
+    port: NonZeroU16,
+    /// What was admitted and dialled before the answer.
+    dialled: Option<(Protocol, Pass, BoxStream)>,
+}
+
+fn of(host: &Host, port: NonZeroU16, protocol: Protocol) -> Destination {
+    Destination { host: host.clone(), port, protocol }
+}
+
+/// The name in the ClientHello must be the one that was looked up; where an address was dialled that no
+/// look-up gave, there must be none, since nothing vouches for it.
+fn same_name(spoken: &Spoken, host: &Host) -> Result<(), Refusal> {
+    let no = |said: &str| Err(Refusal::new(Reason::NameMismatch, "sniff").said(said));
+    match (spoken, host) {
+        (Spoken::Opaque | Spoken::Http, _) => Ok(()),
+        (Spoken::BadTls, _) => no("the TLS handshake is malformed"),
+        (Spoken::Tls(ClientHello { encrypted: true, .. }), _) => no("Encrypted Client Hello hides the name"),
+        (Spoken::Tls(ClientHello { name: None, .. }), Host::Name(_)) => no("the TLS client sends no name"),
+        (Spoken::Tls(ClientHello { name: None, .. }), Host::Address(_)) => Ok(()),
+        (Spoken::Tls(ClientHello { name: Some(said), .. }), Host::Name(meant)) if said == meant => Ok(()),
+        (Spoken::Tls(_), _) => no("the TLS client names another host"),
+    }
+}
+
+/// Passes on what was read, then relays.
+async fn carry<S: Stream>(mut cell: S, first: BytesMut, mut world: BoxStream, pass: &Pass) -> io::Result<()> {
+    world.write_all(&first).await?;
+    drop(first);
+    let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
+    tracing::debug!(?moved, ?end, "a relay ended");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
