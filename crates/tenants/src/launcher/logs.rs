@@ -19,7 +19,7 @@ const RATE: u64 = 1 << 20;
 
 /// One cell's log.
 #[derive(Debug)]
-pub struct Log {
+pub(super) struct Log {
     path: PathBuf,
     /// Who may read it besides us.
     group: u32,
@@ -31,12 +31,12 @@ pub struct Log {
 
 impl Log {
     /// The log at this path; nothing is opened before there is output.
-    pub fn new(path: &Path, group: u32, now: Instant) -> Self {
+    pub(super) fn new(path: &Path, group: u32, now: Instant) -> Self {
         Self { path: path.to_owned(), group, file: None, second: now, taken: 0, dropped: 0 }
     }
 
     /// Takes output. An error of the disk loses it, counted like all that is dropped.
-    pub fn take(&mut self, bytes: &[u8], now: Instant) {
+    pub(super) fn take(&mut self, bytes: &[u8], now: Instant) {
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             (self.second, self.taken) = (now, 0);
         }

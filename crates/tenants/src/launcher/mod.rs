@@ -8,6 +8,7 @@ mod children;
 mod core;
 mod effects;
 mod logs;
+mod machine;
 mod plan;
 mod run;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod tests;
 mod wires;
 
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
-pub use logs::Log;
+pub use machine::{Engine, Machine};
 pub use plan::{Boot, CellSpec, PartSpec};
 
 use self::core::Core;
@@ -74,11 +75,13 @@ impl Host {
         Ok(Self { boot, data, lock })
     }
 
-    /// Serves until `stop` becomes readable, then ends everything. `effects` has swept what an earlier
-    /// launcher left and put the guard by uid in force.
-    pub fn serve(self, effects: impl Effects, stop: BorrowedFd<'_>) -> Result<(), Error> {
-        let Self { boot, data: _, lock } = self;
-        let started = Core::start(effects, boot.config.edge.listen, boot.builtin_model, Instant::now());
+    /// Serves until `stop` becomes readable, then ends everything. Before this, what an earlier launcher
+    /// left was swept and the guard by uid was put in force.
+    pub fn serve(self, engine: impl Engine, stop: BorrowedFd<'_>) -> Result<(), Error> {
+        let Self { boot, data, lock } = self;
+        let (listen, builtin_model) = (boot.config.edge.listen, boot.builtin_model);
+        let machine = Machine::new(boot, data, engine);
+        let started = Core::start(machine, listen, builtin_model, Instant::now());
         let mut core =
             started.map_err(|failure| Error::Start { what: "the host".to_owned(), why: failure.message })?;
         let outcome = run::run(&mut core, stop);

@@ -44,7 +44,7 @@ impl Handle {
 }
 
 #[derive(Debug)]
-pub(super) struct FakeProcess {
+pub(in crate::launcher) struct FakeProcess {
     handle: Rc<Handle>,
     watch: PipeReader,
 }
@@ -72,7 +72,7 @@ impl Process for FakeProcess {
 }
 
 #[derive(Debug)]
-pub(super) struct FakeCell {
+pub(in crate::launcher) struct FakeCell {
     process: FakeProcess,
     world: Rc<World>,
 }

@@ -1,0 +1,205 @@
+//! This machine, as the launcher acts on it: files and listeners here, processes and cells by an engine.
+//!
+//! An engine gets finished specifications and starts them; it never sees a command. What is inside a home
+//! is the tenant's, so only the engine touches it, as that tenant's uid.
+
+use super::{
+    effects::{Cell, Effects, Launched, Part, Process, failure},
+    logs::Log,
+    plan::{Boot, CellSpec, PartSpec},
+};
+use crate::data::{DataDir, Owners};
+use cofferdam_base::{
+    Slot, TenantId,
+    ipc::launcher::{CellOrder, ExecOrder, Failure},
+};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::Path,
+    time::Instant,
+};
+
+/// Connections that wait to be accepted by the edge.
+const BACKLOG: i32 = 1024;
+
+/// What makes processes and cells.
+pub trait Engine {
+    /// Control, edge, model or warden.
+    type Part: Process;
+    /// A cell.
+    type Cell: Cell;
+    /// A command in a cell.
+    type Exec: Process;
+
+    /// Starts this program with these arguments, as that uid, with `wire` as descriptor 3 and no other
+    /// descriptor but a log; it dies with us.
+    fn spawn(&mut self, part: &PartSpec, wire: OwnedFd) -> Result<Self::Part, Failure>;
+    /// Makes a cell, seals it and starts its runtime.
+    fn launch(&mut self, order: &CellOrder, spec: &CellSpec) -> Result<Launched<Self::Cell>, Failure>;
+    /// Runs a command in a cell under its seal.
+    fn exec(
+        &mut self,
+        cell: &mut Self::Cell,
+        order: &ExecOrder,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Self::Exec, Failure>;
+    /// Empties a home as its owner; none without root. One that is not there is empty.
+    fn empty_home(&mut self, home: &Path, uid: Option<u32>) -> Result<(), Failure>;
+}
+
+/// One host's files and listeners, and its engine.
+#[derive(Debug)]
+pub struct Machine<G> {
+    boot: Boot,
+    data: DataDir,
+    engine: G,
+    logs: BTreeMap<TenantId, Log>,
+}
+
+impl<G: Engine> Machine<G> {
+    /// A machine that has been swept of what an earlier launcher left.
+    pub fn new(boot: Boot, data: DataDir, engine: G) -> Self {
+        Self { boot, data, engine, logs: BTreeMap::new() }
+    }
+
+    fn tenant_uid(&self, slot: Slot) -> Option<u32> {
+        self.boot.strict.then(|| self.boot.config.uids.base.tenant(slot))
+    }
+}
+
+impl<G: Engine> Effects for Machine<G> {
+    type Part = G::Part;
+    type Cell = G::Cell;
+    type Exec = G::Exec;
+
+    fn spawn(&mut self, part: &Part, wire: OwnedFd) -> Result<G::Part, Failure> {
+        self.engine.spawn(&self.boot.part(part)?, wire)
+    }
+
+    fn make_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+        let uid = self.boot.config.uids.base.tenant(slot);
+        self.data.make_tenant(tenant, uid).map_err(|error| failure(error.to_string()))
+    }
+
+    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+        self.logs.remove(tenant);
+        // An engine that is told the wrong uid can remove nothing: the home is another's.
+        self.engine.empty_home(&self.data.home(tenant), self.tenant_uid(slot))?;
+        self.data.remove_tenant(tenant).map_err(|error| failure(error.to_string()))
+    }
+
+    fn launch(&mut self, order: &CellOrder) -> Result<Launched<G::Cell>, Failure> {
+        let spec = self.boot.cell(&self.data, order)?;
+        self.engine.launch(order, &spec)
+    }
+
+    fn exec(
+        &mut self,
+        cell: &mut G::Cell,
+        order: &ExecOrder,
+        stdio: [OwnedFd; 3],
+    ) -> Result<G::Exec, Failure> {
+        self.engine.exec(cell, order, stdio)
+    }
+
+    fn listen(&mut self, address: SocketAddr) -> Result<OwnedFd, Failure> {
+        let open = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            rustix::net::listen(&listener, BACKLOG)?;
+            std::io::Result::Ok(listener)
+        };
+        open().map(OwnedFd::from).map_err(|error| Failure {
+            message: format!("the edge cannot listen on {address}: {error}"),
+            mend: "end what listens there, or set another [edge] listen in cofferdam.toml".to_owned(),
+        })
+    }
+
+    fn log(&mut self, tenant: &TenantId, bytes: &[u8]) {
+        let now = Instant::now();
+        let group = match self.boot.owners() {
+            Owners::Apart(uids) => uids.control(),
+            Owners::OneUser => rustix::process::getegid().as_raw(),
+        };
+        let data = &self.data;
+        let log = self.logs.entry(tenant.clone()).or_insert_with(|| Log::new(&data.log(tenant), group, now));
+        log.take(bytes, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::double::{FakeCell, FakeProcess, slot, tenant};
+    use super::*;
+    use crate::config::HostConfig;
+
+    /// An engine that only knows how to empty a directory.
+    #[derive(Debug, Default)]
+    struct Broom(Vec<Option<u32>>);
+
+    impl Engine for Broom {
+        type Part = FakeProcess;
+        type Cell = FakeCell;
+        type Exec = FakeProcess;
+
+        fn spawn(&mut self, part: &PartSpec, _: OwnedFd) -> Result<FakeProcess, Failure> {
+            Err(failure(part.arguments.join(" ")))
+        }
+
+        fn launch(&mut self, _: &CellOrder, _: &CellSpec) -> Result<Launched<FakeCell>, Failure> {
+            Err(failure("no cells"))
+        }
+
+        fn exec(&mut self, _: &mut FakeCell, _: &ExecOrder, _: [OwnedFd; 3]) -> Result<FakeProcess, Failure> {
+            Err(failure("no cells"))
+        }
+
+        fn empty_home(&mut self, home: &Path, uid: Option<u32>) -> Result<(), Failure> {
+            self.0.push(uid);
+            for entry in std::fs::read_dir(home).into_iter().flatten() {
+                std::fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+            Ok(())
+        }
+    }
+
+    fn machine(dir: &Path) -> Machine<Broom> {
+        let boot = Boot {
+            data_dir: dir.to_owned(),
+            cache_dir: dir.to_owned(),
+            config: HostConfig::default(),
+            strict: rustix::process::geteuid().is_root(),
+            builtin_model: false,
+        };
+        let data = DataDir::create(dir, boot.owners()).unwrap();
+        Machine::new(boot, data, Broom::default())
+    }
+
+    #[test]
+    fn a_home_is_made_emptied_by_the_engine_as_its_owner_and_removed_with_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(&dir.path().join("data"));
+        let (acme, slot) = (tenant("acme"), slot(2));
+        machine.make_home(&acme, slot).unwrap();
+        machine.make_home(&acme, slot).unwrap();
+        std::fs::write(machine.data.home(&acme).join("file"), "x").unwrap();
+        machine.log(&acme, b"hello");
+        assert_eq!(std::fs::read(machine.data.log(&acme)).unwrap(), b"hello");
+        machine.remove_home(&acme, slot).unwrap();
+        machine.remove_home(&acme, slot).unwrap();
+        assert!(!machine.data.tenant(&acme).exists() && !machine.data.log(&acme).exists());
+        assert_eq!(machine.engine.0[0], machine.boot.strict.then_some(1_500_131_074));
+    }
+
+    #[test]
+    fn an_address_in_use_is_a_failure_with_its_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(&dir.path().join("data"));
+        let first = TcpListener::from(machine.listen("127.0.0.1:0".parse().unwrap()).unwrap());
+        let refused = machine.listen(first.local_addr().unwrap()).unwrap_err();
+        assert!(refused.mend.contains("[edge] listen"), "{refused:?}");
+    }
+}
