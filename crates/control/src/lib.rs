@@ -1,4 +1,31 @@
 //! The control process: tenants, policies, approvals, tokens, the reconciler and the API.
+//!
+//! It decides nothing that a cell, a warden or the edge could decide, and holds what they must not: the
+//! master key, the issuer's key, the store. It parses nothing from a cell but what the wardens and the edge
+//! report. The threat: whoever takes over one of those, or reaches the control socket.
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod approvals;
+pub mod db;
+pub mod disk;
+mod edge;
+mod error;
+mod events;
+mod exec;
+pub mod facts;
+pub mod host;
+pub mod keys;
+pub mod launcher;
+mod ledger;
+mod plain;
+mod policies;
+mod probe;
+mod secrets;
+pub mod start;
+mod tenant;
+mod tenants;
+mod tokens;
+mod warden;
+
+pub use error::{EXIT_CONFIG, EXIT_CONFINE, EXIT_KEY, EXIT_LAUNCHER, EXIT_OTHER, EXIT_STORE, Error};

@@ -23,6 +23,7 @@
 //! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
 //! | `POST /api/v1/approvals/{n}/approve` | [`Approve`] | [`Approval`] |
 //! | `POST /api/v1/approvals/{n}/deny` | [`DenyRequest`] | [`Approval`] |
+//! | `POST /api/v1/approvals/{n}/revoke` | | [`Approval`] |
 //! | `GET /api/v1/tokens` | query [`TenantQuery`] | [`Tokens`] |
 //! | `POST /api/v1/tokens` | [`NewToken`] | [`IssuedToken`] |
 //! | `DELETE /api/v1/tokens/{jti}` | | [`Token`] |

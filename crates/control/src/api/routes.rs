@@ -1,0 +1,216 @@
+//! The table of routes, and the handlers that only parse, call and answer.
+
+use super::{
+    exec::exec,
+    extract::{Body, LONGEST_BODY, Params, no_route, parse},
+    streams::{ledger_tail, logs, watch_approvals},
+    types,
+};
+use crate::{Error, host::Host};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State},
+    routing::{delete, get, post, put},
+};
+use cofferdam_base::{SecretName, TenantId};
+use std::sync::Arc;
+
+type At = State<Arc<Host>>;
+type Answer<T> = Result<Json<T>, Error>;
+
+/// All routes.
+pub(super) fn routes(host: Arc<Host>) -> Router {
+    let tenant = Router::new()
+        .route("/", get(tenant_show).delete(tenant_delete))
+        .route("/start", post(tenant_start))
+        .route("/stop", post(tenant_stop))
+        .route("/restart", post(tenant_restart))
+        .route("/logs", get(logs))
+        .route("/exec", post(exec))
+        .route("/policy", get(policy_show).put(policy_set))
+        .route("/policy/check", post(policy_check))
+        .route("/policy/explain", post(policy_explain))
+        .route("/policy/effective", get(policy_effective))
+        .route("/secrets", get(secret_list))
+        .route("/secrets/{name}", put(secret_set).delete(secret_remove))
+        .route("/model", get(model_show).put(model_set).delete(model_remove));
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/runtimes", get(runtimes))
+        .route("/api/v1/tenants", get(tenant_list).post(tenant_create))
+        .nest("/api/v1/tenants/{id}", tenant)
+        .route("/api/v1/approvals", get(approval_list))
+        .route("/api/v1/approvals/watch", get(watch_approvals))
+        .route("/api/v1/approvals/{n}/approve", post(approve))
+        .route("/api/v1/approvals/{n}/deny", post(deny))
+        .route("/api/v1/approvals/{n}/revoke", post(revoke))
+        .route("/api/v1/tokens", get(token_list).post(token_issue))
+        .route("/api/v1/tokens/{jti}", delete(token_revoke))
+        .route("/api/v1/usage", get(usage))
+        .route("/api/v1/ledger/tail", get(ledger_tail))
+        .route("/api/v1/ledger/verify", get(ledger_verify))
+        .fallback(no_route)
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .with_state(host)
+}
+
+async fn status(State(host): At) -> Answer<types::Status> {
+    host.status().await.map(Json)
+}
+
+async fn runtimes(State(host): At) -> Answer<types::Runtimes> {
+    host.runtimes().await.map(Json)
+}
+
+async fn tenant_list(State(host): At) -> Answer<types::Tenants> {
+    host.list().await.map(Json)
+}
+
+async fn tenant_create(State(host): At, Body(new): Body<types::NewTenant>) -> Answer<types::Tenant> {
+    host.create(new).await.map(Json)
+}
+
+async fn tenant_show(State(host): At, Path(id): Path<String>) -> Answer<types::Tenant> {
+    host.show(&parse(&id)?).await.map(Json)
+}
+
+async fn tenant_delete(State(host): At, Path(id): Path<String>) -> Answer<types::Empty> {
+    host.delete(&parse(&id)?).await.map(|()| Json(types::Empty {}))
+}
+
+async fn tenant_start(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(wait): Body<types::Wait>,
+) -> Answer<types::Tenant> {
+    host.start(&parse(&id)?, wait.wait).await.map(Json)
+}
+
+async fn tenant_stop(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(wait): Body<types::Wait>,
+) -> Answer<types::Tenant> {
+    host.stop(&parse(&id)?, wait.wait).await.map(Json)
+}
+
+async fn tenant_restart(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(wait): Body<types::Wait>,
+) -> Answer<types::Tenant> {
+    host.restart(&parse(&id)?, wait.wait).await.map(Json)
+}
+
+async fn policy_show(State(host): At, Path(id): Path<String>) -> Answer<types::Policy> {
+    host.policy_show(&parse(&id)?).await.map(Json)
+}
+
+async fn policy_set(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(policy): Body<types::PolicyText>,
+) -> Answer<types::PolicySet> {
+    host.policy_set(&parse(&id)?, policy.text).await.map(Json)
+}
+
+async fn policy_check(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(policy): Body<types::PolicyText>,
+) -> Answer<types::PolicyChecked> {
+    host.policy_check(&parse(&id)?, &policy.text).map(Json)
+}
+
+async fn policy_explain(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(request): Body<types::ExplainRequest>,
+) -> Answer<types::Explained> {
+    host.policy_explain(&parse(&id)?, request).await.map(Json)
+}
+
+async fn policy_effective(State(host): At, Path(id): Path<String>) -> Answer<types::Effective> {
+    host.policy_effective(&parse(&id)?).await.map(Json)
+}
+
+async fn secret_list(State(host): At, Path(id): Path<String>) -> Answer<types::Secrets> {
+    host.secret_list(&parse(&id)?).await.map(Json)
+}
+
+async fn secret_set(
+    State(host): At,
+    Path((id, name)): Path<(String, String)>,
+    Body(value): Body<types::SecretValue>,
+) -> Answer<types::SecretRow> {
+    let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
+    host.secret_set(&id, name, value).await.map(Json)
+}
+
+async fn secret_remove(State(host): At, Path((id, name)): Path<(String, String)>) -> Answer<types::Empty> {
+    let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
+    host.secret_remove(&id, &name).await.map(|()| Json(types::Empty {}))
+}
+
+async fn model_show(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
+    host.model_show(&parse(&id)?).await.map(Json)
+}
+
+async fn model_set(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(route): Body<types::ModelRoute>,
+) -> Answer<types::Model> {
+    host.model_set(&parse(&id)?, Some(route)).await.map(Json)
+}
+
+async fn model_remove(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
+    host.model_set(&parse(&id)?, None).await.map(Json)
+}
+
+async fn approval_list(
+    State(host): At,
+    Params(query): Params<types::ApprovalsQuery>,
+) -> Answer<types::Approvals> {
+    host.approvals(&query).await.map(|approvals| Json(types::Approvals { approvals }))
+}
+
+async fn approve(
+    State(host): At,
+    Path(number): Path<String>,
+    Body(approve): Body<types::Approve>,
+) -> Answer<types::Approval> {
+    host.approve(parse(&number)?, approve.span).await.map(Json)
+}
+
+async fn deny(
+    State(host): At,
+    Path(number): Path<String>,
+    Body(deny): Body<types::DenyRequest>,
+) -> Answer<types::Approval> {
+    host.deny(parse(&number)?, deny.reason).await.map(Json)
+}
+
+async fn revoke(State(host): At, Path(number): Path<String>) -> Answer<types::Approval> {
+    host.revoke(parse(&number)?).await.map(Json)
+}
+
+async fn token_list(State(host): At, Params(query): Params<types::TenantQuery>) -> Answer<types::Tokens> {
+    host.token_list(query.tenant).await.map(Json)
+}
+
+async fn token_issue(State(host): At, Body(new): Body<types::NewToken>) -> Answer<types::IssuedToken> {
+    host.token_issue(new).await.map(Json)
+}
+
+async fn token_revoke(State(host): At, Path(jti): Path<String>) -> Answer<types::Token> {
+    host.token_revoke(jti).await.map(Json)
+}
+
+async fn usage(State(host): At, Params(query): Params<types::TenantQuery>) -> Answer<types::UsageReport> {
+    host.usage(query.tenant).await.map(Json)
+}
+
+async fn ledger_verify(State(host): At) -> Answer<types::LedgerVerified> {
+    host.ledger_verify().await.map(Json)
+}

@@ -1,0 +1,147 @@
+//! Answers that go on: logs, the watch of approvals, the tail of the ledger.
+//!
+//! Each is a task that feeds a bounded channel, so that a reader who is slow slows only itself, and a reader
+//! who goes ends the task.
+
+use super::{
+    extract::{Params, parse},
+    types::{ApprovalsQuery, LogsQuery, TailQuery},
+};
+use crate::{Error, host::Host, plain::Plain};
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+
+/// How often a file or the ledger is looked at while it is followed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Sink = mpsc::Sender<Bytes>;
+
+/// An answer whose body is what the channel brings.
+fn stream(kind: &'static str, feed: impl FnOnce(Sink)) -> Response {
+    let (sender, receiver) = mpsc::channel::<Bytes>(16);
+    feed(sender);
+    let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), receiver))
+    });
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(body)).into_response()
+}
+
+/// One document as a line; false if the reader is gone.
+async fn line(sink: &Sink, document: &impl Serialize) -> bool {
+    let Ok(mut bytes) = serde_json::to_vec(document) else { return false };
+    bytes.push(b'\n');
+    sink.send(bytes.into()).await.is_ok()
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+pub(super) async fn watch_approvals(
+    State(host): State<Arc<Host>>,
+    Params(query): Params<ApprovalsQuery>,
+) -> Result<Response, Error> {
+    // Subscribed before the list is read: what changes in between comes twice rather than never.
+    let mut changes = host.watch_approvals();
+    let now = host.approvals(&query).await?;
+    Ok(stream(NDJSON, |sink| {
+        tokio::spawn(async move {
+            for approval in &now {
+                if !line(&sink, approval).await {
+                    return;
+                }
+            }
+            loop {
+                let change = tokio::select! {
+                    change = changes.recv() => change,
+                    () = sink.closed() => return,
+                };
+                let rows = match change {
+                    Ok(approval) => vec![approval],
+                    // Too slow: what was missed is in the list.
+                    Err(RecvError::Lagged(_)) => host.approvals(&query).await.unwrap_or_default(),
+                    Err(RecvError::Closed) => return,
+                };
+                for row in rows.iter().filter(|row| query.tenant.as_ref().is_none_or(|t| *t == row.tenant)) {
+                    if !line(&sink, row).await {
+                        return;
+                    }
+                }
+            }
+        });
+    }))
+}
+
+pub(super) async fn ledger_tail(
+    State(host): State<Arc<Host>>,
+    Params(query): Params<TailQuery>,
+) -> Result<Response, Error> {
+    let count = query.count.unwrap_or(50);
+    if count > 10_000 {
+        return Err(Error::Usage("at most 10000 rows at once".to_owned()));
+    }
+    let rows = host.ledger_tail(count, query.tenant.clone()).await?;
+    Ok(stream(NDJSON, |sink| {
+        tokio::spawn(async move {
+            let mut last = 0;
+            for row in &rows {
+                last = row.seq;
+                if !line(&sink, row).await {
+                    return;
+                }
+            }
+            if rows.is_empty() && query.follow {
+                last = host.ledger_rows().await.unwrap_or_default();
+            }
+            while query.follow && !sink.is_closed() {
+                tokio::time::sleep(PAUSE).await;
+                let Ok(rows) = host.ledger_after(last, query.tenant.clone()).await else { return };
+                for row in &rows {
+                    last = row.seq;
+                    if !line(&sink, row).await {
+                        return;
+                    }
+                }
+            }
+        });
+    }))
+}
+
+pub(super) async fn logs(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+    Params(query): Params<LogsQuery>,
+) -> Result<Response, Error> {
+    let mut log = host.log(&parse(&id)?, query.tail)?;
+    Ok(stream("text/plain; charset=utf-8", |sink| {
+        tokio::spawn(async move {
+            let mut plain = Plain::default();
+            loop {
+                // Files are local and reads are of 64 KiB: no reader of a socket waits behind this.
+                let Ok(bytes) = log.read() else { return };
+                if bytes.is_empty() {
+                    if !query.follow || sink.is_closed() {
+                        return;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                let shown = if query.raw {
+                    bytes
+                } else {
+                    let mut shown = Vec::with_capacity(bytes.len());
+                    plain.filter(&bytes, &mut shown);
+                    shown
+                };
+                if !shown.is_empty() && sink.send(shown.into()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }))
+}

@@ -1,0 +1,153 @@
+//! What control needs of the disk, as a trait of its own: the state database and the ledger behind it.
+//!
+//! Each method that takes a [`Row`] makes the change and the row of class A durable together, before it
+//! returns; if it fails, nothing was changed. It owns no format. The threat: an effect without its record.
+
+use crate::{
+    Error,
+    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    db::Row,
+};
+use cofferdam_base::{
+    Destination, Millis, SecretName, Slot, TenantId,
+    ipc::{
+        launcher::{Limits, RuntimeRef},
+        warden::{SealedSecret, Usage},
+    },
+};
+use cofferdam_policy::approval::State;
+use cofferdam_tenants::lifecycle::Desired;
+use cofferdam_vault::WrappedDataKey;
+
+/// A tenant as it is kept.
+#[derive(Clone, Debug)]
+pub struct StoredTenant {
+    /// The id.
+    pub id: TenantId,
+    /// The slot.
+    pub slot: Slot,
+    /// What runs in its cell.
+    pub runtime: RuntimeRef,
+    /// What its cell may use.
+    pub limits: Limits,
+    /// What somebody asked for.
+    pub desired: Desired,
+    /// The number of the last start.
+    pub generation: u64,
+    /// When it was made.
+    pub created: Millis,
+}
+
+/// A tenant to be made.
+#[derive(Clone, Debug)]
+pub struct NewStoredTenant {
+    /// The id.
+    pub id: TenantId,
+    /// What runs in its cell.
+    pub runtime: RuntimeRef,
+    /// What its cell may use.
+    pub limits: Limits,
+    /// What somebody asked for.
+    pub desired: Desired,
+    /// Its data key.
+    pub key: WrappedDataKey,
+    /// Its first policy.
+    pub policy: String,
+}
+
+/// An approval as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredApproval {
+    /// Its number, 0 before it was kept.
+    pub id: u64,
+    /// Whose cell asked.
+    pub tenant: TenantId,
+    /// For what.
+    pub destination: Destination,
+    /// Why the policy asks.
+    pub why: String,
+    /// Since when.
+    pub asked: Millis,
+    /// Where it stands.
+    pub state: State,
+    /// The reason of a denial; empty if there is none.
+    pub answer: String,
+}
+
+/// The disk.
+pub trait Disk: Send {
+    /// Puts one row of class A on disk.
+    fn durable(&mut self, row: &Row) -> Result<(), Error>;
+    /// Puts rows of class B on disk, all or none, in this order.
+    fn append(&mut self, rows: &[Row]) -> Result<(), Error>;
+    /// How many rows the ledger has.
+    fn ledger_rows(&mut self) -> Result<u64, Error>;
+    /// The last rows, oldest first.
+    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
+    /// The rows after this number, oldest first, at most 1,000.
+    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
+    /// Reads the whole chain.
+    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error>;
+
+    /// All tenants, by id.
+    fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error>;
+    /// Makes a tenant with a slot that none ever had. An id that is, or was, in use is [`Error::Conflict`].
+    fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error>;
+    /// Notes what is wanted.
+    fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error>;
+    /// Notes the number of a start.
+    fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error>;
+    /// Strikes a tenant with its secrets, policies, tokens and approvals.
+    fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error>;
+
+    /// The current policy (`in_force` is left empty).
+    fn policy(&mut self, id: &TenantId) -> Result<Policy, Error>;
+    /// Adds a revision; its number.
+    fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error>;
+
+    /// The tenant's data key.
+    fn wrapped_key(&mut self, id: &TenantId) -> Result<WrappedDataKey, Error>;
+    /// Secrets without values.
+    fn secret_rows(&mut self, id: &TenantId) -> Result<Vec<SecretRow>, Error>;
+    /// The newest envelope of each secret.
+    fn sealed(&mut self, id: &TenantId) -> Result<Vec<SealedSecret>, Error>;
+    /// Keeps a secret's new version.
+    fn set_secret(
+        &mut self,
+        id: &TenantId,
+        sealed: &SealedSecret,
+        at: Millis,
+        row: &Row,
+    ) -> Result<(), Error>;
+    /// Removes a secret; false if there is none.
+    fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error>;
+    /// The model route.
+    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error>;
+    /// Sets or removes the model route.
+    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error>;
+
+    /// Keeps a token; the number of its subject within the tenant, from 1, never used for another.
+    fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error>;
+    /// Tokens, oldest first.
+    fn tokens(&mut self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Error>;
+    /// Revokes a token; none if there is none. One revoked already stays as it was.
+    fn revoke_token(&mut self, jti: &str, at: Millis, row: &Row) -> Result<Option<Token>, Error>;
+
+    /// Approvals by number; without `all` only those that are not over.
+    fn approvals(&mut self, all: bool) -> Result<Vec<StoredApproval>, Error>;
+    /// Keeps a new approval; its number.
+    fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error>;
+    /// Keeps the state of an approval and, if given, a new policy of its tenant in the same step; that
+    /// policy's revision, else 0.
+    fn set_approval(
+        &mut self,
+        approval: &StoredApproval,
+        policy: Option<&str>,
+        row: &Row,
+    ) -> Result<u64, Error>;
+
+    /// Adds to the sums of usage.
+    fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error>;
+    /// The sums of usage.
+    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error>;
+}

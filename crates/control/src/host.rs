@@ -1,0 +1,192 @@
+//! The host as one value: everything that the tasks of control share, and what they write to the ledger.
+//!
+//! It owns no decision. Policies, approvals, tokens and secrets have modules of their own, each with its
+//! part of `impl Host`. The threat: an effect that nobody wrote down; so the ways to the launcher and to a
+//! warden's keys lead through [`Host::journal`].
+
+use crate::{
+    Error,
+    approvals::Book,
+    db::{Db, Row, Scribe},
+    edge::Edge,
+    facts::Facts,
+    keys::Issuer,
+    launcher::Launcher,
+    tenant::Tenant,
+};
+use cofferdam_base::{
+    Clock, Millis, TenantId,
+    ipc::{
+        edge::{Config, Report},
+        warden::{Record, Usage},
+    },
+};
+use cofferdam_sys::clock::SystemClock;
+use cofferdam_vault::MasterKey;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// Everything that the tasks share.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) facts: Facts,
+    pub(crate) db: Db,
+    pub(crate) scribe: Scribe,
+    pub(crate) master: MasterKey,
+    pub(crate) issuer: Issuer,
+    pub(crate) book: Book,
+    /// Held while a tenant is created, so that ids and slots are given out one at a time.
+    pub(crate) creating: tokio::sync::Mutex<()>,
+    launcher: Arc<Launcher>,
+    edge: Edge,
+    tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
+    started: Millis,
+}
+
+/// Why a warden is not configured.
+#[derive(Debug)]
+pub enum NotConfigured {
+    /// It refused.
+    Refused(String),
+    /// It is gone, or what it needs could not be had.
+    Lost,
+}
+
+impl Host {
+    /// Puts the parts together. Call within the runtime.
+    pub fn new(facts: Facts, db: Db, keys: (MasterKey, Issuer), launcher: Arc<Launcher>) -> Arc<Self> {
+        let (master, issuer) = keys;
+        Arc::new(Self {
+            scribe: Scribe::start(db.clone()),
+            facts,
+            db,
+            master,
+            issuer,
+            book: Book::default(),
+            creating: tokio::sync::Mutex::default(),
+            launcher,
+            edge: Edge::default(),
+            tenants: RwLock::default(),
+            started: SystemClock.now(),
+        })
+    }
+
+    /// The launcher.
+    pub fn launcher(&self) -> &Arc<Launcher> {
+        &self.launcher
+    }
+
+    /// The edge.
+    pub fn edge(&self) -> &Edge {
+        &self.edge
+    }
+
+    /// When this control started.
+    pub fn started_at(&self) -> Millis {
+        self.started
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Millis {
+        SystemClock.now()
+    }
+
+    /// All tenants, by id.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// One tenant.
+    pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.get(id).cloned().ok_or_else(|| Error::no_tenant(id))
+    }
+
+    /// Adds a tenant.
+    pub(crate) fn insert(&self, tenant: Arc<Tenant>) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.id.clone(), tenant);
+    }
+
+    /// Takes a tenant away.
+    pub(crate) fn remove(&self, id: &TenantId) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Who signs tokens, for the edge.
+    pub(crate) fn issuer_message(&self) -> Config {
+        Config::Issuer { issuer: self.facts.issuer.clone(), keys: vec![self.issuer.public()] }
+    }
+
+    /// A row of class A: on disk when this returns.
+    pub(crate) async fn journal(&self, tenant: &TenantId, kind: &str, body: Value) -> Result<(), Error> {
+        let row = self.row(Some(tenant), kind, body);
+        self.db.run(move |disk| disk.durable(&row)).await
+    }
+
+    /// A row of class B about something that control saw itself.
+    pub(crate) async fn observe(&self, tenant: Option<&TenantId>, kind: &str, body: Value) {
+        self.scribe.record(self.row(tenant, kind, body), || {}).await;
+    }
+
+    /// A warden's record; `done` once it is on disk. A gap before it is a row of its own.
+    pub(crate) async fn record(
+        &self,
+        tenant: &Tenant,
+        boot: u64,
+        record: &Record,
+        missing: u64,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        if missing > 0 {
+            let body = json!({ "boot": boot, "before": record.seq, "missing": missing });
+            self.observe(Some(&tenant.id), "gap", body).await;
+        }
+        let Record { seq, at, what, destination, by, reason, count } = record;
+        let body = json!({
+            "boot": boot, "seq": seq, "destination": destination.as_ref().map(ToString::to_string), "by": by,
+            "reason": reason, "count": count,
+        });
+        let kind = match what {
+            cofferdam_base::ipc::warden::RecordKind::Allow => "allow",
+            cofferdam_base::ipc::warden::RecordKind::Deny => "deny",
+            cofferdam_base::ipc::warden::RecordKind::Hold => "hold",
+            cofferdam_base::ipc::warden::RecordKind::Use => "use",
+        };
+        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind: kind.to_owned(), body };
+        self.scribe.record(row, done).await;
+    }
+
+    /// The edge's report; `done` once it is on disk.
+    pub(crate) async fn record_edge(
+        &self,
+        report: Report,
+        missing: u64,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        if missing > 0 {
+            let body = json!({ "edge": true, "before": report.seq, "missing": missing });
+            self.observe(None, "gap", body).await;
+        }
+        let Report { seq, at, tenant, what, subject, jti, reason, count } = report;
+        let body = json!({
+            "seq": seq, "what": what, "subject": subject, "jti": jti, "reason": reason, "count": count,
+        });
+        self.scribe.record(Row { at, tenant, kind: "edge".to_owned(), body }, done).await;
+    }
+
+    /// Tokens that an inference request used: in the store for the sums, in the ledger for the order.
+    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) -> Result<(), Error> {
+        let body = serde_json::to_value(&usage).unwrap_or_default();
+        let row = Row { at: usage.at, tenant: Some(tenant.id.clone()), kind: "usage".to_owned(), body };
+        self.scribe.record(row, || {}).await;
+        let id = tenant.id.clone();
+        self.db.run(move |disk| disk.add_usage(&id, &usage)).await
+    }
+
+    pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: &str, body: Value) -> Row {
+        Row { at: self.now(), tenant: tenant.cloned(), kind: kind.to_owned(), body }
+    }
+}

@@ -1,0 +1,174 @@
+//! Is a tenant's runtime ready? Asked through the edge, as a client would, so that a yes proves the whole
+//! wire in: listener, token, socket in the cell's namespace, gateway.
+//!
+//! For a command: `GET /` is answered by the runtime and not by the edge in its stead. For OpenClaw: a
+//! WebSocket handshake of protocol 4 up to `hello-ok`. The threat: whatever answers is a cell; everything
+//! read is bounded in size and time, and nothing of it is believed but that it answered.
+
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig};
+
+/// What to expect behind the edge.
+pub use cofferdam_base::ipc::edge::RuntimeKind;
+
+/// One try takes no longer than this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer that is read.
+const LONGEST: usize = 4 << 20;
+
+/// Why a runtime is not ready yet, for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReady(String);
+
+/// Asks once. `address` is the tenant's own, `127.18.x.y:PORT`.
+pub async fn ask(kind: RuntimeKind, address: SocketAddr, token: &str) -> Result<(), NotReady> {
+    let answer = async {
+        match kind {
+            RuntimeKind::Command => command(address, token).await,
+            RuntimeKind::Openclaw => openclaw(address, token).await,
+        }
+    };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(NotReady("no answer".to_owned())))
+}
+
+async fn command(address: SocketAddr, token: &str) -> Result<(), NotReady> {
+    let mut stream = TcpStream::connect(address).await.map_err(not_ready)?;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(not_ready)?;
+    let mut head = [0_u8; 12];
+    stream.read_exact(&mut head).await.map_err(not_ready)?;
+    status(&head)
+}
+
+/// Judges the first twelve bytes of an answer, `HTTP/1.1 200`.
+fn status(head: &[u8; 12]) -> Result<(), NotReady> {
+    let text = std::str::from_utf8(head).unwrap_or_default();
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|s| s.parse::<u16>().ok());
+    match status {
+        // The edge itself answers these while there is no runtime behind it, or it does not know us yet.
+        Some(status @ (401 | 403 | 421 | 502 | 503 | 504)) => Err(NotReady(format!("status {status}"))),
+        Some(_) => Ok(()),
+        None => Err(NotReady("no HTTP answer".to_owned())),
+    }
+}
+
+/// The frames that the handshake looks at; their other fields are of no interest.
+#[derive(Deserialize)]
+struct Frame {
+    r#type: String,
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    ok: bool,
+    #[serde(default)]
+    payload: serde_json::Value,
+    #[serde(default)]
+    error: serde_json::Value,
+}
+
+async fn openclaw(address: SocketAddr, token: &str) -> Result<(), NotReady> {
+    let stream = TcpStream::connect(address).await.map_err(not_ready)?;
+    let request = format!("ws://{address}/").into_client_request().map_err(not_ready)?;
+    let limits = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
+    let (mut socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(limits))
+        .await
+        .map_err(not_ready)?;
+    while let Some(message) = socket.next().await {
+        let text = match message.map_err(not_ready)? {
+            Message::Text(text) => text,
+            Message::Close(frame) => return Err(NotReady(format!("closed: {frame:?}"))),
+            _ => continue,
+        };
+        let frame: Frame = serde_json::from_str(text.as_str()).map_err(not_ready)?;
+        match frame.r#type.as_str() {
+            "event" if frame.event == "connect.challenge" => {
+                socket.send(Message::text(connect(token))).await.map_err(not_ready)?;
+            }
+            "res" if frame.ok && frame.payload["type"] == "hello-ok" && frame.payload["protocol"] == 4 => {
+                // Said goodbye or not, the gateway is ready.
+                let _ = socket.close(None).await;
+                return Ok(());
+            }
+            "res" => {
+                let message = frame.error["message"].as_str().unwrap_or("refused");
+                return Err(NotReady(message.chars().take(200).collect()));
+            }
+            _ => {}
+        }
+    }
+    Err(NotReady("closed before hello-ok".to_owned()))
+}
+
+/// The `connect` of a client that only wants to know whether somebody is there (source: protocol 4 of
+/// `@openclaw/gateway-protocol`: `openclaw-probe` and `probe` are of its closed sets).
+fn connect(token: &str) -> String {
+    serde_json::json!({
+        "type": "req", "id": "1", "method": "connect",
+        "params": {
+            "minProtocol": 4, "maxProtocol": 4,
+            "client": {
+                "id": "openclaw-probe", "version": env!("CARGO_PKG_VERSION"), "platform": "linux",
+                "mode": "probe",
+            },
+            "auth": { "token": token }, "role": "operator", "scopes": ["operator.read"],
+        }
+    })
+    .to_string()
+}
+
+fn not_ready(error: impl std::fmt::Display) -> NotReady {
+    NotReady(error.to_string().chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn an_answer_of_the_edge_in_the_runtimes_stead_is_no_readiness() {
+        assert!(status(b"HTTP/1.1 200").is_ok());
+        assert!(status(b"HTTP/1.1 404").is_ok());
+        assert!(status(b"HTTP/1.1 502").is_err());
+        assert!(status(b"HTTP/1.1 503").is_err());
+        assert!(status(b"SSH-2.0-Open").is_err());
+    }
+
+    async fn gateway(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            let challenge = r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"n"}}"#;
+            socket.send(Message::text(challenge)).await.unwrap();
+            let connect = socket.next().await.unwrap().unwrap().into_text().unwrap();
+            let connect: serde_json::Value = serde_json::from_str(connect.as_str()).unwrap();
+            assert_eq!(connect["params"]["auth"]["token"], "secret");
+            socket.send(Message::text(answer)).await.unwrap();
+            let _ = socket.next().await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn only_a_hello_ok_of_protocol_4_is_ready() {
+        let good = r#"{"type":"res","id":"1","ok":true,"payload":{"type":"hello-ok","protocol":4}}"#;
+        let other = r#"{"type":"res","id":"1","ok":true,"payload":{"type":"hello-ok","protocol":5}}"#;
+        let refused = r#"{"type":"res","id":"1","ok":false,"error":{"code":"X","message":"not yet"}}"#;
+        assert!(ask(RuntimeKind::Openclaw, gateway(good).await, "secret").await.is_ok());
+        assert!(ask(RuntimeKind::Openclaw, gateway(other).await, "secret").await.is_err());
+        let error = ask(RuntimeKind::Openclaw, gateway(refused).await, "secret").await.unwrap_err();
+        assert_eq!(error.to_string(), "not yet");
+    }
+}

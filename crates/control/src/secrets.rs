@@ -1,0 +1,253 @@
+//! Secrets and the model route: sealed at once, kept sealed, handed to the tenant's warden only.
+//!
+//! A value is in clear in the request's body and in the sealing call, and is wiped after it; nothing here
+//! opens an envelope. Every first release of a data key to a warden is in the ledger before it happens.
+
+use crate::{
+    Error,
+    api::types::{Model, ModelRoute, SecretRow, SecretValue, Secrets, Upstream, UsageReport},
+    host::{Host, NotConfigured},
+    tenant::Tenant,
+    warden::{InForce, Link},
+};
+use cofferdam_base::{
+    Secret, SecretName, TenantId,
+    ipc::warden::{Command, Configuration, SealedSecret},
+};
+use cofferdam_vault::DataKey;
+use serde_json::json;
+use std::sync::Arc;
+
+/// The longest value, in bytes.
+const LONGEST: usize = 64 * 1024;
+/// All envelopes of a tenant fit one packet to its warden, in bytes of base64.
+const LONGEST_ALL: usize = 96 * 1024;
+/// What a secret is for if nobody says.
+const PURPOSE: &str = "model";
+
+impl Host {
+    /// The names of a tenant's secrets.
+    pub async fn secret_list(&self, id: &TenantId) -> Result<Secrets, Error> {
+        self.tenant(id)?;
+        let id = id.clone();
+        let secrets = self.db.run(move |disk| disk.secret_rows(&id)).await?;
+        Ok(Secrets { secrets })
+    }
+
+    /// Sets or rotates a secret; when this returns it is durable and the warden, if one runs, was sent it.
+    pub async fn secret_set(
+        &self,
+        id: &TenantId,
+        name: SecretName,
+        value: SecretValue,
+    ) -> Result<SecretRow, Error> {
+        let tenant = self.tenant(id)?;
+        let SecretValue { value, purpose } = value;
+        let value = Secret::new(value.into_bytes());
+        let purpose = purpose.unwrap_or_else(|| PURPOSE.to_owned());
+        if value.expose().is_empty() || value.expose().len() > LONGEST {
+            return Err(Error::Usage(format!("a secret is 1 to {LONGEST} bytes")));
+        }
+        if purpose.is_empty() || purpose.len() > 64 || !purpose.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::Usage("a purpose is 1 to 64 printable ASCII characters".to_owned()));
+        }
+        let _in_order = tenant.changes.lock().await;
+        let key = self.data_key(id).await?;
+        let (kept, wanted) = (id.clone(), name.clone());
+        let rows = self.db.run(move |disk| disk.secret_rows(&kept)).await?;
+        let version =
+            rows.iter().find(|row| row.name == wanted).map_or(1, |row| row.version.saturating_add(1));
+        let sealed = key.seal_secret(id, &name, version, &purpose, &value)?;
+        drop(value);
+        let kept = id.clone();
+        let others = self.db.run(move |disk| disk.sealed(&kept)).await?;
+        let length: usize =
+            others.iter().filter(|s| s.name != name).map(|s| s.envelope.len() + 256).sum::<usize>()
+                + sealed.envelope.len()
+                + 256;
+        if length > LONGEST_ALL {
+            return Err(Error::Refused {
+                code: "too_many_secrets",
+                message: format!("all secrets of {id} together would be over what its warden takes"),
+                mend: format!("cofferdam secret rm {id} NAME"),
+            });
+        }
+        let body = json!({ "name": name, "version": version, "purpose": purpose });
+        let (kept, row) = (id.clone(), self.row(Some(id), "secret_set", body));
+        let at = self.now();
+        self.db.run(move |disk| disk.set_secret(&kept, &sealed, at, &row)).await?;
+        self.send_secrets(&tenant).await?;
+        Ok(SecretRow { name, version, purpose, at })
+    }
+
+    /// Removes a secret.
+    pub async fn secret_remove(&self, id: &TenantId, name: &SecretName) -> Result<(), Error> {
+        let tenant = self.tenant(id)?;
+        let _in_order = tenant.changes.lock().await;
+        let row = self.row(Some(id), "secret_removed", json!({ "name": name }));
+        let (kept, gone) = (id.clone(), name.clone());
+        if !self.db.run(move |disk| disk.remove_secret(&kept, &gone, &row)).await? {
+            return Err(Error::NotFound { what: "secret", name: name.to_string() });
+        }
+        self.send_secrets(&tenant).await
+    }
+
+    /// The tenant's model route.
+    pub async fn model_show(&self, id: &TenantId) -> Result<Model, Error> {
+        self.tenant(id)?;
+        let id = id.clone();
+        let model = self.db.run(move |disk| disk.model(&id)).await?;
+        Ok(Model { model })
+    }
+
+    /// Sets the model route, or removes it.
+    pub async fn model_set(&self, id: &TenantId, route: Option<ModelRoute>) -> Result<Model, Error> {
+        let tenant = self.tenant(id)?;
+        if let Some(route) = &route {
+            check_route(route)?;
+        }
+        let _in_order = tenant.changes.lock().await;
+        let (kept, stored) = (id.clone(), route.clone());
+        let row = self.row(Some(id), "model_set", json!({ "model": route }));
+        self.db.run(move |disk| disk.set_model(&kept, stored.as_ref(), &row)).await?;
+        if let Some(link) = tenant.seat.link() {
+            link.send(&tenant, &route.clone().map_or(Command::NoModel {}, Command::Model)).await?;
+        }
+        Ok(Model { model: route })
+    }
+
+    /// Tokens used.
+    pub async fn usage(&self, tenant: Option<TenantId>) -> Result<UsageReport, Error> {
+        if let Some(id) = &tenant {
+            self.tenant(id)?;
+        }
+        let rows = self.db.run(move |disk| disk.usage(tenant.as_ref())).await?;
+        Ok(UsageReport { rows })
+    }
+
+    async fn data_key(&self, id: &TenantId) -> Result<DataKey, Error> {
+        let kept = id.clone();
+        let wrapped = self.db.run(move |disk| disk.wrapped_key(&kept)).await?;
+        Ok(self.master.unwrap(id, &wrapped)?)
+    }
+
+    async fn send_secrets(&self, tenant: &Tenant) -> Result<(), Error> {
+        let Some(link) = tenant.seat.link() else { return Ok(()) };
+        let id = tenant.id.clone();
+        let secrets = self.db.run(move |disk| disk.sealed(&id)).await?;
+        link.send(tenant, &Command::Secrets { secrets }).await
+    }
+
+    /// Sends a warden all there is and waits until it enforces it.
+    pub(crate) async fn configure(self: &Arc<Self>, tenant: &Arc<Tenant>) -> Result<(), NotConfigured> {
+        let Some(link) = tenant.seat.link() else { return Err(NotConfigured::Lost) };
+        let revision = match self.send_snapshot(tenant, &link).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                tracing::warn!(tenant = %tenant.id, %error, "the warden could not be sent its snapshot");
+                return Err(NotConfigured::Lost);
+            }
+        };
+        link.in_force(tenant, revision).await.map_err(|error| match error {
+            InForce::Refused(why) => NotConfigured::Refused(why),
+            InForce::Lost => NotConfigured::Lost,
+        })
+    }
+
+    async fn send_snapshot(self: &Arc<Self>, tenant: &Arc<Tenant>, link: &Link) -> Result<u64, Error> {
+        let _in_order = tenant.changes.lock().await;
+        let id = tenant.id.clone();
+        let (policy, revision, secrets, model) = self
+            .db
+            .run(move |disk| {
+                let policy = disk.policy(&id)?;
+                Ok((policy.text, policy.revision, disk.sealed(&id)?, disk.model(&id)?))
+            })
+            .await?;
+        let key = self.data_key(&tenant.id).await?;
+        self.journal(&tenant.id, "key_released", released(&secrets)).await?;
+        link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision))).await?;
+        link.send_key(tenant, &key).await?;
+        link.send(tenant, &Command::Secrets { secrets }).await?;
+        link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model)).await?;
+        for grant in self.live_grants(&tenant.id).await {
+            link.send(tenant, &Command::Grant(grant)).await?;
+        }
+        link.send(tenant, &Command::Ready {}).await?;
+        Ok(revision)
+    }
+
+    /// The standing configuration of one warden.
+    pub(crate) fn configuration(&self, tenant: &Tenant, policy: String, revision: u64) -> Configuration {
+        let facts = self.facts.wardens.clone();
+        Configuration {
+            tenant: tenant.id.clone(),
+            policy,
+            revision,
+            nameservers: facts.nameservers,
+            operator_private: facts.operator_private,
+            host_addresses: facts.host_addresses,
+            hold_ms: facts.hold_ms,
+            relays: facts.relays,
+            holds: facts.holds,
+            names_per_second: facts.names_per_second,
+        }
+    }
+}
+
+/// What a released key opens, for the ledger.
+fn released(secrets: &[SealedSecret]) -> serde_json::Value {
+    let names: Vec<_> = secrets.iter().map(|s| json!({ "name": s.name, "version": s.version })).collect();
+    json!({ "secrets": names })
+}
+
+fn check_route(route: &ModelRoute) -> Result<(), Error> {
+    let ModelRoute { route: name, upstream, model, secret: _ } = route;
+    let short = |text: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if !short(name, 64) || !short(model, 256) {
+        return Err(Error::Usage(
+            "a route's name is 1 to 64 and a model's 1 to 256 printable ASCII characters".to_owned(),
+        ));
+    }
+    match upstream {
+        Upstream::Builtin => Ok(()),
+        Upstream::Url(url) => {
+            let uri: http::Uri =
+                url.parse().map_err(|_| Error::Usage("the base URL is no URL".to_owned()))?;
+            let known = matches!(uri.scheme_str(), Some("http" | "https"));
+            let host = uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+            if known && host && uri.query().is_none() && url.len() <= 2048 {
+                Ok(())
+            } else {
+                Err(Error::Usage(
+                    "a base URL is http(s)://HOST[:PORT]/PATH, without user, password or query".to_owned(),
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_route_leads_to_an_http_host_and_nowhere_else() {
+        let route = |url: &str| ModelRoute {
+            route: "main".to_owned(),
+            upstream: Upstream::Url(url.to_owned()),
+            model: "m".to_owned(),
+            secret: None,
+        };
+        assert!(check_route(&route("https://api.example.com/v1")).is_ok());
+        assert!(check_route(&ModelRoute { upstream: Upstream::Builtin, ..route("") }).is_ok());
+        for bad in
+            ["", "api.example.com", "file:///etc/passwd", "https://u:p@h/v1", "https://h/v1?k=s", "ftp://h/"]
+        {
+            assert!(check_route(&route(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The start of control, after its parts are open, and its life until the launcher goes.
+//!
+//! Crash-only: what is wanted is read from the disk, what runs is asked of the launcher, and every tenant's
+//! task closes the difference. The threat: a start over a state that cannot be read, or with a key that does
+//! not open it. Both end here, before anything was changed.
+
+use crate::{
+    Error,
+    api::{self, Door},
+    db::Db,
+    disk::Disk,
+    facts::Facts,
+    host::Host,
+    keys::Issuer,
+    launcher::Launcher,
+    tenant::Tenant,
+};
+use cofferdam_base::Clock;
+use cofferdam_sys::clock::SystemClock;
+use cofferdam_tenants::lifecycle::TenantState;
+use cofferdam_vault::MasterKey;
+use std::{os::fd::OwnedFd, sync::Arc};
+
+/// Everything that was opened while control still could.
+pub struct Parts {
+    /// What the configuration says.
+    pub facts: Facts,
+    /// The state database and the ledger.
+    pub disk: Box<dyn Disk>,
+    /// The master key.
+    pub master: MasterKey,
+    /// The issuer's key.
+    pub issuer: Issuer,
+    /// The wire to the launcher.
+    pub launcher: OwnedFd,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// Runs control with these parts; returns the reason of its end.
+pub async fn run(parts: Parts, door: Door) -> Error {
+    match begin(parts).await {
+        Err(error) => error,
+        Ok((host, wire)) => tokio::select! {
+            served = api::serve(door, host) => match served {
+                Ok(()) => Error::io("the control socket", std::io::Error::other("it ended")),
+                Err(error) => error,
+            },
+            ended = wire => ended.unwrap_or_else(|e| Error::LauncherGone(e.to_string())),
+        },
+    }
+}
+
+/// Puts the parts together, adopts what runs and starts every tenant's task. The second value ends when the
+/// launcher's wire does.
+pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<Error>), Error> {
+    let Parts { facts, mut disk, master, issuer, launcher } = parts;
+    let stored = disk.tenants()?;
+    // One wrong key for all: nothing is touched before every data key was seen to open.
+    for tenant in &stored {
+        master.unwrap(&tenant.id, &disk.wrapped_key(&tenant.id)?)?;
+    }
+    let tenants = stored.into_iter().map(|stored| {
+        let state = TenantState::new(stored.desired, stored.generation);
+        let (tenant, inbox) =
+            Tenant::new((stored.id, stored.slot), (stored.runtime, stored.limits), stored.created, &state);
+        (tenant, state, inbox)
+    });
+    let tenants: Vec<_> = tenants.collect();
+    // No control before us, nor our next thousand years, counted as far as this.
+    let first = SystemClock.now().0.saturating_mul(1 << 12);
+    let launcher = Arc::new(Launcher::new(launcher, first)?);
+    let host = Host::new(facts, Db::start(disk)?, (master, issuer), Arc::clone(&launcher));
+    host.open_book().await?;
+    // Wires of wardens come before the answer to Observe, and find their tenants.
+    for (tenant, ..) in &tenants {
+        host.insert(Arc::clone(tenant));
+    }
+    let wire = {
+        let host = Arc::clone(&host);
+        tokio::spawn(async move {
+            launcher.read(|event, descriptors| host.launcher_says(event, descriptors)).await
+        })
+    };
+    host.adopt(tenants).await?;
+    Ok((host, wire))
+}

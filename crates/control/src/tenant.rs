@@ -1,0 +1,367 @@
+//! One tenant's reconciler: a task that feeds the pure life-cycle machine and carries out its effects.
+//!
+//! Every step that starts, stops or removes something is in the ledger before its command goes to the
+//! launcher. The state here is a cache of what the store wants and the launcher has: a killed control reads
+//! both again and goes on. The threat: two truths. There is one mailbox, read by one task.
+
+use crate::{Error, host::Host, probe, warden::Seat};
+use cofferdam_base::{
+    Clock, Millis, Slot, TenantId,
+    ipc::{
+        edge::{RuntimeKind, TenantRoute},
+        launcher::{self, CellOrder, CellSeen, Command, Limits, RuntimeRef},
+        receipt::Receipt,
+    },
+};
+use cofferdam_sys::clock::SystemClock;
+use cofferdam_tenants::lifecycle::{Action, Desired, Effect, Event, Phase, TenantState, step};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+/// SIGTERM is followed by SIGKILL after this.
+const GRACE_MS: u32 = 5_000;
+/// How long a command may take until it answers.
+const PATIENCE_COMMAND: Duration = Duration::from_secs(30);
+/// How long an OpenClaw may take; its first start on a busy machine takes most of a minute.
+const PATIENCE_OPENCLAW: Duration = Duration::from_secs(180);
+/// The first pause between two probes; it doubles up to half a second.
+const PROBE_PAUSE: Duration = Duration::from_millis(25);
+
+/// What never changes about a tenant, and the ways to its task and warden.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The id.
+    pub id: TenantId,
+    /// The slot.
+    pub slot: Slot,
+    /// What runs in its cell.
+    pub runtime: RuntimeRef,
+    /// What its cell may use.
+    pub limits: Limits,
+    /// When it was made.
+    pub created: Millis,
+    /// Its warden's link.
+    pub seat: Seat,
+    /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
+    /// gets them in the order in which they became durable.
+    pub changes: Mutex<()>,
+    mailbox: mpsc::UnboundedSender<Mail>,
+    view: watch::Sender<View>,
+}
+
+/// What is known of the tenant now.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What somebody asked for.
+    pub desired: Desired,
+    /// The state in one word.
+    pub phase: Phase,
+    /// The last start.
+    pub generation: u64,
+    /// What went wrong last; empty after all went well.
+    pub trouble: String,
+    /// The running cell.
+    pub cell: Option<CellSeen>,
+    /// Its seal; unknown for a cell that an earlier control started.
+    pub receipt: Option<Receipt>,
+}
+
+#[derive(Debug)]
+enum Mail {
+    /// Something happened; the sender may wait until it was taken in.
+    Event(Event, Option<oneshot::Sender<()>>),
+    /// The launcher started the cell.
+    Started(CellSeen, Receipt),
+}
+
+/// What a new task is made of.
+#[derive(Debug)]
+pub struct Inbox(mpsc::UnboundedReceiver<Mail>);
+
+impl Tenant {
+    /// A tenant as the store has it. Its task is not running yet.
+    pub fn new(
+        (id, slot): (TenantId, Slot),
+        (runtime, limits): (RuntimeRef, Limits),
+        created: Millis,
+        state: &TenantState,
+    ) -> (Arc<Self>, Inbox) {
+        let (mailbox, inbox) = mpsc::unbounded_channel();
+        let view = View {
+            desired: state.desired,
+            phase: state.phase(),
+            generation: state.generation,
+            trouble: String::new(),
+            cell: None,
+            receipt: None,
+        };
+        let tenant = Self {
+            id,
+            slot,
+            runtime,
+            limits,
+            created,
+            seat: Seat::default(),
+            changes: Mutex::default(),
+            mailbox,
+            view: watch::Sender::new(view),
+        };
+        (Arc::new(tenant), Inbox(inbox))
+    }
+
+    /// Tells the task what happened. A task that is over has nothing left to do with it.
+    pub fn post(&self, event: Event) {
+        let _ = self.mailbox.send(Mail::Event(event, None));
+    }
+
+    /// The same, and waits until the view shows it.
+    pub async fn tell(&self, event: Event) {
+        let (sender, taken) = oneshot::channel();
+        let _ = self.mailbox.send(Mail::Event(event, Some(sender)));
+        let _ = taken.await;
+    }
+
+    /// What is known now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Waits for the first view of which this is true.
+    pub async fn wait(&self, wanted: impl FnMut(&View) -> bool) -> View {
+        let mut watch = self.view.subscribe();
+        // The sender is in `self`, so the watch cannot end first.
+        watch.wait_for(wanted).await.map_or_else(|_| self.view(), |view| view.clone())
+    }
+
+    /// Notes a cell that runs already.
+    pub fn adopt(&self, cell: CellSeen) {
+        self.view.send_modify(|view| view.cell = Some(cell));
+    }
+
+    /// What answers in the cell.
+    pub fn kind(&self) -> RuntimeKind {
+        match &self.runtime {
+            RuntimeRef::Command(_) => RuntimeKind::Command,
+            RuntimeRef::Openclaw(_) => RuntimeKind::Openclaw,
+        }
+    }
+
+    /// What the edge is told. `running` is what is meant to be, not yet what is: the edge finds out itself
+    /// whether there is a cell.
+    pub fn route(&self) -> TenantRoute {
+        TenantRoute {
+            tenant: self.id.clone(),
+            slot: self.slot,
+            state: desired_word(self.view.borrow().desired).to_owned(),
+            runtime: self.kind(),
+        }
+    }
+}
+
+/// `running`, `stopped` or `deleted`.
+pub fn desired_word(desired: Desired) -> &'static str {
+    match desired {
+        Desired::Running => "running",
+        Desired::Stopped => "stopped",
+        Desired::Deleted => "deleted",
+    }
+}
+
+/// The task: ends when nothing is left of the tenant.
+pub async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantState, mut inbox: Inbox) {
+    let mut wake: Option<Instant> = None;
+    let mut probing: Option<AbortHandle> = None;
+    loop {
+        let mail = tokio::select! {
+            mail = inbox.0.recv() => mail,
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                wake = None;
+                Some(Mail::Event(Event::Woken, None))
+            }
+        };
+        let Some(mail) = mail else { return };
+        let (event, taken) = match mail {
+            Mail::Event(event, taken) => (event, taken),
+            Mail::Started(cell, receipt) => {
+                tenant.view.send_modify(|view| {
+                    view.cell = Some(cell);
+                    view.receipt = Some(receipt);
+                });
+                (Event::Done(Action::StartCell), None)
+            }
+        };
+        note(&host, &tenant, &event).await;
+        let (next, effects) = step(&state, event, SystemClock.now());
+        state = next;
+        publish(&host, &tenant, &state).await;
+        drop(taken);
+        for effect in effects {
+            match effect {
+                Effect::WakeAt(moment) => {
+                    wake = Some(Instant::now() + Duration::from_millis(moment.since(SystemClock.now())));
+                }
+                Effect::Launch(action) => act(&host, &tenant, action).await,
+                Effect::StartCell { generation } => start_cell(&host, &tenant, generation).await,
+                Effect::ConfigureWarden => {
+                    tokio::spawn(configure(Arc::clone(&host), Arc::clone(&tenant)));
+                }
+                Effect::Probe { generation } => {
+                    let task = tokio::spawn(probe(Arc::clone(&host), Arc::clone(&tenant), generation));
+                    if let Some(old) = probing.replace(task.abort_handle()) {
+                        old.abort();
+                    }
+                }
+                Effect::Forget => {
+                    if forget(&host, &tenant).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What happened by itself is in the ledger too.
+async fn note(host: &Host, tenant: &Tenant, event: &Event) {
+    let (kind, body) = match event {
+        Event::CellEnded { generation, status } => {
+            ("cell_ended", json!({ "generation": generation, "status": status }))
+        }
+        Event::WardenEnded => ("warden_ended", json!({})),
+        Event::WardenLost => ("warden_lost", json!({})),
+        Event::CellReady { generation } => ("cell_ready", json!({ "generation": generation })),
+        Event::CellNotReady { generation } => ("cell_not_ready", json!({ "generation": generation })),
+        Event::Failed(action, why) => ("failed", json!({ "action": action, "why": why })),
+        _ => return,
+    };
+    host.observe(Some(&tenant.id), kind, body).await;
+}
+
+/// Shows the state to whoever waits for it, and to the edge.
+async fn publish(host: &Host, tenant: &Tenant, state: &TenantState) {
+    let mut changed = false;
+    tenant.view.send_modify(|view| {
+        changed = view.desired != state.desired;
+        view.desired = state.desired;
+        view.phase = state.phase();
+        view.generation = state.generation;
+        view.trouble.clone_from(&state.trouble);
+        if state.cell == cofferdam_tenants::lifecycle::Cell::Absent {
+            view.cell = None;
+            view.receipt = None;
+        }
+    });
+    if changed {
+        host.edge().tell(&cofferdam_base::ipc::edge::Config::Tenant(tenant.route())).await;
+    }
+}
+
+async fn act(host: &Host, tenant: &Arc<Tenant>, action: Action) {
+    let (op, id, slot) = (host.launcher().op(), tenant.id.clone(), tenant.slot);
+    let (kind, command) = match action {
+        Action::MakeHome => ("make_home", Command::MakeHome { op, tenant: id, slot }),
+        Action::RemoveHome => ("remove_home", Command::RemoveHome { op, tenant: id, slot }),
+        Action::StartWarden => ("start_warden", Command::StartWarden { op, tenant: id, slot }),
+        Action::StopWarden => ("stop_warden", Command::StopWarden { op, tenant: id }),
+        Action::StopCell => ("stop_cell", Command::StopCell { op, tenant: id, grace_ms: GRACE_MS }),
+        // The machine starts cells by an effect of its own, which bears the generation.
+        Action::StartCell => return,
+    };
+    if let Err(error) = host.journal(&tenant.id, kind, json!({})).await {
+        tenant.post(Event::Failed(action, error.to_string()));
+        return;
+    }
+    let mailbox = tenant.mailbox.clone();
+    let answer = move |event| {
+        let event = match event {
+            launcher::Event::Done { op: _ } => Event::Done(action),
+            launcher::Event::Failed { op: _, failure } => Event::Failed(action, failure.message),
+            other => Event::Failed(action, format!("the launcher answered {other:?}")),
+        };
+        let _ = mailbox.send(Mail::Event(event, None));
+    };
+    if let Err(error) = host.launcher().send(&command, &[], answer).await {
+        tenant.post(Event::Failed(action, error.to_string()));
+    }
+}
+
+async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
+    // The number is durable before a cell bears it, so that no later start bears it again.
+    if let Err(error) = host.started(&tenant.id, generation).await {
+        tenant.post(Event::Failed(Action::StartCell, error.to_string()));
+        return;
+    }
+    let order = CellOrder {
+        op: host.launcher().op(),
+        tenant: tenant.id.clone(),
+        slot: tenant.slot,
+        generation,
+        runtime: tenant.runtime.clone(),
+        limits: tenant.limits,
+    };
+    let mailbox = tenant.mailbox.clone();
+    let answer = move |event| {
+        let failed = |why| Mail::Event(Event::Failed(Action::StartCell, why), None);
+        let mail = match event {
+            launcher::Event::CellStarted { op: _, cell, receipt } => Mail::Started(cell, receipt),
+            launcher::Event::Failed { op: _, failure } => failed(match failure.mend.as_str() {
+                "" => failure.message,
+                mend => format!("{}; {mend}", failure.message),
+            }),
+            other => failed(format!("the launcher answered {other:?}")),
+        };
+        let _ = mailbox.send(mail);
+    };
+    if let Err(error) = host.launcher().send(&Command::StartCell(order), &[], answer).await {
+        tenant.post(Event::Failed(Action::StartCell, error.to_string()));
+    }
+}
+
+async fn configure(host: Arc<Host>, tenant: Arc<Tenant>) {
+    let event = match host.configure(&tenant).await {
+        Ok(()) => Event::WardenConfigured,
+        Err(crate::host::NotConfigured::Refused(why)) => Event::WardenRefused(why),
+        Err(crate::host::NotConfigured::Lost) => Event::WardenLost,
+    };
+    tenant.post(event);
+}
+
+async fn probe(host: Arc<Host>, tenant: Arc<Tenant>, generation: u64) {
+    let patience = match tenant.kind() {
+        RuntimeKind::Command => PATIENCE_COMMAND,
+        RuntimeKind::Openclaw => PATIENCE_OPENCLAW,
+    };
+    let deadline = Instant::now() + patience;
+    let (mut last, mut pause) = (String::new(), PROBE_PAUSE);
+    while Instant::now() < deadline {
+        let asked = match host.probe_token(&tenant) {
+            Ok(token) => probe::ask(tenant.kind(), host.address(&tenant), &token).await,
+            Err(error) => {
+                tracing::warn!(tenant = %tenant.id, %error, "no token for the readiness probe");
+                break;
+            }
+        };
+        match asked {
+            Ok(()) => return tenant.post(Event::CellReady { generation }),
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+    tracing::warn!(tenant = %tenant.id, %last, "the runtime did not become ready");
+    tenant.post(Event::CellNotReady { generation });
+}
+
+/// Strikes the tenant from the store; false if that failed and will be tried again at the next start.
+async fn forget(host: &Host, tenant: &Tenant) -> bool {
+    let struck: Result<(), Error> = host.forget(tenant).await;
+    if let Err(error) = &struck {
+        tracing::error!(tenant = %tenant.id, %error, "a deleted tenant is still in the store");
+    }
+    struck.is_ok()
+}

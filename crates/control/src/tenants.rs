@@ -1,0 +1,333 @@
+//! Tenants as the API sees them: create, list, start, stop, delete, and the wish that each of these is.
+//!
+//! A wish is in the store and the ledger before anything happens (class A); the tenant's own task makes it
+//! true, and goes on after any crash. Ids and slots are never used twice.
+
+use crate::{
+    Error,
+    api::types::{self, NewTenant, Runtime, Runtimes, StateCount, Status, Tenants},
+    disk::NewStoredTenant,
+    host::Host,
+    tenant::{self, Inbox, Tenant, View, desired_word},
+};
+use cofferdam_base::{
+    Digest, TenantId,
+    ipc::{
+        edge::Config,
+        launcher::{CellSeen, Command, Event, Failure, Limits, RuntimeRef},
+    },
+};
+use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
+use serde_json::json;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+impl Host {
+    /// Where the edge answers for this tenant alone.
+    pub(crate) fn address(&self, tenant: &Tenant) -> SocketAddr {
+        (tenant.slot.loopback_address(), self.facts.edge.port()).into()
+    }
+
+    /// The host in one document.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let mut states = BTreeMap::new();
+        for tenant in self.tenants() {
+            *states.entry(tenant.view().phase.as_str()).or_insert(0) += 1;
+        }
+        let ledger_rows = self.ledger_rows().await?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            profile: self.facts.profile.to_owned(),
+            started: self.started_at(),
+            edge: self.edge().synced(),
+            edge_url: format!("http://{}", self.facts.edge),
+            tenants: states
+                .into_iter()
+                .map(|(state, count)| StateCount { state: state.to_owned(), count })
+                .collect(),
+            waiting: self.waiting().await,
+            ledger_rows,
+            degradations: self.facts.degradations.clone(),
+        })
+    }
+
+    /// What can run in cells.
+    pub async fn runtimes(&self) -> Result<Runtimes, Error> {
+        let tenants = self.tenants();
+        let count = |runtime: &RuntimeRef| {
+            u32::try_from(tenants.iter().filter(|t| t.runtime == *runtime).count()).unwrap_or(u32::MAX)
+        };
+        let commands = self.facts.commands.iter().map(|(name, program)| {
+            let runtime = RuntimeRef::Command(name.clone());
+            Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what: program.clone() }
+        });
+        let openclaws = self.facts.openclaws.iter().map(|(lock, version)| {
+            let runtime = RuntimeRef::Openclaw(*lock);
+            let what = format!("openclaw {version}");
+            Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what }
+        });
+        Ok(Runtimes { runtimes: commands.chain(openclaws).collect() })
+    }
+
+    /// All tenants.
+    pub async fn list(&self) -> Result<Tenants, Error> {
+        let mut tenants = Vec::new();
+        for tenant in self.tenants() {
+            tenants.push(self.describe(&tenant).await?);
+        }
+        Ok(Tenants { tenants })
+    }
+
+    /// One tenant.
+    pub async fn show(&self, id: &TenantId) -> Result<types::Tenant, Error> {
+        self.describe(&*self.tenant(id)?).await
+    }
+
+    async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
+        let View { desired, phase, generation, trouble, cell: _, receipt } = tenant.view();
+        let policy_revision = self.revision(&tenant.id).await?;
+        let link = tenant.seat.link();
+        let port = self.facts.edge.port();
+        let origin = match &self.facts.domain {
+            Some(domain) => format!("https://{}.{domain}", tenant.id),
+            None => format!("http://{}.localhost:{port}", tenant.id),
+        };
+        Ok(types::Tenant {
+            id: tenant.id.clone(),
+            slot: tenant.slot,
+            runtime: runtime_text(&tenant.runtime),
+            limits: tenant.limits,
+            desired: desired_word(desired).to_owned(),
+            state: phase.as_str().to_owned(),
+            generation,
+            created: tenant.created,
+            origin,
+            address: format!("http://{}", self.address(tenant)),
+            policy_revision,
+            policy_in_force: link.as_ref().and_then(|link| link.revision()),
+            warden: link.is_some(),
+            failure: (!trouble.is_empty())
+                .then(|| Failure { message: trouble, mend: format!("cofferdam tenant logs {}", tenant.id) }),
+            receipt,
+        })
+    }
+
+    /// Makes a tenant.
+    pub async fn create(self: &Arc<Self>, new: NewTenant) -> Result<types::Tenant, Error> {
+        let NewTenant { id, runtime, limits, start, wait } = new;
+        let runtime = self.runtime(&runtime)?;
+        let limits = limits.unwrap_or_default();
+        check_limits(&limits)?;
+        let desired = if start { Desired::Running } else { Desired::Stopped };
+        let tenant = {
+            let _one_at_a_time = self.creating.lock().await;
+            let key = cofferdam_vault::DataKey::generate()?;
+            let wrapped = self.master.wrap(&id, 1, &key)?;
+            let body = json!({
+                "runtime": runtime_text(&runtime), "limits": limits, "desired": desired_word(desired),
+            });
+            let row = self.row(Some(&id), "tenant_created", body);
+            let new = NewStoredTenant {
+                id: id.clone(),
+                runtime: runtime.clone(),
+                limits,
+                desired,
+                key: wrapped,
+                policy: crate::policies::FIRST.to_owned(),
+            };
+            let slot = self.db.run(move |disk| disk.create_tenant(&new, &row)).await?;
+            let state = TenantState::new(desired, 0);
+            let (tenant, inbox) = Tenant::new((id, slot), (runtime, limits), self.now(), &state);
+            self.insert(Arc::clone(&tenant));
+            self.run(&tenant, state, inbox);
+            tenant
+        };
+        self.edge().tell(&Config::Tenant(tenant.route())).await;
+        tenant.tell(Happened::Observed { warden: false, cell: None }).await;
+        if start && wait {
+            self.wait_up(&tenant).await?;
+        }
+        self.describe(&tenant).await
+    }
+
+    /// Starts a tenant's task.
+    pub(crate) fn run(self: &Arc<Self>, tenant: &Arc<Tenant>, state: TenantState, inbox: Inbox) {
+        tokio::spawn(tenant::run(Arc::clone(self), Arc::clone(tenant), state, inbox));
+    }
+
+    /// Wants it to run.
+    pub async fn start(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
+        let tenant = self.tenant(id)?;
+        self.wish(&tenant, Desired::Running, "tenant_start").await?;
+        tenant.tell(Happened::Want(Desired::Running)).await;
+        if wait {
+            self.wait_up(&tenant).await?;
+        }
+        self.describe(&tenant).await
+    }
+
+    /// Wants it stopped.
+    pub async fn stop(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
+        let tenant = self.tenant(id)?;
+        self.wish(&tenant, Desired::Stopped, "tenant_stop").await?;
+        tenant.tell(Happened::Want(Desired::Stopped)).await;
+        if wait {
+            tenant.wait(|view| view.phase == Phase::Stopped || view.desired != Desired::Stopped).await;
+        }
+        self.describe(&tenant).await
+    }
+
+    /// Wants its cell stopped and started anew.
+    pub async fn restart(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
+        let tenant = self.tenant(id)?;
+        self.wish(&tenant, Desired::Running, "tenant_restart").await?;
+        tenant.tell(Happened::Restart).await;
+        if wait {
+            self.wait_up(&tenant).await?;
+        }
+        self.describe(&tenant).await
+    }
+
+    /// Deletes it and its home; returns when nothing is left.
+    pub async fn delete(&self, id: &TenantId) -> Result<(), Error> {
+        let tenant = self.tenant(id)?;
+        self.wish(&tenant, Desired::Deleted, "tenant_delete").await?;
+        tenant.tell(Happened::Want(Desired::Deleted)).await;
+        tenant.wait(|view| view.phase == Phase::Deleted).await;
+        // The task strikes it from the store after the view shows the end.
+        while self.tenant(id).is_ok_and(|still| Arc::ptr_eq(&still, &tenant)) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: &'static str) -> Result<(), Error> {
+        if tenant.view().desired == Desired::Deleted && desired != Desired::Deleted {
+            return Err(Error::Conflict {
+                code: "deleted",
+                message: format!("tenant {} is being deleted", tenant.id),
+                mend: String::new(),
+            });
+        }
+        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), kind, json!({})));
+        self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await
+    }
+
+    async fn wait_up(&self, tenant: &Tenant) -> Result<(), Error> {
+        let over = |view: &View| {
+            view.desired != Desired::Running || matches!(view.phase, Phase::Running | Phase::Failed)
+        };
+        let view = tenant.wait(over).await;
+        if view.phase == Phase::Running {
+            return Ok(());
+        }
+        let mend = format!("cofferdam tenant logs {}", tenant.id);
+        Err(Error::Launcher(Failure {
+            message: format!("{} did not start: {}", tenant.id, view.trouble),
+            mend,
+        }))
+    }
+
+    /// The number of the cell's next start, durable before it is used.
+    pub(crate) async fn started(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
+        let row = self.row(Some(id), "start_cell", json!({ "generation": generation }));
+        let id = id.clone();
+        self.db.run(move |disk| disk.set_generation(&id, generation, &row)).await
+    }
+
+    /// Strikes a tenant of whom nothing is left.
+    pub(crate) async fn forget(&self, tenant: &Tenant) -> Result<(), Error> {
+        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), "tenant_deleted", json!({})));
+        self.db.run(move |disk| disk.forget_tenant(&id, &row)).await?;
+        self.forget_approvals(&tenant.id).await;
+        self.edge().tell(&Config::TenantGone { tenant: tenant.id.clone() }).await;
+        self.remove(&tenant.id);
+        Ok(())
+    }
+
+    /// Is there a cell in which something could be run?
+    pub(crate) fn runs(&self, id: &TenantId) -> Result<CellSeen, Error> {
+        self.tenant(id)?.view().cell.ok_or_else(|| Error::Conflict {
+            code: "not_running",
+            message: format!("tenant {id} has no running cell"),
+            mend: format!("cofferdam tenant start {id}"),
+        })
+    }
+
+    /// At the start, with all tenants inserted: asks the launcher what runs, starts every tenant's task and
+    /// has what no tenant owns removed.
+    pub async fn adopt(
+        self: &Arc<Self>,
+        stored: Vec<(Arc<Tenant>, TenantState, Inbox)>,
+    ) -> Result<(), Error> {
+        let observe = Command::Observe { op: self.launcher().op() };
+        let (cells, wardens) = match self.launcher().ask(&observe, &[]).await? {
+            Event::Observed { op: _, cells, wardens } => (cells, wardens),
+            other => return Err(Error::LauncherGone(format!("to Observe it answered {other:?}"))),
+        };
+        for (tenant, state, inbox) in stored {
+            let cell = cells.iter().find(|cell| cell.tenant == tenant.id);
+            if let Some(cell) = cell {
+                tenant.adopt(cell.clone());
+            }
+            let warden = wardens.contains(&tenant.id);
+            tenant.post(Happened::Observed { warden, cell: cell.map(|cell| cell.generation) });
+            self.run(&tenant, state, inbox);
+        }
+        for cell in cells.into_iter().filter(|cell| self.tenant(&cell.tenant).is_err()) {
+            let kill = Command::KillCell { op: self.launcher().op(), tenant: cell.tenant };
+            self.launcher().ask(&kill, &[]).await?;
+        }
+        for id in wardens.into_iter().filter(|id| self.tenant(id).is_err()) {
+            self.launcher().ask(&Command::StopWarden { op: self.launcher().op(), tenant: id }, &[]).await?;
+        }
+        Ok(())
+    }
+
+    fn runtime(&self, text: &str) -> Result<RuntimeRef, Error> {
+        let missing = || Error::NotFound { what: "runtime", name: text.chars().take(80).collect() };
+        match text.split_once(':') {
+            Some(("command", name)) if self.facts.commands.contains_key(name) => {
+                Ok(RuntimeRef::Command(name.to_owned()))
+            }
+            Some(("openclaw", lock)) => {
+                let lock = Digest::try_from(lock).map_err(|e| Error::Usage(e.to_string()))?;
+                self.facts
+                    .openclaws
+                    .contains_key(&lock)
+                    .then_some(RuntimeRef::Openclaw(lock))
+                    .ok_or_else(missing)
+            }
+            None if text == "openclaw" => match self.facts.openclaws.keys().collect::<Vec<_>>()[..] {
+                [lock] => Ok(RuntimeRef::Openclaw(*lock)),
+                [] => Err(missing()),
+                _ => Err(Error::Usage(
+                    "several OpenClaws are installed: name one as openclaw:LOCK-DIGEST".to_owned(),
+                )),
+            },
+            _ => Err(missing()),
+        }
+    }
+}
+
+/// As in [`NewTenant::runtime`].
+fn runtime_text(runtime: &RuntimeRef) -> String {
+    match runtime {
+        RuntimeRef::Command(name) => format!("command:{name}"),
+        RuntimeRef::Openclaw(lock) => format!("openclaw:{lock}"),
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), Error> {
+    let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files } = *limits;
+    let usage = |what: &str| Err(Error::Usage(format!("limits: {what}")));
+    match () {
+        () if memory_bytes < 16 << 20 => usage("memory_bytes must be at least 16777216"),
+        () if !(8..=1 << 22).contains(&pids) => usage("pids must be 8 to 4194304"),
+        () if !(1..=100_000).contains(&cpu_percent) => usage("cpu_percent must be 1 to 100000"),
+        () if !(1 << 20..=memory_bytes).contains(&tmp_bytes) => {
+            usage("tmp_bytes must be at least 1048576, and no more than memory_bytes, of which it is a part")
+        }
+        () if !(64..=1 << 20).contains(&open_files) => usage("open_files must be 64 to 1048576"),
+        () => Ok(()),
+    }
+}

@@ -1,0 +1,245 @@
+//! Control's end of one warden's wire.
+//!
+//! It sends the snapshot and its changes, and takes the warden's reports: asks and spends to the approvals,
+//! records to the ledger, usage to the store. The threat: a warden broken by hostile bytes. It can say
+//! nothing about another tenant, because the wire is the tenant; a report that does not fit ends the wire.
+
+use crate::{Error, host::Host, tenant::Tenant};
+use cofferdam_base::ipc::warden::{Command, Report};
+use cofferdam_sys::channel::AsyncChannel;
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// A warden takes no longer than this to put a policy in force.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A living wire to a warden.
+#[derive(Debug)]
+pub struct Link {
+    wire: AsyncChannel,
+    /// The last `Configured`, or that the wire ended.
+    configured: watch::Sender<Configured>,
+    /// The last record of this wire that is in the ledger.
+    recorded: watch::Sender<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Configured {
+    revision: Option<u64>,
+    error: Option<String>,
+    ended: bool,
+}
+
+impl Link {
+    /// Takes the wire.
+    pub fn new(wire: OwnedFd) -> Result<Self, Error> {
+        let wire = AsyncChannel::new(wire).map_err(|e| Error::io("a warden's wire", e))?;
+        Ok(Self { wire, configured: watch::Sender::default(), recorded: watch::Sender::default() })
+    }
+
+    /// Sends one message.
+    pub async fn send(&self, tenant: &Tenant, command: &Command) -> Result<(), Error> {
+        self.send_with(tenant, command, &[]).await
+    }
+
+    /// A warden that does not read for long is as good as gone: nobody waits behind it.
+    async fn send_with(
+        &self,
+        tenant: &Tenant,
+        command: &Command,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
+        match tokio::time::timeout(PATIENCE, self.wire.send(command, descriptors)).await {
+            Ok(sent) => sent.map_err(|e| nonsense(tenant, &e.to_string())),
+            Err(_) => Err(nonsense(tenant, "it does not read its wire")),
+        }
+    }
+
+    /// Sends the data key through a pipe of which nothing else ever held an end.
+    pub async fn send_key(&self, tenant: &Tenant, key: &cofferdam_vault::DataKey) -> Result<(), Error> {
+        let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|e| Error::io("a pipe for a data key", e))?;
+        // 32 bytes fit any pipe, so this does not wait for a reader.
+        key.write_to(std::fs::File::from(ours))?;
+        self.send_with(tenant, &Command::DataKey {}, &[theirs.as_fd()]).await
+    }
+
+    /// Waits until the warden reported this revision to be in force; its refusal is an error.
+    pub async fn in_force(&self, tenant: &Tenant, revision: u64) -> Result<(), InForce> {
+        let mut watch = self.configured.subscribe();
+        let wanted = watch.wait_for(|c| c.revision == Some(revision) || c.ended);
+        match tokio::time::timeout(PATIENCE, wanted).await {
+            Ok(Ok(state)) if !state.ended => state.error.clone().map_or(Ok(()), |e| Err(InForce::Refused(e))),
+            Ok(_) => Err(InForce::Lost),
+            Err(_) => {
+                tracing::warn!(tenant = %tenant.id, revision, "the warden did not report a policy in force");
+                Err(InForce::Lost)
+            }
+        }
+    }
+
+    /// The revision that was last reported in force.
+    pub fn revision(&self) -> Option<u64> {
+        self.configured.borrow().revision
+    }
+
+    /// Takes reports until the wire ends or brings what does not fit.
+    pub async fn read(self: &Arc<Self>, host: &Arc<Host>, tenant: &Arc<Tenant>) {
+        let mut inbox = Inbox::default();
+        let acknowledge = tokio::spawn(Arc::clone(self).acknowledge(Arc::clone(tenant)));
+        loop {
+            let report = match self.wire.recv::<Report>().await {
+                Ok(Some((report, none))) if none.is_empty() => report,
+                Ok(None) => break,
+                Ok(Some(_)) => {
+                    tracing::warn!(tenant = %tenant.id, "the warden sent descriptors");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(tenant = %tenant.id, %error, "the warden's wire broke");
+                    break;
+                }
+            };
+            if let Err(error) = self.take(report, &mut inbox, host, tenant).await {
+                tracing::warn!(tenant = %tenant.id, %error, "the warden's wire is given up");
+                break;
+            }
+        }
+        acknowledge.abort();
+        self.configured.send_modify(|c| c.ended = true);
+    }
+
+    /// Tells the warden how far its records are in the ledger, once for however many came at once.
+    async fn acknowledge(self: Arc<Self>, tenant: Arc<Tenant>) {
+        let mut recorded = self.recorded.subscribe();
+        while recorded.changed().await.is_ok() {
+            let through = *recorded.borrow_and_update();
+            if self.send(&tenant, &Command::Recorded { through }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take(
+        self: &Arc<Self>,
+        report: Report,
+        inbox: &mut Inbox,
+        host: &Arc<Host>,
+        tenant: &Arc<Tenant>,
+    ) -> Result<(), Error> {
+        match report {
+            Report::Hello { tenant: who, boot } => {
+                if who != tenant.id {
+                    return Err(nonsense(tenant, "it says that it is another tenant's"));
+                }
+                inbox.boot = Some(boot);
+            }
+            _ if inbox.boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
+            Report::Configured { revision, error } => {
+                self.configured.send_modify(|c| {
+                    c.error = error;
+                    c.revision = Some(revision);
+                });
+            }
+            Report::Ask { destination, why } => host.asked(tenant, self, destination, why).await?,
+            Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await?,
+            Report::Spend { grant } => {
+                let ok = host.spend(tenant, grant).await?;
+                self.send(tenant, &Command::Spent { grant, ok }).await?;
+            }
+            Report::Record(record) => {
+                let missing = inbox.expect(record.seq);
+                let boot = inbox.boot.unwrap_or_default();
+                let (link, through) = (Arc::downgrade(self), record.seq);
+                let done = move || {
+                    // Of a wire that ended nothing is told: the warden sends again what was not answered.
+                    if let Some(link) = link.upgrade() {
+                        link.recorded.send_modify(|last| *last = (*last).max(through));
+                    }
+                };
+                host.record(tenant, boot, &record, missing, done).await;
+            }
+            Report::Usage(usage) => host.used(tenant, usage).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Why a policy is not known to be in force.
+#[derive(Debug)]
+pub enum InForce {
+    /// The warden refused it.
+    Refused(String),
+    /// The warden is gone or does not answer.
+    Lost,
+}
+
+/// What was heard on one wire.
+#[derive(Debug, Default)]
+struct Inbox {
+    boot: Option<u64>,
+    last: Option<u64>,
+}
+
+impl Inbox {
+    /// Takes the number of the next record; says how many are missing before it.
+    fn expect(&mut self, seq: u64) -> u64 {
+        let missing = self.last.map_or(0, |last| seq.saturating_sub(last.saturating_add(1)));
+        self.last = Some(self.last.unwrap_or(0).max(seq));
+        missing
+    }
+}
+
+/// The place of the tenant's one current link.
+#[derive(Debug, Default)]
+pub struct Seat(Mutex<Option<Arc<Link>>>);
+
+impl Seat {
+    /// The link, if there is one.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        self.lock().clone()
+    }
+
+    /// Puts a link there.
+    pub fn put(&self, link: Arc<Link>) {
+        *self.lock() = Some(link);
+    }
+
+    /// Takes this link away; false if another is there already.
+    pub fn clear(&self, link: &Arc<Link>) -> bool {
+        let mut seat = self.lock();
+        let ours = seat.as_ref().is_some_and(|l| Arc::ptr_eq(l, link));
+        if ours {
+            *seat = None;
+        }
+        ours
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn nonsense(tenant: &Tenant, what: &str) -> Error {
+    Error::Warden { tenant: tenant.id.to_string(), what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_in_the_records_is_counted_and_a_repetition_is_none() {
+        let mut inbox = Inbox::default();
+        // After a restart of control a warden goes on where it was.
+        assert_eq!(inbox.expect(40), 0);
+        assert_eq!(inbox.expect(41), 0);
+        assert_eq!(inbox.expect(41), 0);
+        assert_eq!(inbox.expect(45), 3);
+        assert_eq!(inbox.expect(46), 0);
+    }
+}
