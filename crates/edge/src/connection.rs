@@ -233,6 +233,7 @@ impl Connection {
     /// What counts this connection, for the WebSocket that it becomes.
     pub(crate) fn hand_over(&self) -> (Option<Stranger>, Option<Seat>) {
         let mut memory = self.lock();
+        memory.upstream = None;
         (memory.stranger.take(), memory.seat.take())
     }
 

@@ -124,7 +124,7 @@ impl Edge {
     /// How long to sleep before looking at the clock again: clocks are set, so never long.
     pub(crate) fn until_expiry(&self, token: &Verified) -> Duration {
         let end = cofferdam_base::Millis(token.claims.exp.saturating_mul(1000));
-        Duration::from_millis(end.since(self.state.now()).clamp(1, 500))
+        Duration::from_millis(end.since(self.state.now()).clamp(1, 5000))
     }
 
     /// Reports something about a verified token.

@@ -120,6 +120,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_has_so_many_seats_and_takes_none_of_another() {
+        let limits = Limits::default();
+        let [acme, globex] = ["acme", "globex"].map(|id| TenantId::try_from(id).ok());
+        let (Some(acme), Some(globex)) = (acme, globex) else { panic!("both are ids") };
+        let taken: Vec<_> = (0..SEATS).map(|_| limits.seat(&acme)).collect();
+        assert!(taken.iter().all(Option::is_some));
+        assert!(limits.seat(&acme).is_none());
+        assert!(limits.seat(&globex).is_some());
+        drop(taken);
+        assert!(limits.seat(&acme).is_some());
+    }
+
+    #[test]
     fn addresses_of_one_network_of_version_6_count_together() {
         let wide: [IpAddr; 2] =
             [Ipv6Addr::from_bits(1 << 64 | 5).into(), Ipv6Addr::from_bits(1 << 64 | 6).into()];

@@ -5,4 +5,5 @@ mod gateways;
 mod http;
 mod openclaw;
 mod socket;
+mod wires;
 mod world;

@@ -30,6 +30,8 @@ use tokio::{
     time,
 };
 
+/// The client hung up by itself: nobody was refused.
+const LEFT: &str = "client_left";
 /// The most bytes of payload before a token is verified, fragments and pings together.
 const FIRST: u64 = 64 * 1024;
 /// How long the gateway may take to send its challenge.
@@ -118,12 +120,15 @@ impl From<FrameError> for Farewell {
         match error {
             FrameError::Protocol(why) => Self::bare("websocket_protocol", 1002, why),
             FrameError::TooLong => Self::bare("connect_too_long", 1009, "the first frame is too long"),
-            FrameError::Io(_) => Self::bare("client_left", 1001, ""),
+            FrameError::Io(_) => Self::bare(LEFT, 1001, ""),
         }
     }
 }
 
 async fn refuse<W: AsyncWrite + Unpin>(upgrade: &Upgrade, to: &Shared<W>, farewell: Farewell) {
+    if farewell.reason == LEFT {
+        return;
+    }
     upgrade.edge.report_refused(Some(upgrade.route.tenant.clone()), farewell.reason);
     if let Some(frame) = farewell.frame {
         let mut writer = to.lock().await;

@@ -1,0 +1,91 @@
+//! The wires to launcher and control: listeners that come and go, control that comes again.
+
+use super::{
+    gateways::web,
+    world::{World, bearer, id, soon},
+};
+use cofferdam_base::{
+    Role, TenantId,
+    ipc::edge::{Config, Feed, Report, RuntimeKind},
+};
+use cofferdam_sys::channel::{AsyncChannel, pair};
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
+    sync::atomic::Ordering,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// A listener of this tenant at its own address.
+async fn listen(world: &World, tenant: &str, ip: &str) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let tenant: Option<TenantId> = Some(id(tenant));
+    world.launcher.send(&Feed::Listener { tenant, address }, &[listener.as_fd()]).await.unwrap();
+    address
+}
+
+async fn status(at: SocketAddr, host: &str, token: &str) -> u16 {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    super::world::Answer::read(stream).await.status
+}
+
+#[tokio::test]
+async fn a_tenants_own_address_serves_it_alone_until_the_tenant_is_gone() {
+    let (port, _) = web().await;
+    let world = World::new(&[
+        ("acme", RuntimeKind::Command, "running", port),
+        ("globex", RuntimeKind::Command, "running", port),
+    ])
+    .await;
+    let at = listen(&world, "acme", "127.18.0.2").await;
+    let token = bearer(&world.token("acme", Role::Viewer));
+    let host = at.to_string();
+    assert_eq!(status(at, &host, &token).await, 200);
+    assert_eq!(status(at, &format!("acme.localhost:{}", at.port()), &token).await, 200);
+    let foreign = bearer(&world.token("globex", Role::Viewer));
+    assert_eq!(status(at, &host, &foreign).await, 401);
+    assert_eq!(status(at, &format!("globex.localhost:{}", at.port()), &foreign).await, 421);
+    world.launcher.send(&Feed::ListenerGone { tenant: id("acme") }, &[]).await.unwrap();
+    world.tell(Config::TenantGone { tenant: id("acme") }).await;
+    while TcpStream::connect(at).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 421);
+    assert_eq!(world.get_as_member("globex", "/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_new_control_gets_what_the_old_one_did_not_record() {
+    let (port, _) = web().await;
+    let rows = [("acme", RuntimeKind::Command, "running", port)];
+    let world = World::new(&rows).await;
+    // This control reads nothing of the next wire until it records.
+    let (ours, theirs) = pair().unwrap();
+    world.launcher.send(&Feed::Control {}, &[theirs.as_fd()]).await.unwrap();
+    let control = AsyncChannel::new(ours).unwrap();
+    drop(theirs);
+    control.send(&Config::Recorded { through: 0 }, &[]).await.unwrap();
+    assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 200, "it serves on without control");
+    let (first, _) = soon(control.recv::<Report>()).await.unwrap().unwrap();
+    assert_eq!((first.what.as_str(), first.seq), ("connect", 1));
+    let (ours, theirs) = pair().unwrap();
+    world.launcher.send(&Feed::Control {}, &[theirs.as_fd()]).await.unwrap();
+    let again = AsyncChannel::new(ours).unwrap();
+    let (second, _) = soon(again.recv::<Report>()).await.unwrap().unwrap();
+    assert_eq!(second, first);
+}
+
+#[tokio::test]
+async fn the_cell_sees_each_client_come_and_leave() {
+    let (port, seen) = web().await;
+    let world = World::new(&[("acme", RuntimeKind::Command, "running", port)]).await;
+    for round in 1..=3 {
+        assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 200);
+        assert_eq!(seen.connections(), round);
+        soon(seen.end.notified()).await;
+        assert_eq!(seen.ended.load(Ordering::SeqCst), round, "the cell sees each client leave");
+    }
+}
