@@ -8,10 +8,11 @@ mod resolv;
 mod value;
 
 pub use resolv::nameservers_of_the_host;
-pub use value::{AbsolutePath, Block, NameServer};
+pub use value::{AbsolutePath, NameServer};
 
 use crate::{Error, uids::Uids};
 use cofferdam_base::{HostName, ipc::launcher::Limits};
+use cofferdam_sys::nft::Cidr;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -74,7 +75,7 @@ pub struct Egress {
     /// Where wardens resolve names; empty means the host's own (`/etc/resolv.conf`).
     pub nameservers: Vec<NameServer>,
     /// Private addresses that policies may open.
-    pub operator_private: Vec<Block>,
+    pub operator_private: Vec<Cidr>,
 }
 
 /// `[uids]`

@@ -38,46 +38,6 @@ impl From<AbsolutePath> for PathBuf {
     }
 }
 
-/// A block of addresses, `10.1.0.0/16`; a single address is a block of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Block {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl TryFrom<String> for Block {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a block of addresses such as 10.1.0.0/16");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text.as_str(), None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse::<u8>().map_err(|_| wrong()))?;
-        let host_bits_are_zero = match address {
-            IpAddr::V4(v4) => bits <= 32 && v4.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
-            IpAddr::V6(v6) => bits <= 128 && v6.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
-        };
-        if host_bits_are_zero { Ok(Self { address, bits }) } else { Err(wrong()) }
-    }
-}
-
-impl From<Block> for String {
-    fn from(block: Block) -> Self {
-        block.to_string()
-    }
-}
-
-impl std::fmt::Display for Block {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
 /// A name server: an address, port 53 unless another is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -112,26 +72,6 @@ mod tests {
             assert!(AbsolutePath::try_from(PathBuf::from(bad)).is_err(), "{bad}");
         }
         assert!(AbsolutePath::try_from(PathBuf::from("/usr/lib")).is_ok());
-    }
-
-    #[test]
-    fn blocks_have_no_bits_beyond_their_length() {
-        for (text, read) in [
-            ("10.0.0.0/8", Some("10.0.0.0/8")),
-            ("10.0.0.1", Some("10.0.0.1/32")),
-            ("0.0.0.0/0", Some("0.0.0.0/0")),
-            ("fd00::/8", Some("fd00::/8")),
-            ("::/0", Some("::/0")),
-            ("10.0.0.1/8", None),
-            ("10.0.0.0/33", None),
-            ("fd00::1/64", None),
-            ("::/129", None),
-            ("ten/8", None),
-            ("10.0.0.0/", None),
-        ] {
-            let block = Block::try_from(text.to_owned()).ok().map(String::from);
-            assert_eq!(block.as_deref(), read, "{text}");
-        }
     }
 
     #[test]

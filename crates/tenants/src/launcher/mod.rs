@@ -7,6 +7,7 @@
 mod children;
 mod core;
 mod effects;
+mod guard;
 mod logs;
 mod machine;
 mod plan;
@@ -76,15 +77,17 @@ impl Host {
     }
 
     /// Serves until `stop` becomes readable, then ends everything. Before this, what an earlier launcher
-    /// left was swept and the guard by uid was put in force.
+    /// left has been swept.
     pub fn serve(self, engine: impl Engine, stop: BorrowedFd<'_>) -> Result<(), Error> {
         let Self { boot, data, lock } = self;
         let (listen, builtin_model) = (boot.config.edge.listen, boot.builtin_model);
+        let guard = guard::Guard::raise(&boot)?;
         let machine = Machine::new(boot, data, engine);
         let started = Core::start(machine, listen, builtin_model, Instant::now());
         let mut core =
             started.map_err(|failure| Error::Start { what: "the host".to_owned(), why: failure.message })?;
         let outcome = run::run(&mut core, stop);
+        drop(guard);
         // Held to the last: nobody else may start on what still ends.
         drop(lock);
         outcome
