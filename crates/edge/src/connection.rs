@@ -131,10 +131,6 @@ impl Connection {
         if *request.method() == Method::CONNECT {
             return Err(Refusal::bad_request("this is no forward proxy"));
         }
-        // One of the two would decide where the body ends; no client of ours sends both.
-        if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-            return Err(Refusal::bad_request("a body has one length"));
-        }
         if ws::wanted(headers) {
             return ws::accept(self, request, &route).await;
         }

@@ -27,8 +27,12 @@ type Socket = WebSocketStream<TcpStream>;
 
 async fn claw() -> (World, Arc<Seen>) {
     let (port, seen) = openclaw().await;
-    let rows =
-        [("claw", RuntimeKind::Openclaw, "running", port), ("acme", RuntimeKind::Openclaw, "running", port)];
+    let rows = [
+        ("still", RuntimeKind::Openclaw, "stopped", port),
+        ("empty", RuntimeKind::Openclaw, "running", 0),
+        ("claw", RuntimeKind::Openclaw, "running", port),
+        ("acme", RuntimeKind::Openclaw, "running", port),
+    ];
     (World::new(&rows).await, seen)
 }
 
@@ -53,7 +57,11 @@ async fn call(socket: &mut Socket, method: &str, params: Value) -> Value {
 }
 
 async fn opened(world: &World) -> Socket {
-    let mut socket = world.websocket("claw", &[]).await.unwrap();
+    opened_at(world, "claw").await
+}
+
+async fn opened_at(world: &World, tenant: &str) -> Socket {
+    let mut socket = world.websocket(tenant, &[]).await.unwrap();
     let challenge = next(&mut socket).await;
     assert_eq!(challenge["event"], "connect.challenge");
     assert_eq!(challenge["payload"]["nonce"].as_str().unwrap().len(), 36);
@@ -124,6 +132,38 @@ async fn no_token_or_a_foreign_one_reaches_no_gateway() {
     assert_eq!(seen.connections(), 0);
     connected(&world, Role::Viewer).await;
     assert_eq!(seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_member_learns_why_no_gateway_answers() {
+    let (world, seen) = claw().await;
+    for (tenant, code) in [("still", "tenant_not_running"), ("empty", "no_cell")] {
+        let mut socket = opened_at(&world, tenant).await;
+        let answer = call(&mut socket, "connect", connect(&world.token(tenant, Role::Member))).await;
+        assert_eq!(answer["error"]["code"], "UNAVAILABLE");
+        assert_eq!(answer["error"]["details"]["code"], code);
+        assert_eq!(closed(&mut socket).await, CloseCode::Again);
+    }
+    assert_eq!(seen.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_long_request_in_many_fragments_passes_whole() {
+    let (world, seen) = claw().await;
+    let mut socket = connected(&world, Role::Member).await;
+    let text = "é".repeat(1 << 20);
+    let frame = json!({ "type": "req", "id": "1", "method": "chat.send", "params": { "message": text } });
+    let frame = frame.to_string().into_bytes();
+    let pieces: Vec<&[u8]> = frame.chunks(100_001).collect();
+    for (at, piece) in pieces.iter().enumerate() {
+        let data = if at == 0 { Data::Text } else { Data::Continue };
+        let bytes = Bytes::copy_from_slice(piece);
+        let frame = Frame::message(bytes, OpCode::Data(data), at + 1 == pieces.len());
+        socket.send(Message::Frame(frame)).await.unwrap();
+    }
+    let answer = next(&mut socket).await;
+    assert_eq!(answer["payload"]["echo"]["message"], text);
+    assert_eq!(seen.frames().len(), 2);
 }
 
 #[tokio::test]
