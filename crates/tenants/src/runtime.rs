@@ -5,13 +5,14 @@
 
 use crate::config::{Bind, HostConfig};
 use cofferdam_base::ipc::launcher::Failure;
+use std::collections::BTreeMap;
 
 /// What runs in a cell, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimePlan {
     /// Program (absolute, as the cell sees it) and arguments.
     pub argv: Vec<String>,
-    /// Its environment besides what every cell has.
+    /// Its whole environment.
     pub env: Vec<(String, String)>,
     /// What of the host it sees besides, read-only.
     pub binds: Vec<Bind>,
@@ -31,11 +32,33 @@ impl RuntimePlan {
         };
         Ok(Self {
             argv: runtime.argv.as_slice().to_vec(),
-            env: runtime.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            env: environment(&runtime.env),
             binds: runtime.binds.clone(),
             port: runtime.port.get(),
         })
     }
+}
+
+/// What every command finds in its environment; the operator's own entries come on top.
+const ENVIRONMENT: [(&str, &str); 10] = [
+    ("HOME", "/sandbox"),
+    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ("LANG", "C.UTF-8"),
+    ("TMPDIR", "/tmp"),
+    // For programs that ask a proxy; those that do not are captured, with the same verdicts.
+    ("HTTP_PROXY", "http://127.0.0.1:3128"),
+    ("HTTPS_PROXY", "http://127.0.0.1:3128"),
+    ("http_proxy", "http://127.0.0.1:3128"),
+    ("https_proxy", "http://127.0.0.1:3128"),
+    ("NO_PROXY", "127.0.0.1,localhost"),
+    ("no_proxy", "127.0.0.1,localhost"),
+];
+
+fn environment(own: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut all: BTreeMap<String, String> =
+        ENVIRONMENT.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    all.extend(own.clone());
+    all.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -46,11 +69,13 @@ mod tests {
 
     #[test]
     fn a_command_runs_as_the_operator_wrote_it_and_others_are_refused_by_name() {
-        let text = "[runtime.command.echo]\nargv = [\"/opt/echo\"]\nenv = { A = \"1\" }\n";
+        let text = "[runtime.command.echo]\nargv = [\"/opt/echo\"]\nenv = { A = \"1\", HOME = \"/tmp\" }\n";
         let config = HostConfig::parse(Path::new("c"), text).unwrap();
         let plan = RuntimePlan::of_command(&config, "echo").unwrap();
         assert_eq!((plan.argv, plan.port), (vec!["/opt/echo".to_owned()], 8080));
-        assert_eq!(plan.env, [("A".to_owned(), "1".to_owned())]);
+        let env: BTreeMap<String, String> = plan.env.iter().cloned().collect();
+        assert_eq!(env.len(), plan.env.len(), "no variable is there twice");
+        assert_eq!((&*env["A"], &*env["HOME"], &*env["TMPDIR"]), ("1", "/tmp", "/tmp"));
         let failure = RuntimePlan::of_command(&config, "../echo").unwrap_err();
         assert!(failure.mend.contains("echo"), "{failure:?}");
     }

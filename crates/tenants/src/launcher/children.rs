@@ -175,6 +175,13 @@ impl<E: Effects> Core<E> {
         if let Some(model) = &mut self.model {
             model.child.reap(now);
         }
+        // Commands before their cells, whose groups can only then be removed.
+        let ended: Vec<_> =
+            self.execs.iter_mut().filter_map(|(op, exec)| Some((*op, exec.process.reap()?))).collect();
+        for (op, ended) in ended {
+            self.execs.remove(&op);
+            self.control.tell(&Event::ExecEnded { op, code: ended.code() }, vec![]);
+        }
         let tenants: Vec<TenantId> = self.wardens.keys().cloned().collect();
         for tenant in tenants {
             if self.wardens.get_mut(&tenant).is_some_and(|warden| warden.process.reap().is_some()) {
@@ -186,12 +193,6 @@ impl<E: Effects> Core<E> {
             if let Some(ended) = self.cells.get_mut(&tenant).and_then(|running| running.cell.reap()) {
                 self.cell_ended(&tenant, ended);
             }
-        }
-        let ended: Vec<_> =
-            self.execs.iter_mut().filter_map(|(op, exec)| Some((*op, exec.process.reap()?))).collect();
-        for (op, ended) in ended {
-            self.execs.remove(&op);
-            self.control.tell(&Event::ExecEnded { op, code: ended.code() }, vec![]);
         }
     }
 

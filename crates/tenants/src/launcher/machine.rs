@@ -45,8 +45,9 @@ pub trait Engine {
         order: &ExecOrder,
         stdio: [OwnedFd; 3],
     ) -> Result<Self::Exec, Failure>;
-    /// Empties a home as its owner; none without root. One that is not there is empty.
-    fn empty_home(&mut self, home: &Path, uid: Option<u32>) -> Result<(), Failure>;
+    /// Removes `<tenants>/<tenant>`, which holds nothing but `home`, as its owner; none without root. One
+    /// that is not there is no failure.
+    fn remove_home(&mut self, tenants: &Path, tenant: &TenantId, uid: Option<u32>) -> Result<(), Failure>;
 }
 
 /// One host's files and listeners, and its engine.
@@ -86,8 +87,8 @@ impl<G: Engine> Effects for Machine<G> {
     fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
         self.logs.remove(tenant);
         // An engine that is told the wrong uid can remove nothing: the home is another's.
-        self.engine.empty_home(&self.data.home(tenant), self.tenant_uid(slot))?;
-        self.data.remove_tenant(tenant).map_err(|error| failure(error.to_string()))
+        self.data.forget_tenant(tenant).map_err(|error| failure(error.to_string()))?;
+        self.engine.remove_home(&self.data.tenants(), tenant, self.tenant_uid(slot))
     }
 
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<G::Cell>, Failure> {
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
     use crate::config::HostConfig;
 
-    /// An engine that only knows how to empty a directory.
+    /// An engine that only knows how to remove a directory.
     #[derive(Debug, Default)]
     struct Broom(Vec<Option<u32>>);
 
@@ -157,11 +158,16 @@ mod tests {
             Err(failure("no cells"))
         }
 
-        fn empty_home(&mut self, home: &Path, uid: Option<u32>) -> Result<(), Failure> {
+        fn remove_home(
+            &mut self,
+            tenants: &Path,
+            tenant: &TenantId,
+            uid: Option<u32>,
+        ) -> Result<(), Failure> {
             self.0.push(uid);
-            for entry in std::fs::read_dir(home).into_iter().flatten() {
-                std::fs::remove_file(entry.unwrap().path()).unwrap();
-            }
+            assert!(!tenants.join(tenant.as_str()).join("config").exists());
+            // The second time it is gone already.
+            let _ = std::fs::remove_dir_all(tenants.join(tenant.as_str()));
             Ok(())
         }
     }
@@ -179,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_made_emptied_by_the_engine_as_its_owner_and_removed_with_its_log() {
+    fn a_home_is_made_and_removed_by_the_engine_as_its_owner_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
         let mut machine = machine(&dir.path().join("data"));
         let (acme, slot) = (tenant("acme"), slot(2));

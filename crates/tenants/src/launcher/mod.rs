@@ -8,6 +8,7 @@ mod children;
 mod core;
 mod effects;
 mod guard;
+mod linux;
 mod logs;
 mod machine;
 mod plan;
@@ -17,6 +18,7 @@ mod tests;
 mod wires;
 
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
+pub use linux::Linux;
 pub use machine::{Engine, Machine};
 pub use plan::{Boot, CellSpec, PartSpec};
 

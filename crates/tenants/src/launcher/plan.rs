@@ -52,6 +52,8 @@ pub struct PartSpec {
 pub struct CellSpec {
     /// The host uid and gid of everything in it; none without root.
     pub uid: Option<u32>,
+    /// Its cgroup, relative: `cofferdam/<instance>/<tenant>`.
+    pub cgroup: String,
     /// The cell's `/sandbox`.
     pub home: PathBuf,
     /// What runs, what it sees and where it listens.
@@ -64,6 +66,15 @@ impl Boot {
     /// The data directory's owners.
     pub fn owners(&self) -> Owners {
         if self.strict { Owners::Apart(self.config.uids.base) } else { Owners::OneUser }
+    }
+
+    /// Names this host on this machine, for cgroups and what else is to be swept at its next start: 16 hex
+    /// digits that follow from the data directory.
+    pub fn instance(&self) -> String {
+        let path = self.data_dir.as_os_str().as_encoded_bytes();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path);
+        let first = digest.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
+        format!("{first:016x}")
     }
 
     /// Which entry of this program a part is, as whom. `__control BOOT`, `__edge DOMAIN`,
@@ -96,7 +107,8 @@ impl Boot {
             RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
-        Ok(CellSpec { uid, home, runtime, limits: order.limits })
+        let cgroup = format!("cofferdam/{}/{}", self.instance(), order.tenant);
+        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits })
     }
 
     fn openclaw(&self, data: &DataDir, order: &CellOrder, lock: Digest) -> Result<RuntimePlan, Failure> {
@@ -170,6 +182,8 @@ mod tests {
         data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
         let spec = boot.cell(&data, &order("acme", 2, 1)).unwrap();
         assert_eq!((spec.home, spec.runtime.port), (data.home(&tenant("acme")), 9000));
+        assert_eq!(spec.cgroup, format!("cofferdam/{}/acme", boot.instance()));
+        assert_eq!(boot.instance().len(), 16);
         assert_eq!(spec.uid, boot.strict.then_some(1_500_131_074));
     }
 

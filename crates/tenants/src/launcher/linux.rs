@@ -1,0 +1,271 @@
+//! The engine `linux`: cells and processes as `cofferdam_sandbox` makes them.
+//!
+//! It translates and keeps what has to be reaped; it decides nothing and owns no layer of the seal.
+
+use super::{
+    effects::{Cell, Ended, Launched, Process, failure},
+    machine::Engine,
+    plan::{Boot, CellSpec, PartSpec},
+};
+use crate::Error;
+use cofferdam_base::{
+    TenantId,
+    ipc::launcher::{CellOrder, ExecOrder, Failure},
+};
+use cofferdam_sandbox::{self as sandbox, CellEvent, CellPlan, Network, service, tenant_files};
+use cofferdam_sys::{pidfd, socket};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+/// What the sockets bear that lead in. No process in a cell has the capability that gives a mark.
+const MARK: u32 = 0x0c0f_fe4d;
+
+/// Makes cells of namespaces, Landlock, seccomp and cgroups.
+#[derive(Debug)]
+pub struct Linux {
+    strict: bool,
+}
+
+/// Control, edge, model or a warden.
+#[derive(Debug)]
+pub struct LinuxPart(service::Service);
+
+/// A cell.
+#[derive(Debug)]
+pub struct LinuxCell {
+    /// None once it is reaped.
+    cell: Option<sandbox::Cell>,
+    pidfd: OwnedFd,
+    /// What proves each listener.
+    cookies: Vec<u64>,
+    /// How the runtime ended, which init tells before it ends.
+    runtime: Option<Ended>,
+}
+
+/// A command in a cell.
+#[derive(Debug)]
+pub struct LinuxExec(sandbox::Exec);
+
+impl Linux {
+    /// Sweeps what an earlier launcher of this host left, then confines this process to what a launcher
+    /// needs, for ever. To be called once, before there is a second thread.
+    pub fn start(boot: &Boot) -> Result<Self, Error> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            |error: sandbox::Error| Error::Start { what, why: error.to_string() }
+        };
+        let swept =
+            sandbox::sweep(&boot.instance()).map_err(failed("the sweep of what an earlier launcher left"))?;
+        sandbox::confine::launcher().map_err(failed("the launcher's own confinement"))?;
+        if !swept.is_empty() {
+            tracing::warn!("an earlier launcher left, and now are gone: {}", swept.join(", "));
+        }
+        Ok(Self { strict: boot.strict })
+    }
+}
+
+impl Engine for Linux {
+    type Part = LinuxPart;
+    type Cell = LinuxCell;
+    type Exec = LinuxExec;
+
+    fn spawn(&mut self, part: &PartSpec, wire: OwnedFd) -> Result<LinuxPart, Failure> {
+        let plan = service::Plan {
+            role: format!(
+                "cofferdam {}",
+                part.arguments.first().map_or("", |name| name.trim_start_matches('_'))
+            ),
+            argv: part.arguments.clone(),
+            env: Vec::new(),
+            uid: part.uid.map(|uid| (uid, uid)),
+            wire,
+        };
+        Ok(LinuxPart(service::spawn(&plan)?))
+    }
+
+    fn launch(&mut self, order: &CellOrder, spec: &CellSpec) -> Result<Launched<LinuxCell>, Failure> {
+        let (output, writer) = std::io::pipe().map_err(|error| failure(format!("a pipe: {error}")))?;
+        let nonblocking = rustix::io::ioctl_fionbio(&output, true);
+        nonblocking.map_err(|errno| failure(format!("a pipe: {errno}")))?;
+        let second = writer.try_clone().map_err(|error| failure(format!("a pipe: {error}")))?;
+        let cell = sandbox::launch(&plan(self.strict, order, spec), [writer.into(), second.into()])?;
+        let (pid, receipt) = (u32::try_from(cell.pid).unwrap_or(0), cell.receipt.clone());
+        let proved = prove(&cell);
+        let (netns_cookie, cookies, pidfd) = match proved {
+            Ok(proved) => proved,
+            Err(failure) => {
+                // It runs already; what cannot be held is ended, and waited for.
+                end(cell);
+                return Err(failure);
+            }
+        };
+        let port = spec.runtime.port;
+        let cell = LinuxCell { cell: Some(cell), pidfd, cookies, runtime: None };
+        Ok(Launched { cell, pid, netns_cookie, port, receipt, output: output.into() })
+    }
+
+    fn exec(
+        &mut self,
+        cell: &mut LinuxCell,
+        order: &ExecOrder,
+        stdio: [OwnedFd; 3],
+    ) -> Result<LinuxExec, Failure> {
+        let cell = cell.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?;
+        Ok(LinuxExec(cell.exec(&order.argv, stdio, order.terminal)?))
+    }
+
+    fn remove_home(&mut self, tenants: &Path, tenant: &TenantId, uid: Option<u32>) -> Result<(), Failure> {
+        Ok(tenant_files::remove_home(tenants, tenant.as_str(), uid.map(|uid| (uid, uid)))?)
+    }
+}
+
+/// The plan of a cell, complete.
+fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
+    let (uid, gid) = match spec.uid {
+        Some(uid) => (uid, uid),
+        None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    };
+    let binds = spec.runtime.binds.iter().map(|bind| sandbox::Bind {
+        source: bind.source.as_path().to_owned(),
+        target: bind.target.as_path().to_owned(),
+        access: sandbox::Access::ReadOnly,
+        label: "runtime".to_owned(),
+    });
+    CellPlan {
+        name: order.tenant.to_string(),
+        generation: order.generation,
+        profile: if strict { sandbox::Profile::Strict } else { sandbox::Profile::Rootless },
+        uid,
+        gid,
+        hostname: order.tenant.to_string(),
+        binds: binds.collect(),
+        home: spec.home.clone(),
+        argv: spec.runtime.argv.clone(),
+        env: spec.runtime.env.clone(),
+        cwd: "/sandbox".into(),
+        network: Network::Captured { port: spec.runtime.port, mark: MARK },
+        limits: spec.limits,
+        cgroup: spec.cgroup.clone(),
+    }
+}
+
+/// The cookies of a new cell's network and listeners, and a descriptor of its init to wait on.
+fn prove(cell: &sandbox::Cell) -> Result<(u64, Vec<u64>, OwnedFd), Failure> {
+    let (Some(netns), Some(listeners)) = (cell.netns_cookie, &cell.listeners) else {
+        return Err(failure("the cell came without listeners"));
+    };
+    let io = |error: std::io::Error| failure(format!("the cell's listeners: {error}"));
+    let cookies = listeners.iter().map(|listener| socket::identity(listener.as_fd()));
+    let cookies = cookies.collect::<Result<Vec<u64>, _>>().map_err(io)?;
+    Ok((netns, cookies, cell.pidfd.try_clone().map_err(io)?))
+}
+
+fn end(cell: sandbox::Cell) {
+    let ended = cell.kill().and_then(|()| cell.wait()).and_then(|_| cell.remove());
+    if let Err(error) = ended {
+        tracing::error!("a cell that did not start is swept at the next start: {error}");
+    }
+}
+
+impl Process for LinuxPart {
+    fn watch(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+
+    fn reap(&mut self) -> Option<Ended> {
+        reaped(self.0.try_wait())
+    }
+
+    fn kill(&mut self) {
+        logged(self.0.kill());
+    }
+}
+
+impl Process for LinuxExec {
+    fn watch(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+
+    fn reap(&mut self) -> Option<Ended> {
+        reaped(self.0.try_wait())
+    }
+
+    fn kill(&mut self) {
+        logged(self.0.kill());
+    }
+}
+
+impl Process for LinuxCell {
+    fn watch(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    fn reap(&mut self) -> Option<Ended> {
+        let init = reaped(self.cell.as_ref()?.try_wait())?;
+        let cell = self.cell.take()?;
+        // What init told before it ended is still on its wire.
+        while let Ok(Some(CellEvent::RuntimeEnded { status, code })) = cell.event() {
+            let signal = status.strip_prefix("signal ").and_then(|number| number.parse().ok());
+            self.runtime = Some(signal.map_or(Ended::Exit(code), Ended::Signal));
+        }
+        if let Err(error) = cell.remove() {
+            tracing::error!("the groups of a cell are swept at the next start: {error}");
+        }
+        Some(self.runtime.unwrap_or(init))
+    }
+
+    fn kill(&mut self) {
+        if let Some(cell) = &self.cell {
+            logged(cell.kill());
+        }
+    }
+}
+
+impl Cell for LinuxCell {
+    fn terminate(&mut self) {
+        if let Some(cell) = &self.cell {
+            logged(cell.terminate());
+        }
+    }
+
+    fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure> {
+        let cell = self.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?;
+        Ok(cell.sockets(count)?)
+    }
+
+    fn listeners(&mut self) -> Result<Vec<OwnedFd>, Failure> {
+        let kept = self.cell.as_ref().and_then(|cell| cell.listeners.as_ref());
+        let kept = kept.ok_or_else(|| failure("the cell is gone"))?;
+        let io = |error: std::io::Error| failure(format!("a listener: {error}"));
+        let mut passed = Vec::with_capacity(kept.len());
+        for (listener, cookie) in kept.iter().zip(&self.cookies) {
+            if socket::identity(listener.as_fd()).map_err(io)? != *cookie {
+                return Err(failure("a listener is not the socket that was opened at the cell's start"));
+            }
+            passed.push(listener.try_clone().map_err(io)?);
+        }
+        Ok(passed)
+    }
+}
+
+/// A child that cannot be waited for is not ours any more.
+fn reaped(outcome: Result<Option<pidfd::Ended>, sandbox::Error>) -> Option<Ended> {
+    match outcome {
+        Ok(ended) => ended.map(|ended| match ended {
+            pidfd::Ended::Exit(code) => Ended::Exit(code),
+            pidfd::Ended::Signal(signal) => Ended::Signal(signal),
+        }),
+        Err(error) => {
+            tracing::error!("{error}");
+            Some(Ended::Signal(9))
+        }
+    }
+}
+
+fn logged(outcome: Result<(), sandbox::Error>) {
+    if let Err(error) = outcome {
+        tracing::error!("{error}");
+    }
+}
