@@ -269,3 +269,38 @@ fn logged(outcome: Result<(), sandbox::Error>) {
         tracing::error!("{error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::double::order;
+    use super::*;
+    use crate::{config::HostConfig, runtime::RuntimePlan};
+
+    fn spec(target: &str) -> CellSpec {
+        let text = format!(
+            "[runtime.command.echo]\nargv = [\"/opt/echo\"]\nbinds = [{{ source = \"/srv/echo\", target = \"{target}\" }}]\n"
+        );
+        let config = HostConfig::parse(Path::new("c"), &text).unwrap();
+        let runtime = RuntimePlan::of_command(&config, "echo").unwrap();
+        let (uid, cgroup) = (Some(1_500_131_074), "cofferdam/0123456789abcdef/acme".to_owned());
+        CellSpec {
+            uid,
+            cgroup,
+            home: "/data/tenants/acme/home".into(),
+            runtime,
+            limits: order("acme", 2, 1).limits,
+        }
+    }
+
+    #[test]
+    fn the_plan_of_a_command_is_one_that_the_sandbox_takes() {
+        let plan_of = |target: &str| plan(true, &order("acme", 2, 7), &spec(target));
+        plan_of("/opt/echo").check().unwrap();
+        assert!(plan_of("/usr/bin/env").check().is_err(), "what is the cell's own is not covered");
+        let plan = plan_of("/opt/echo");
+        assert_eq!((plan.uid, plan.gid, plan.generation), (1_500_131_074, 1_500_131_074, 7));
+        assert_eq!(plan.network, Network::Captured { port: 8080, mark: MARK });
+        assert!(plan.binds.iter().all(|bind| bind.access == sandbox::Access::ReadOnly));
+    }
+}
