@@ -1,1 +1,172 @@
-//! clone (being written).
+//! Making the first process of a cell, and the processes that join it.
+//!
+//! The child of [`birth`] may come from a process with threads, so until its exec it only makes system calls:
+//! it allocates nothing and locks nothing. The threat: a cell whose init carries the launcher's memory or
+//! descriptors; it execs before it reads its first order, with four descriptors and no environment.
+
+use crate::process::{check, check_long};
+use rustix::process::Pid;
+use std::{
+    ffi::{c_char, c_int},
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+/// The uid and gid that a cell's processes have inside it.
+pub const INNER_ID: u32 = 1000;
+/// The namespaces of a cell, the cgroup namespace apart, which is entered once the cgroups are.
+pub const CELL_NAMESPACES: c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
+/// What the first process of a cell is born with.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth<'a> {
+    /// The program: ours.
+    pub program: BorrowedFd<'a>,
+    /// Its first argument.
+    pub argument: &'a std::ffi::CStr,
+    /// A pipe: the child goes on when it reads a byte, and ends when it reads the end.
+    pub gate: BorrowedFd<'a>,
+    /// Becomes descriptor 3.
+    pub wire: BorrowedFd<'a>,
+    /// Become descriptors 0, 1 and 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// The version 2 cgroup to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// May drop supplementary groups (the parent was root).
+    pub groups: bool,
+}
+
+/// `struct clone_args` of `<linux/sched.h>`, version 2.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes the first process of a cell, in new namespaces, waiting at its gate for its uid map.
+pub fn birth(birth: &Birth<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let mut flags = flag(CELL_NAMESPACES) | flag(libc::CLONE_PIDFD);
+    let mut pidfd: c_int = -1;
+    let mut args = CloneArgs {
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: flag(libc::SIGCHLD),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = birth.cgroup {
+        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+        flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    args.flags = flags;
+    let argv = [c"init".as_ptr(), birth.argument.as_ptr(), ptr::null()];
+    // SAFETY: without CLONE_VM the child has its own copy of everything, and runs only `born`, which makes
+    // system calls and never returns.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
+    check_long(pid)?;
+    if pid == 0 {
+        born(birth, &argv);
+    }
+    parent(pid, pidfd)
+}
+
+/// Forks a child that is a sibling of this process: its parent is ours. For the process that has joined a pid
+/// namespace, of which only its children become members.
+pub fn fork_sibling() -> io::Result<Option<(Pid, OwnedFd)>> {
+    let mut pidfd: c_int = -1;
+    let mut args = CloneArgs {
+        flags: flag(libc::CLONE_PARENT) | flag(libc::CLONE_PIDFD),
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: a plain fork of a process that itself came from fork and has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
+    check_long(pid)?;
+    if pid == 0 { Ok(None) } else { parent(pid, pidfd).map(Some) }
+}
+
+fn parent(pid: libc::c_long, pidfd: c_int) -> io::Result<(Pid, OwnedFd)> {
+    // SAFETY: CLONE_PIDFD has just made it for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok((pid.ok_or_else(|| io::Error::other("clone3 gave no pid"))?, pidfd))
+}
+
+const fn flag(flag: c_int) -> u64 {
+    flag.cast_unsigned() as u64
+}
+
+/// The exit status tells the step that failed.
+fn born(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> ! {
+    let code = match step_by_step(birth, argv) {
+        Ok(()) => 0,
+        Err(code) => code,
+    };
+    // SAFETY: ends the child.
+    unsafe { libc::_exit(code) }
+}
+
+fn step_by_step(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> Result<(), c_int> {
+    let mut byte = 0_u8;
+    // The gate opens when the maps are written.
+    // SAFETY: one byte into one byte.
+    if unsafe { libc::read(birth.gate.as_raw_fd(), ptr::from_mut(&mut byte).cast(), 1) } != 1 {
+        return Err(100);
+    }
+    if birth.groups {
+        // SAFETY: no groups; raw, because the C library's own would signal the threads of the parent.
+        check_long(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) }).map_err(|_| 101)?;
+    }
+    // The ids, with the capabilities of the namespace kept: over the change, and then over the exec.
+    // SAFETY: numbers only.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0)).map_err(|_| 102)?;
+        check_long(libc::syscall(libc::SYS_setresgid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 103)?;
+        check_long(libc::syscall(libc::SYS_setresuid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 104)?;
+    }
+    crate::caps::keep_over_exec().map_err(|_| 105)?;
+    // Out of the way of the low numbers first.
+    let mut high = [0; 5];
+    let all = [birth.stdio[0], birth.stdio[1], birth.stdio[2], birth.wire, birth.program];
+    for (copy, original) in high.iter_mut().zip(all) {
+        // SAFETY: numbers only.
+        *copy = unsafe { libc::fcntl(original.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+        check(*copy).map_err(|_| 106)?;
+    }
+    for (number, copy) in (0..).zip(&high[..4]) {
+        // SAFETY: numbers only.
+        check(unsafe { libc::dup2(*copy, number) }).map_err(|_| 107)?;
+    }
+    // SAFETY: marks descriptors; the program's own is marked too, which exec allows.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map_err(|_| 108)?;
+    let env: [*const c_char; 1] = [ptr::null()];
+    // SAFETY: both arrays end with a null pointer, and their strings live through the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            high[4],
+            c"".as_ptr(),
+            argv.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(109)
+}

@@ -5,11 +5,9 @@
 #![allow(unsafe_code)]
 
 pub mod caps;
-pub mod cgroup;
 pub mod channel;
 pub mod clock;
 pub mod clone;
-pub mod kernel;
 pub mod landlock;
 pub mod mount;
 pub mod netlink;

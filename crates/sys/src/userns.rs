@@ -1,1 +1,13 @@
-//! userns (being written).
+//! User namespaces: the one uid and gid that a cell has.
+
+use std::{fs, io};
+
+/// Maps one uid and gid of a new user namespace. `deny_groups` is what the kernel wants of a writer without
+/// privilege.
+pub fn map_one(pid: i32, inner: u32, uid: u32, gid: u32, deny_groups: bool) -> io::Result<()> {
+    if deny_groups {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    }
+    fs::write(format!("/proc/{pid}/gid_map"), format!("{inner} {gid} 1"))?;
+    fs::write(format!("/proc/{pid}/uid_map"), format!("{inner} {uid} 1"))
+}

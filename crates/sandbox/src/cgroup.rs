@@ -1,0 +1,286 @@
+//! A cell's cgroups: limits on memory, processes and CPU, and the switch that kills all at once.
+//!
+//! Each controller is taken from version 2 where it is there, else from its version 1 hierarchy; killing is
+//! version 2's. Groups lie below the launcher's own: `<own>/cofferdam/<instance>/<cell>`. The threat: a
+//! limit that is asked for and silently not set; what cannot be set is an error or, rootless, a row.
+
+use crate::{Error, Profile};
+use cofferdam_base::ipc::{
+    launcher::Limits,
+    receipt::{LayerRow, LayerState},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// One hierarchy and our own group in it.
+#[derive(Clone, Debug)]
+struct Hierarchy {
+    own: PathBuf,
+    controllers: Vec<String>,
+    unified: bool,
+}
+
+/// The groups of one cell.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// Version 1 groups: `cgroup.procs` is written to.
+    joined: Vec<PathBuf>,
+    /// The version 2 group: born into.
+    pub(crate) unified: Option<PathBuf>,
+    pub(crate) rows: Vec<LayerRow>,
+}
+
+const WANTED: [&str; 3] = ["memory", "pids", "cpu"];
+
+impl Groups {
+    /// Makes the groups and sets the limits.
+    pub(crate) fn create(name: &str, limits: &Limits, profile: Profile) -> Result<Self, Error> {
+        let mut groups = Self::default();
+        let hierarchies = hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
+        if let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
+            match make(&unified.own, name, &unified.controllers) {
+                Ok(path) => groups.unified = Some(path),
+                Err(error) => groups.absent("cgroup kill", &error, profile)?,
+            }
+        }
+        for controller in WANTED {
+            if let Err(error) = groups.limit(&hierarchies, controller, name, limits) {
+                groups.absent(&format!("cgroup {controller}"), &error, profile)?;
+            }
+        }
+        Ok(groups)
+    }
+
+    fn limit(
+        &mut self,
+        hierarchies: &[Hierarchy],
+        controller: &str,
+        name: &str,
+        limits: &Limits,
+    ) -> io::Result<()> {
+        let has = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|own| own == controller);
+        let hierarchy = hierarchies
+            .iter()
+            .filter(has)
+            .max_by_key(|hierarchy| hierarchy.unified)
+            .ok_or_else(|| io::Error::other("this machine has no such controller"))?;
+        let path = if hierarchy.unified {
+            self.unified.clone().ok_or_else(|| io::Error::other("the group could not be made"))?
+        } else {
+            let path = make(&hierarchy.own, name, &[])?;
+            self.joined.push(path.clone());
+            path
+        };
+        let set = |file: &str, value: String| {
+            fs::write(path.join(file), value)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}/{file}: {error}", path.display())))
+        };
+        let quota = u64::from(limits.cpu_percent) * 1000;
+        let detail = match (controller, hierarchy.unified) {
+            ("memory", true) => {
+                set("memory.max", limits.memory_bytes.to_string())?;
+                set("memory.oom.group", "0".into())?;
+                format!("{} bytes, v2", limits.memory_bytes)
+            }
+            ("memory", false) => {
+                set("memory.limit_in_bytes", limits.memory_bytes.to_string())?;
+                format!("{} bytes, v1", limits.memory_bytes)
+            }
+            ("pids", unified) => {
+                set("pids.max", limits.pids.to_string())?;
+                format!("{}, {}", limits.pids, if unified { "v2" } else { "v1" })
+            }
+            (_, true) => {
+                set("cpu.max", format!("{quota} 100000"))?;
+                format!("{} %, v2", limits.cpu_percent)
+            }
+            (_, false) => {
+                set("cpu.cfs_quota_us", quota.to_string())?;
+                format!("{} %, v1", limits.cpu_percent)
+            }
+        };
+        self.rows.push(LayerRow {
+            layer: format!("cgroup {controller}"),
+            state: LayerState::Enforced,
+            detail,
+        });
+        Ok(())
+    }
+
+    fn absent(&mut self, layer: &str, error: &io::Error, profile: Profile) -> Result<(), Error> {
+        if profile == Profile::Strict {
+            return Err(Error::Layer(crate::LayerFailure {
+                layer: layer.to_owned(),
+                message: error.to_string(),
+                mend: "delegate the memory, pids and cpu controllers to this process's cgroup".into(),
+            }));
+        }
+        self.rows.push(LayerRow {
+            layer: layer.to_owned(),
+            state: LayerState::Absent,
+            detail: format!("not delegated: {error}"),
+        });
+        Ok(())
+    }
+
+    /// Moves a process in; 0 is the caller.
+    pub(crate) fn join(&self, pid: i32, unified: bool) -> Result<(), Error> {
+        for group in self.joined.iter().chain(self.unified.iter().filter(|_| unified)) {
+            let procs = group.join("cgroup.procs");
+            fs::write(&procs, pid.to_string()).map_err(Error::io(procs.display().to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Kills everything in the groups.
+    pub(crate) fn kill(&self) {
+        if let Some(unified) = &self.unified {
+            // A group that is gone has nobody to kill; init's own death kills its pid namespace besides.
+            let _ = fs::write(unified.join("cgroup.kill"), "1");
+        }
+    }
+
+    /// Removes the groups once they are empty; waits for the kernel to notice that they are.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        for group in self.joined.iter().chain(&self.unified) {
+            remove(group).map_err(Error::io(group.display().to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(group: &Path) -> io::Result<()> {
+    for attempt in 0..200 {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt < 199 => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Kills and removes every group that an earlier launcher of this instance left: `cofferdam/<instance>`
+/// below our own groups. Returns the names of what it removed.
+pub fn sweep(instance: &str) -> Result<Vec<String>, Error> {
+    let below = Path::new("cofferdam").join(instance);
+    let mut removed = std::collections::BTreeSet::new();
+    for hierarchy in hierarchies().map_err(Error::io("/proc/self/cgroup"))? {
+        let top = hierarchy.own.join(&below);
+        let entries = match fs::read_dir(&top) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(Error::io(top.display().to_string()))?,
+        };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            let group = entry.path();
+            empty(&group).map_err(Error::io(group.display().to_string()))?;
+            remove(&group).map_err(Error::io(group.display().to_string()))?;
+            removed.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+        remove(&top).map_err(Error::io(top.display().to_string()))?;
+        // Another instance may have groups there.
+        let _ = fs::remove_dir(hierarchy.own.join("cofferdam"));
+    }
+    Ok(removed.into_iter().collect())
+}
+
+fn empty(group: &Path) -> io::Result<()> {
+    if group.join("cgroup.kill").exists() {
+        return fs::write(group.join("cgroup.kill"), "1");
+    }
+    for pid in fs::read_to_string(group.join("cgroup.procs"))?.lines() {
+        let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+        let Some(Ok(process)) =
+            pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))
+        else {
+            continue;
+        };
+        // Still in the group after the descriptor was opened: then the descriptor is of that process.
+        let again = fs::read_to_string(group.join("cgroup.procs"))?;
+        if again.lines().any(|line| pid.is_some_and(|pid| line == pid.as_raw_nonzero().to_string())) {
+            use std::os::fd::AsFd;
+            cofferdam_sys::pidfd::signal(process.as_fd(), rustix::process::Signal::KILL)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes `own/name`, and switches the controllers on along the way where the hierarchy is unified.
+fn make(own: &Path, name: &str, controllers: &[String]) -> io::Result<PathBuf> {
+    let mut path = own.to_owned();
+    for part in Path::new(name) {
+        for controller in WANTED.iter().filter(|wanted| controllers.iter().any(|own| own == *wanted)) {
+            fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+        path.push(part);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
+/// The hierarchies that are mounted, with our own group in each.
+fn hierarchies() -> io::Result<Vec<Hierarchy>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut found = Vec::new();
+    for line in fs::read_to_string("/proc/self/cgroup")?.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(number), Some(named), Some(own)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let unified = number == "0";
+        for mount in mounts.lines() {
+            let Some((left, right)) = mount.split_once(" - ") else { continue };
+            let mut right = right.split(' ');
+            let kind = right.next().unwrap_or_default();
+            let options = right.nth(1).unwrap_or_default();
+            let matches = if unified {
+                kind == "cgroup2"
+            } else {
+                kind == "cgroup"
+                    && named.split(',').all(|name| options.split(',').any(|option| option == name))
+            };
+            if !matches {
+                continue;
+            }
+            let fields: Vec<&str> = left.split(' ').collect();
+            let (Some(root), Some(point)) = (fields.get(3), fields.get(4)) else { continue };
+            // In a container the mount may show our group's own part of the tree only.
+            let below = own.strip_prefix(root.trim_end_matches('/')).unwrap_or(own);
+            let own = Path::new(point).join(below.trim_start_matches('/'));
+            let controllers = if unified {
+                let list = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
+                list.split_whitespace().map(str::to_owned).collect()
+            } else {
+                named.split(',').map(str::to_owned).collect()
+            };
+            found.push(Hierarchy { own, controllers, unified });
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Which of the wanted controllers are here, for `doctor`.
+pub(crate) fn available() -> Vec<(&'static str, Option<&'static str>)> {
+    let hierarchies = hierarchies().unwrap_or_default();
+    WANTED
+        .iter()
+        .map(|wanted| {
+            let holder = hierarchies
+                .iter()
+                .filter(|hierarchy| hierarchy.controllers.iter().any(|own| own == wanted))
+                .max_by_key(|hierarchy| hierarchy.unified);
+            let usable = holder
+                .filter(|hierarchy| rustix::fs::access(&hierarchy.own, rustix::fs::Access::WRITE_OK).is_ok());
+            (*wanted, usable.map(|hierarchy| if hierarchy.unified { "v2" } else { "v1" }))
+        })
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! What our own processes do to themselves before they read a byte from anybody.
+//!
+//! Landlock is a hard requirement here as in a cell. Both it and seccomp bind the calling thread and those
+//! made later, so each function refuses to run in a process that has more than one.
+
+use crate::{
+    Error,
+    error::{Layer, LayerFailure},
+    seccomp as table,
+};
+use cofferdam_sys::{
+    landlock::{self, Rights},
+    seccomp,
+};
+use std::path::Path;
+
+/// The launcher: scopes, and a deny-list. It must mount, and its children inherit.
+pub fn launcher() -> Result<(), Error> {
+    single()?;
+    landlock::separate().layer("landlock")?;
+    Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)
+}
+
+/// Control: its state directory, what `writable` names besides (the socket's directory), the host's programs
+/// (the key command), nothing else.
+pub fn control(state_dir: &Path, writable: &[&Path]) -> Result<(), Error> {
+    let mut rules = host(Rights::Execute);
+    rules.push((state_dir, Rights::Full));
+    rules.extend(writable.iter().map(|path| (*path, Rights::Full)));
+    confine(&rules, true)
+}
+
+/// The edge: reads the host's libraries and certificates, and what `readable` names (its TLS keys).
+pub fn edge(readable: &[&Path]) -> Result<(), Error> {
+    let mut rules = host(Rights::Read);
+    rules.extend(readable.iter().map(|path| (*path, Rights::Read)));
+    confine(&rules, false)
+}
+
+/// A warden: reads the host's libraries and certificates.
+pub fn warden() -> Result<(), Error> {
+    confine(&host(Rights::Read), false)
+}
+
+fn host(programs: Rights) -> Vec<(&'static Path, Rights)> {
+    // `/proc/self` for the runtime's own needs: thread names, limits.
+    let all = [
+        ("/usr", programs),
+        ("/bin", programs),
+        ("/lib", programs),
+        ("/lib64", programs),
+        ("/etc", Rights::Read),
+        ("/proc", Rights::Read),
+        ("/dev/null", Rights::WriteFile),
+        ("/dev/urandom", Rights::ReadFile),
+    ];
+    all.into_iter()
+        .map(|(path, rights)| (Path::new(path), rights))
+        .filter(|(path, _)| path.exists())
+        .collect()
+}
+
+fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
+    single()?;
+    let programs = table::service(execs)?;
+    landlock::restrict(rules).layer("landlock")?;
+    programs.iter().try_for_each(seccomp::install).layer("seccomp")?;
+    Ok(())
+}
+
+fn single() -> Result<(), LayerFailure> {
+    let threads = std::fs::read_dir("/proc/self/task").layer("seccomp")?.count();
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!("{threads} threads where one is expected"))).layer("seccomp")
+    }
+}

@@ -1,0 +1,127 @@
+//! A command in a running cell: a child of the launcher that joins everything, seals itself, and executes.
+//!
+//! Two forks: the first joins the cell's groups and namespaces, the second is born into its pid namespace as
+//! a child of the launcher. Both are unreadable to the cell until the exec replaces them, and the sealing is
+//! the runtime's but for the Landlock domain, which is a sibling.
+
+use crate::{CellPlan, Error, Exec, Profile, cgroup::Groups, seal, seccomp as table};
+use cofferdam_sys::{
+    channel::{self, Channel},
+    clone::{self, INNER_ID},
+    pidfd,
+    process::{self, Forked},
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// It was not sealed, so it was not started.
+const UNSEALED: u8 = 125;
+
+pub(crate) fn exec(
+    plan: &CellPlan,
+    init: BorrowedFd<'_>,
+    groups: &Groups,
+    argv: &[String],
+    stdio: &[OwnedFd; 3],
+    terminal: bool,
+) -> Result<Exec, Error> {
+    let command = seal::Command::new(plan, argv).map_err(Error::io("a command"))?;
+    // Before the fork: the child only uses it.
+    table::cell()?;
+    let (ours, theirs) = channel::pair().map_err(Error::io("the wire of a command"))?;
+    match process::fork().map_err(Error::io("fork"))? {
+        Forked::Child => {
+            drop(ours);
+            match join(plan, init, groups) {
+                Ok(Some((pid, pidfd))) => {
+                    let sent = Channel::from(theirs).send(&pid.as_raw_nonzero().get(), &[pidfd.as_fd()]);
+                    process::exit(u8::from(sent.is_err()))
+                }
+                Ok(None) => {
+                    drop(theirs);
+                    become_command(plan, &command, stdio, terminal)
+                }
+                Err(error) => {
+                    // The launcher learns it, or is gone.
+                    let _ = Channel::from(theirs).send(&error.to_string(), &[]);
+                    process::exit(1)
+                }
+            }
+        }
+        Forked::Parent(joiner) => {
+            drop(theirs);
+            let wire = Channel::from(ours);
+            let answer = wire.recv::<serde_json::Value>();
+            rustix::process::waitpid(Some(joiner), rustix::process::WaitOptions::empty())
+                .map_err(|errno| Error::io("reaping the process that joins")(errno.into()))?;
+            match answer? {
+                Some((serde_json::Value::Number(pid), descriptors)) => {
+                    let [pidfd] = channel::exactly(descriptors)?;
+                    let pid = pid.as_i64().and_then(|pid| i32::try_from(pid).ok());
+                    Ok(Exec { pid: pid.ok_or_else(|| Error::Ended("no pid".into()))?, pidfd })
+                }
+                Some((serde_json::Value::String(why), _)) => Err(Error::Ended(why)),
+                _ => Err(Error::Ended("a command could not join it".into())),
+            }
+        }
+    }
+}
+
+type Sibling = Option<(rustix::process::Pid, OwnedFd)>;
+
+fn join(plan: &CellPlan, init: BorrowedFd<'_>, groups: &Groups) -> Result<Sibling, Error> {
+    // Unreadable before the first process of the cell could name it.
+    process::hide().map_err(Error::io("hiding"))?;
+    groups.join(0, true)?;
+    pidfd::join_cell(init).map_err(Error::io("joining the cell"))?;
+    let strict = plan.profile == Profile::Strict;
+    let kept = rustix::thread::set_keep_capabilities(true);
+    kept.map_err(|errno| Error::io("capabilities")(errno.into()))?;
+    process::become_user(INNER_ID, INNER_ID, strict).map_err(Error::io("the cell's uid"))?;
+    cofferdam_sys::caps::raise_own().map_err(Error::io("capabilities"))?;
+    process::hide().map_err(Error::io("hiding"))?;
+    clone::fork_sibling().map_err(Error::io("clone3"))
+}
+
+fn become_command(plan: &CellPlan, command: &seal::Command, stdio: &[OwnedFd; 3], terminal: bool) -> ! {
+    let sealed = (|| -> Result<(), Error> {
+        process::default_signals();
+        rustix::process::setsid().map_err(|errno| Error::io("setsid")(errno.into()))?;
+        // Copies first: one of the three may lie where another belongs.
+        let copies = stdio
+            .iter()
+            .map(|descriptor| process::duplicate_above(descriptor.as_fd(), 10))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::io("stdio"))?;
+        for (number, copy) in (0..).zip(&copies) {
+            process::place(copy.as_fd(), number).map_err(Error::io("stdio"))?;
+        }
+        if terminal {
+            process::take_terminal().map_err(Error::io("the terminal"))?;
+        }
+        process::close_on_exec_from(3).map_err(Error::io("descriptors"))?;
+        rustix::process::chdir(&plan.cwd).map_err(|errno| Error::io("cwd")(errno.into()))?;
+        seal::shed(plan)?;
+        process::hide().map_err(Error::io("hiding"))?;
+        seal::files(plan)?;
+        seal::filters(table::cell()?)?;
+        Ok(())
+    })();
+    let code = match sealed {
+        Err(error) => {
+            say(&error.to_string());
+            UNSEALED
+        }
+        Ok(()) => {
+            let error = command.exec();
+            say(&error.to_string());
+            if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
+        }
+    };
+    process::exit(code)
+}
+
+/// To the command's own stderr, which may be closed.
+fn say(text: &str) {
+    let line = format!("cofferdam: {text}\n");
+    let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}

@@ -1,0 +1,218 @@
+//! Pid 1 of a cell: builds it, seals itself, starts the runtime, reaps, and ends when the runtime ends.
+//!
+//! It reads its orders before anything hostile runs, from a wire that no other process of the cell ever
+//! holds, and afterwards understands one word. Its end, for whatever reason, is the end of every process in
+//! the cell, because it is the first of their pid namespace.
+
+use crate::{
+    CellPlan, Network,
+    error::{Layer, LayerFailure},
+    root, seal, seccomp as table,
+    wire::{Answer, Order},
+};
+use cofferdam_base::ipc::{
+    LAUNCHER_FD,
+    receipt::{LayerRow, LayerState},
+};
+use cofferdam_sys::{
+    channel::Channel, landlock, mount, netlink, netns, nft, process, process::Forked, seccomp::Program,
+    socket,
+};
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::{Pid, Signal, WaitOptions},
+};
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::fd::{AsFd, OwnedFd},
+};
+
+/// The hidden entry `__init`: never returns.
+pub fn init_main() -> ! {
+    let Some(wire) = process::inherited(LAUNCHER_FD) else { process::exit(2) };
+    let wire = Channel::from(wire);
+    // The launcher may have died before the signal was asked for: then the wire has ended, and so do we.
+    if process::die_with_parent().is_err() || process::hide().is_err() {
+        process::exit(2);
+    }
+    let code = match run(&wire) {
+        Ok(code) => code,
+        Err(failure) => {
+            // A launcher that is gone needs no answer.
+            let _ = wire.send(&Answer::Failed(failure), &[]);
+            1
+        }
+    };
+    process::exit(code)
+}
+
+fn run(wire: &Channel) -> Result<u8, LayerFailure> {
+    let Some((Order::Build { plan, mounts, links }, mut descriptors)) = wire.recv().layer("wire")? else {
+        return Ok(2);
+    };
+    if descriptors.is_empty() {
+        return Err(std::io::Error::other("no seccomp programs came")).layer("seccomp");
+    }
+    let programs = programs(descriptors.remove(0))?;
+    rustix::system::sethostname(plan.hostname.as_bytes()).layer("uts namespace")?;
+    let (cookie, listeners) = network(&plan)?;
+    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    root::build(&plan, &mounts, &links, descriptors)?;
+    // Handed over while this process is still trusted to be what it was.
+    wire.send(&Answer::Built { netns_cookie: cookie }, &lent).layer("wire")?;
+    drop(listeners);
+    let Some((Order::Go {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
+    mount::unshare_cgroup().layer("cgroup namespace")?;
+    seal::shed(&plan)?;
+    process::hide().layer("capabilities")?;
+    seal::files(&plan)?;
+    let children = process::child_signal().layer("init")?;
+    let own = table::init()?;
+    let runtime = start(&plan, &programs)?;
+    seal::filters(std::slice::from_ref(&own))?;
+    wire.send(&Answer::Running { layers: rows(&plan) }, &[]).layer("wire")?;
+    Ok(watch(wire, &children, runtime))
+}
+
+/// Three programs, each after its length.
+fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
+    let mut file = File::from(descriptor);
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).layer("seccomp")?;
+    let mut rest = bytes.as_slice();
+    let mut programs = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_ne_bytes(*length) as usize;
+        if length == 0 || tail.len() < length {
+            break;
+        }
+        let (program, tail) = tail.split_at(length);
+        programs.push(Program::from(program.to_vec()));
+        rest = tail;
+    }
+    if programs.len() == 3 && rest.is_empty() {
+        Ok(programs)
+    } else {
+        Err(std::io::Error::other("the seccomp programs came cut off")).layer("seccomp")
+    }
+}
+
+fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure> {
+    let Network::Captured { port, mark } = plan.network else { return Ok((None, Vec::new())) };
+    netlink::any_ip().layer("network")?;
+    let listeners = socket::listeners().layer("network")?;
+    nft::seal_cell(nft::CellTable { capture_port: socket::CAPTURE_PORT, gateway_port: port, mark })
+        .layer("capture")?;
+    let cookie = netns::current_cookie().layer("network")?;
+    Ok((Some(cookie), listeners.into()))
+}
+
+/// Starts the runtime; returns once it has been executed, or with the reason why not.
+fn start(plan: &CellPlan, programs: &[Program]) -> Result<Pid, LayerFailure> {
+    let command = seal::Command::new(plan, &plan.argv).layer("runtime")?;
+    let (mut says, tells) = std::io::pipe().layer("runtime")?;
+    match process::fork().layer("runtime")? {
+        Forked::Child => {
+            drop(says);
+            let failure = become_runtime(plan, programs, &command);
+            let mut tells = tells;
+            // The parent reads it, or is gone.
+            let _ = tells.write_all(&serde_json::to_vec(&failure).unwrap_or_default());
+            process::exit(127)
+        }
+        Forked::Parent(pid) => {
+            drop(tells);
+            let mut told = Vec::new();
+            says.read_to_end(&mut told).layer("runtime")?;
+            if told.is_empty() { Ok(pid) } else { Err(serde_json::from_slice(&told).layer("runtime")?) }
+        }
+    }
+}
+
+fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command) -> LayerFailure {
+    let prepared = (|| {
+        process::default_signals();
+        rustix::process::setsid().layer("runtime")?;
+        rustix::process::chdir(&plan.cwd).layer("runtime")?;
+        landlock::separate().layer("landlock")?;
+        process::close_on_exec_from(3).layer("runtime")?;
+        seal::filters(programs)
+    })();
+    match prepared {
+        Err(failure) => failure,
+        Ok(()) => LayerFailure {
+            layer: "runtime".into(),
+            message: format!("{}: {}", plan.argv[0], command.exec()),
+            mend: "the program must exist in the cell and be executable there".into(),
+        },
+    }
+}
+
+/// Reaps everything; ends with the runtime.
+fn watch(wire: &Channel, children: &OwnedFd, runtime: Pid) -> u8 {
+    loop {
+        let mut polled = [PollFd::new(wire, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+        let (ordered, changed) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+        if changed {
+            let mut signal = [0_u8; 128];
+            // Several children may share one signal; each is reaped below.
+            let _ = rustix::io::read(children, &mut signal);
+            while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+                if pid == runtime {
+                    let (text, code) = match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => (format!("exit {code}"), code),
+                        (None, signal) => {
+                            (format!("signal {}", signal.unwrap_or(0)), 128 + signal.unwrap_or(0))
+                        }
+                    };
+                    let code = u8::try_from(code).unwrap_or(u8::MAX);
+                    // If the launcher is gone, so are we in a moment.
+                    let _ = wire.send(&Answer::Ended { status: text, code }, &[]);
+                    return code;
+                }
+            }
+        }
+        if ordered {
+            match wire.try_recv() {
+                Ok(Some((Order::Terminate {}, _))) => {
+                    // One that has ended is reaped in the next round.
+                    let _ = rustix::process::kill_process(runtime, Signal::TERM);
+                }
+                Err(cofferdam_sys::channel::ChannelError::WouldBlock) => {}
+                _ => return 1,
+            }
+        }
+    }
+}
+
+fn rows(plan: &CellPlan) -> Vec<LayerRow> {
+    let row =
+        |layer: &str, detail: String| LayerRow { layer: layer.into(), state: LayerState::Enforced, detail };
+    let mut rows = vec![
+        row("user namespace", format!("uid {} inside, {} outside", cofferdam_sys::clone::INNER_ID, plan.uid)),
+        row("mount namespace", "root read-only, proved".into()),
+        row("pid namespace", "proc hides what is not the reader's".into()),
+        row("network namespace", "lo only".into()),
+        row("ipc namespace", String::new()),
+        row("uts namespace", String::new()),
+        row("cgroup namespace", String::new()),
+        row("capabilities", "all five sets empty, securebits locked".into()),
+        row("no_new_privs", String::new()),
+        row("keyring", "new session".into()),
+        row("rlimits", format!("core 0, {} files", plan.limits.open_files)),
+        row("landlock", format!("abi {}", landlock::abi())),
+        row("seccomp allow-list", "others ENOSYS".into()),
+        row("seccomp families", "others EAFNOSUPPORT".into()),
+        row("seccomp dangerous", "EPERM".into()),
+    ];
+    rows.push(match plan.network {
+        Network::Captured { port, .. } => row("capture", format!("every TCP port; {port} is the edge's")),
+        Network::None => row("capture", "no network".into()),
+    });
+    rows
+}

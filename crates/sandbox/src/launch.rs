@@ -1,0 +1,158 @@
+//! From plan to running cell, seen from outside: groups, birth, maps, orders, and the answer.
+//!
+//! Whatever fails on the way, what was made is killed and removed before the error is returned. The cgroup
+//! moves run while init builds the root: on version 1 they are the slowest part.
+
+use crate::{
+    Cell, CellPlan, Error, Network, Profile, cell,
+    cgroup::Groups,
+    error::{Layer, LayerFailure},
+    root, seccomp,
+    wire::{Answer, Order},
+};
+use cofferdam_base::ipc::receipt::Receipt;
+use cofferdam_sys::{
+    channel::{self, Channel},
+    clone::{self, Birth, INNER_ID},
+    pidfd, userns,
+};
+use rustix::{
+    fs::{MemfdFlags, Mode, OFlags, SealFlags},
+    process::Signal,
+};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// Builds, seals and starts a cell. `output` becomes stdout and stderr of its init and its runtime.
+pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
+    plan.check()?;
+    let programs = programs()?;
+    let groups = Groups::create(&plan.cgroup, &plan.limits, plan.profile)?;
+    let launched = born(plan, &output, &groups);
+    let (pid, pidfd, wire) = match launched {
+        Ok(born) => born,
+        Err(error) => {
+            groups.remove()?;
+            return Err(error);
+        }
+    };
+    match build(plan, pid, &wire, &groups, &programs) {
+        Ok((cookie, listeners, receipt)) => {
+            let cell =
+                cell::Parts { plan: plan.clone(), pid, pidfd, cookie, listeners, receipt, wire, groups };
+            Ok(Cell::new(cell))
+        }
+        Err(error) => {
+            groups.kill();
+            pidfd::signal(pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing a half-built cell"))?;
+            let ended = pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping a half-built cell"))?;
+            groups.remove()?;
+            Err(match error {
+                Error::Ended(_) => Error::Ended(ended.to_string()),
+                error => error,
+            })
+        }
+    }
+}
+
+fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32, OwnedFd, Channel), Error> {
+    let open = |path: &str, flags| {
+        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::io(path.to_owned())(errno.into()))
+    };
+    let program = open("/proc/self/exe", OFlags::PATH)?;
+    let null = open("/dev/null", OFlags::RDONLY)?;
+    let (ours, theirs) = channel::pair().map_err(Error::io("the wire to init"))?;
+    let (gate, opener) = io::pipe().map_err(Error::io("the gate of a cell"))?;
+    let unified = match &groups.unified {
+        Some(path) => {
+            let path = path.to_str().ok_or_else(|| Error::Plan("a cgroup path is not UTF-8".into()))?;
+            Some(open(path, OFlags::PATH | OFlags::DIRECTORY)?)
+        }
+        None => None,
+    };
+    let strict = plan.profile == Profile::Strict;
+    let (pid, pidfd) = clone::birth(&Birth {
+        program: program.as_fd(),
+        argument: c"__init",
+        gate: gate.as_fd(),
+        wire: theirs.as_fd(),
+        stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
+        cgroup: unified.as_ref().map(AsFd::as_fd),
+        groups: strict,
+    })
+    .layer("user namespace")?;
+    let pid = pid.as_raw_nonzero().get();
+    let mapped = userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace");
+    let opened = mapped
+        .map_err(Error::from)
+        .and_then(|()| (&opener).write_all(&[1]).map_err(Error::io("the gate of a cell")));
+    if let Err(error) = opened {
+        // It waits at its gate, and ends when that closes.
+        drop((opener, gate));
+        pidfd::signal(pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing an unborn cell"))?;
+        pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping an unborn cell"))?;
+        return Err(error);
+    }
+    Ok((pid, pidfd, Channel::from(ours)))
+}
+
+type Built = (Option<u64>, Option<[OwnedFd; 6]>, Receipt);
+
+fn build(
+    plan: &CellPlan,
+    pid: i32,
+    wire: &Channel,
+    groups: &Groups,
+    programs: &OwnedFd,
+) -> Result<Built, Error> {
+    let (mounts, links) = root::sources(plan);
+    let trees = match plan.profile {
+        Profile::Strict => mounts.iter().map(root::open).collect::<Result<Vec<_>, LayerFailure>>()?,
+        Profile::Rootless => Vec::new(),
+    };
+    let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&trees).map(AsFd::as_fd).collect();
+    wire.send(&Order::Build { plan: Box::new(plan.clone()), mounts, links }, &lent)?;
+    groups.join(pid, false)?;
+    let (cookie, descriptors) = match wire.recv()? {
+        Some((Answer::Built { netns_cookie }, descriptors)) => (netns_cookie, descriptors),
+        other => return Err(unexpected(other.map(|(answer, _)| answer))),
+    };
+    let listeners = match plan.network {
+        Network::Captured { .. } => Some(channel::exactly::<6>(descriptors)?),
+        Network::None => None,
+    };
+    wire.send(&Order::Go {}, &[])?;
+    match wire.recv()? {
+        Some((Answer::Running { mut layers }, _)) => {
+            layers.extend(groups.rows.iter().cloned());
+            Ok((cookie, listeners, Receipt { layers }))
+        }
+        other => Err(unexpected(other.map(|(answer, _)| answer))),
+    }
+}
+
+fn unexpected(answer: Option<Answer>) -> Error {
+    match answer {
+        Some(Answer::Failed(failure)) => Error::Layer(failure),
+        _ => Error::Ended(String::new()),
+    }
+}
+
+/// The seccomp programs in a sealed file of memory, each after its length: built once a launcher.
+fn programs() -> Result<OwnedFd, Error> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("seccomp", flags).layer("seccomp")?;
+    let mut writer = File::from(file);
+    for program in seccomp::cell()? {
+        let bytes = program.as_bytes();
+        let length = u32::try_from(bytes.len()).layer("seccomp")?;
+        writer.write_all(&length.to_ne_bytes()).and_then(|()| writer.write_all(bytes)).layer("seccomp")?;
+    }
+    let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&writer, all).layer("seccomp")?;
+    Ok(writer.into())
+}

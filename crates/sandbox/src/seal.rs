@@ -1,0 +1,108 @@
+//! The last steps before a program of the cell's runs: what is given up, in which order, and the proof.
+//!
+//! Init gives up its own with [`shed`]; the runtime and each command end in [`enter`]. A command's Landlock
+//! domain is a sibling of the runtime's, and the runtime's lies within init's: none can signal or trace
+//! "upwards" or "sideways".
+
+use crate::{
+    Access, CellPlan,
+    error::{Layer, LayerFailure},
+};
+use cofferdam_sys::{
+    caps,
+    landlock::{self, Rights},
+    process,
+    seccomp::{self, Program},
+};
+use std::{
+    ffi::CString,
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Capabilities, keyring, limits: what every process of a cell gives up.
+pub(crate) fn shed(plan: &CellPlan) -> Result<(), LayerFailure> {
+    process::new_keyring().layer("keyring")?;
+    process::limit(u64::from(plan.limits.open_files)).layer("rlimits")?;
+    caps::drop_all().layer("capabilities")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// The cell's files as a Landlock domain.
+pub(crate) fn files(plan: &CellPlan) -> Result<(), LayerFailure> {
+    let mut rules: Vec<(PathBuf, Rights)> = vec![
+        ("/".into(), Rights::List),
+        ("/usr".into(), Rights::Execute),
+        ("/etc".into(), Rights::Read),
+        ("/proc".into(), Rights::Read),
+        ("/dev".into(), Rights::Read),
+        ("/dev/null".into(), Rights::WriteFile),
+        ("/sandbox".into(), Rights::Full),
+        ("/tmp".into(), Rights::Full),
+    ];
+    for tree in ["/bin", "/sbin", "/lib", "/lib64"] {
+        if std::fs::symlink_metadata(tree).is_ok_and(|meta| meta.is_dir()) {
+            rules.push((tree.into(), Rights::Execute));
+        }
+    }
+    for bind in &plan.binds {
+        let file = std::fs::metadata(&bind.target).is_ok_and(|meta| !meta.is_dir());
+        let rights = match (bind.access, file) {
+            (Access::ReadOnly, false) => Rights::Execute,
+            (Access::ReadOnly, true) => Rights::ExecuteFile,
+            (Access::ReadWrite, false) => Rights::Full,
+            (Access::ReadWrite, true) => Rights::WriteFile,
+        };
+        rules.push((bind.target.clone(), rights));
+    }
+    let rules: Vec<(&Path, Rights)> = rules.iter().map(|(path, rights)| (path.as_path(), *rights)).collect();
+    landlock::restrict(&rules).layer("landlock")
+}
+
+/// The three programs, the newest last.
+pub(crate) fn filters(programs: &[Program]) -> Result<(), LayerFailure> {
+    programs.iter().try_for_each(seccomp::install).layer("seccomp")
+}
+
+/// A program and all that it is given, ready for exec.
+#[derive(Debug)]
+pub(crate) struct Command {
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    candidates: Vec<CString>,
+}
+
+impl Command {
+    /// A name without a slash is looked for on the PATH of the plan's environment.
+    pub(crate) fn new(plan: &CellPlan, argv: &[String]) -> io::Result<Self> {
+        let text = |text: String| CString::new(text).map_err(|_| io::Error::other("a NUL in a command"));
+        let name = argv.first().ok_or_else(|| io::Error::other("an empty command"))?;
+        let path = plan.env.iter().find(|(name, _)| name == "PATH").map_or("/usr/bin:/bin", |(_, path)| path);
+        let candidates = if name.contains('/') {
+            vec![text(name.clone())?]
+        } else {
+            path.split(':')
+                .filter(|directory| directory.starts_with('/'))
+                .map(|directory| text(format!("{directory}/{name}")))
+                .collect::<io::Result<_>>()?
+        };
+        Ok(Self {
+            argv: argv.iter().cloned().map(text).collect::<io::Result<_>>()?,
+            env: plan.env.iter().map(|(n, value)| text(format!("{n}={value}"))).collect::<io::Result<_>>()?,
+            candidates,
+        })
+    }
+
+    /// Becomes the program. Returns only the error: of the candidates, the one that was there.
+    pub(crate) fn exec(&self) -> io::Error {
+        let mut worst = io::Error::from_raw_os_error(2);
+        for candidate in &self.candidates {
+            let error = process::exec(candidate, &self.argv, &self.env);
+            if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory {
+                worst = error;
+            }
+        }
+        worst
+    }
+}

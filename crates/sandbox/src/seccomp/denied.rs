@@ -1,0 +1,161 @@
+//! What is refused by name: families of sockets, and calls that are dangerous with certain arguments or always.
+//!
+//! These are not in the allow-list either, or only for other arguments. They are named so that a caller
+//! learns "not permitted", and so that a slip in the allow-list opens nothing.
+
+use cofferdam_sys::seccomp::{
+    Is::{Equal, Masked, Not},
+    Row, call,
+};
+
+const UNIX: u32 = 1;
+const INET: u32 = 2;
+const INET6: u32 = 10;
+const NETLINK: u32 = 16;
+const RAW: u32 = 3;
+const PACKET: u32 = 10;
+/// `SOCK_NONBLOCK` and `SOCK_CLOEXEC` lie above these bits.
+const TYPE: u32 = 0xf;
+const ICMP: u32 = 1;
+const ICMPV6: u32 = 58;
+const MPTCP: u32 = 262;
+
+/// Socket families that a cell does not have.
+pub(super) const FAMILIES: &[Row] = &[
+    // Four families remain: Unix, both of IP, and netlink (Node lists interfaces).
+    Row {
+        call: call::SYS_socket,
+        when: &[(0, Not(UNIX)), (0, Not(INET)), (0, Not(INET6)), (0, Not(NETLINK))],
+    },
+    // Of netlink only the route protocol.
+    Row { call: call::SYS_socket, when: &[(0, Equal(NETLINK)), (2, Not(0))] },
+    // Multipath TCP would pass the mark on the gateway's port by.
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Equal(MPTCP))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Equal(MPTCP))] },
+    Row { call: call::SYS_socketpair, when: &[(0, Not(UNIX))] },
+];
+
+/// What is never permitted in a cell.
+pub(super) const DANGEROUS: &[Row] = &[
+    // Raw and ping sockets speak past the warden's TCP and DNS.
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, RAW))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, RAW))] },
+    Row { call: call::SYS_socket, when: &[(1, Masked(TYPE, PACKET))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Equal(ICMP))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Equal(ICMPV6))] },
+    // Namespaces: a nested user namespace opens most of the kernel's attack surface.
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x0002_0000, 0x0002_0000))] }, // mount
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x0200_0000, 0x0200_0000))] }, // cgroup
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x0400_0000, 0x0400_0000))] }, // uts
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x0800_0000, 0x0800_0000))] }, // ipc
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x1000_0000, 0x1000_0000))] }, // user
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x2000_0000, 0x2000_0000))] }, // pid
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x4000_0000, 0x4000_0000))] }, // network
+    // Typing into somebody's terminal. The kernel reads 32 bits of the number, and so does the filter.
+    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5412))] }, // TIOCSTI
+    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x541c))] }, // TIOCLINUX
+    // The other way to install a filter.
+    Row { call: call::SYS_prctl, when: &[(0, Equal(22))] }, // PR_SET_SECCOMP
+    // Turning address randomisation off, or emulating another system. 0 is Linux, all ones asks.
+    Row { call: call::SYS_personality, when: &[(0, Not(0)), (0, Not(u32::MAX))] },
+    // Mounts and roots: the mount namespace is part of the seal.
+    Row { call: call::SYS_mount, when: &[] },
+    Row { call: call::SYS_umount2, when: &[] },
+    Row { call: call::SYS_pivot_root, when: &[] },
+    Row { call: call::SYS_chroot, when: &[] },
+    Row { call: call::SYS_fsopen, when: &[] },
+    Row { call: call::SYS_fsmount, when: &[] },
+    Row { call: call::SYS_fsconfig, when: &[] },
+    Row { call: call::SYS_fspick, when: &[] },
+    Row { call: call::SYS_open_tree, when: &[] },
+    Row { call: call::SYS_move_mount, when: &[] },
+    Row { call: call::SYS_mount_setattr, when: &[] },
+    Row { call: call::SYS_unshare, when: &[] },
+    Row { call: call::SYS_setns, when: &[] },
+    // Reading or steering another process.
+    Row { call: call::SYS_ptrace, when: &[] },
+    Row { call: call::SYS_process_vm_readv, when: &[] },
+    Row { call: call::SYS_process_vm_writev, when: &[] },
+    Row { call: call::SYS_pidfd_getfd, when: &[] },
+    Row { call: call::SYS_kcmp, when: &[] },
+    Row { call: call::SYS_process_madvise, when: &[] },
+    // The kernel itself.
+    Row { call: call::SYS_bpf, when: &[] },
+    Row { call: call::SYS_perf_event_open, when: &[] },
+    Row { call: call::SYS_userfaultfd, when: &[] },
+    Row { call: call::SYS_kexec_load, when: &[] },
+    Row { call: call::SYS_kexec_file_load, when: &[] },
+    Row { call: call::SYS_init_module, when: &[] },
+    Row { call: call::SYS_finit_module, when: &[] },
+    Row { call: call::SYS_delete_module, when: &[] },
+    Row { call: call::SYS_iopl, when: &[] },
+    Row { call: call::SYS_ioperm, when: &[] },
+    Row { call: call::SYS_swapon, when: &[] },
+    Row { call: call::SYS_swapoff, when: &[] },
+    Row { call: call::SYS_reboot, when: &[] },
+    Row { call: call::SYS_syslog, when: &[] },
+    Row { call: call::SYS_acct, when: &[] },
+    Row { call: call::SYS_quotactl, when: &[] },
+    // Handles that bypass paths.
+    Row { call: call::SYS_open_by_handle_at, when: &[] },
+    Row { call: call::SYS_fanotify_init, when: &[] },
+    Row { call: call::SYS_fanotify_mark, when: &[] },
+    // The host's clocks and name.
+    Row { call: call::SYS_settimeofday, when: &[] },
+    Row { call: call::SYS_clock_settime, when: &[] },
+    Row { call: call::SYS_clock_adjtime, when: &[] },
+    Row { call: call::SYS_adjtimex, when: &[] },
+    Row { call: call::SYS_sethostname, when: &[] },
+    Row { call: call::SYS_setdomainname, when: &[] },
+    // A filter that somebody else answers.
+    Row { call: call::SYS_seccomp, when: &[] },
+    // Other namespaces' terminals and memory placement.
+    Row { call: call::SYS_vhangup, when: &[] },
+    Row { call: call::SYS_lookup_dcookie, when: &[] },
+    Row { call: call::SYS_modify_ldt, when: &[] },
+    Row { call: call::SYS_move_pages, when: &[] },
+    Row { call: call::SYS_migrate_pages, when: &[] },
+    Row { call: call::SYS_mbind, when: &[] },
+    Row { call: call::SYS_set_mempolicy, when: &[] },
+];
+
+/// What a service that starts no program is refused besides.
+pub(super) const EXEC: &[Row] =
+    &[Row { call: call::SYS_execve, when: &[] }, Row { call: call::SYS_execveat, when: &[] }];
+
+/// What neither the launcher nor a child of it needs. Its children inherit this.
+pub(super) const LAUNCHER: &[Row] = &[
+    Row { call: call::SYS_ptrace, when: &[] },
+    Row { call: call::SYS_process_vm_readv, when: &[] },
+    Row { call: call::SYS_process_vm_writev, when: &[] },
+    Row { call: call::SYS_pidfd_getfd, when: &[] },
+    Row { call: call::SYS_kcmp, when: &[] },
+    Row { call: call::SYS_bpf, when: &[] },
+    Row { call: call::SYS_perf_event_open, when: &[] },
+    Row { call: call::SYS_userfaultfd, when: &[] },
+    Row { call: call::SYS_kexec_load, when: &[] },
+    Row { call: call::SYS_kexec_file_load, when: &[] },
+    Row { call: call::SYS_init_module, when: &[] },
+    Row { call: call::SYS_finit_module, when: &[] },
+    Row { call: call::SYS_delete_module, when: &[] },
+    Row { call: call::SYS_iopl, when: &[] },
+    Row { call: call::SYS_ioperm, when: &[] },
+    Row { call: call::SYS_swapon, when: &[] },
+    Row { call: call::SYS_swapoff, when: &[] },
+    Row { call: call::SYS_reboot, when: &[] },
+    Row { call: call::SYS_syslog, when: &[] },
+    Row { call: call::SYS_acct, when: &[] },
+    Row { call: call::SYS_quotactl, when: &[] },
+    Row { call: call::SYS_open_by_handle_at, when: &[] },
+    Row { call: call::SYS_fanotify_init, when: &[] },
+    Row { call: call::SYS_settimeofday, when: &[] },
+    Row { call: call::SYS_clock_settime, when: &[] },
+    Row { call: call::SYS_clock_adjtime, when: &[] },
+    Row { call: call::SYS_adjtimex, when: &[] },
+    Row { call: call::SYS_io_uring_setup, when: &[] },
+    Row { call: call::SYS_io_uring_enter, when: &[] },
+    Row { call: call::SYS_io_uring_register, when: &[] },
+    Row { call: call::SYS_add_key, when: &[] },
+    Row { call: call::SYS_request_key, when: &[] },
+    Row { call: call::SYS_modify_ldt, when: &[] },
+];

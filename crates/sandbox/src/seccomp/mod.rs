@@ -1,0 +1,66 @@
+//! The seccomp programs: three for a cell, one for the launcher, two for services.
+//!
+//! Three programs, because a program has one verdict for its rows and one for the rest. Of several with the
+//! same kind of verdict the kernel takes the newest's, so the order below is also which errno a caller sees:
+//! what is not listed does not exist (ENOSYS), families that are not ours are not supported
+//! (EAFNOSUPPORT), what is dangerous is not permitted (EPERM).
+
+mod allowed;
+mod denied;
+
+use crate::error::{Layer, LayerFailure};
+use cofferdam_sys::seccomp::{Action, Program, Row};
+use std::sync::OnceLock;
+
+/// The programs of a cell, in order of installation.
+pub(crate) fn cell() -> Result<&'static [Program; 3], LayerFailure> {
+    static PROGRAMS: OnceLock<Result<[Program; 3], LayerFailure>> = OnceLock::new();
+    PROGRAMS.get_or_init(|| build(&[]).layer("seccomp")).as_ref().map_err(Clone::clone)
+}
+
+/// The programs of a service; `execs` may start programs.
+pub(crate) fn service(execs: bool) -> Result<[Program; 3], LayerFailure> {
+    build(if execs { &[] } else { denied::EXEC }).layer("seccomp")
+}
+
+/// The program of the launcher: what neither it nor a child needs.
+pub(crate) fn launcher() -> Result<Program, LayerFailure> {
+    Program::build(denied::LAUNCHER.iter().copied(), Action::Fail(libc_errno::EPERM), Action::Allow)
+        .layer("seccomp")
+}
+
+/// The program of a cell's init, once the runtime runs.
+pub(crate) fn init() -> Result<Program, LayerFailure> {
+    Program::build(allowed::INIT.iter().map(|call| always(*call)), Action::Allow, fail_perm())
+        .layer("seccomp")
+}
+
+fn build(more: &[Row]) -> Result<[Program; 3], cofferdam_sys::seccomp::TableError> {
+    let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).map(|call| always(*call));
+    let named = denied::DANGEROUS.iter().chain(more).copied();
+    let first = listed.chain(named.clone().map(|row| always(row.call)));
+    Ok([
+        Program::build(first, Action::Allow, Action::Fail(libc_errno::ENOSYS))?,
+        Program::build(
+            denied::FAMILIES.iter().copied(),
+            Action::Fail(libc_errno::EAFNOSUPPORT),
+            Action::Allow,
+        )?,
+        Program::build(named, fail_perm(), Action::Allow)?,
+    ])
+}
+
+fn always(call: i64) -> Row {
+    Row { call, when: &[] }
+}
+
+fn fail_perm() -> Action {
+    Action::Fail(libc_errno::EPERM)
+}
+
+/// The three errors that a program gives.
+mod libc_errno {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const ENOSYS: i32 = 38;
+    pub(super) const EAFNOSUPPORT: i32 = 97;
+}

@@ -1,0 +1,99 @@
+//! Tenants' home directories: made and removed by a short-lived child that has taken the tenant's uid.
+//!
+//! Fixed operations only. The directory descriptor is opened before the uid is taken, and every name below it
+//! is opened beneath it, through no link. The threat: a tenant's tree full of links and renames that lead
+//! privileged host code elsewhere.
+
+use crate::Error;
+use cofferdam_sys::{
+    openat, pidfd,
+    process::{self, Forked},
+};
+use rustix::{
+    fs::{AtFlags, Gid, Mode, OFlags, Uid},
+    process::PidfdFlags,
+};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+const HOME: &str = "home";
+
+/// Makes `<tenants>/<id>/home`, owned by the tenant, 0700, if it is not there. `owner` is none without root.
+pub fn make_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<(), Error> {
+    let made = (|| {
+        let tenants = open(tenants)?;
+        exists(rustix::fs::mkdirat(&tenants, id, Mode::from_raw_mode(0o711)))?;
+        // The umask took nothing that matters away; say it anyway.
+        let tenant = openat::directory(tenants.as_fd(), Path::new(id))?;
+        rustix::fs::fchmod(&tenant, Mode::from_raw_mode(0o711))?;
+        exists(rustix::fs::mkdirat(&tenant, HOME, Mode::RWXU))?;
+        let home = openat::directory(tenant.as_fd(), Path::new(HOME))?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(&home, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        Ok(rustix::fs::fchmod(&home, Mode::RWXU)?)
+    })();
+    made.map_err(Error::io(format!("making the home of {id}")))
+}
+
+/// Removes `<tenants>/<id>` and all in it. One that is not there is no error.
+pub fn remove_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<(), Error> {
+    let what = || format!("removing the home of {id}");
+    let opened = (|| -> io::Result<Option<(OwnedFd, OwnedFd, Option<OwnedFd>)>> {
+        let tenants = open(tenants)?;
+        let Some(tenant) = found(openat::directory(tenants.as_fd(), Path::new(id)))? else { return Ok(None) };
+        let home = found(openat::directory(tenant.as_fd(), Path::new(HOME)))?;
+        Ok(Some((tenants, tenant, home)))
+    })();
+    let Some((tenants, tenant, home)) = opened.map_err(Error::io(what()))? else { return Ok(()) };
+    if let Some(home) = &home {
+        as_tenant(owner, || openat::empty(home.as_fd())).map_err(Error::io(what()))?;
+        rustix::fs::unlinkat(&tenant, HOME, AtFlags::REMOVEDIR)
+            .map_err(|errno| Error::io(what())(errno.into()))?;
+    }
+    rustix::fs::unlinkat(&tenants, id, AtFlags::REMOVEDIR).map_err(|errno| Error::io(what())(errno.into()))
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn exists(made: rustix::io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(rustix::io::Errno::EXIST) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn found(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Does something in a child that is the tenant and nobody else.
+fn as_tenant(owner: Option<(u32, u32)>, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    match process::fork()? {
+        Forked::Child => {
+            let done = owner
+                .map_or(Ok(()), |(uid, gid)| process::become_user(uid, gid, true))
+                .and_then(|()| cofferdam_sys::caps::drop_own())
+                .and_then(|()| work());
+            // An errno fits: it is less than 134.
+            let code = done.map_or_else(|error| error.raw_os_error().unwrap_or(5), |()| 0);
+            process::exit(u8::try_from(code).unwrap_or(5))
+        }
+        Forked::Parent(pid) => {
+            let child = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+            match pidfd::wait(child.as_fd())? {
+                pidfd::Ended::Exit(0) => Ok(()),
+                pidfd::Ended::Exit(errno) => Err(io::Error::from_raw_os_error(i32::from(errno))),
+                ended @ pidfd::Ended::Signal(_) => Err(io::Error::other(ended.to_string())),
+            }
+        }
+    }
+}
