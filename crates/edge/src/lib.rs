@@ -22,7 +22,7 @@ pub mod ws;
 
 pub use connection::serve;
 pub use edge::Edge;
-pub use run::{Error, run};
+pub use run::{Error, main};
 
 #[cfg(test)]
 mod tests;

@@ -7,18 +7,22 @@
 use crate::{Edge, edge::SOURCE, serve};
 use cofferdam_base::{
     TenantId,
-    ipc::edge::{Config, Feed, SocketRequest},
+    ipc::{
+        LAUNCHER_FD,
+        edge::{Config, Feed, SocketRequest},
+    },
 };
 use cofferdam_sys::{
     channel::{AsyncChannel, ChannelError, exactly},
     clock::SystemClock,
-    socket,
+    process, socket,
 };
 use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
     sync::Arc,
     thread,
     time::Duration,
@@ -28,6 +32,12 @@ use tokio::{net::TcpStream, runtime::Builder, sync::mpsc, task::JoinHandle, time
 /// Why the edge ended. The launcher starts it again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// It was started by somebody else.
+    #[error("the edge is started by the launcher; its wire is missing")]
+    NoWire,
+    /// It cannot be confined, so it serves nobody.
+    #[error("the edge cannot be confined: {0}")]
+    Confine(#[from] cofferdam_sandbox::Error),
     /// The launcher is gone.
     #[error("the launcher hung up")]
     LauncherGone,
@@ -42,9 +52,21 @@ pub enum Error {
 /// An accepted socket on its way to the thread that serves it.
 type Accepted = (std::net::TcpStream, Option<TenantId>);
 
-/// Runs the edge with this wire to the launcher, which the caller took from descriptor
-/// [`cofferdam_base::ipc::LAUNCHER_FD`]. The caller has confined the process before any thread was started.
-pub fn run(launcher: OwnedFd) -> Result<(), Error> {
+/// The hidden entry `__edge`, with the wire to the launcher at its descriptor.
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the edge ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Confined before the first byte is read and the first thread is made.
+fn start() -> Result<(), Error> {
+    let launcher = process::inherited(LAUNCHER_FD).ok_or(Error::NoWire)?;
+    cofferdam_sandbox::confine::edge(&[])?;
     let (requests, asked) = mpsc::unbounded_channel();
     let edge = Arc::new(Edge::new(Arc::new(SystemClock), requests, SOURCE));
     let threads = thread::available_parallelism().map_or(2, usize::from);

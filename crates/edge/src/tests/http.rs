@@ -248,7 +248,11 @@ async fn a_stream_ends_when_its_token_is_revoked_or_expires_or_its_cell_is_gone(
             }
             "expired" => world.forward(3600),
             _ => {
-                world.launcher.send(&Feed::CellGone { tenant: id("acme"), generation: 1 }, &[]).await.unwrap()
+                world
+                    .launcher
+                    .send(&Feed::CellGone { tenant: id("acme"), generation: 1 }, &[])
+                    .await
+                    .unwrap();
             }
         }
         soon(stream.read_to_end(&mut rest)).await.ok();
