@@ -28,7 +28,7 @@ type Live = BTreeMap<u64, StoredApproval>;
 
 /// All approvals that are not over.
 #[derive(Debug)]
-pub struct Book {
+pub(crate) struct Book {
     live: Mutex<Live>,
     changes: broadcast::Sender<types::Approval>,
 }
@@ -259,13 +259,11 @@ impl Host {
         if effects.contains(&Effect::Conflict) {
             return Err(conflict(id, state_word(state)));
         }
-        match live.get(&id) {
-            Some(now) => Ok(shown(now)),
-            None => {
-                (row.state, row.answer) = (state, words);
-                Ok(shown(&row))
-            }
+        if let Some(now) = live.get(&id) {
+            return Ok(shown(now));
         }
+        (row.state, row.answer) = (state, words);
+        Ok(shown(&row))
     }
 
     async fn logged(&self, live: &mut MutexGuard<'_, Live>, id: u64, event: Event) {

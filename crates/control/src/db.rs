@@ -116,6 +116,8 @@ async fn write(db: Db, mut queue: mpsc::Receiver<(Row, Done)>) {
                 }
             }
         }
-        dones.into_iter().for_each(|done| done());
+        for done in dones {
+            done();
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Called by the task that reads the launcher's wire, in the wire's order; so it only posts and spawns.
 
-use crate::{host::Host, warden::Link};
+use crate::{host::Host, tenant::Tenant, warden::Link};
 use cofferdam_base::ipc::launcher::Event;
 use cofferdam_sys::channel::exactly;
 use cofferdam_tenants::lifecycle::Event as Happened;
@@ -12,24 +12,15 @@ impl Host {
     /// Takes one event. What does not fit is logged and its descriptors closed.
     pub fn launcher_says(self: &Arc<Self>, event: Event, descriptors: Vec<OwnedFd>) {
         match event {
-            Event::WardenWire { tenant } => match (self.tenant(&tenant), exactly::<1>(descriptors)) {
-                (Ok(tenant), Ok([wire])) => {
-                    let link = match Link::new(wire) {
-                        Ok(link) => Arc::new(link),
-                        Err(error) => return tracing::error!(%error, "a warden's wire cannot be used"),
-                    };
-                    tenant.seat.put(Arc::clone(&link));
-                    let host = Arc::clone(self);
-                    tokio::spawn(async move {
-                        link.read(&host, &tenant).await;
-                        if tenant.seat.clear(&link) {
-                            host.holds_ended(&tenant.id).await;
-                            tenant.post(Happened::WardenLost);
-                        }
-                    });
+            Event::WardenWire { tenant } => {
+                let (Ok(tenant), Ok([wire])) = (self.tenant(&tenant), exactly::<1>(descriptors)) else {
+                    return tracing::warn!(%tenant, "a wire of a warden that no tenant owns");
+                };
+                match Link::new(wire) {
+                    Ok(link) => self.listen_to(tenant, Arc::new(link)),
+                    Err(error) => tracing::error!(%error, "a warden's wire cannot be used"),
                 }
-                _ => tracing::warn!(%tenant, "a wire of a warden that no tenant owns"),
-            },
+            }
             Event::EdgeWire {} => match exactly::<1>(descriptors) {
                 Ok([wire]) => {
                     let host = Arc::clone(self);
@@ -54,5 +45,17 @@ impl Host {
             | Event::CellStarted { .. }
             | Event::ExecEnded { .. } => tracing::debug!(?event, "an answer that nobody awaits"),
         }
+    }
+
+    fn listen_to(self: &Arc<Self>, tenant: Arc<Tenant>, link: Arc<Link>) {
+        tenant.seat.put(Arc::clone(&link));
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            link.read(&host, &tenant).await;
+            if tenant.seat.clear(&link) {
+                host.holds_ended(&tenant.id).await;
+                tenant.post(Happened::WardenLost);
+            }
+        });
     }
 }

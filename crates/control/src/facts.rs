@@ -1,10 +1,13 @@
 //! What control takes from the configuration, parsed once at the start.
 
+use crate::Error;
 use cofferdam_base::Digest;
+use cofferdam_tenants::config::{CommandRuntime, HostConfig, Profile, nameservers_of_the_host};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
 };
 
 /// The host's standing facts.
@@ -47,4 +50,143 @@ pub struct WardenFacts {
     pub holds: u32,
     /// New names a second.
     pub names_per_second: u32,
+}
+
+/// A connection is held so long for an answer, in milliseconds.
+const HOLD_MS: u32 = 30_000;
+/// The limits that every warden has: relays, holds, new names a second.
+const LIMITS: (u32, u32, u32) = (256, 32, 20);
+/// What `rootless` does not keep.
+const ROOTLESS: [&str; 4] = [
+    "uids: cells, wardens, edge and control run under what /etc/subuid grants, or under one uid",
+    "cgroups: no limit of memory, processes or cores without a delegated cgroup",
+    "uid firewall: only the warden itself refuses private and host addresses",
+    "quota: no limit of disk space for a tenant's home",
+];
+
+impl Facts {
+    /// Reads the configuration and what the host says of itself. `kid` names the issuer's key.
+    pub fn load(config: &HostConfig, data: &Path, kid: &str) -> Result<Self, Error> {
+        let profile = match config.profile {
+            Some(profile) => profile,
+            None => by_owner(data)?,
+        };
+        let rootless = profile == Profile::Rootless;
+        let cache = match &config.cache.dir {
+            Some(dir) => dir.as_path().to_owned(),
+            None => default_cache(rootless),
+        };
+        let installed =
+            cofferdam_tenants::openclaw::install::list(&cache).map_err(|e| Error::Config(e.to_string()))?;
+        let nameservers = if config.egress.nameservers.is_empty() {
+            nameservers_of_the_host(Path::new("/etc/resolv.conf"))
+                .map_err(|e| Error::Config(e.to_string()))?
+        } else {
+            config.egress.nameservers.clone()
+        };
+        let (relays, holds, names_per_second) = LIMITS;
+        let domain = config.edge.domain.as_str();
+        let command = |(name, runtime): (&String, &CommandRuntime)| {
+            (name.clone(), runtime.argv.as_slice().first().cloned().unwrap_or_default())
+        };
+        Ok(Self {
+            issuer: format!("cofferdam:{kid}"),
+            edge: config.edge.listen,
+            domain: (domain != "localhost").then(|| domain.to_owned()),
+            profile: if rootless { "rootless" } else { "strict" },
+            degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
+            commands: config.runtime.command.iter().map(command).collect(),
+            openclaws: installed.into_iter().map(|one| (one.lock, one.version)).collect(),
+            logs: data.join("run/logs"),
+            wardens: WardenFacts {
+                nameservers: nameservers.into_iter().map(|server| server.0).collect(),
+                operator_private: config.egress.operator_private.iter().map(ToString::to_string).collect(),
+                host_addresses: host_addresses()?,
+                hold_ms: HOLD_MS,
+                relays,
+                holds,
+                names_per_second,
+            },
+        })
+    }
+}
+
+/// A data directory of root's is one of `strict`; control itself has another uid there.
+fn by_owner(data: &Path) -> Result<Profile, Error> {
+    let owner = std::fs::metadata(data).map_err(|e| Error::io(data.display().to_string(), e))?.uid();
+    Ok(if owner == 0 { Profile::Strict } else { Profile::Rootless })
+}
+
+fn default_cache(rootless: bool) -> PathBuf {
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    match xdg.or_else(home).filter(|_| rootless) {
+        Some(cache) => cache.join("cofferdam"),
+        None => PathBuf::from("/var/cache/cofferdam"),
+    }
+}
+
+/// Every address that this network namespace answers to.
+fn host_addresses() -> Result<Vec<IpAddr>, Error> {
+    let read = |path: &str| match std::fs::read_to_string(path) {
+        // A kernel without this family has no addresses of it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|e| Error::io(path, e)),
+    };
+    let mut all = addresses4(&read("/proc/net/fib_trie")?);
+    all.extend(addresses6(&read("/proc/net/if_inet6")?));
+    Ok(all)
+}
+
+/// In `fib_trie` a line `|-- 192.0.2.1` is followed by one with `/32 host LOCAL` for an address of ours.
+fn addresses4(trie: &str) -> Vec<IpAddr> {
+    let mut last = None;
+    let mut all = BTreeSet::new();
+    for line in trie.lines() {
+        match line.trim_start().strip_prefix("|-- ") {
+            Some(address) => last = address.trim().parse::<IpAddr>().ok(),
+            None if line.contains("/32 host LOCAL") => all.extend(last),
+            None => {}
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// In `if_inet6` each line begins with the 32 hex digits of an address.
+fn addresses6(text: &str) -> Vec<IpAddr> {
+    let address = |line: &str| line.get(..32).and_then(|hex| u128::from_str_radix(hex, 16).ok());
+    text.lines().filter_map(address).map(|bits| IpAddr::V6(bits.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_hosts_own_addresses_are_found_among_its_routes() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
+                    \x20    |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
+        assert_eq!(addresses4(trie), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        let six = "fe800000000000000000000000000001 02 40 20 80     eth0\n\n";
+        assert_eq!(addresses6(six), ["fe80::1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_configuration_without_a_word_gives_the_limits_of_the_design() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = format!(
+            "[cache]\ndir = {:?}\n[egress]\nnameservers = [\"192.0.2.53\"]\n[runtime.command.echo]\nargv = [\"/bin/echo\"]\n",
+            dir.path()
+        );
+        let config = HostConfig::parse(Path::new("c"), &cache).unwrap();
+        let facts = Facts::load(&config, dir.path(), "k1").unwrap();
+        assert_eq!(
+            (facts.wardens.relays, facts.wardens.holds, facts.wardens.names_per_second),
+            (256, 32, 20)
+        );
+        assert_eq!(facts.commands["echo"], "/bin/echo");
+        assert_eq!((facts.issuer.as_str(), facts.domain), ("cofferdam:k1", None));
+        assert_eq!(facts.degradations.is_empty(), facts.profile == "strict");
+    }
 }

@@ -90,6 +90,7 @@ impl Host {
     }
 
     /// The time.
+    #[expect(clippy::unused_self, reason = "the time is the host's")]
     pub(crate) fn now(&self) -> Millis {
         SystemClock.now()
     }

@@ -11,6 +11,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cofferdam_base::ipc::edge::PublicKey;
+use cofferdam_tenants::config::Vault;
 use cofferdam_vault::MasterKey;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
@@ -21,7 +22,17 @@ use std::{
     path::Path,
 };
 
-/// Reads the master key; with `fresh`, which says that nothing was ever wrapped, a missing one is made.
+/// The master key from where the configuration says, else from `control/keys`, where a missing one is made
+/// if nothing was ever wrapped (`fresh`).
+pub(crate) fn configured(vault: &Vault, keys: &Path, fresh: bool) -> Result<MasterKey, Error> {
+    match (&vault.key_file, &vault.key_command) {
+        (Some(file), _) => Ok(MasterKey::from_file(file.as_path())?),
+        (None, Some(command)) => Ok(MasterKey::from_command(command.as_slice())?),
+        (None, None) => master(&keys.join("master.key"), fresh),
+    }
+}
+
+/// Reads a key file; with `fresh`, which says that nothing was ever wrapped, a missing one is made.
 pub(crate) fn master(path: &Path, fresh: bool) -> Result<MasterKey, Error> {
     let missing = fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
     if missing && fresh {

@@ -25,7 +25,10 @@ mod secrets;
 pub mod start;
 mod tenant;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod warden;
 
 pub use error::{EXIT_CONFIG, EXIT_CONFINE, EXIT_KEY, EXIT_LAUNCHER, EXIT_OTHER, EXIT_STORE, Error};
+pub use start::main;

@@ -29,17 +29,18 @@ enum At {
 
 /// A filter for one stream.
 #[derive(Debug, Default)]
-pub struct Plain(At);
+pub(crate) struct Plain(At);
 
 impl Plain {
     /// Appends what is plain in `input` to `output`.
-    pub fn filter(&mut self, input: &[u8], output: &mut Vec<u8>) {
+    pub(crate) fn filter(&mut self, input: &[u8], output: &mut Vec<u8>) {
         for byte in input {
             self.0 = next(self.0, *byte, output);
         }
     }
 }
 
+#[expect(clippy::match_same_arms, reason = "the order of the arms is the grammar")]
 fn next(at: At, byte: u8, output: &mut Vec<u8>) -> At {
     match (at, byte) {
         // CAN and SUB end whatever was begun.

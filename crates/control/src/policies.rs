@@ -17,7 +17,7 @@ use cofferdam_policy::{Policy, Verb};
 use serde_json::json;
 
 /// The first policy of a tenant: everything is asked for, but what upstream looks up unasked.
-pub const FIRST: &str = "\
+pub(crate) const FIRST: &str = "\
 version: 1
 default: ask
 rules:

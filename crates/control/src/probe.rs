@@ -15,7 +15,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig};
 
 /// What to expect behind the edge.
-pub use cofferdam_base::ipc::edge::RuntimeKind;
+pub(crate) use cofferdam_base::ipc::edge::RuntimeKind;
 
 /// One try takes no longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,10 +25,10 @@ const LONGEST: usize = 4 << 20;
 /// Why a runtime is not ready yet, for the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NotReady(String);
+pub(crate) struct NotReady(String);
 
 /// Asks once. `address` is the tenant's own, `127.18.x.y:PORT`.
-pub async fn ask(kind: RuntimeKind, address: SocketAddr, token: &str) -> Result<(), NotReady> {
+pub(crate) async fn ask(kind: RuntimeKind, address: SocketAddr, token: &str) -> Result<(), NotReady> {
     let answer = async {
         match kind {
             RuntimeKind::Command => command(address, token).await,

@@ -17,9 +17,15 @@ use crate::{
 };
 use cofferdam_base::Clock;
 use cofferdam_sys::clock::SystemClock;
-use cofferdam_tenants::lifecycle::TenantState;
+use cofferdam_tenants::{config::HostConfig, lifecycle::TenantState};
 use cofferdam_vault::MasterKey;
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{
+    io::Write,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 /// Everything that was opened while control still could.
 pub struct Parts {
@@ -38,6 +44,60 @@ pub struct Parts {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// The process, to its end: `program __control DATA-DIR` with the launcher's wire at descriptor 3. `open`
+/// opens the disk in `control/`, without leaving a thread behind. A start that fails says why on standard
+/// error, and by its exit status of which kind the failure is.
+pub fn main(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> ExitCode {
+    let error = match prepare(open) {
+        Err(error) => error,
+        Ok((parts, socket)) => live(parts, &socket),
+    };
+    let body = error.body().error;
+    let mend = if body.mend.is_empty() { String::new() } else { format!("; mend it with: {}", body.mend) };
+    // A closed standard error leaves the exit status to tell.
+    let _ = writeln!(std::io::stderr(), "control: {}{mend}", body.message);
+    ExitCode::from(error.exit())
+}
+
+fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(Parts, PathBuf), Error> {
+    let data = std::env::args_os().nth(2).map(PathBuf::from);
+    let data = data.ok_or_else(|| Error::Usage("__control needs a data directory".to_owned()))?;
+    let launcher = cofferdam_sys::process::inherited(cofferdam_base::ipc::LAUNCHER_FD)
+        .ok_or_else(|| Error::LauncherGone("this is started by the launcher only".to_owned()))?;
+    let config = HostConfig::load(&data.join(cofferdam_tenants::config::FILE))
+        .map_err(|e| Error::Config(e.to_string()))?;
+    let keys = data.join("control/keys");
+    match std::fs::DirBuilder::new().mode(0o700).create(&keys) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(keys.display().to_string(), error));
+        }
+        _ => {}
+    }
+    let mut disk = open(&data.join("control"))?;
+    let fresh = disk.tenants()?.is_empty();
+    let master = crate::keys::configured(&config.vault, &keys, fresh)?;
+    let issuer = Issuer::open(&keys.join("issuer.key"))?;
+    let facts = Facts::load(&config, &data, &issuer.public().kid)?;
+
+    // From here on: our own directory, the socket's and the logs' directory, and nothing else to write.
+    let (own, run) = (data.join("control"), data.join("run"));
+    cofferdam_sandbox::confine::control(&own, &[&run]).map_err(|e| Error::Confine(e.to_string()))?;
+    Ok((Parts { facts, disk, master, issuer, launcher }, data.join("run/control.sock")))
+}
+
+fn live(parts: Parts, socket: &Path) -> Error {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime {
+        Err(error) => Error::io("the runtime", error),
+        Ok(runtime) => runtime.block_on(async {
+            match Door::open(socket) {
+                Ok(door) => run(parts, door).await,
+                Err(error) => error,
+            }
+        }),
     }
 }
 

@@ -28,7 +28,7 @@ const GRACE_MS: u32 = 5_000;
 /// How long a command may take until it answers.
 const PATIENCE_COMMAND: Duration = Duration::from_secs(30);
 /// How long an OpenClaw may take; its first start on a busy machine takes most of a minute.
-const PATIENCE_OPENCLAW: Duration = Duration::from_secs(180);
+const PATIENCE_OPENCLAW: Duration = Duration::from_mins(3);
 /// The first pause between two probes; it doubles up to half a second.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
 
@@ -164,7 +164,7 @@ impl Tenant {
 }
 
 /// `running`, `stopped` or `deleted`.
-pub fn desired_word(desired: Desired) -> &'static str {
+pub(crate) fn desired_word(desired: Desired) -> &'static str {
     match desired {
         Desired::Running => "running",
         Desired::Stopped => "stopped",
@@ -173,7 +173,7 @@ pub fn desired_word(desired: Desired) -> &'static str {
 }
 
 /// The task: ends when nothing is left of the tenant.
-pub async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantState, mut inbox: Inbox) {
+pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantState, mut inbox: Inbox) {
     let mut wake: Option<Instant> = None;
     let mut probing: Option<AbortHandle> = None;
     loop {

@@ -51,7 +51,7 @@ impl Host {
     }
 
     /// What can run in cells.
-    pub async fn runtimes(&self) -> Result<Runtimes, Error> {
+    pub fn runtimes(&self) -> Runtimes {
         let tenants = self.tenants();
         let count = |runtime: &RuntimeRef| {
             u32::try_from(tenants.iter().filter(|t| t.runtime == *runtime).count()).unwrap_or(u32::MAX)
@@ -65,7 +65,7 @@ impl Host {
             let what = format!("openclaw {version}");
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what }
         });
-        Ok(Runtimes { runtimes: commands.chain(openclaws).collect() })
+        Runtimes { runtimes: commands.chain(openclaws).collect() }
     }
 
     /// All tenants.

@@ -530,6 +530,7 @@ pub struct Runtimes {
 }
 
 /// One thing that can run in a cell.
+#[expect(clippy::struct_field_names, reason = "the same word as in NewTenant")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
     /// As in [`NewTenant::runtime`].

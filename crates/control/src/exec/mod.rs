@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 const LONGEST_ARGV: usize = 16 * 1024;
 
 /// Checks what is to be run.
-pub fn check(request: &ExecRequest) -> Result<(), Error> {
+pub(crate) fn check(request: &ExecRequest) -> Result<(), Error> {
     if request.argv.first().is_none_or(String::is_empty) {
         return Err(Error::Usage("exec needs a command".to_owned()));
     }
@@ -46,7 +46,7 @@ pub fn check(request: &ExecRequest) -> Result<(), Error> {
 
 /// Runs the command and relays until it ends or the client goes. The outcome is told to the client as its
 /// last frame.
-pub async fn relay<S>(stream: S, tenant: TenantId, request: ExecRequest, launcher: Arc<Launcher>)
+pub(crate) async fn relay<S>(stream: S, tenant: TenantId, request: ExecRequest, launcher: Arc<Launcher>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {

@@ -1,0 +1,278 @@
+//! The reconciler and the hubs against the world.
+
+use super::world::{Warden, World, acme, another_key, blocking, facts, over, world};
+use crate::{
+    Error,
+    api::types::{NewTenant, NewToken, SecretValue, Span},
+    keys::Issuer,
+    start::{Parts, begin},
+};
+use cofferdam_base::{
+    Destination, Host as Place, Millis, Protocol, Role,
+    ipc::{
+        edge::Config,
+        launcher::{Command, Event},
+        warden::{self, GrantSpan, Record, RecordKind, Report},
+    },
+};
+use cofferdam_sys::channel::{Channel, pair};
+use std::sync::{Arc, atomic::Ordering};
+
+fn new(start: bool) -> NewTenant {
+    NewTenant { id: acme(), runtime: "command:echo".to_owned(), limits: None, start, wait: start }
+}
+
+fn somewhere() -> Destination {
+    let host = Place::Name("api.example.com".parse().unwrap());
+    Destination { host, port: 443.try_into().unwrap(), protocol: Protocol::Https }
+}
+
+/// acme, running, and its warden.
+async fn running() -> (World, Arc<Warden>) {
+    let world = world().await;
+    let host = Arc::clone(&world.host);
+    let created = tokio::spawn(async move { host.create(new(true)).await });
+    let (wardens, world) = blocking(move || (world.wardens.recv().unwrap(), world)).await;
+    let warden = Arc::new(wardens);
+    let reader = Arc::clone(&warden);
+    blocking(move || reader.ready()).await;
+    assert_eq!(created.await.unwrap().unwrap().state, "running");
+    (world, warden)
+}
+
+/// The next command of a warden.
+async fn next(warden: &Arc<Warden>) -> warden::Command {
+    let warden = Arc::clone(warden);
+    blocking(move || warden.next()).await
+}
+
+async fn asked(warden: &Arc<Warden>) -> u64 {
+    warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned() });
+    match next(warden).await {
+        warden::Command::Waiting { approval, destination } if destination == somewhere() => approval,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_starts_in_order_is_stopped_and_leaves_nothing() {
+    let (world, _warden) = running().await;
+    let kinds = |commands: &std::sync::mpsc::Receiver<Command>| -> Vec<String> {
+        commands.try_iter().map(|c| format!("{c:?}").split([' ', '(']).next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(&world.commands), ["Observe", "MakeHome", "StartWarden", "StartCell"]);
+    let stopped = world.host.stop(&acme(), true).await.unwrap();
+    assert_eq!(stopped.state, "stopped");
+    assert_eq!(kinds(&world.commands), ["StopCell", "StopWarden"]);
+    world.host.delete(&acme()).await.unwrap();
+    assert_eq!(kinds(&world.commands), ["RemoveHome"]);
+    assert!(matches!(world.host.show(&acme()).await, Err(Error::NotFound { .. })));
+    let rows = world.disk.kinds();
+    for kind in ["tenant_created", "key_released", "start_cell", "tenant_stop", "stop_cell", "tenant_deleted"]
+    {
+        assert!(rows.iter().any(|row| row == kind), "{kind} in {rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_ask_is_granted_once_spent_once_and_never_twice() {
+    let (world, warden) = running().await;
+    let approval = asked(&warden).await;
+    assert_eq!(asked(&warden).await, approval, "the same question is the same approval");
+    assert_eq!(world.host.approve(approval, Span::Once).await.unwrap().state, "granted");
+    let grant = next(&warden).await;
+    assert!(matches!(grant, warden::Command::Grant(g) if g.id == approval));
+    warden.report(&Report::Spend { grant: approval });
+    assert_eq!(next(&warden).await, warden::Command::Spent { grant: approval, ok: true });
+    warden.report(&Report::Spend { grant: approval });
+    assert_eq!(next(&warden).await, warden::Command::Spent { grant: approval, ok: false });
+    let late = world.host.deny(approval, String::new()).await.unwrap_err();
+    assert_eq!(late.status(), 409);
+    assert_eq!(world.host.approve(99, Span::Once).await.unwrap_err().status(), 404);
+}
+
+#[tokio::test]
+async fn a_denial_reaches_the_warden_with_its_words_and_a_hold_that_ended_can_still_be_granted() {
+    let (world, warden) = running().await;
+    let first = asked(&warden).await;
+    world.host.deny(first, "not this one".to_owned()).await.unwrap();
+    let refuse = next(&warden).await;
+    assert!(matches!(refuse, warden::Command::Refuse { reason, .. } if reason == "not this one"));
+    let second = asked(&warden).await;
+    assert_ne!(first, second);
+    let mut changes = world.host.watch_approvals();
+    warden.report(&Report::HoldEnded { destination: somewhere() });
+    assert_eq!(changes.recv().await.unwrap().state, "hold_ended");
+    assert_eq!(world.host.approve(second, Span::ForSeconds(60)).await.unwrap().state, "granted");
+    let grant = next(&warden).await;
+    assert!(matches!(grant, warden::Command::Grant(g) if matches!(g.span, GrantSpan::Until(_))));
+}
+
+#[tokio::test]
+async fn always_becomes_a_rule_and_a_policy_without_it_withdraws_the_grant() {
+    let (world, warden) = running().await;
+    let approval = asked(&warden).await;
+    world.host.approve(approval, Span::Always).await.unwrap();
+    assert!(matches!(next(&warden).await, warden::Command::Grant(g) if g.span == GrantSpan::Always));
+    let policy = world.host.policy_show(&acme()).await.unwrap();
+    assert!(policy.text.contains("api.example.com") && policy.revision == 2, "{policy:?}");
+    let host = Arc::clone(&world.host);
+    let set = tokio::spawn(async move { host.policy_set(&acme(), "version: 1\n".to_owned()).await });
+    assert_eq!(next(&warden).await, warden::Command::Revoke { grant: approval });
+    let set = set.await.unwrap().unwrap();
+    assert_eq!((set.revision, set.in_force), (3, true));
+    let bad = world.host.policy_set(&acme(), "version: 1\nwhat: 3\n".to_owned()).await.unwrap_err();
+    assert!(bad.to_string().contains("line 2") && bad.status() == 422, "{bad}");
+    assert_eq!(world.host.policy_show(&acme()).await.unwrap().revision, 3);
+}
+
+#[tokio::test]
+async fn the_seventeenth_question_is_refused() {
+    let (world, warden) = running().await;
+    for number in 0..17 {
+        let host = Place::Name(format!("h{number}.example").parse().unwrap());
+        let destination = Destination { host, ..somewhere() };
+        warden.report(&Report::Ask { destination, why: String::new() });
+    }
+    for _ in 0..16 {
+        assert!(matches!(next(&warden).await, warden::Command::Waiting { .. }));
+    }
+    let last = next(&warden).await;
+    assert!(matches!(last, warden::Command::Refuse { reason, .. } if reason == "too_many_waiting"));
+    assert_eq!(world.host.waiting().await, 16);
+}
+
+#[tokio::test]
+async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
+    let (world, warden) = running().await;
+    let record = |seq| {
+        Report::Record(Record {
+            seq,
+            at: Millis(1),
+            what: RecordKind::Deny,
+            destination: Some(somewhere()),
+            by: "default".to_owned(),
+            reason: "denied_by_policy".to_owned(),
+            count: 1,
+        })
+    };
+    world.disk.1.store(true, Ordering::Relaxed);
+    warden.report(&record(1));
+    warden.report(&record(4));
+    while world.disk.2.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!world.disk.kinds().contains(&"deny".to_owned()), "nothing is said to be written that is not");
+    world.disk.1.store(false, Ordering::Relaxed);
+    let mut through = 0;
+    while through < 4 {
+        match next(&warden).await {
+            warden::Command::Recorded { through: now } => through = now,
+            other => panic!("{other:?}"),
+        }
+    }
+    let rows = world.disk.kinds();
+    let of = |kind: &str| rows.iter().filter(|row| *row == kind).count();
+    assert_eq!((of("deny"), of("gap")), (2, 1), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_secret_reaches_its_warden_sealed_and_is_never_shown() {
+    let (world, warden) = running().await;
+    let name: cofferdam_base::SecretName = "KEY".parse().unwrap();
+    let value = SecretValue { value: "hunter2".to_owned(), purpose: None };
+    world.host.secret_set(&acme(), name.clone(), value).await.unwrap();
+    let warden::Command::Secrets { secrets } = next(&warden).await else { panic!() };
+    assert_eq!((secrets.len(), secrets[0].version), (1, 1));
+    assert!(!format!("{secrets:?}").contains("hunter2"));
+    world.host.secret_remove(&acme(), &name).await.unwrap();
+    assert_eq!(next(&warden).await, warden::Command::Secrets { secrets: vec![] });
+    assert_eq!(world.host.secret_remove(&acme(), &name).await.unwrap_err().status(), 404);
+}
+
+#[tokio::test]
+async fn a_warden_that_claims_another_tenant_is_given_up_and_started_anew() {
+    let (world, warden) = running().await;
+    let other = cofferdam_base::TenantId::try_from("globex").unwrap();
+    warden.report(&Report::Hello { tenant: other, boot: 1 });
+    let again = blocking(move || world.wardens.recv().unwrap()).await;
+    blocking(move || again.ready()).await;
+}
+
+#[tokio::test]
+async fn the_edge_gets_everything_between_begin_and_synced_and_then_each_change() {
+    let (world, _warden) = running().await;
+    let token = NewToken { tenant: acme(), subject: "ann".to_owned(), role: Role::Member, ttl_seconds: 60 };
+    let revoked = world.host.token_issue(token.clone()).await.unwrap();
+    world.host.token_revoke(revoked.row.jti.clone()).await.unwrap();
+    let (edge, theirs) = pair().unwrap();
+    world.host.launcher_says(Event::EdgeWire {}, vec![theirs]);
+    let edge = Arc::new(Channel::from(edge));
+    let recv = || {
+        let edge = Arc::clone(&edge);
+        blocking(move || edge.recv::<Config>().unwrap().unwrap().0)
+    };
+    let mut messages = vec![];
+    while messages.last() != Some(&Config::Synced {}) {
+        messages.push(recv().await);
+    }
+    assert_eq!(messages[0], Config::Begin {});
+    assert!(matches!(&messages[1], Config::Issuer { keys, .. } if keys.len() == 1));
+    assert!(matches!(&messages[2], Config::Tenant(route) if route.state == "running"));
+    assert!(matches!(&messages[3], Config::Revoked { jti, .. } if *jti == revoked.row.jti));
+    let issued = world.host.token_issue(token).await.unwrap();
+    world.host.token_revoke(issued.row.jti.clone()).await.unwrap();
+    assert!(matches!(recv().await, Config::Revoked { jti, .. } if jti == issued.row.jti));
+}
+
+#[tokio::test]
+async fn after_a_crash_what_was_wanted_comes_back_and_live_grants_are_sent_again() {
+    let (first, warden) = running().await;
+    let approval = asked(&warden).await;
+    first.host.approve(approval, Span::ForSeconds(600)).await.unwrap();
+    let World { disk, dir, .. } = first;
+    let second = over(disk, dir).await;
+    let warden = blocking(move || second.wardens.recv().unwrap()).await;
+    let warden = Arc::new(warden);
+    loop {
+        match next(&warden).await {
+            warden::Command::Grant(grant) => break assert_eq!(grant.id, approval),
+            warden::Command::Ready {} => panic!("no grant before ready"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_starts_nothing_and_changes_nothing() {
+    let (first, _warden) = running().await;
+    let World { disk, dir, .. } = first;
+    let before = disk.kinds().len();
+    let (launcher, theirs) = pair().unwrap();
+    let parts = Parts {
+        facts: facts(dir.path()),
+        disk: Box::new(disk.clone()),
+        master: another_key(),
+        issuer: Issuer::open(&dir.path().join("issuer.key")).unwrap(),
+        launcher,
+    };
+    let error = begin(parts).await.unwrap_err();
+    assert_eq!(error.exit(), crate::EXIT_KEY, "{error}");
+    assert_eq!(disk.kinds().len(), before);
+    let wire = Channel::from(theirs);
+    assert!(
+        blocking(move || wire.recv::<Command>().unwrap().is_none()).await,
+        "the launcher was told nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_a_wish_and_nothing_happens() {
+    let world = world().await;
+    world.disk.1.store(true, Ordering::Relaxed);
+    assert_eq!(world.host.create(new(true)).await.unwrap_err().status(), 500);
+    assert!(world.host.show(&acme()).await.is_err());
+    world.disk.1.store(false, Ordering::Relaxed);
+    world.host.create(new(false)).await.unwrap();
+    assert_eq!(world.host.create(new(false)).await.unwrap_err().status(), 409);
+}

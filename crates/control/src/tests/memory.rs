@@ -1,0 +1,236 @@
+//! A disk in memory, which can be told to fail.
+
+use crate::{
+    Error,
+    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    db::Row,
+    disk::{Disk, NewStoredTenant, StoredApproval, StoredTenant},
+};
+use cofferdam_base::{
+    Millis, SecretName, Slot, TenantId,
+    ipc::warden::{SealedSecret, Usage},
+};
+use cofferdam_tenants::lifecycle::Desired;
+use cofferdam_vault::WrappedDataKey;
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+#[derive(Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Tables>>, pub(super) Arc<AtomicBool>, pub(super) Arc<AtomicUsize>);
+
+#[derive(Default)]
+struct Tables {
+    rows: Vec<LedgerRow>,
+    tenants: Vec<(StoredTenant, WrappedDataKey)>,
+    policies: Vec<(TenantId, Policy)>,
+    secrets: Vec<(TenantId, SealedSecret, Millis)>,
+    models: Vec<(TenantId, ModelRoute)>,
+    tokens: Vec<Token>,
+    approvals: Vec<StoredApproval>,
+    usage: Vec<UsageRow>,
+}
+
+impl Memory {
+    fn open(&self) -> Result<MutexGuard<'_, Tables>, Error> {
+        if self.1.load(Ordering::Relaxed) {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::Store("the disk is full".to_owned()));
+        }
+        Ok(self.0.lock().unwrap())
+    }
+
+    pub(super) fn kinds(&self) -> Vec<String> {
+        self.0.lock().unwrap().rows.iter().map(|row| row.kind.clone()).collect()
+    }
+}
+
+impl Tables {
+    fn add(&mut self, row: &Row, class: &str) {
+        let seq = self.rows.len() as u64 + 1;
+        let Row { at, tenant, kind, body } = row.clone();
+        self.rows.push(LedgerRow { seq, at, class: class.to_owned(), tenant, kind, body });
+    }
+
+    fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, at: Millis) -> u64 {
+        let revision = self.policies.iter().filter(|(whose, _)| whose == id).count() as u64 + 1;
+        let policy = Policy { text: text.to_owned(), revision, at, by: by.to_owned(), in_force: None };
+        self.policies.push((id.clone(), policy));
+        revision
+    }
+}
+
+fn about(tenant: Option<&TenantId>, row: &LedgerRow) -> bool {
+    tenant.is_none() || row.tenant.as_ref() == tenant
+}
+
+impl Disk for Memory {
+    fn durable(&mut self, row: &Row) -> Result<(), Error> {
+        self.open()?.add(row, "A");
+        Ok(())
+    }
+    fn append(&mut self, rows: &[Row]) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        for row in rows {
+            tables.add(row, "B");
+        }
+        Ok(())
+    }
+    fn ledger_rows(&mut self) -> Result<u64, Error> {
+        Ok(self.open()?.rows.len() as u64)
+    }
+    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        let rows: Vec<_> = self.open()?.rows.iter().filter(|row| about(tenant, row)).cloned().collect();
+        Ok(rows[rows.len().saturating_sub(count as usize)..].to_vec())
+    }
+    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        Ok(self.open()?.rows.iter().filter(|row| row.seq > seq && about(tenant, row)).cloned().collect())
+    }
+    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
+        let rows = self.open()?.rows.len() as u64;
+        Ok(LedgerVerified { whole: true, rows, head: String::new(), problem: String::new() })
+    }
+    fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {
+        Ok(self.open()?.tenants.iter().map(|(tenant, _)| tenant.clone()).collect())
+    }
+    fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error> {
+        let mut tables = self.open()?;
+        if tables.tenants.iter().any(|(tenant, _)| tenant.id == new.id) {
+            let message = format!("tenant {} is there already", new.id);
+            return Err(Error::Conflict { code: "exists", message, mend: String::new() });
+        }
+        let slot = Slot::try_from(u16::try_from(tables.tenants.len()).unwrap() + 2).unwrap();
+        let NewStoredTenant { id, runtime, limits, desired, key, policy } = new.clone();
+        tables.add_policy(&id, &policy, "default", row.at);
+        let stored = StoredTenant { id, slot, runtime, limits, desired, generation: 0, created: row.at };
+        tables.tenants.push((stored, key));
+        tables.add(row, "A");
+        Ok(slot)
+    }
+    fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.desired = desired);
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.generation = generation);
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.tenants.retain(|(tenant, _)| tenant.id != *id);
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
+        Ok(self.open()?.policies.iter().rfind(|(whose, _)| whose == id).unwrap().1.clone())
+    }
+    fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
+        let mut tables = self.open()?;
+        tables.add(row, "A");
+        Ok(tables.add_policy(id, text, by, row.at))
+    }
+    fn wrapped_key(&mut self, id: &TenantId) -> Result<WrappedDataKey, Error> {
+        Ok(self.open()?.tenants.iter().find(|(tenant, _)| tenant.id == *id).unwrap().1.clone())
+    }
+    fn secret_rows(&mut self, id: &TenantId) -> Result<Vec<SecretRow>, Error> {
+        let tables = self.open()?;
+        let mine = tables.secrets.iter().filter(|(whose, ..)| whose == id);
+        Ok(mine
+            .map(|(_, s, at)| SecretRow {
+                name: s.name.clone(),
+                version: s.version,
+                purpose: s.purpose.clone(),
+                at: *at,
+            })
+            .collect())
+    }
+    fn sealed(&mut self, id: &TenantId) -> Result<Vec<SealedSecret>, Error> {
+        let tables = self.open()?;
+        Ok(tables.secrets.iter().filter(|(whose, ..)| whose == id).map(|(_, s, _)| s.clone()).collect())
+    }
+    fn set_secret(
+        &mut self,
+        id: &TenantId,
+        sealed: &SealedSecret,
+        at: Millis,
+        row: &Row,
+    ) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.secrets.retain(|(whose, s, _)| !(whose == id && s.name == sealed.name));
+        tables.secrets.push((id.clone(), sealed.clone(), at));
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error> {
+        let mut tables = self.open()?;
+        let before = tables.secrets.len();
+        tables.secrets.retain(|(whose, s, _)| !(whose == id && s.name == *name));
+        let gone = tables.secrets.len() < before;
+        if gone {
+            tables.add(row, "A");
+        }
+        Ok(gone)
+    }
+    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
+        Ok(self.open()?.models.iter().find(|(whose, _)| whose == id).map(|(_, route)| route.clone()))
+    }
+    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.models.retain(|(whose, _)| whose != id);
+        tables.models.extend(route.map(|route| (id.clone(), route.clone())));
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
+        let mut tables = self.open()?;
+        tables.tokens.push(token.clone());
+        tables.add(row, "A");
+        Ok(1)
+    }
+    fn tokens(&mut self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Error> {
+        let tables = self.open()?;
+        Ok(tables.tokens.iter().filter(|t| tenant.is_none_or(|id| t.tenant == *id)).cloned().collect())
+    }
+    fn revoke_token(&mut self, jti: &str, at: Millis, row: &Row) -> Result<Option<Token>, Error> {
+        let mut tables = self.open()?;
+        let found = tables.tokens.iter_mut().find(|token| token.jti == jti).map(|token| {
+            token.revoked.get_or_insert(at);
+            token.clone()
+        });
+        if found.is_some() {
+            tables.add(row, "A");
+        }
+        Ok(found)
+    }
+    fn approvals(&mut self, all: bool) -> Result<Vec<StoredApproval>, Error> {
+        Ok(self.open()?.approvals.iter().filter(|row| all || !row.state.is_over()).cloned().collect())
+    }
+    fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error> {
+        let mut tables = self.open()?;
+        let id = tables.approvals.len() as u64 + 1;
+        tables.approvals.push(StoredApproval { id, ..approval.clone() });
+        tables.add(row, "A");
+        Ok(id)
+    }
+    fn set_approval(&mut self, new: &StoredApproval, policy: Option<&str>, row: &Row) -> Result<u64, Error> {
+        let mut tables = self.open()?;
+        tables.add(row, "A");
+        *tables.approvals.iter_mut().find(|old| old.id == new.id).unwrap() = new.clone();
+        Ok(policy.map_or(0, |text| tables.add_policy(&new.tenant, text, "approval", row.at)))
+    }
+    fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
+        let Usage { at: _, route, model, prompt_tokens, completion_tokens, status: _ } = usage.clone();
+        let tenant = id.clone();
+        let row = UsageRow { tenant, route, model, requests: 1, prompt_tokens, completion_tokens };
+        self.open()?.usage.push(row);
+        Ok(())
+    }
+    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
+        Ok(self.open()?.usage.iter().filter(|u| tenant.is_none_or(|id| u.tenant == *id)).cloned().collect())
+    }
+}

@@ -1,0 +1,8 @@
+//! Control as a whole, in process: a launcher, wardens and an edge that are threads on real wires, a disk in
+//! memory, and the API over a real Unix socket.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod hubs;
+mod memory;
+mod world;
