@@ -4,6 +4,7 @@ use super::{
     gateways::web,
     world::{World, bearer, id, soon},
 };
+use crate::reports::{FULL, What};
 use cofferdam_base::{
     Role, TenantId,
     ipc::edge::{Config, Feed, Report, RuntimeKind},
@@ -88,4 +89,29 @@ async fn the_cell_sees_each_client_come_and_leave() {
         soon(seen.end.notified()).await;
         assert_eq!(seen.ended.load(Ordering::SeqCst), round, "the cell sees each client leave");
     }
+}
+
+#[tokio::test]
+async fn a_ledger_that_takes_nothing_lets_nobody_new_in() {
+    let (port, seen) = web().await;
+    let world = World::new(&[("acme", RuntimeKind::Command, "running", port)]).await;
+    let (ours, theirs) = pair().unwrap();
+    world.launcher.send(&Feed::Control {}, &[theirs.as_fd()]).await.unwrap();
+    let control = AsyncChannel::new(ours).unwrap();
+    // Once the new wire carries something the old one, which records all, is gone.
+    world.edge.report_refused(None, "test");
+    soon(control.recv::<Report>()).await.unwrap().unwrap();
+    for at in 0..FULL {
+        let what =
+            What { kind: "connect", tenant: None, subject: String::new(), jti: at.to_string(), reason: "" };
+        world.edge.reports.push(what, world.edge.state.now());
+    }
+    let refused = world.get_as_member("acme", "/", &[]).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "ledger_behind"));
+    assert_eq!(seen.connections(), 0);
+    control.send(&Config::Recorded { through: u64::MAX }, &[]).await.unwrap();
+    while !world.edge.reports.has_room() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 200);
 }
