@@ -95,7 +95,7 @@ impl Host {
         let open = live.values().filter(|row| row.tenant == tenant.id && row.state.is_open()).count();
         if let Err(reason) = may_ask(open) {
             let reason = reason.code().to_owned();
-            return link.send(tenant, &Command::Refuse { approval: None, destination, reason }).await;
+            return link.send(tenant, &Command::Refuse { approval: None, destination, reason });
         }
         let asked = self.now();
         let mut new = StoredApproval {
@@ -113,7 +113,7 @@ impl Host {
         let approval = new.id;
         self.show_change(&new);
         live.insert(approval, new);
-        link.send(tenant, &Command::Waiting { approval, destination }).await
+        link.send(tenant, &Command::Waiting { approval, destination })
     }
 
     /// A warden refused the last connection that it held for this.
@@ -307,10 +307,10 @@ impl Host {
             // The warden that does not hear of it is given up, and the next one gets the snapshot.
             if let Some((text, revision)) = revision {
                 let configuration = self.configuration(&tenant, text, revision);
-                let _ = link.send(&tenant, &Command::Configure(configuration)).await;
+                let _ = link.send(&tenant, &Command::Configure(configuration));
             }
             for command in effects.iter().filter_map(|effect| command(&row, *effect, &words)) {
-                let _ = link.send(&tenant, &command).await;
+                let _ = link.send(&tenant, &command);
             }
         }
         Ok(effects)

@@ -56,7 +56,7 @@ impl Host {
             self.withdraw(id, &policy).await;
             return Ok(PolicySet { revision, in_force: false });
         };
-        link.send(&tenant, &Command::Configure(self.configuration(&tenant, text, revision))).await?;
+        link.send(&tenant, &Command::Configure(self.configuration(&tenant, text, revision)))?;
         self.withdraw(id, &policy).await;
         match link.in_force(&tenant, revision).await {
             Ok(()) => Ok(PolicySet { revision, in_force: true }),

@@ -111,7 +111,7 @@ impl Host {
         let row = self.row(Some(id), "model_set", json!({ "model": route }));
         self.db.run(move |disk| disk.set_model(&kept, stored.as_ref(), &row)).await?;
         if let Some(link) = tenant.seat.link() {
-            link.send(&tenant, &route.clone().map_or(Command::NoModel {}, Command::Model)).await?;
+            link.send(&tenant, &route.clone().map_or(Command::NoModel {}, Command::Model))?;
         }
         Ok(Model { model: route })
     }
@@ -135,7 +135,7 @@ impl Host {
         let Some(link) = tenant.seat.link() else { return Ok(()) };
         let id = tenant.id.clone();
         let secrets = self.db.run(move |disk| disk.sealed(&id)).await?;
-        link.send(tenant, &Command::Secrets { secrets }).await
+        link.send(tenant, &Command::Secrets { secrets })
     }
 
     /// Sends a warden all there is and waits until it enforces it.
@@ -166,14 +166,14 @@ impl Host {
             .await?;
         let key = self.data_key(&tenant.id).await?;
         self.journal(&tenant.id, "key_released", released(&secrets)).await?;
-        link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision))).await?;
-        link.send_key(tenant, &key).await?;
-        link.send(tenant, &Command::Secrets { secrets }).await?;
-        link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model)).await?;
+        link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
+        link.send_key(tenant, &key)?;
+        link.send(tenant, &Command::Secrets { secrets })?;
+        link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model))?;
         for grant in self.live_grants(&tenant.id).await {
-            link.send(tenant, &Command::Grant(grant)).await?;
+            link.send(tenant, &Command::Grant(grant))?;
         }
-        link.send(tenant, &Command::Ready {}).await?;
+        link.send(tenant, &Command::Ready {})?;
         Ok(revision)
     }
 

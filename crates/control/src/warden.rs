@@ -8,19 +8,25 @@ use crate::{Error, host::Host, tenant::Tenant};
 use cofferdam_base::ipc::warden::{Command, Report};
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A warden takes no longer than this to put a policy in force.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So many messages may wait for a warden to read them.
+const QUEUE: usize = 1024;
+
+type Packet = (Command, Option<OwnedFd>);
+
 /// A living wire to a warden.
 #[derive(Debug)]
 pub struct Link {
-    wire: AsyncChannel,
+    wire: Arc<AsyncChannel>,
+    queue: mpsc::Sender<Packet>,
     /// The last `Configured`, or that the wire ended.
     configured: watch::Sender<Configured>,
     /// The last record of this wire that is in the ledger.
@@ -35,37 +41,34 @@ struct Configured {
 }
 
 impl Link {
-    /// Takes the wire.
+    /// Takes the wire. Call within the runtime.
     pub fn new(wire: OwnedFd) -> Result<Self, Error> {
-        let wire = AsyncChannel::new(wire).map_err(|e| Error::io("a warden's wire", e))?;
-        Ok(Self { wire, configured: watch::Sender::default(), recorded: watch::Sender::default() })
+        let wire = Arc::new(AsyncChannel::new(wire).map_err(|e| Error::io("a warden's wire", e))?);
+        let (queue, outbox) = mpsc::channel(QUEUE);
+        tokio::spawn(write(Arc::clone(&wire), outbox));
+        Ok(Self { wire, queue, configured: watch::Sender::default(), recorded: watch::Sender::default() })
     }
 
-    /// Sends one message.
-    pub async fn send(&self, tenant: &Tenant, command: &Command) -> Result<(), Error> {
-        self.send_with(tenant, command, &[]).await
+    /// Queues one message. Nobody waits behind a warden that does not read: one that lets its queue fill is
+    /// given up.
+    pub fn send(&self, tenant: &Tenant, command: &Command) -> Result<(), Error> {
+        self.push(tenant, (command.clone(), None))
     }
 
-    /// A warden that does not read for long is as good as gone: nobody waits behind it.
-    async fn send_with(
-        &self,
-        tenant: &Tenant,
-        command: &Command,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), Error> {
-        match tokio::time::timeout(PATIENCE, self.wire.send(command, descriptors)).await {
-            Ok(sent) => sent.map_err(|e| nonsense(tenant, &e.to_string())),
-            Err(_) => Err(nonsense(tenant, "it does not read its wire")),
-        }
-    }
-
-    /// Sends the data key through a pipe of which nothing else ever held an end.
-    pub async fn send_key(&self, tenant: &Tenant, key: &cofferdam_vault::DataKey) -> Result<(), Error> {
+    /// Queues the data key, in a pipe of which nothing else ever held an end.
+    pub fn send_key(&self, tenant: &Tenant, key: &cofferdam_vault::DataKey) -> Result<(), Error> {
         let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| Error::io("a pipe for a data key", e))?;
         // 32 bytes fit any pipe, so this does not wait for a reader.
         key.write_to(std::fs::File::from(ours))?;
-        self.send_with(tenant, &Command::DataKey {}, &[theirs.as_fd()]).await
+        self.push(tenant, (Command::DataKey {}, Some(theirs)))
+    }
+
+    fn push(&self, tenant: &Tenant, packet: Packet) -> Result<(), Error> {
+        self.queue.try_send(packet).map_err(|_| {
+            self.configured.send_modify(|c| c.ended = true);
+            nonsense(tenant, "its wire ended, or it does not read it")
+        })
     }
 
     /// Waits until the warden reported this revision to be in force; its refusal is an error.
@@ -90,9 +93,14 @@ impl Link {
     /// Takes reports until the wire ends or brings what does not fit.
     pub async fn read(self: &Arc<Self>, host: &Arc<Host>, tenant: &Arc<Tenant>) {
         let mut inbox = Inbox::default();
-        let acknowledge = tokio::spawn(Arc::clone(self).acknowledge(Arc::clone(tenant)));
+        let mut ended = self.configured.subscribe();
+        let acknowledge = tokio::spawn(Arc::clone(self).acknowledge());
         loop {
-            let report = match self.wire.recv::<Report>().await {
+            let received = tokio::select! {
+                received = self.wire.recv::<Report>() => received,
+                _ = ended.wait_for(|c| c.ended) => break,
+            };
+            let report = match received {
                 Ok(Some((report, none))) if none.is_empty() => report,
                 Ok(None) => break,
                 Ok(Some(_)) => {
@@ -114,11 +122,11 @@ impl Link {
     }
 
     /// Tells the warden how far its records are in the ledger, once for however many came at once.
-    async fn acknowledge(self: Arc<Self>, tenant: Arc<Tenant>) {
+    async fn acknowledge(self: Arc<Self>) {
         let mut recorded = self.recorded.subscribe();
         while recorded.changed().await.is_ok() {
             let through = *recorded.borrow_and_update();
-            if self.send(&tenant, &Command::Recorded { through }).await.is_err() {
+            if self.wire.send(&Command::Recorded { through }, &[]).await.is_err() {
                 return;
             }
         }
@@ -149,7 +157,7 @@ impl Link {
             Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await?,
             Report::Spend { grant } => {
                 let ok = host.spend(tenant, grant).await?;
-                self.send(tenant, &Command::Spent { grant, ok }).await?;
+                self.send(tenant, &Command::Spent { grant, ok })?;
             }
             Report::Record(record) => {
                 let missing = inbox.expect(record.seq);
@@ -166,6 +174,16 @@ impl Link {
             Report::Usage(usage) => host.used(tenant, usage).await?,
         }
         Ok(())
+    }
+}
+
+/// Sends what is queued, in order, until the wire or the link ends.
+async fn write(wire: Arc<AsyncChannel>, mut outbox: mpsc::Receiver<Packet>) {
+    while let Some((command, descriptor)) = outbox.recv().await {
+        let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = wire.send(&command, &descriptors).await {
+            return tracing::warn!(%error, "a warden's wire ended");
+        }
     }
 }
 
