@@ -162,7 +162,7 @@ fn watch(wire: &Channel, children: &OwnedFd, runtime: Pid) -> u8 {
             let mut signal = [0_u8; 128];
             // Several children may share one signal; each is reaped below.
             let _ = rustix::io::read(children, &mut signal);
-            while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
                 if pid == runtime {
                     let (text, code) = match (status.exit_status(), status.terminating_signal()) {
                         (Some(code), _) => (format!("exit {code}"), code),

@@ -1,0 +1,436 @@
+//! Real cells, as root and as nobody. This binary is also the init of the cells that it starts.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use cofferdam_base::ipc::{launcher::Limits, receipt::LayerState};
+use cofferdam_sandbox::{Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, launch, sweep};
+use cofferdam_sys::process::{self, Forked};
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs::{self, File},
+    io::{self, PipeReader, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    ("true_runs_and_nothing_is_left", true_runs_and_nothing_is_left),
+    ("every_wall_stands_and_every_control_passes", every_wall_stands_and_every_control_passes),
+    ("a_command_can_neither_signal_nor_see_the_runtime", a_command_can_neither_signal_nor_see_the_runtime),
+    ("exec_gives_back_the_exit_status", exec_gives_back_the_exit_status),
+    ("terminate_reaches_the_runtime", terminate_reaches_the_runtime),
+    ("a_fork_bomb_stops_at_the_limit", a_fork_bomb_stops_at_the_limit),
+    ("a_memory_bomb_dies_alone", a_memory_bomb_dies_alone),
+    (
+        "a_captured_cell_gives_listeners_and_marked_sockets",
+        a_captured_cell_gives_listeners_and_marked_sockets,
+    ),
+    ("a_program_that_is_not_there_names_its_layer", a_program_that_is_not_there_names_its_layer),
+    ("a_sweep_kills_what_an_earlier_launcher_left", a_sweep_kills_what_an_earlier_launcher_left),
+    ("node_git_python_curl_and_a_shell_work", node_git_python_curl_and_a_shell_work),
+    (
+        "homes_are_made_and_removed_without_following_links",
+        homes_are_made_and_removed_without_following_links,
+    ),
+    ("without_root_the_same_walls_stand", without_root_the_same_walls_stand),
+];
+
+fn main() {
+    let argv: Vec<String> = std::env::args().collect();
+    match argv.get(1).map(String::as_str) {
+        Some("__init") => cofferdam_sandbox::init_main(),
+        Some("__rootless") => return rootless_child(Path::new(&argv[2])),
+        _ => {}
+    }
+    let flags = |name: &str| argv.iter().any(|argument| argument == name);
+    let wanted = argv.iter().skip(1).find(|argument| !argument.starts_with('-') && *argument != "terse");
+    let chosen = TESTS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())));
+    if flags("--list") {
+        if !flags("--ignored") {
+            chosen.for_each(|(name, _)| println!("{name}: test"));
+        }
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED all tests of cells: they need root");
+        return;
+    }
+    for (name, test) in chosen {
+        test();
+        println!("test {name} ... ok");
+    }
+}
+
+struct Setting {
+    directory: tempfile::TempDir,
+    plan: CellPlan,
+}
+
+fn setting(name: &str, argv: &[&str]) -> Setting {
+    let directory = tempfile::tempdir().unwrap();
+    open_to_all(directory.path());
+    let home = directory.path().join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(20_001), Some(20_001)).unwrap_or(());
+    let plan = CellPlan {
+        name: name.into(),
+        generation: 1,
+        profile: Profile::Strict,
+        uid: 20_001,
+        gid: 20_001,
+        hostname: name.into(),
+        binds: Vec::new(),
+        home,
+        argv: argv.iter().map(ToString::to_string).collect(),
+        env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/sandbox".into())],
+        cwd: "/sandbox".into(),
+        network: Network::None,
+        limits: Limits::default(),
+        cgroup: format!("cofferdam/test-{}/{name}", std::process::id()),
+    };
+    Setting { directory, plan }
+}
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// The cell, and what it writes.
+fn start(plan: &CellPlan) -> Result<(Cell, PipeReader), Error> {
+    let (reader, writer) = io::pipe().unwrap();
+    let copy = writer.try_clone().unwrap();
+    launch(plan, [OwnedFd::from(writer), OwnedFd::from(copy)]).map(|cell| (cell, reader))
+}
+
+fn finish(cell: Cell, mut output: PipeReader) -> (String, Option<CellEvent>) {
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    cell.wait().unwrap();
+    let event = cell.event().unwrap();
+    cell.remove().unwrap();
+    (text, event)
+}
+
+fn run(plan: &CellPlan) -> (String, u8) {
+    let (cell, output) = start(plan).unwrap();
+    let (text, event) = finish(cell, output);
+    match event {
+        Some(CellEvent::RuntimeEnded { code, .. }) => (text, code),
+        other => panic!("{other:?}: {text}"),
+    }
+}
+
+fn exec(cell: &Cell, argv: &[&str]) -> (String, u8) {
+    let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+    let (mut reader, writer) = io::pipe().unwrap();
+    let copy = writer.try_clone().unwrap();
+    let stdin = File::open("/dev/null").unwrap();
+    let command = cell.exec(&argv, [stdin.into(), writer.into(), copy.into()], false).unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    (text, command.wait().unwrap().code())
+}
+
+fn end(cell: Cell) {
+    cell.kill().unwrap();
+    cell.wait().unwrap();
+    cell.remove().unwrap();
+}
+
+fn true_runs_and_nothing_is_left() {
+    let setting = setting("true", &["/bin/true"]);
+    let (cell, output) = start(&setting.plan).unwrap();
+    assert!(cell.receipt.layers.iter().all(|row| row.state == LayerState::Enforced), "{:?}", cell.receipt);
+    let pid = cell.pid;
+    let (_, event) = finish(cell, output);
+    assert_eq!(event, Some(CellEvent::RuntimeEnded { status: "exit 0".into(), code: 0 }));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("/true"));
+}
+
+const EXPECTED: &[(&str, &[&str])] = &[
+    ("write:/x", &["EROFS", "EACCES"]),
+    ("write:/usr/x", &["EROFS", "EACCES"]),
+    ("write:/etc/x", &["EROFS", "EACCES"]),
+    ("write:/dev/x", &["EROFS", "EACCES"]),
+    ("write:/opt/ro/x", &["EROFS", "EACCES"]),
+    ("write:/proc/sys/kernel/core_pattern", &["EROFS", "EACCES"]),
+    ("write:/proc/sysrq-trigger", &["EACCES", "ENOENT"]),
+    ("write:/sandbox/x", &["ok"]),
+    ("write:/tmp/x", &["ok"]),
+    ("write:/dev/null", &["ok"]),
+    ("read:/proc/1/environ", &["ENOENT", "EACCES"]),
+    ("read:/proc/1/root", &["ENOENT", "EACCES"]),
+    ("read:/proc/1/mem", &["ENOENT", "EACCES"]),
+    ("read:/sys", &["ENOENT"]),
+    ("read:/dev/kvm", &["ENOENT"]),
+    ("read:/dev/mem", &["ENOENT"]),
+    ("read:/root", &["ENOENT"]),
+    ("read:/home", &["ENOENT"]),
+    ("read:/var", &["ENOENT"]),
+    ("read:/etc/shadow", &["ENOENT"]),
+    ("read:/etc/passwd", &["ok"]),
+    ("read:/proc/self/environ", &["ok"]),
+    ("read:/proc/cpuinfo", &["ok"]),
+    ("kill:1", &["EPERM", "ESRCH"]),
+    ("kill:self", &["ok"]),
+    ("fork", &["ok"]),
+    ("getpid", &["ok"]),
+    ("clone3", &["ENOSYS"]),
+    ("keyctl", &["ENOSYS"]),
+    ("add_key", &["ENOSYS"]),
+    ("io_uring_setup", &["ENOSYS"]),
+    ("x32", &["ENOSYS"]),
+    ("ptrace", &["EPERM"]),
+    ("process_vm_readv", &["EPERM"]),
+    ("mount", &["EPERM"]),
+    ("umount2", &["EPERM"]),
+    ("unshare", &["EPERM"]),
+    ("setns", &["EPERM"]),
+    ("clone-newuser", &["EPERM"]),
+    ("chroot", &["EPERM"]),
+    ("bpf", &["EPERM"]),
+    ("perf_event_open", &["EPERM"]),
+    ("userfaultfd", &["EPERM"]),
+    ("open_by_handle_at", &["EPERM"]),
+    ("seccomp", &["EPERM"]),
+    ("tiocsti", &["EPERM"]),
+    ("tiocsti-high", &["EPERM"]),
+    ("socket:unix", &["ok"]),
+    ("socket:inet", &["ok"]),
+    ("socket:inet6", &["ok"]),
+    ("socket:udp", &["ok"]),
+    ("socket:route", &["ok"]),
+    ("socket:nflog", &["EAFNOSUPPORT"]),
+    ("socket:vsock", &["EAFNOSUPPORT"]),
+    ("socket:alg", &["EAFNOSUPPORT"]),
+    ("socket:packet", &["EAFNOSUPPORT"]),
+    ("socket:raw", &["EPERM"]),
+    ("socket:raw6", &["EPERM"]),
+    ("socket:ping", &["EPERM"]),
+    ("socket:ping6", &["EPERM"]),
+    ("socket:mptcp", &["EAFNOSUPPORT"]),
+    ("fds", &["0,1,2"]),
+    ("env", &["HOME,LC_CTYPE,PATH", "HOME,PATH"]),
+    ("uid", &["1000 1000 []"]),
+    ("caps", &["0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000"]),
+    ("nnp", &["1 filters 3"]),
+    ("pids", &[""]),
+    ("interfaces", &["['lo']"]),
+];
+
+fn probed(setting: &mut Setting) -> BTreeMap<String, String> {
+    let tools = setting.directory.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    open_to_all(&tools);
+    fs::write(tools.join("probe.py"), include_str!("probe.py")).unwrap();
+    setting.plan.binds.push(Bind {
+        source: tools,
+        target: "/opt/ro".into(),
+        access: Access::ReadOnly,
+        label: "probe".into(),
+    });
+    setting.plan.argv = vec!["/usr/bin/python3".into(), "/opt/ro/probe.py".into()];
+    let (text, code) = run(&setting.plan);
+    assert_eq!(code, 0, "{text}");
+    text.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+fn walls(found: &BTreeMap<String, String>) -> Vec<String> {
+    let wrong = EXPECTED
+        .iter()
+        .filter(|(name, expected)| !found.get(*name).is_some_and(|found| expected.contains(&found.as_str())));
+    wrong.map(|(name, expected)| format!("{name}: {:?}, not {expected:?}", found.get(*name))).collect()
+}
+
+fn every_wall_stands_and_every_control_passes() {
+    let found = probed(&mut setting("walls", &[]));
+    assert_eq!(walls(&found), Vec::<String>::new());
+    assert_eq!(found.len(), EXPECTED.len(), "an attempt that nobody judges");
+}
+
+fn a_command_can_neither_signal_nor_see_the_runtime() {
+    // Signals and environ of the other side: by pid 2, which is the runtime.
+    let setting = setting("sibling", &["/bin/sh", "-c", "while :; do sleep 1; done"]);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    let (text, code) =
+        exec(&cell, &["sh", "-c", "kill -9 2 || echo refused; test -e /proc/2 || echo unseen"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("refused") && text.contains("unseen"), "{text}");
+    let (text, _) = exec(&cell, &["sh", "-c", "sleep 60 & kill -9 $! && echo own child signalled"]);
+    assert!(text.contains("own child signalled"), "{text}");
+    assert_eq!(cell.try_wait().unwrap(), None);
+    end(cell);
+}
+
+fn exec_gives_back_the_exit_status() {
+    let setting = setting("exec", &["/bin/sleep", "1000"]);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    assert_eq!(exec(&cell, &["sh", "-c", "exit 7"]).1, 7);
+    assert_eq!(exec(&cell, &["sh", "-c", "kill -9 $$"]).1, 137);
+    assert_eq!(exec(&cell, &["no-such-program"]).1, 127);
+    assert_eq!(exec(&cell, &["/etc/passwd"]).1, 126);
+    let (text, _) =
+        exec(&cell, &["sh", "-c", "ls /proc/self/fd | tr '\\n' ' '; grep -c . /proc/self/cgroup; pwd"]);
+    assert!(text.contains("0 1 2 3") && text.contains("/sandbox"), "{text}");
+    let (text, _) = exec(&cell, &["grep", "-E", "CapBnd|Seccomp_filters|NoNewPrivs", "/proc/self/status"]);
+    assert_eq!(text, "CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp_filters:\t3\n");
+    end(cell);
+}
+
+fn terminate_reaches_the_runtime() {
+    let setting =
+        setting("term", &["/bin/sh", "-c", "trap 'exit 42' TERM; echo up; while :; do sleep 0.01; done"]);
+    let (cell, mut output) = start(&setting.plan).unwrap();
+    let mut up = [0; 3];
+    output.read_exact(&mut up).unwrap();
+    cell.terminate().unwrap();
+    assert_eq!(finish(cell, output).1, Some(CellEvent::RuntimeEnded { status: "exit 42".into(), code: 42 }));
+}
+
+fn a_fork_bomb_stops_at_the_limit() {
+    let script = "import os,time\nn=0\ntry:\n  while True:\n    if os.fork()==0: time.sleep(100)\n    n+=1\nexcept OSError as e: print(n<40, e.errno, flush=True)";
+    let mut setting = setting("forks", &["/usr/bin/python3", "-c", script]);
+    setting.plan.limits.pids = 40;
+    let (cell, mut output) = start(&setting.plan).unwrap();
+    let mut line = [0; 8];
+    output.read_exact(&mut line).unwrap();
+    assert_eq!(std::str::from_utf8(&line).unwrap(), "True 11\n");
+    end(cell);
+}
+
+fn a_memory_bomb_dies_alone() {
+    let mut setting = setting("memory", &["/bin/sleep", "1000"]);
+    setting.plan.limits.memory_bytes = 96 << 20;
+    let (cell, _output) = start(&setting.plan).unwrap();
+    let bomb = "b=[]\nwhile True: b.append(bytearray(b'x'*(1<<20)))";
+    assert_eq!(exec(&cell, &["/usr/bin/python3", "-c", bomb]).1, 137);
+    assert_eq!(exec(&cell, &["/usr/bin/python3", "-c", "b=bytearray(b'x'*(8<<20))"]).1, 0);
+    assert_eq!(cell.try_wait().unwrap(), None);
+    end(cell);
+}
+
+fn a_captured_cell_gives_listeners_and_marked_sockets() {
+    let mut setting = setting("captured", &["/bin/sleep", "1000"]);
+    setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+    let (cell, _output) = start(&setting.plan).unwrap();
+    let cookie = cell.netns_cookie.unwrap();
+    assert!(cell.listeners.is_some());
+    for socket in cell.sockets(3).unwrap() {
+        assert_eq!(cofferdam_sys::netns::cookie(socket.as_fd()).unwrap(), cookie);
+    }
+    assert_ne!(cofferdam_sys::netns::current_cookie().unwrap(), cookie);
+    end(cell);
+}
+
+fn a_program_that_is_not_there_names_its_layer() {
+    let setting = setting("absent", &["/no/such/program"]);
+    match start(&setting.plan) {
+        Err(Error::Layer(failure)) => assert_eq!(failure.layer, "runtime"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_sweep_kills_what_an_earlier_launcher_left() {
+    let setting = setting("swept", &["/bin/sleep", "1000"]);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    // Init is our child until it is reaped, so the sweep needs it gone from its groups first: by its own kill.
+    let removed = sweep(&format!("test-{}", std::process::id())).unwrap();
+    assert!(removed.contains(&"swept".to_owned()), "{removed:?}");
+    cell.wait().unwrap();
+    cell.remove().unwrap();
+}
+
+fn node_git_python_curl_and_a_shell_work() {
+    let script = "set -e; cd /sandbox; \
+        node -e 'const os=require(\"os\");fetch(\"http://127.0.0.1:1/\").catch(e=>console.log(\"node\",os.cpus().length>0,e.cause.code,Object.keys(os.networkInterfaces()).length));new (require(\"worker_threads\").Worker)(\"1\",{eval:true})'; \
+        git init -q r; cd r; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x; git log --oneline | wc -l; \
+        python3 -c 'import subprocess,threading,sqlite3,ssl;subprocess.run([\"true\"],check=True);print(\"python\")'; \
+        curl -s http://127.0.0.1:1/ || echo curl $?; ls / >/dev/null; echo a | cat | tee /tmp/f; date +shell";
+    let mut setting = setting("tools", &["/bin/sh", "-c", script]);
+    setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+    let (text, code) = run(&setting.plan);
+    assert_eq!(code, 0, "{text}");
+    for expected in ["node true ECONNREFUSED", "\n1\n", "python", "curl 7", "shell"] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert!(!text.contains("not permitted"), "{text}");
+}
+
+fn homes_are_made_and_removed_without_following_links() {
+    let directory = tempfile::tempdir().unwrap();
+    open_to_all(directory.path());
+    let (tenants, outside) = (directory.path().join("tenants"), directory.path().join("outside"));
+    fs::create_dir(&tenants).unwrap();
+    fs::create_dir(&outside).unwrap();
+    open_to_all(&tenants);
+    fs::write(outside.join("kept"), "x").unwrap();
+    let owner = Some((20_001, 20_001));
+    cofferdam_sandbox::tenant_files::make_home(&tenants, "acme", owner).unwrap();
+    let home = tenants.join("acme/home");
+    fs::create_dir_all(home.join("a/b")).unwrap();
+    fs::write(home.join("a/b/c"), "x").unwrap();
+    std::os::unix::fs::symlink(&outside, home.join("a/link")).unwrap();
+    for path in ["a", "a/b", "a/b/c"] {
+        std::os::unix::fs::chown(home.join(path), Some(20_001), Some(20_001)).unwrap();
+    }
+    cofferdam_sandbox::tenant_files::remove_home(&tenants, "acme", owner).unwrap();
+    assert!(!tenants.join("acme").exists());
+    assert!(outside.join("kept").exists());
+    // A tenant's directory that became a link is refused, not followed.
+    std::os::unix::fs::symlink(&outside, tenants.join("globex")).unwrap();
+    assert!(cofferdam_sandbox::tenant_files::remove_home(&tenants, "globex", owner).is_err());
+    assert!(outside.join("kept").exists());
+}
+
+fn without_root_the_same_walls_stand() {
+    let directory = tempfile::tempdir().unwrap();
+    open_to_all(directory.path());
+    let home: PathBuf = directory.path().join("nobody");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65_534), Some(65_534)).unwrap();
+    match process::fork().unwrap() {
+        Forked::Child => {
+            let program = File::open("/proc/self/exe").unwrap();
+            process::become_user(65_534, 65_534, true).unwrap();
+            let text = |text: &str| CString::new(text).unwrap();
+            let argv = [text("cells"), text("__rootless"), text(home.to_str().unwrap())];
+            let error = process::exec_fd(program.as_fd(), &argv, &[]);
+            println!("{error}");
+            process::exit(9)
+        }
+        Forked::Parent(pid) => {
+            let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(0));
+        }
+    }
+}
+
+fn rootless_child(home: &Path) {
+    let mut setting = Setting {
+        directory: tempfile::tempdir_in(home).unwrap(),
+        plan: CellPlan {
+            profile: Profile::Rootless,
+            uid: 65_534,
+            gid: 65_534,
+            ..setting("rootless", &[]).plan
+        },
+    };
+    setting.plan.home = setting.directory.path().join("home");
+    fs::create_dir(&setting.plan.home).unwrap();
+    setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+    let found = probed(&mut setting);
+    let mut wrong = walls(&found);
+    wrong.retain(|row| !row.starts_with("uid"));
+    assert_eq!(wrong, Vec::<String>::new());
+    setting.plan.argv = vec!["/bin/sleep".into(), "1000".into()];
+    let (cell, _output) = start(&setting.plan).unwrap();
+    assert!(cell.receipt.layers.iter().any(|row| row.state == LayerState::Absent && !row.detail.is_empty()));
+    assert_eq!(cell.sockets(2).unwrap().len(), 2);
+    assert_eq!(exec(&cell, &["sh", "-c", "exit 7"]).1, 7);
+    end(cell);
+    let strict = CellPlan { profile: Profile::Strict, ..setting.plan };
+    assert!(start(&strict).is_err());
+}
