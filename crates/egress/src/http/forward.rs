@@ -70,7 +70,7 @@ pub(super) async fn forward(
     }
     let (parts, body) = response.into_parts();
     let body = Passing { gone: Box::pin(pass.withdrawn().clone().cancelled_owned()), _pass: pass, body };
-    let mut response = Response::new(BodyExt::boxed(body));
+    let mut response = Response::new(BodyExt::boxed_unsync(body));
     *response.status_mut() = parts.status;
     *response.headers_mut() = head::end_to_end(&parts.headers);
     Ok(response)
@@ -135,7 +135,7 @@ fn rebuilt(
     if websocket {
         switch_headers(&mut headers);
     }
-    let body = body.map_err(|error| Box::new(error) as BodyError).boxed();
+    let body = body.map_err(|error| Box::new(error) as BodyError).boxed_unsync();
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = head::origin_form(&parts.uri).ok_or_else(bad)?;

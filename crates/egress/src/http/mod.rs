@@ -14,7 +14,7 @@ use cofferdam_policy::Reason;
 use futures_util::future::BoxFuture;
 use head::{Authority, Target};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
@@ -22,7 +22,7 @@ use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
 /// What a body may fail with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// A streamed body.
-pub type Body = BoxBody<Bytes, BodyError>;
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// The name at which the warden itself answers.
 pub const OWN_NAME: &str = "cofferdam.local";
@@ -190,7 +190,7 @@ pub(crate) fn refused_raw(destination: Option<&Destination>, refusal: &Refusal) 
 
 /// A body that is there as a whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A tunnel between two upgraded connections, as long as the pass is good.
