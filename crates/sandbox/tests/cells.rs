@@ -61,6 +61,7 @@ fn main() {
         test();
         println!("test {name} ... ok");
     }
+    sweep(&format!("test-{}", std::process::id())).unwrap();
 }
 
 struct Setting {
@@ -345,7 +346,7 @@ fn a_sweep_kills_what_an_earlier_launcher_left() {
 
 fn node_git_python_curl_and_a_shell_work() {
     let script = "set -e; cd /sandbox; \
-        node -e 'const os=require(\"os\");fetch(\"http://127.0.0.1:1/\").catch(e=>console.log(\"node\",os.cpus().length>0,e.cause.code,Object.keys(os.networkInterfaces()).length));new (require(\"worker_threads\").Worker)(\"1\",{eval:true})'; \
+        node -e 'const os=require(\"os\");fetch(\"http://127.0.0.1:4321/\").catch(e=>console.log(\"node\",os.cpus().length>0,e.cause.code,Object.keys(os.networkInterfaces()).length));new (require(\"worker_threads\").Worker)(\"1\",{eval:true})'; \
         git init -q r; cd r; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x; git log --oneline | wc -l; \
         python3 -c 'import subprocess,threading,sqlite3,ssl;subprocess.run([\"true\"],check=True);print(\"python\")'; \
         curl -s http://127.0.0.1:1/ || echo curl $?; ls / >/dev/null; echo a | cat | tee /tmp/f; date +shell";
