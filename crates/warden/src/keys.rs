@@ -1,0 +1,64 @@
+//! The tenant's secrets: sealed as they came, opened for one use and wiped after it.
+
+use crate::Error;
+use cofferdam_base::{Secret, SecretName, TenantId, ipc::warden::SealedSecret};
+use cofferdam_vault::DataKey;
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    os::fd::OwnedFd,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How long control may take to fill the pipe that it sent.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The keys of one tenant.
+pub(crate) struct Keys {
+    tenant: TenantId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    key: Option<DataKey>,
+    sealed: HashMap<SecretName, SealedSecret>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    pub(crate) fn new(tenant: TenantId) -> Self {
+        Self { tenant, state: Mutex::default() }
+    }
+
+    /// Reads the data key from a pipe.
+    pub(crate) async fn receive(&self, pipe: OwnedFd) -> Result<(), Error> {
+        let read = tokio::task::spawn_blocking(move || DataKey::read_from(File::from(pipe)));
+        let key = tokio::time::timeout(PATIENCE, read)
+            .await
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+            .map_err(std::io::Error::other)??;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).key = Some(key);
+        Ok(())
+    }
+
+    /// Replaces the sealed secrets.
+    pub(crate) fn seal(&self, secrets: Vec<SealedSecret>) {
+        let sealed = secrets.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).sealed = sealed;
+    }
+
+    /// Opens a secret for one use; none if it, or the data key, is not here.
+    pub(crate) fn open(&self, name: &SecretName) -> Result<Option<Secret<Vec<u8>>>, Error> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(key), Some(sealed)) = (&state.key, state.sealed.get(name)) else { return Ok(None) };
+        Ok(Some(key.open_secret(&self.tenant, sealed)?))
+    }
+}

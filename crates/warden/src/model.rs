@@ -1,0 +1,235 @@
+//! `http://inference.local`: the cell's requests to its model, with the tenant's key added and nothing of the
+//! cell's credentials kept.
+
+use crate::{keys::Keys, outbox::Outbox, tls};
+use bytes::Bytes;
+use cofferdam_base::{
+    Clock, HostName, Protocol, Secret,
+    ipc::warden::{ModelRoute, RecordKind, Upstream, Usage},
+};
+use cofferdam_egress::{
+    Egress, Gate, Outlet, Refusal, Row,
+    http::{Body, BodyError, Local, full, refused},
+};
+use cofferdam_inference::{BaseUrl, ChatRequest, Connect, Connecting, Error, Inbound, MAX_BODY, Route};
+use cofferdam_policy::Reason;
+use cofferdam_sys::channel::AsyncChannel;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use std::{
+    fmt, io,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+/// The name under which a cell finds its model.
+const NAME: &str = "inference.local";
+/// Where the built-in model is, for the head of a request; nothing resolves it.
+const BUILTIN: &str = "http://builtin.invalid/v1";
+/// How long a cell may take to send a request's body.
+const BODY: Duration = Duration::from_secs(60);
+/// How long TLS to a provider may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The model's desk.
+pub(crate) struct Model {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// What dials; set once, right after it was made with this desk as its local service.
+    pub(crate) egress: OnceLock<Weak<Egress>>,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What may change.
+#[derive(Default)]
+pub(crate) struct State {
+    route: Option<ModelRoute>,
+    builtin: Option<Arc<AsyncChannel>>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Sets or forgets the route.
+    pub(crate) fn set_route(&self, route: Option<ModelRoute>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).route = route;
+    }
+
+    /// Sets the wire to the built-in model.
+    pub(crate) fn set_builtin(&self, wire: AsyncChannel) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).builtin = Some(Arc::new(wire));
+    }
+
+    /// Where requests go now.
+    fn route(&self) -> Option<(ModelRoute, Place)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = state.route.clone()?;
+        let place = match &route.upstream {
+            Upstream::Builtin => Place::Builtin(state.builtin.clone()?),
+            Upstream::Url(url) => Place::Url(url.clone()),
+        };
+        Some((route, place))
+    }
+
+    fn no(&self, reason: Reason, said: &str) -> Response<Body> {
+        refused(None, &self.gate.refuse(None, Refusal::new(reason, "inference").said(said)))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let inbound = match cofferdam_inference::accept(request.method(), request.uri().path()) {
+            Ok(inbound) => inbound,
+            Err(error) => return failed(&error),
+        };
+        if !self.gate.is_ready() {
+            return self.no(Reason::NotReady, "");
+        }
+        let Some((route, place)) = self.route() else { return self.no(Reason::NoModel, "") };
+        match inbound {
+            Inbound::Models => json(cofferdam_inference::models_answer(&route.model)),
+            Inbound::Chat => self.chat(request, route, place).await,
+        }
+    }
+
+    async fn chat(&self, request: Request<Incoming>, route: ModelRoute, place: Place) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let body = match tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return failed(&Error::TooLong),
+            Ok(Err(_)) | Err(_) => return failed(&Error::Body("it did not arrive whole".to_owned())),
+        };
+        let chat = match ChatRequest::parse(&body) {
+            Ok(chat) => chat,
+            Err(error) => return failed(&error),
+        };
+        drop(body);
+        let url = if let Place::Url(url) = &place { url } else { BUILTIN };
+        let base = match BaseUrl::parse(url) {
+            Ok(base) => base,
+            Err(error) => return failed(&error),
+        };
+        let key = match self.key(&route) {
+            Ok(key) => key,
+            Err(response) => return response,
+        };
+        let to = Route { name: route.route.clone(), base, model: route.model.clone() };
+        let connect = Dial { model: self, place };
+        let done = {
+            let (outbox, clock) = (Arc::clone(&self.outbox), Arc::clone(&self.clock));
+            move |tokens: cofferdam_inference::Tokens, status| {
+                outbox.usage(Usage {
+                    at: clock.now(),
+                    route: route.route,
+                    model: route.model,
+                    prompt_tokens: tokens.prompt,
+                    completion_tokens: tokens.completion,
+                    status,
+                });
+            }
+        };
+        match cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done).await {
+            Ok(answer) => {
+                answer.map(|body| body.map_err(|error| Box::new(error) as BodyError).boxed_unsync())
+            }
+            Err(error) => {
+                tracing::info!(%error, source = ?std::error::Error::source(&error), "a model request failed");
+                failed(&error)
+            }
+        }
+    }
+
+    /// The route's key, opened for this request, its use recorded first.
+    fn key(&self, route: &ModelRoute) -> Result<Option<Secret<Vec<u8>>>, Response<Body>> {
+        let by = match &route.secret {
+            Some(name) => format!("secret {name}"),
+            None => format!("route {}", route.route),
+        };
+        let row = Row { what: RecordKind::Use, destination: None, by, reason: String::new(), count: 1 };
+        if !self.outbox.record(row) {
+            return Err(self.no(Reason::LedgerUnavailable, ""));
+        }
+        let Some(name) = &route.secret else { return Ok(None) };
+        match self.keys.open(name) {
+            Ok(Some(key)) => Ok(Some(key)),
+            Ok(None) => Err(self.no(Reason::NoModel, "the model's key is not set")),
+            Err(error) => {
+                tracing::error!(%error, "a secret does not open");
+                Err(self.no(Reason::NoModel, "the model's key does not open"))
+            }
+        }
+    }
+}
+
+enum Place {
+    Url(String),
+    Builtin(Arc<AsyncChannel>),
+}
+
+/// Dials for one request: through the guard like everything else.
+struct Dial<'a> {
+    model: &'a Model,
+    place: Place,
+}
+
+impl Connect for Dial<'_> {
+    fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a> {
+        Box::pin(async move {
+            if let Place::Builtin(wire) = &self.place {
+                let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+                wire.send(&(), &[theirs.as_fd()]).await.map_err(io::Error::other)?;
+                ours.set_nonblocking(true)?;
+                let stream = tokio::net::UnixStream::from_std(ours)?;
+                return Ok(Box::new(stream) as Box<dyn cofferdam_inference::Stream>);
+            }
+            let destination = route.base.destination();
+            let egress = self.model.egress.get().and_then(Weak::upgrade);
+            let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
+            let stream = egress.dial(destination).await.map_err(|refusal| {
+                let refusal = self.model.gate.refuse(Some(destination), refusal);
+                io::Error::other(refusal.reason.code())
+            })?;
+            if destination.protocol != Protocol::Https {
+                return Ok(Box::new(stream) as Box<dyn cofferdam_inference::Stream>);
+            }
+            let handshake = tls::connect(&self.model.tls, &destination.host, stream);
+            let stream = tokio::time::timeout(HANDSHAKE, handshake).await??;
+            Ok(Box::new(stream) as Box<dyn cofferdam_inference::Stream>)
+        })
+    }
+}
+
+/// The model's desk as a local service of the gate.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk(pub(crate) Arc<Model>);
+
+impl Local for Desk {
+    fn serves(&self, name: &HostName) -> bool {
+        name.as_str() == NAME
+    }
+
+    fn respond(&self, _: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        let model = Arc::clone(&self.0);
+        Box::pin(async move { model.answer(request).await })
+    }
+}
+
+fn json(text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn failed(error: &Error) -> Response<Body> {
+    let mut response = json(error.to_json());
+    *response.status_mut() = error.status();
+    response
+}

@@ -1,0 +1,123 @@
+//! The process: confined first, then the launcher's wire, and whatever comes over it.
+
+use crate::{
+    Error,
+    desk::Office,
+    keys::Keys,
+    listeners::Serving,
+    model::{Desk, Model},
+    outbox::Outbox,
+    tls,
+};
+use cofferdam_base::{
+    Clock, TenantId,
+    ipc::{LAUNCHER_FD, warden::Feed},
+};
+use cofferdam_egress::{Egress, Gate};
+use cofferdam_sys::{
+    channel::{AsyncChannel, exactly},
+    clock::SystemClock,
+    process,
+};
+use std::{
+    os::fd::OwnedFd,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// How often what expired is withdrawn and what was folded is handed on.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The hidden entry `__warden TENANT`, with the wire to the launcher at its descriptor.
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the warden ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), Error> {
+    let tenant = std::env::args().nth(2).ok_or(Error::Start("the tenant's id is missing"))?;
+    let tenant = TenantId::try_from(tenant).map_err(|_| Error::Start("the tenant's id is malformed"))?;
+    let wire = process::inherited(LAUNCHER_FD).ok_or(Error::Start("its wire is missing"))?;
+    let tls = tls::config(tls::roots())?;
+    cofferdam_sandbox::confine::warden().map_err(|error| Error::Confine(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let office = office(tenant, Arc::new(SystemClock), tls);
+        let gate = Arc::clone(&office.egress.gate);
+        let ticking = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            loop {
+                ticks.tick().await;
+                gate.tick();
+            }
+        });
+        let result = feed(&office, wire).await;
+        ticking.abort();
+        result
+    })
+}
+
+/// A warden that is not configured yet.
+pub(crate) fn office(tenant: TenantId, clock: Arc<dyn Clock>, tls: Arc<rustls::ClientConfig>) -> Office {
+    let boot = clock.now().0;
+    let outbox = Outbox::new(tenant.clone(), boot, Arc::clone(&clock));
+    let gate = Gate::new(Arc::clone(&outbox) as _, Arc::clone(&clock));
+    let keys = Arc::new(Keys::new(tenant.clone()));
+    let model = Arc::new(Model {
+        gate: Arc::clone(&gate),
+        outbox: Arc::clone(&outbox),
+        keys: Arc::clone(&keys),
+        clock,
+        tls,
+        egress: OnceLock::new(),
+        state: Default::default(),
+    });
+    let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))));
+    // It was made two lines above and nobody else sets it.
+    let _ = model.egress.set(Arc::downgrade(&egress));
+    Office { tenant, egress, outbox, keys, model }
+}
+
+/// Takes what the launcher feeds until it is gone: then there is nobody to serve.
+pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
+    let wire = AsyncChannel::new(wire)?;
+    let mut control: Option<JoinHandle<()>> = None;
+    let mut serving = Serving::default();
+    let mut newest = 0;
+    while let Some((message, descriptors)) = wire.recv::<Feed>().await? {
+        match message {
+            Feed::Control {} => {
+                let [socket] = exactly(descriptors)?;
+                if let Some(old) = control.take() {
+                    old.abort();
+                    // It ends at its next await; until it has, the wire counts as its.
+                    let _ = old.await;
+                }
+                control = Some(tokio::spawn(office.clone().serve(AsyncChannel::new(socket)?)));
+            }
+            Feed::Listeners { generation, netns_cookie } => {
+                let descriptors = exactly(descriptors)?;
+                if generation < newest {
+                    tracing::warn!(generation, newest, "listeners of an older cell are not served");
+                    continue;
+                }
+                newest = generation;
+                // The old ones are closed first: they may be the same sockets.
+                drop(std::mem::take(&mut serving));
+                serving = Serving::start(&office.egress, descriptors, netns_cookie)?;
+            }
+            Feed::BuiltinModel {} => {
+                let [socket] = exactly(descriptors)?;
+                office.model.set_builtin(AsyncChannel::new(socket)?);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! TLS to model providers. The host's trusted roots are read before the process is confined.
+
+use crate::Error;
+use cofferdam_base::Host;
+use cofferdam_egress::BoxStream;
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use std::{io, sync::Arc};
+use tokio_rustls::TlsConnector;
+
+/// The configuration of every connection to a provider.
+pub(crate) fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The host's trusted roots. One that does not parse is left out.
+pub(crate) fn roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "some trusted roots of the host cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+/// The client's side of TLS to this host.
+pub(crate) async fn connect(
+    config: &Arc<ClientConfig>,
+    host: &Host,
+    stream: BoxStream,
+) -> io::Result<tokio_rustls::client::TlsStream<BoxStream>> {
+    let name = match host {
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(io::Error::other)?,
+        Host::Address(address) => ServerName::from(*address),
+    };
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
