@@ -106,16 +106,13 @@ fn become_command(plan: &CellPlan, command: &seal::Command, stdio: &[OwnedFd; 3]
         seal::filters(table::cell()?)?;
         Ok(())
     })();
-    let code = match sealed {
-        Err(error) => {
-            say(&error.to_string());
-            UNSEALED
-        }
-        Ok(()) => {
-            let error = command.exec();
-            say(&error.to_string());
-            if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
-        }
+    let code = if let Err(error) = sealed {
+        say(&error.to_string());
+        UNSEALED
+    } else {
+        let error = command.exec();
+        say(&error.to_string());
+        if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     };
     process::exit(code)
 }

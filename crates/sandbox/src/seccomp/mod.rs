@@ -64,3 +64,13 @@ mod libc_errno {
     pub(super) const ENOSYS: i32 = 38;
     pub(super) const EAFNOSUPPORT: i32 = 97;
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_group_is_named_and_says_who_needs_it() {
+        for group in super::allowed::GROUPS {
+            assert!(!group.name.is_empty() && !group.needed_by.is_empty() && !group.calls.is_empty());
+        }
+    }
+}
