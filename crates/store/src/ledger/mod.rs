@@ -1,0 +1,330 @@
+//! The ledger: rows that are never changed, each chained to the one before by its hash.
+//!
+//! Owns the files of its directory, their chain, the tenants' daily budget of it and the room kept back for
+//! a full disk. Refuses to know what a row means, apart from the kinds that a full disk still takes. The
+//! threats: a row changed or taken out unseen, a crash or a full disk that leaves half a row, a tenant that
+//! fills the disk. Not answered: somebody who may write the files can cut rows off the end while nobody has
+//! the ledger open, or write a chain of their own; keep the head that `verify` tells elsewhere.
+//!
+//! # After a crash
+//!
+//! A last line that is cut off or whose hash does not fit is what a crash leaves of a row that nobody was
+//! told is durable: it is cut off, and a row `recovered` says how many bytes. Anything else that does not
+//! fit is damage, and the ledger does not open. Of a batch, a crash may keep the first rows.
+
+mod budget;
+mod read;
+mod reserve;
+mod row;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use row::{Class, NewRow, StoredRow, Verified};
+
+use crate::Error;
+use budget::{Admission, Budget};
+use cofferdam_base::{Millis, TenantId};
+use reserve::{Reserve, is_full};
+use row::{RECOVERED, essential};
+use segment::{Chain, FRAME, Segment, follow, join, link, sync_directory, work};
+use serde::Serialize;
+use serde_json::json;
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// An open ledger; there is one for a directory at a time.
+#[derive(Debug)]
+pub struct Ledger {
+    dir: PathBuf,
+    limits: Limits,
+    segments: Vec<Segment>,
+    marks: Vec<Mark>,
+    file: File,
+    len: u64,
+    head: [u8; 32],
+    rows: u64,
+    budget: Budget,
+    reserve: Reserve,
+    /// What is on disk is not known: a write failed, and so did taking it back.
+    lost: bool,
+    opened: (Millis, Instant),
+    _lock: File,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Bytes of a segment.
+    segment: u64,
+    /// Bytes of class B a tenant and day.
+    budget: u64,
+    /// Rows over the budget that are told of at once.
+    counted: u64,
+}
+
+/// Where a row begins: of every 1,024th, so that following the ledger does not read it all.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    seq: u64,
+    segment: usize,
+    offset: u64,
+}
+
+impl Ledger {
+    /// Opens the ledger of a directory, made if missing: follows the whole chain, and cuts off what a crash
+    /// left half written. `LedgerBroken` if anything else does not fit.
+    pub fn open(dir: &Path, now: Millis) -> Result<Self, Error> {
+        Self::open_with(dir, now, LIMITS)
+    }
+
+    fn open_with(dir: &Path, now: Millis, limits: Limits) -> Result<Self, Error> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(work(dir))?;
+        let lock = lock(&dir.join("lock"))?;
+        let mut paths = segment::list(dir)?;
+        if paths.is_empty() {
+            paths.push(segment::name(dir, 1));
+            create(dir, &paths[0])?;
+        }
+        let mut budget = Budget::new(now, limits.budget, limits.counted);
+        let (mut chain, mut segments, mut marks) = (Chain::default(), Vec::new(), Vec::new());
+        let (mut len, mut torn) = (0, None);
+        for (index, path) in paths.iter().enumerate() {
+            let segment = Segment { path: path.clone(), first: chain.rows + 1 };
+            let end = follow(path, &mut chain, |row, offset, bytes| {
+                mark(&mut marks, row.seq, index, offset);
+                budget.replay(row.at, row.class, row.tenant.as_ref(), bytes);
+            })?;
+            len = match end {
+                Ok(end) => end,
+                Err(broken) if broken.torn && index + 1 == paths.len() => {
+                    torn = Some(broken.offset);
+                    broken.offset
+                }
+                Err(broken) => return Err(segment.broken(broken.line, broken.why)),
+            };
+            segments.push(segment);
+        }
+        // The list has at least one path.
+        let path = &paths[paths.len() - 1];
+        let file = File::options().write(true).open(path).map_err(work(path))?;
+        let reserve = Reserve::open(dir, now)?;
+        let Chain { head, rows } = chain;
+        let (dir, opened) = (dir.to_owned(), (now, Instant::now()));
+        let mut ledger = Self {
+            dir,
+            limits,
+            segments,
+            marks,
+            file,
+            len,
+            head,
+            rows,
+            budget,
+            reserve,
+            lost: false,
+            opened,
+            _lock: lock,
+        };
+        if let Some(end) = torn {
+            let bytes = ledger.file.metadata().map_err(work(path))?.len() - end;
+            ledger.file.set_len(end).and_then(|()| ledger.file.sync_all()).map_err(work(path))?;
+            let body = json!({ "bytes": bytes });
+            ledger.append(&NewRow {
+                at: now,
+                class: Class::A,
+                tenant: None,
+                kind: RECOVERED.to_owned(),
+                body,
+            })?;
+        }
+        Ok(ledger)
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Writes a row; it is on disk when this returns. The number of the last row.
+    pub fn append(&mut self, row: &NewRow) -> Result<u64, Error> {
+        self.append_all(std::slice::from_ref(row))
+    }
+
+    /// Writes rows in order, all or none; they are on disk when this returns. The number of the last row.
+    ///
+    /// Rows of class B of a tenant over its daily budget are only counted. `Full` if the disk is full and
+    /// not every row is essential: then give the essential ones alone.
+    pub fn append_all(&mut self, rows: &[NewRow]) -> Result<u64, Error> {
+        let now = self.now();
+        if self.lost {
+            return Err(self.io(io::Error::other("an earlier write was lost; open the ledger again")));
+        }
+        let mut batch = Batch {
+            head: self.head,
+            rows: self.rows,
+            bytes: Vec::new(),
+            starts: Vec::new(),
+            essential: true,
+        };
+        let (mut plan, told) = self.budget.begin(now);
+        for row in &told {
+            let json = batch.encode(row).map_err(|e| self.io(e))?;
+            batch.push(row, &json);
+        }
+        for row in rows {
+            let json = batch.encode(row).map_err(|e| self.io(e))?;
+            match self.budget.admit(&mut plan, row, json.len() as u64 + FRAME, now) {
+                Admission::Keep => batch.push(row, &json),
+                Admission::Counted(None) => {}
+                Admission::Counted(Some(row)) => {
+                    let json = batch.encode(&row).map_err(|e| self.io(e))?;
+                    batch.push(&row, &json);
+                }
+            }
+        }
+        if !batch.bytes.is_empty() {
+            self.put(&batch, now)?;
+        }
+        self.budget.commit(plan);
+        Ok(self.rows)
+    }
+
+    /// Writes a batch, on a full disk into the room kept back.
+    fn put(&mut self, batch: &Batch, now: Millis) -> Result<(), Error> {
+        if self.reserve.is_released(now)? && !batch.essential {
+            return Err(FULL);
+        }
+        match self.write(batch) {
+            Err(Error::Io { source, .. }) if is_full(&source) && !self.lost => {
+                self.reserve.release(now)?;
+                if !batch.essential {
+                    return Err(FULL);
+                }
+            }
+            done => return done,
+        }
+        match self.write(batch) {
+            Err(Error::Io { source, .. }) if is_full(&source) => Err(FULL),
+            done => done,
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), Error> {
+        if self.len > 0 && self.len + batch.bytes.len() as u64 > self.limits.segment {
+            self.rotate()?;
+        }
+        let written = self.file.write_all_at(&batch.bytes, self.len).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            let back = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
+            self.lost = back.is_err();
+            return Err(self.io(error));
+        }
+        for (seq, offset) in &batch.starts {
+            mark(&mut self.marks, *seq, self.segments.len() - 1, self.len + offset);
+        }
+        self.len += batch.bytes.len() as u64;
+        (self.head, self.rows) = (batch.head, batch.rows);
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), Error> {
+        let path = segment::name(&self.dir, self.segments.len() as u64 + 1);
+        self.file = create(&self.dir, &path)?;
+        self.len = 0;
+        self.segments.push(Segment { path, first: self.rows + 1 });
+        Ok(())
+    }
+
+    /// The time, as it went on since the ledger was opened.
+    fn now(&self) -> Millis {
+        let (at, started) = self.opened;
+        at.plus(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn io(&self, source: impl Into<io::Error>) -> Error {
+        let path = self.segments.last().map_or(&self.dir, |segment| &segment.path);
+        Error::io(path, source)
+    }
+}
+
+/// Rows that are about to be written.
+#[derive(Debug)]
+struct Batch {
+    head: [u8; 32],
+    rows: u64,
+    bytes: Vec<u8>,
+    /// The number of each row, and where it begins in `bytes`.
+    starts: Vec<(u64, u64)>,
+    essential: bool,
+}
+
+impl Batch {
+    /// The JSON of a row, as the next one.
+    fn encode(&self, row: &NewRow) -> Result<Vec<u8>, serde_json::Error> {
+        let NewRow { at, class, tenant, kind, body } = row;
+        serde_json::to_vec(&Line {
+            seq: self.rows + 1,
+            at: *at,
+            class: *class,
+            tenant: tenant.as_ref(),
+            kind,
+            body,
+        })
+    }
+
+    fn push(&mut self, row: &NewRow, json: &[u8]) {
+        self.rows += 1;
+        self.starts.push((self.rows, self.bytes.len() as u64));
+        self.head = link(&self.head, json);
+        self.essential &= essential(&row.kind);
+        join(&mut self.bytes, json, self.head);
+    }
+}
+
+/// [`StoredRow`], borrowed.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    at: Millis,
+    class: Class,
+    tenant: Option<&'a TenantId>,
+    kind: &'a str,
+    body: &'a serde_json::Value,
+}
+
+fn mark(marks: &mut Vec<Mark>, seq: u64, segment: usize, offset: u64) {
+    if seq % 1024 == 1 {
+        marks.push(Mark { seq, segment, offset });
+    }
+}
+
+/// Makes a segment; it is in its directory when this returns, or not at all.
+fn create(dir: &Path, path: &Path) -> Result<File, Error> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(work(path))?;
+    if let Err(error) = sync_directory(dir) {
+        std::fs::remove_file(path).map_err(work(path))?;
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Two writers would break the chain.
+fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(work(path))?;
+    file.try_lock().map_err(|error| work(path)(error.into()))?;
+    Ok(file)
+}
+
+const LIMITS: Limits = Limits { segment: 64 * 1024 * 1024, budget: 64 * 1024 * 1024, counted: 10_000 };
+const FULL: Error = Error::Full { what: "room for the ledger on the disk" };
