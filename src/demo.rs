@@ -81,8 +81,13 @@ async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
     // Made one after the other, started together: a gateway takes ten seconds, mostly of its own.
     for id in TENANTS {
         let id = TenantId::try_from(id).map_err(Failure::could_not)?;
-        let new =
-            types::NewTenant { id: id.clone(), runtime: runtime.to_owned(), limits: None, start: false, wait: false };
+        let new = types::NewTenant {
+            id: id.clone(),
+            runtime: runtime.to_owned(),
+            limits: None,
+            start: false,
+            wait: false,
+        };
         let _: types::Tenant = client.call(Method::POST, "tenants", Some(&new)).await?;
         let route = types::ModelRoute {
             route: "default".to_owned(),
@@ -110,7 +115,8 @@ async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
 
 async fn ready(client: &Client, id: &str, json: bool) -> Result<(types::Tenant, String), Failure> {
     let wait = types::Wait { wait: true };
-    let tenant: types::Tenant = client.call(Method::POST, &format!("tenants/{id}/start"), Some(&wait)).await?;
+    let tenant: types::Tenant =
+        client.call(Method::POST, &format!("tenants/{id}/start"), Some(&wait)).await?;
     if let Some(failure) = tenant.failure {
         return Err(Failure::new(Exit::Refused, "not_ready", failure.message, failure.mend));
     }
@@ -129,7 +135,10 @@ async fn ready(client: &Client, id: &str, json: bool) -> Result<(types::Tenant, 
 
 fn show(dir: &Path, runtime: &str, tenants: &[(types::Tenant, String)]) {
     for (tenant, token) in tenants {
-        println!("\n{}\n  origin   {}\n  address  {}\n  token    {token}", tenant.id, tenant.origin, tenant.address);
+        println!(
+            "\n{}\n  origin   {}\n  address  {}\n  token    {token}",
+            tenant.id, tenant.origin, tenant.address
+        );
     }
     let (tenant, _) = &tenants[0];
     println!("\nTry, with the token of {} in $TOKEN:\n", tenant.id);
@@ -140,12 +149,21 @@ fn show(dir: &Path, runtime: &str, tenants: &[(types::Tenant, String)]) {
         println!("    openclaw agent --agent main --message hello");
         println!("  curl -N {}/v1/chat/completions \\", tenant.origin);
         println!("    -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\");
-        println!("    -d '{{\"model\":\"openclaw\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'");
+        println!(
+            "    -d '{{\"model\":\"openclaw\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
+        );
     } else {
         println!("  curl {} -H \"Authorization: Bearer $TOKEN\"", tenant.origin);
     }
-    println!("\n  cofferdam --data-dir {} tenant exec {} -- sh -c 'curl -s http://example.com'", dir.display(), tenant.id);
-    println!("  cofferdam --data-dir {} approvals list\n\nCtrl-C ends the host and removes everything.", dir.display());
+    println!(
+        "\n  cofferdam --data-dir {} tenant exec {} -- sh -c 'curl -s http://example.com'",
+        dir.display(),
+        tenant.id
+    );
+    println!(
+        "  cofferdam --data-dir {} approvals list\n\nCtrl-C ends the host and removes everything.",
+        dir.display()
+    );
 }
 
 fn println(value: &serde_json::Value) {

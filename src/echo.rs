@@ -47,7 +47,8 @@ async fn serve() -> std::io::Result<()> {
         tokio::spawn(async move {
             let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request)) });
             // A client that goes away is no error of ours.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });
     }
 }
@@ -97,12 +98,15 @@ fn events(request: &Request<Incoming>) -> Response<Body> {
         Ok(Frame::data(Bytes::from(format!("data: {number}\n\n"))))
     });
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream)));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
     response
 }
 
 fn websocket(mut request: Request<Incoming>) -> Response<Body> {
-    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()))
+    let Some(key) =
+        request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()))
     else {
         let mut response = document(&json!({ "error": "not a WebSocket request" }));
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -110,8 +114,7 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
     };
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
-        let mut socket =
-            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         while let Some(Ok(message)) = socket.next().await {
             let data = message.is_text() || message.is_binary();
             if data && socket.send(message).await.is_err() {

@@ -4,6 +4,7 @@
 //! ones take their orders from an inherited socket and are of no use when typed.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod demo;
 mod echo;
@@ -13,13 +14,19 @@ mod serve;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let hidden = std::env::args().nth(1).is_some_and(|first| first.starts_with("__"));
+    if hidden && !matches!(std::env::args().nth(1).as_deref(), Some("__init" | "__cell")) {
+        serve::log_to_stderr();
+    }
     match std::env::args().nth(1).as_deref() {
         Some("__init") => cofferdam_sandbox::init_main(),
-        Some("__control") => cofferdam_control::main(),
+        Some("__control") => cofferdam_control::main(cofferdam_control::open_disk),
         Some("__edge") => cofferdam_edge::main(),
         Some("__warden") => cofferdam_warden::main(),
         Some("__model") => model::main(),
         Some("__echo") => echo::main(),
+        Some("__guide") => demo::guide_main(),
+        Some("__cell") => bench::main(),
         _ => cli::main(),
     }
 }

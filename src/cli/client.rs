@@ -34,9 +34,11 @@ impl Client {
         body: Option<&impl Serialize>,
     ) -> Result<T, Failure> {
         let request = request(method, path, body)?;
-        let bytes = self.send(request).await?.into_body().collect().await.map_err(Failure::could_not)?.to_bytes();
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::could_not(format!("the host's answer is not what this version reads: {error}")))
+        let bytes =
+            self.send(request).await?.into_body().collect().await.map_err(Failure::could_not)?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::could_not(format!("the host's answer is not what this version reads: {error}"))
+        })
     }
 
     /// Sends a request and hands every chunk of the answer on as it comes.
@@ -82,7 +84,11 @@ impl Client {
     }
 }
 
-fn request(method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<Request<Full<Bytes>>, Failure> {
     let bytes = body.map(serde_json::to_vec).transpose().map_err(Failure::could_not)?.unwrap_or_default();
     Request::builder()
         .method(method)

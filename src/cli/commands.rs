@@ -76,8 +76,17 @@ async fn status(client: &Client, json: bool) -> Done {
     }
     let tenants: Vec<_> = status.tenants.iter().map(|row| format!("{} {}", row.count, row.state)).collect();
     let tenants = if tenants.is_empty() { "none".to_owned() } else { tenants.join(", ") };
-    print::line(&format!("cofferdam {} ({}), up since {}", status.version, status.profile, moment(status.started)))?;
-    print::line(&format!("edge       {}{}", status.edge_url, if status.edge { "" } else { "  (not connected)" }))?;
+    print::line(&format!(
+        "cofferdam {} ({}), up since {}",
+        status.version,
+        status.profile,
+        moment(status.started)
+    ))?;
+    print::line(&format!(
+        "edge       {}{}",
+        status.edge_url,
+        if status.edge { "" } else { "  (not connected)" }
+    ))?;
     print::line(&format!("tenants    {tenants}"))?;
     print::line(&format!("waiting    {} approvals", status.waiting))?;
     print::line(&format!("ledger     {} rows", status.ledger_rows))?;
@@ -157,8 +166,16 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
         Some(revision) => format!("not in force, {revision} is"),
         None => "not in force, no warden runs".to_owned(),
     };
-    print::line(&format!("tenant     {} (slot {}), made {}", tenant.id, tenant.slot, moment(tenant.created)))?;
-    print::line(&format!("state      {}, wanted {}, start {}", tenant.state, tenant.desired, tenant.generation))?;
+    print::line(&format!(
+        "tenant     {} (slot {}), made {}",
+        tenant.id,
+        tenant.slot,
+        moment(tenant.created)
+    ))?;
+    print::line(&format!(
+        "state      {}, wanted {}, start {}",
+        tenant.state, tenant.desired, tenant.generation
+    ))?;
     print::line(&format!("runtime    {}", tenant.runtime))?;
     print::line(&format!("origin     {}", tenant.origin))?;
     print::line(&format!("address    {}", tenant.address))?;
@@ -166,7 +183,10 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     let limits = tenant.limits;
     print::line(&format!(
         "limits     {} MiB memory, {} processes, {} % of a core, {} MiB /tmp",
-        limits.memory_bytes >> 20, limits.pids, limits.cpu_percent, limits.tmp_bytes >> 20
+        limits.memory_bytes >> 20,
+        limits.pids,
+        limits.cpu_percent,
+        limits.tmp_bytes >> 20
     ))?;
     print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
     if let Some(failure) = &tenant.failure {
@@ -214,7 +234,8 @@ async fn token(command: Token, client: &Client, json: bool) -> Done {
         Token::List { tenant } => {
             let all: types::Tokens = client.fetch(&format!("tokens{}", query(tenant.as_ref()))).await?;
             let row = |token: &types::Token| {
-                let state = token.revoked.map_or_else(|| "live".to_owned(), |at| format!("revoked {}", moment(at)));
+                let state =
+                    token.revoked.map_or_else(|| "live".to_owned(), |at| format!("revoked {}", moment(at)));
                 vec![
                     token.jti.clone(),
                     token.tenant.to_string(),
@@ -306,7 +327,11 @@ async fn model(command: Model, client: &Client, json: bool) -> Done {
         }
     };
     let text = answer.model.as_ref().map_or_else(
-        || format!("{tenant} has no model; set one with: cofferdam model set {tenant} --url URL --model NAME"),
+        || {
+            format!(
+                "{tenant} has no model; set one with: cofferdam model set {tenant} --url URL --model NAME"
+            )
+        },
         |route| {
             let place = match &route.upstream {
                 types::Upstream::Url(url) => url.as_str(),
@@ -412,7 +437,8 @@ async fn approvals(command: Approvals, client: &Client, json: bool) -> Done {
                 (None, false) => types::Span::Once,
             };
             let path = format!("approvals/{id}/approve");
-            let row: types::Approval = client.call(Method::POST, &path, Some(&types::Approve { span })).await?;
+            let row: types::Approval =
+                client.call(Method::POST, &path, Some(&types::Approve { span })).await?;
             say(json, &row, &format!("{} may reach {}", row.tenant, row.destination))
         }
         Approvals::Deny { id, reason } => {
@@ -464,8 +490,14 @@ async fn ledger(command: Ledger, client: &Client, json: bool) -> Done {
                 }
                 let row: types::LedgerRow = serde_json::from_str(line).map_err(Failure::could_not)?;
                 let tenant = row.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
-                let text =
-                    format!("{:>6} {} {} {tenant:<12} {:<16} {}", row.seq, moment(row.at), row.class, row.kind, row.body);
+                let text = format!(
+                    "{:>6} {} {} {tenant:<12} {:<16} {}",
+                    row.seq,
+                    moment(row.at),
+                    row.class,
+                    row.kind,
+                    row.body
+                );
                 Ok(print::line(&text)?)
             })
             .await
@@ -500,7 +532,11 @@ async fn lines(client: &Client, path: &str, mut each: impl FnMut(&str) -> Result
 }
 
 fn say(json: bool, value: &impl Serialize, text: &str) -> Done {
-    if json { print::json(value)? } else { print::line(text)? }
+    if json {
+        print::json(value)?
+    } else {
+        print::line(text)?
+    }
     Ok(OK)
 }
 
@@ -511,7 +547,11 @@ fn list<T: Serialize + DeserializeOwned>(
     rows: Vec<Vec<String>>,
     none: &str,
 ) -> Done {
-    if json { print::json(value)? } else { print::table(head, rows, none)? }
+    if json {
+        print::json(value)?
+    } else {
+        print::table(head, rows, none)?
+    }
     Ok(OK)
 }
 

@@ -6,11 +6,17 @@ use std::path::PathBuf;
 
 /// Hosts AI agent gateways for tenants who do not trust each other, each in a sealed cell.
 #[derive(Debug, Parser)]
-#[command(name = "cofferdam", version, max_term_width = 80, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "cofferdam",
+    version,
+    max_term_width = 80,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Flags {
     /// The host's data directory [default: /var/lib/cofferdam as root, else
     /// the XDG data directory]
-    #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_DATA_DIR", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]

@@ -77,6 +77,11 @@ fn data_dir_or_default(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     xdg.or_else(home).map(|dir| dir.join("cofferdam")).ok_or_else(|| {
-        Failure::new(Exit::Usage, "no_data_dir", "neither XDG_DATA_HOME nor HOME is set", "give --data-dir DIR")
+        Failure::new(
+            Exit::Usage,
+            "no_data_dir",
+            "neither XDG_DATA_HOME nor HOME is set",
+            "give --data-dir DIR",
+        )
     })
 }

@@ -19,7 +19,9 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
 
 /// `https://api.example.com`, `tcp://10.0.0.1:22` → destination; http and https know their ports.
 pub(crate) fn destination(text: &str) -> Result<Destination, String> {
-    let wrong = |why: &str| format!("{text:?} is no destination ({why}); write https://host:port, http://… or tcp://…");
+    let wrong = |why: &str| {
+        format!("{text:?} is no destination ({why}); write https://host:port, http://… or tcp://…")
+    };
     let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("no scheme"))?;
     let (protocol, default) = match scheme {
         "http" => (Protocol::Http, NonZeroU16::new(80)),

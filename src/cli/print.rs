@@ -25,7 +25,7 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> std::i
         return line(none);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head.to_vec());
+    table.load_style(presets::NOTHING).set_header(head.to_vec());
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

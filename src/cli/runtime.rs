@@ -1,10 +1,6 @@
 //! `cofferdam runtime`: what can run in cells, installed into the cache that all hosts of this user share.
 
-use super::{
-    Exit, Failure,
-    flags::Runtime,
-    print,
-};
+use super::{Exit, Failure, flags::Runtime, print};
 use cofferdam_tenants::openclaw::{
     self, PINNED,
     install::{self, Installed, Progress},
@@ -29,7 +25,9 @@ pub(super) fn run(command: Runtime, data_dir: PathBuf, json: bool) -> Result<Exi
                 print::json(&json!({ "runtimes": all }))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let row = |one: &Installed| vec![format!("openclaw@{}", one.version), one.lock.to_string(), one.tree.to_string()];
+            let row = |one: &Installed| {
+                vec![format!("openclaw@{}", one.version), one.lock.to_string(), one.tree.to_string()]
+            };
             let none = "nothing is installed; install with: cofferdam runtime install openclaw";
             print::table(&["RUNTIME", "LOCK", "TREE"], all.iter().map(row).collect(), none)?;
             Ok(ExitCode::SUCCESS)
@@ -51,7 +49,12 @@ fn install(what: &str, cache: &Path, json: bool) -> Result<ExitCode, Failure> {
         Some(("openclaw", version)) => version,
         _ => {
             let message = format!("{what:?} is no runtime");
-            return Err(Failure::new(Exit::Usage, "no_such_runtime", message, "use openclaw or openclaw@VERSION"));
+            return Err(Failure::new(
+                Exit::Usage,
+                "no_such_runtime",
+                message,
+                "use openclaw or openclaw@VERSION",
+            ));
         }
     };
     let lock = match Lock::find(version, cache) {
@@ -79,11 +82,17 @@ fn make_lock(version: &str, cache: &Path, json: bool) -> Result<Lock, Failure> {
             .iter()
             .map(|package| json!({ "path": package.path, "version": package.version, "integrity": package.integrity }))
             .collect();
-        print::json(&json!({ "version": version, "lock": lock.digest(), "published": age, "packages": packages }))?;
+        print::json(
+            &json!({ "version": version, "lock": lock.digest(), "published": age, "packages": packages }),
+        )?;
         return Ok(lock);
     }
     let known = Lock::bundled().map_err(failure)?;
-    print::line(&format!("openclaw@{version}, published {age}: {} packages, lock {}", lock.packages().len(), lock.digest()))?;
+    print::line(&format!(
+        "openclaw@{version}, published {age}: {} packages, lock {}",
+        lock.packages().len(),
+        lock.digest()
+    ))?;
     print::line(&format!("other than in openclaw@{PINNED}:"))?;
     for package in lock.packages() {
         if !known.packages().contains(package) {
@@ -99,7 +108,8 @@ pub(crate) fn install_with_bar(cache: &Path, lock: &Lock) -> Result<Installed, F
         return Ok(installed);
     }
     let bar = if std::io::stderr().is_terminal() {
-        let style = ProgressStyle::with_template("{msg:28} [{bar:32}] {pos}/{len}").map_err(Failure::could_not)?;
+        let style =
+            ProgressStyle::with_template("{msg:28} [{bar:32}] {pos}/{len}").map_err(Failure::could_not)?;
         ProgressBar::new(0).with_style(style.progress_chars("=> "))
     } else {
         eprintln!("installing openclaw@{} once, about a minute", lock.version());

@@ -2,12 +2,11 @@
 
 use crate::Error;
 use cofferdam_base::Digest;
-use cofferdam_tenants::config::{CommandRuntime, HostConfig, Profile, nameservers_of_the_host};
+use cofferdam_tenants::{config::CommandRuntime, launcher::Boot};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// The host's standing facts.
@@ -65,25 +64,12 @@ const ROOTLESS: [&str; 4] = [
 ];
 
 impl Facts {
-    /// Reads the configuration and what the host says of itself. `kid` names the issuer's key.
-    pub fn load(config: &HostConfig, data: &Path, kid: &str) -> Result<Self, Error> {
-        let profile = match config.profile {
-            Some(profile) => profile,
-            None => by_owner(data)?,
-        };
-        let rootless = profile == Profile::Rootless;
-        let cache = match &config.cache.dir {
-            Some(dir) => dir.as_path().to_owned(),
-            None => default_cache(rootless),
-        };
-        let installed =
-            cofferdam_tenants::openclaw::install::list(&cache).map_err(|e| Error::Config(e.to_string()))?;
-        let nameservers = if config.egress.nameservers.is_empty() {
-            nameservers_of_the_host(Path::new("/etc/resolv.conf"))
-                .map_err(|e| Error::Config(e.to_string()))?
-        } else {
-            config.egress.nameservers.clone()
-        };
+    /// What the launcher says and what the host says of itself. `kid` names the issuer's key.
+    pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
+        let Boot { data_dir, cache_dir, config, strict, builtin_model: _ } = boot;
+        let rootless = !strict;
+        let installed = cofferdam_tenants::openclaw::install::list(cache_dir)
+            .map_err(|e| Error::Config(e.to_string()))?;
         let (relays, holds, names_per_second) = LIMITS;
         let domain = config.edge.domain.as_str();
         let command = |(name, runtime): (&String, &CommandRuntime)| {
@@ -97,9 +83,9 @@ impl Facts {
             degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
             commands: config.runtime.command.iter().map(command).collect(),
             openclaws: installed.into_iter().map(|one| (one.lock, one.version)).collect(),
-            logs: data.join("run/logs"),
+            logs: data_dir.join("run/logs"),
             wardens: WardenFacts {
-                nameservers: nameservers.into_iter().map(|server| server.0).collect(),
+                nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),
                 operator_private: config.egress.operator_private.iter().map(ToString::to_string).collect(),
                 host_addresses: host_addresses()?,
                 hold_ms: HOLD_MS,
@@ -108,21 +94,6 @@ impl Facts {
                 names_per_second,
             },
         })
-    }
-}
-
-/// A data directory of root's is one of `strict`; control itself has another uid there.
-fn by_owner(data: &Path) -> Result<Profile, Error> {
-    let owner = std::fs::metadata(data).map_err(|e| Error::io(data.display().to_string(), e))?.uid();
-    Ok(if owner == 0 { Profile::Strict } else { Profile::Rootless })
-}
-
-fn default_cache(rootless: bool) -> PathBuf {
-    let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    match xdg.or_else(home).filter(|_| rootless) {
-        Some(cache) => cache.join("cofferdam"),
-        None => PathBuf::from("/var/cache/cofferdam"),
     }
 }
 
@@ -175,12 +146,16 @@ mod tests {
     #[test]
     fn a_configuration_without_a_word_gives_the_limits_of_the_design() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = format!(
-            "[cache]\ndir = {:?}\n[egress]\nnameservers = [\"192.0.2.53\"]\n[runtime.command.echo]\nargv = [\"/bin/echo\"]\n",
-            dir.path()
-        );
-        let config = HostConfig::parse(Path::new("c"), &cache).unwrap();
-        let facts = Facts::load(&config, dir.path(), "k1").unwrap();
+        let text =
+            "[egress]\nnameservers = [\"192.0.2.53\"]\n[runtime.command.echo]\nargv = [\"/bin/echo\"]\n";
+        let boot = Boot {
+            data_dir: dir.path().to_owned(),
+            cache_dir: dir.path().join("cache"),
+            config: HostConfig::parse(Path::new("c"), text).unwrap(),
+            strict: true,
+            builtin_model: false,
+        };
+        let facts = Facts::load(&boot, "k1").unwrap();
         assert_eq!(
             (facts.wardens.relays, facts.wardens.holds, facts.wardens.names_per_second),
             (256, 32, 20)

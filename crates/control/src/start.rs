@@ -17,7 +17,7 @@ use crate::{
 };
 use cofferdam_base::Clock;
 use cofferdam_sys::clock::SystemClock;
-use cofferdam_tenants::{config::HostConfig, lifecycle::TenantState};
+use cofferdam_tenants::{launcher::Boot, lifecycle::TenantState};
 use cofferdam_vault::MasterKey;
 use std::{
     io::Write,
@@ -63,12 +63,12 @@ pub fn main(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> ExitCod
 }
 
 fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(Parts, PathBuf), Error> {
-    let data = std::env::args_os().nth(2).map(PathBuf::from);
-    let data = data.ok_or_else(|| Error::Usage("__control needs a data directory".to_owned()))?;
+    let boot = std::env::args().nth(2).unwrap_or_default();
+    let boot: Boot = serde_json::from_str(&boot)
+        .map_err(|e| Error::Usage(format!("__control is started by the launcher only: {e}")))?;
+    let data = boot.data_dir.clone();
     let launcher = cofferdam_sys::process::inherited(cofferdam_base::ipc::LAUNCHER_FD)
         .ok_or_else(|| Error::LauncherGone("this is started by the launcher only".to_owned()))?;
-    let config = HostConfig::load(&data.join(cofferdam_tenants::config::FILE))
-        .map_err(|e| Error::Config(e.to_string()))?;
     let keys = data.join("control/keys");
     match std::fs::DirBuilder::new().mode(0o700).create(&keys) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -78,9 +78,9 @@ fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(
     }
     let mut disk = open(&data.join("control"))?;
     let fresh = disk.tenants()?.is_empty();
-    let master = crate::keys::configured(&config.vault, &keys, fresh)?;
+    let master = crate::keys::configured(&boot.config.vault, &keys, fresh)?;
     let issuer = Issuer::open(&keys.join("issuer.key"))?;
-    let facts = Facts::load(&config, &data, &issuer.public().kid)?;
+    let facts = Facts::load(&boot, &issuer.public().kid)?;
 
     // From here on: our own directory, the socket's and the logs' directory, and nothing else to write.
     let (own, run) = (data.join("control"), data.join("run"));

@@ -13,6 +13,8 @@ pub struct Feature {
     pub name: String,
     /// Whether it is there.
     pub state: LayerState,
+    /// Without it no cell starts, whatever the profile.
+    pub required: bool,
     /// What it buys.
     pub buys: String,
     /// What to do if it is not there; empty if it is.
@@ -66,8 +68,11 @@ pub fn host_features() -> Vec<Feature> {
 }
 
 fn feature(name: &str, there: bool, buys: &str, mend: &str) -> Feature {
+    // Without root or cgroups there is still the profile `rootless`.
+    let optional = name == "root" || name.starts_with("cgroup");
     Feature {
         name: name.to_owned(),
+        required: !optional,
         state: if there { LayerState::Enforced } else { LayerState::Absent },
         buys: buys.to_owned(),
         mend: if there { String::new() } else { mend.to_owned() },

@@ -161,11 +161,23 @@ pub fn become_user(uid: u32, gid: u32, groups: bool) -> io::Result<()> {
 
 /// Blocks SIGCHLD and gives a descriptor that is readable when a child has changed.
 pub fn child_signal() -> io::Result<OwnedFd> {
+    signal_descriptor(&[libc::SIGCHLD])
+}
+
+/// Blocks SIGTERM, SIGINT and SIGHUP and gives a descriptor that is readable when one of them came. To be
+/// called before there is a second thread.
+pub fn stop_signal() -> io::Result<OwnedFd> {
+    signal_descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+}
+
+fn signal_descriptor(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set that the others then read.
     let descriptor = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
         libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
         libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
     };

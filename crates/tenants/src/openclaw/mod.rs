@@ -9,6 +9,7 @@ pub mod config;
 pub mod install;
 pub mod lock;
 mod npm;
+pub mod seal;
 pub mod tree;
 
 use std::path::PathBuf;
