@@ -1,0 +1,54 @@
+//! Approvals, from the question to the end of the grant.
+//!
+//! It does not know what a state means. The threat: a number that is used again and with it an old grant.
+
+use super::{
+    ApprovalRow, Tables,
+    rows::{all, count, json, number, text, word},
+};
+use crate::Error;
+use cofferdam_base::Millis;
+use rusqlite::{Row, params};
+
+impl Tables<'_> {
+    /// Approvals by number; without `over` only those that are not over.
+    pub fn approvals(&self, over: bool) -> Result<Vec<ApprovalRow>, Error> {
+        all(self.0.prepare("SELECT * FROM approvals WHERE ?1 OR over = 0 ORDER BY id")?, [over], approval)
+    }
+
+    /// Keeps a new approval; its number.
+    pub fn add_approval(&self, new: &ApprovalRow) -> Result<u64, Error> {
+        let ApprovalRow { id: _, tenant, destination, why, asked, state, over, answer } = new;
+        self.must_exist(tenant)?;
+        self.0.execute(
+            "INSERT INTO approvals (tenant, destination, why, asked, state, over, answer)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![tenant.as_str(), text(destination)?, why, number(asked.0)?, state, over, answer],
+        )?;
+        u64::try_from(self.0.last_insert_rowid()).map_err(|_| Error::Malformed("approval's number"))
+    }
+
+    /// Keeps where an approval stands; what was asked stays as it was.
+    pub fn set_approval(&self, changed: &ApprovalRow) -> Result<(), Error> {
+        let ApprovalRow { id, tenant, destination: _, why: _, asked: _, state, over, answer } = changed;
+        let rows = self.0.execute(
+            "UPDATE approvals SET state = ?3, over = ?4, answer = ?5 WHERE id = ?1 AND tenant = ?2",
+            params![number(*id)?, tenant.as_str(), state, over, answer],
+        )?;
+        let missing = || Error::NotFound { what: "approval", name: id.to_string() };
+        if rows == 1 { Ok(()) } else { Err(missing()) }
+    }
+}
+
+fn approval(row: &Row<'_>) -> Result<ApprovalRow, Error> {
+    Ok(ApprovalRow {
+        id: count(row, "id")?,
+        tenant: word(row, "tenant")?,
+        destination: json(row, "destination")?,
+        why: row.get("why")?,
+        asked: Millis(count(row, "asked")?),
+        state: row.get("state")?,
+        over: row.get("over")?,
+        answer: row.get("answer")?,
+    })
+}

@@ -1,0 +1,88 @@
+//! The state database: every change durable together with its ledger row, or not at all.
+//!
+//! It owns the transaction and the order of the two files: the row is on disk before the change is, so that
+//! no effect is without its record. It interprets nothing. The threat: half a change, or one without a row.
+
+mod approvals;
+mod migrate;
+mod open;
+mod rows;
+mod secrets;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod usage;
+
+pub use rows::{ApprovalRow, NewTenantRow, PolicyRow, SecretRow, TenantRow, TokenRow, UsageRow};
+
+use crate::{
+    Error,
+    ledger::{Class, Ledger, NewRow},
+};
+use rusqlite::{Connection, TransactionBehavior};
+
+/// The open database.
+#[derive(Debug)]
+pub struct State {
+    connection: Connection,
+}
+
+/// Its tables, within a change or for reading.
+#[derive(Debug)]
+pub struct Tables<'a>(&'a Connection);
+
+impl State {
+    /// Its tables, for reading.
+    pub fn read(&self) -> Tables<'_> {
+        Tables(&self.connection)
+    }
+
+    /// Makes a change and appends its row. After an error nothing was changed; if the row was on disk by
+    /// then, a row `undone` follows it.
+    pub fn change<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        row: &NewRow,
+        change: impl FnOnce(&Tables<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let made = self.change_if(ledger, row, |tables| change(tables).map(Some))?;
+        // `change_if` gives none only if the closure does, and this one never does.
+        made.ok_or(Error::Malformed("change"))
+    }
+
+    /// Like [`State::change`]; if `change` gives none, nothing is changed and no row appended.
+    pub fn change_if<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        row: &NewRow,
+        change: impl FnOnce(&Tables<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Some(made) = change(&Tables(&transaction))? else {
+            return Ok(None);
+        };
+        let seq = ledger.append(row)?;
+        if let Err(error) = transaction.commit() {
+            let body = serde_json::json!({ "row": seq, "kind": row.kind, "why": error.to_string() });
+            let NewRow { at, class: _, tenant, kind: _, body: _ } = row;
+            let undone =
+                NewRow { at: *at, class: Class::A, tenant: tenant.clone(), kind: "undone".to_owned(), body };
+            // The change failed already and is reported as such; a ledger that fails too adds nothing.
+            let _ = ledger.append(&undone);
+            return Err(error.into());
+        }
+        Ok(Some(made))
+    }
+
+    /// Makes a change that has no row.
+    pub fn change_quietly<T>(
+        &mut self,
+        change: impl FnOnce(&Tables<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let made = change(&Tables(&transaction))?;
+        transaction.commit()?;
+        Ok(made)
+    }
+}

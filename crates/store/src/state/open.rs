@@ -1,0 +1,189 @@
+//! The opening of the database, which refuses whatever is not whole.
+//!
+//! It owns the files' names and modes, and mends nothing by itself. The threat: a disk that lost the end of
+//! a file, and a start that takes what is left for a new host.
+
+use super::{State, migrate};
+use crate::Error;
+use cofferdam_base::Millis;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::Read,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where everything is.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// `state.db`.
+    pub(super) database: PathBuf,
+    /// `backups/`.
+    pub(super) backups: PathBuf,
+    /// `ledger/`, which is not empty once a host lived.
+    ledger: PathBuf,
+}
+
+impl State {
+    /// Opens `state.db` in this directory, or makes it if the directory is that of a new host. Starts no
+    /// thread.
+    pub fn open(directory: &Path, now: Millis) -> Result<Self, Error> {
+        Self::open_with(directory, now, migrate::ALL)
+    }
+
+    /// Likewise, with these schemas.
+    pub(super) fn open_with(directory: &Path, now: Millis, schemas: &[&str]) -> Result<Self, Error> {
+        let files = Files {
+            database: directory.join("state.db"),
+            backups: directory.join("backups"),
+            ledger: directory.join("ledger"),
+        };
+        match DirBuilder::new().mode(0o700).create(&files.backups) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io(&files.backups, error));
+            }
+            _ => {}
+        }
+        files.precheck()?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(&files.database, flags);
+        let mut connection = opened.map_err(|e| files.judge(e.into()))?;
+        prepare(&connection, &files).map_err(|e| files.judge(e))?;
+        migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
+        Ok(Self { connection })
+    }
+}
+
+impl Files {
+    /// Looks at the file before SQLite does, which would take an empty one for a new database.
+    fn precheck(&self) -> Result<(), Error> {
+        let metadata = match fs::symlink_metadata(&self.database) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if self.lived()? {
+                    return Err(self.corrupt("it is missing"));
+                }
+                return create(&self.database);
+            }
+            Err(error) => return Err(Error::io(&self.database, error)),
+        };
+        if !metadata.is_file() {
+            return Err(self.corrupt("it is not a file"));
+        }
+        let path = &self.database;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|e| Error::io(path, e))?;
+        // A log beside the file holds what the file does not yet: the full check decides then.
+        let log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
+        if metadata.len() == 0 {
+            // A first start that was cut off has written neither backup nor ledger.
+            return if self.lived()? { Err(self.truncated()) } else { Ok(()) };
+        }
+        let mut header = [0_u8; 100];
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        if metadata.len() < 100 {
+            return Err(self.truncated());
+        }
+        file.read_exact(&mut header).map_err(|e| Error::io(path, e))?;
+        if !header.starts_with(b"SQLite format 3\0") {
+            return Err(self.corrupt("its header is not that of a database"));
+        }
+        // Bytes 16 and 28 of the file format: the page's size (1 means 65,536) and the number of pages.
+        let page = match u16::from_be_bytes([header[16], header[17]]) {
+            1 => 65_536,
+            size => u64::from(size),
+        };
+        let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+        if !log && metadata.len() < page * u64::from(pages) {
+            return Err(self.truncated());
+        }
+        Ok(())
+    }
+
+    /// Was there ever more than an empty database?
+    fn lived(&self) -> Result<bool, Error> {
+        let log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
+        let ledger = match fs::read_dir(&self.ledger) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => return Err(Error::io(&self.ledger, error)),
+        };
+        Ok(ledger || log || self.newest_backup().is_some())
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.database.clone().into_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+
+    /// The backup with the latest time in its name.
+    fn newest_backup(&self) -> Option<PathBuf> {
+        let time = |path: &PathBuf| -> Option<u64> {
+            let name = path.file_name()?.to_str()?.strip_prefix("state-")?.strip_suffix(".db")?;
+            name.split_once('-')?.1.parse().ok()
+        };
+        let entries = fs::read_dir(&self.backups).ok()?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        paths.filter_map(|path| Some((time(&path)?, path))).max().map(|(_, path)| path)
+    }
+
+    fn truncated(&self) -> Error {
+        Error::Truncated { path: self.database.clone(), newest_backup: self.newest_backup() }
+    }
+
+    /// The database is damaged, and why.
+    pub(super) fn corrupt(&self, why: &str) -> Error {
+        Error::Corrupt {
+            path: self.database.clone(),
+            why: why.to_owned(),
+            newest_backup: self.newest_backup(),
+        }
+    }
+
+    /// What SQLite calls damaged is told as such, with the backup.
+    fn judge(&self, error: Error) -> Error {
+        match error {
+            Error::Sqlite(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                ) =>
+            {
+                self.corrupt(&error.to_string())
+            }
+            other => other,
+        }
+    }
+}
+
+/// A new, empty file for its owner alone.
+pub(super) fn create(path: &Path) -> Result<(), Error> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|file| file.sync_all()).map_err(|e| Error::io(path, e))?;
+    match path.parent() {
+        Some(parent) => {
+            File::open(parent).and_then(|file| file.sync_all()).map_err(|e| Error::io(parent, e))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads the structure of every page.
+pub(super) fn check(connection: &Connection, files: &Files) -> Result<(), Error> {
+    let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(files.corrupt(&said)) }
+}
+
+fn prepare(connection: &Connection, files: &Files) -> Result<(), Error> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    check(connection, files)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(files.corrupt("it cannot keep a log"));
+    }
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")?;
+    Ok(())
+}

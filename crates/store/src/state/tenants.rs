@@ -1,0 +1,133 @@
+//! Tenants, their identities and their policies.
+//!
+//! It owns the rule that an id and a slot are given once. The threat: a new tenant that inherits files, uids
+//! or tokens of an old one.
+
+use super::{
+    NewTenantRow, PolicyRow, Tables, TenantRow,
+    rows::{all, count, json, number, one, text, word},
+};
+use crate::Error;
+use cofferdam_base::{Millis, Slot, TenantId};
+use rusqlite::{Row, params};
+
+impl Tables<'_> {
+    /// All tenants, by id.
+    pub fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
+        all(self.0.prepare("SELECT * FROM tenants ORDER BY id")?, [], tenant)
+    }
+
+    /// Makes a tenant with its first policy, in a slot that none ever had.
+    pub fn create_tenant(&self, new: &NewTenantRow) -> Result<Slot, Error> {
+        let NewTenantRow { id, runtime, limits, desired, created, data_key, policy } = new;
+        let known = "SELECT EXISTS (SELECT 1 FROM identities WHERE id = ?1)";
+        if self.0.query_row(known, [id.as_str()], |row| row.get(0))? {
+            return Err(Error::Conflict(format!("the id {id} is, or was, in use and is never used again")));
+        }
+        let last: Option<u16> = self.0.query_row("SELECT max(slot) FROM identities", [], |row| row.get(0))?;
+        let slot = last.map_or(Some(Slot::FIRST.number()), |last| last.checked_add(1));
+        let slot = slot.and_then(|slot| Slot::try_from(slot).ok()).ok_or(Error::Full { what: "slot" })?;
+        self.0.execute(
+            "INSERT INTO identities (slot, id) VALUES (?1, ?2)",
+            params![slot.number(), id.as_str()],
+        )?;
+        self.0.execute(
+            "INSERT INTO tenants (id, slot, runtime, limits, desired, created, data_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                id.as_str(),
+                slot.number(),
+                text(runtime)?,
+                text(limits)?,
+                desired,
+                number(created.0)?,
+                data_key
+            ],
+        )?;
+        self.add_policy(id, policy, "default", *created)?;
+        Ok(slot)
+    }
+
+    /// Notes what is wanted.
+    pub fn set_desired(&self, id: &TenantId, desired: &str) -> Result<(), Error> {
+        let sql = "UPDATE tenants SET desired = ?2 WHERE id = ?1";
+        touched(self.0.execute(sql, params![id.as_str(), desired])?, id)
+    }
+
+    /// Notes the number of a start, which only grows.
+    pub fn set_generation(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
+        let sql = "UPDATE tenants SET generation = max(generation, ?2) WHERE id = ?1";
+        touched(self.0.execute(sql, params![id.as_str(), number(generation)?])?, id)
+    }
+
+    /// Strikes a tenant with all that is its own; its id and slot stay taken.
+    pub fn forget_tenant(&self, id: &TenantId) -> Result<(), Error> {
+        // Tokens go before the members that they name.
+        self.0.execute("DELETE FROM tokens WHERE tenant = ?1", [id.as_str()])?;
+        touched(self.0.execute("DELETE FROM tenants WHERE id = ?1", [id.as_str()])?, id)
+    }
+
+    /// The wrapped data key, as text.
+    pub fn data_key(&self, id: &TenantId) -> Result<String, Error> {
+        let query = self.0.prepare("SELECT data_key FROM tenants WHERE id = ?1")?;
+        one(query, [id.as_str()], |row| Ok(row.get(0)?))?.ok_or_else(|| no_tenant(id))
+    }
+
+    /// The newest policy.
+    pub fn policy(&self, id: &TenantId) -> Result<PolicyRow, Error> {
+        let sql = "SELECT * FROM policies WHERE tenant = ?1 ORDER BY revision DESC LIMIT 1";
+        one(self.0.prepare(sql)?, [id.as_str()], policy)?.ok_or_else(|| no_tenant(id))
+    }
+
+    /// Adds a policy; its revision.
+    pub fn add_policy(
+        &self,
+        id: &TenantId,
+        document: &str,
+        author: &str,
+        at: Millis,
+    ) -> Result<u64, Error> {
+        self.must_exist(id)?;
+        let sql = "INSERT INTO policies (tenant, revision, at, author, document)
+             SELECT ?1, coalesce(max(revision), 0) + 1, ?2, ?3, ?4 FROM policies WHERE tenant = ?1
+             RETURNING revision";
+        let values = params![id.as_str(), number(at.0)?, author, document];
+        one(self.0.prepare(sql)?, values, |row| count(row, "revision"))?.ok_or_else(|| no_tenant(id))
+    }
+
+    /// Refuses what is about a tenant that is not there.
+    pub(super) fn must_exist(&self, id: &TenantId) -> Result<(), Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM tenants WHERE id = ?1)";
+        let there: bool = self.0.query_row(sql, [id.as_str()], |row| row.get(0))?;
+        if there { Ok(()) } else { Err(no_tenant(id)) }
+    }
+}
+
+fn touched(rows: usize, id: &TenantId) -> Result<(), Error> {
+    if rows == 1 { Ok(()) } else { Err(no_tenant(id)) }
+}
+
+fn no_tenant(id: &TenantId) -> Error {
+    Error::NotFound { what: "tenant", name: id.to_string() }
+}
+
+fn tenant(row: &Row<'_>) -> Result<TenantRow, Error> {
+    Ok(TenantRow {
+        id: word(row, "id")?,
+        slot: Slot::try_from(row.get::<_, u16>("slot")?).map_err(|_| Error::Malformed("slot"))?,
+        runtime: json(row, "runtime")?,
+        limits: json(row, "limits")?,
+        desired: row.get("desired")?,
+        generation: count(row, "generation")?,
+        created: Millis(count(row, "created")?),
+    })
+}
+
+fn policy(row: &Row<'_>) -> Result<PolicyRow, Error> {
+    Ok(PolicyRow {
+        revision: count(row, "revision")?,
+        at: Millis(count(row, "at")?),
+        author: row.get("author")?,
+        document: row.get("document")?,
+    })
+}
