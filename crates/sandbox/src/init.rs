@@ -26,6 +26,7 @@ use std::{
     fs::File,
     io::{Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 /// The hidden entry `__init`: never returns.
@@ -66,12 +67,14 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     mount::unshare_cgroup().layer("cgroup namespace")?;
     seal::shed(&plan)?;
     process::hide().layer("capabilities")?;
+    // Asked now: the seal forbids the question.
+    let abi = landlock::abi();
     seal::files(&plan)?;
     let children = process::child_signal().layer("init")?;
     let own = table::init()?;
     let runtime = start(&plan, &programs)?;
     seal::filters(std::slice::from_ref(&own))?;
-    wire.send(&Answer::Running { layers: rows(&plan) }, &[]).layer("wire")?;
+    wire.send(&Answer::Running { layers: rows(&plan, abi) }, &[]).layer("wire")?;
     Ok(watch(wire, &children, runtime))
 }
 
@@ -135,7 +138,7 @@ fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command
         process::default_signals();
         rustix::process::setsid().layer("runtime")?;
         rustix::process::chdir(&plan.cwd).layer("runtime")?;
-        landlock::separate().layer("landlock")?;
+        landlock::separate(Path::new("/")).layer("landlock")?;
         process::close_on_exec_from(3).layer("runtime")?;
         seal::filters(programs)
     })();
@@ -190,7 +193,7 @@ fn watch(wire: &Channel, children: &OwnedFd, runtime: Pid) -> u8 {
     }
 }
 
-fn rows(plan: &CellPlan) -> Vec<LayerRow> {
+fn rows(plan: &CellPlan, abi: i32) -> Vec<LayerRow> {
     let row =
         |layer: &str, detail: String| LayerRow { layer: layer.into(), state: LayerState::Enforced, detail };
     let mut rows = vec![
@@ -205,7 +208,7 @@ fn rows(plan: &CellPlan) -> Vec<LayerRow> {
         row("no_new_privs", String::new()),
         row("keyring", "new session".into()),
         row("rlimits", format!("core 0, {} files", plan.limits.open_files)),
-        row("landlock", format!("abi {}", landlock::abi())),
+        row("landlock", format!("abi {abi}")),
         row("seccomp allow-list", "others ENOSYS".into()),
         row("seccomp families", "others EAFNOSUPPORT".into()),
         row("seccomp dangerous", "EPERM".into()),

@@ -76,12 +76,18 @@ pub fn restrict(rules: &[(&Path, Rights)]) -> Result<(), LandlockError> {
 }
 
 /// A new domain that restricts signals and abstract Unix sockets only: a domain of its own within ours.
-pub fn separate() -> Result<(), LandlockError> {
+///
+/// Every Landlock domain denies moving and linking files between directories unless one of its rules grants
+/// it, so this one grants it below `root`; what an outer domain denies stays denied. For the same reason no
+/// process may be in a domain that is to build a root for others: its rules cannot name what is not there yet.
+pub fn separate(root: &Path) -> Result<(), LandlockError> {
     require()?;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Refer)?
         .scope(Scope::from_all(LEAST))?
-        .create()?;
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new(root)?, AccessFs::Refer))?;
     enforce(ruleset)
 }
 
