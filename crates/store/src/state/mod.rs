@@ -9,8 +9,6 @@ mod open;
 mod rows;
 mod secrets;
 mod tenants;
-#[cfg(test)]
-mod tests;
 mod tokens;
 mod usage;
 

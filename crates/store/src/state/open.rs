@@ -163,9 +163,7 @@ pub(super) fn create(path: &Path) -> Result<(), Error> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|file| file.sync_all()).map_err(|e| Error::io(path, e))?;
     match path.parent() {
-        Some(parent) => {
-            File::open(parent).and_then(|file| file.sync_all()).map_err(|e| Error::io(parent, e))
-        }
+        Some(parent) => File::open(parent).and_then(|file| file.sync_all()).map_err(|e| Error::io(parent, e)),
         None => Ok(()),
     }
 }

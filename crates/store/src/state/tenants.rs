@@ -80,13 +80,7 @@ impl Tables<'_> {
     }
 
     /// Adds a policy; its revision.
-    pub fn add_policy(
-        &self,
-        id: &TenantId,
-        document: &str,
-        author: &str,
-        at: Millis,
-    ) -> Result<u64, Error> {
+    pub fn add_policy(&self, id: &TenantId, document: &str, author: &str, at: Millis) -> Result<u64, Error> {
         self.must_exist(id)?;
         let sql = "INSERT INTO policies (tenant, revision, at, author, document)
              SELECT ?1, coalesce(max(revision), 0) + 1, ?2, ?3, ?4 FROM policies WHERE tenant = ?1

@@ -3,6 +3,10 @@
 //! Each method that takes a [`Row`] makes the change and the row of class A durable together, before it
 //! returns; if it fails, nothing was changed. It owns no format. The threat: an effect without its record.
 
+mod sqlite;
+
+pub use sqlite::open;
+
 use crate::{
     Error,
     api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},

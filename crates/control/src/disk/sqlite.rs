@@ -1,0 +1,282 @@
+//! The disk as it is: the store's state database and ledger behind the trait.
+//!
+//! It owns the conversions between control's words and the store's, and nothing else. The threat: a kept
+//! word that is not one of ours; it is an error, never a default.
+
+use super::{Disk, NewStoredTenant, StoredApproval, StoredTenant};
+use crate::{
+    Error,
+    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    db::Row,
+};
+use cofferdam_base::{
+    Clock, Millis, SecretName, Slot, TenantId,
+    ipc::warden::{SealedSecret, Usage},
+};
+use cofferdam_store::{
+    ledger::{Class, Ledger, NewRow, StoredRow, Verified},
+    state::{self, State},
+};
+use cofferdam_sys::clock::SystemClock;
+use cofferdam_tenants::lifecycle::Desired;
+use cofferdam_vault::WrappedDataKey;
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::Path;
+
+/// So many rows at most are one page of the ledger.
+const PAGE: usize = 1_000;
+
+/// Opens the disk of control in its directory: `state.db`, `ledger/`, `backups/`. Starts no thread.
+pub fn open(directory: &Path) -> Result<Box<dyn Disk>, Error> {
+    let now = SystemClock.now();
+    // The state first: while it is not whole, a host without a ledger counts as new.
+    let state = State::open(directory, now)?;
+    let ledger = Ledger::open(&directory.join("ledger"), now)?;
+    Ok(Box::new(Sqlite { state, ledger }))
+}
+
+#[derive(Debug)]
+struct Sqlite {
+    state: State,
+    ledger: Ledger,
+}
+
+impl Sqlite {
+    fn change<T>(
+        &mut self,
+        row: &Row,
+        change: impl FnOnce(&state::Tables<'_>) -> Result<T, cofferdam_store::Error>,
+    ) -> Result<T, Error> {
+        Ok(self.state.change(&mut self.ledger, &new_row(row, Class::A), change)?)
+    }
+}
+
+impl Disk for Sqlite {
+    fn durable(&mut self, row: &Row) -> Result<(), Error> {
+        self.ledger.append(&new_row(row, Class::A))?;
+        Ok(())
+    }
+
+    fn append(&mut self, rows: &[Row]) -> Result<(), Error> {
+        let rows: Vec<_> = rows.iter().map(|row| new_row(row, Class::B)).collect();
+        if !rows.is_empty() {
+            self.ledger.append_all(&rows)?;
+        }
+        Ok(())
+    }
+
+    fn ledger_rows(&mut self) -> Result<u64, Error> {
+        Ok(self.ledger.rows())
+    }
+
+    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        Ok(self.ledger.tail(count, tenant)?.into_iter().map(ledger_row).collect())
+    }
+
+    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        Ok(self.ledger.after(seq, tenant, PAGE)?.into_iter().map(ledger_row).collect())
+    }
+
+    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
+        let Verified { whole, rows, head, problem } = self.ledger.verify()?;
+        Ok(LedgerVerified { whole, rows, head: head.to_string(), problem })
+    }
+
+    fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {
+        self.state.read().tenants()?.into_iter().map(stored_tenant).collect()
+    }
+
+    fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error> {
+        let NewStoredTenant { id, runtime, limits, desired, key, policy } = new;
+        let new = state::NewTenantRow {
+            id: id.clone(),
+            runtime: runtime.clone(),
+            limits: *limits,
+            desired: write(desired)?,
+            created: row.at,
+            data_key: key.to_string(),
+            policy: policy.clone(),
+        };
+        self.change(row, |tables| tables.create_tenant(&new))
+    }
+
+    fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
+        let desired = write(&desired)?;
+        self.change(row, |tables| tables.set_desired(id, &desired))
+    }
+
+    fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {
+        self.change(row, |tables| tables.set_generation(id, generation))
+    }
+
+    fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
+        self.change(row, |tables| tables.forget_tenant(id))
+    }
+
+    fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
+        let state::PolicyRow { revision, at, author, document } = self.state.read().policy(id)?;
+        Ok(Policy { text: document, revision, at, by: author, in_force: None })
+    }
+
+    fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
+        self.change(row, |tables| tables.add_policy(id, text, by, row.at))
+    }
+
+    fn wrapped_key(&mut self, id: &TenantId) -> Result<WrappedDataKey, Error> {
+        Ok(self.state.read().data_key(id)?.parse()?)
+    }
+
+    fn secret_rows(&mut self, id: &TenantId) -> Result<Vec<SecretRow>, Error> {
+        let rows = self.state.read().secrets(id)?.into_iter();
+        let shown = |row| {
+            let state::SecretRow { name, version, purpose, envelope: _, at } = row;
+            SecretRow { name, version, purpose, at }
+        };
+        Ok(rows.map(shown).collect())
+    }
+
+    fn sealed(&mut self, id: &TenantId) -> Result<Vec<SealedSecret>, Error> {
+        let rows = self.state.read().secrets(id)?.into_iter();
+        let sealed = |row| {
+            let state::SecretRow { name, version, purpose, envelope, at: _ } = row;
+            SealedSecret { name, version, purpose, envelope }
+        };
+        Ok(rows.map(sealed).collect())
+    }
+
+    fn set_secret(
+        &mut self,
+        id: &TenantId,
+        sealed: &SealedSecret,
+        at: Millis,
+        row: &Row,
+    ) -> Result<(), Error> {
+        let SealedSecret { name, version, purpose, envelope } = sealed.clone();
+        let kept = state::SecretRow { name, version, purpose, envelope, at };
+        self.change(row, |tables| tables.set_secret(id, &kept))
+    }
+
+    fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error> {
+        let row = new_row(row, Class::A);
+        let gone = self
+            .state
+            .change_if(&mut self.ledger, &row, |tables| Ok(tables.remove_secret(id, name)?.then_some(())))?;
+        Ok(gone.is_some())
+    }
+
+    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
+        Ok(self.state.read().model(id)?)
+    }
+
+    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
+        self.change(row, |tables| tables.set_model(id, route))
+    }
+
+    fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
+        let Token { jti, tenant, subject, role, issued, expires, revoked } = token.clone();
+        let kept = state::TokenRow { jti, tenant, subject, role, issued, expires, revoked };
+        self.change(row, |tables| tables.add_token(&kept))
+    }
+
+    fn tokens(&mut self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Error> {
+        Ok(self.state.read().tokens(tenant)?.into_iter().map(token).collect())
+    }
+
+    fn revoke_token(&mut self, jti: &str, at: Millis, row: &Row) -> Result<Option<Token>, Error> {
+        let row = new_row(row, Class::A);
+        let revoked = self.state.change_if(&mut self.ledger, &row, |tables| tables.revoke_token(jti, at))?;
+        Ok(revoked.map(token))
+    }
+
+    fn approvals(&mut self, all: bool) -> Result<Vec<StoredApproval>, Error> {
+        self.state.read().approvals(all)?.into_iter().map(stored_approval).collect()
+    }
+
+    fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error> {
+        let new = approval_row(approval)?;
+        self.change(row, |tables| tables.add_approval(&new))
+    }
+
+    fn set_approval(
+        &mut self,
+        approval: &StoredApproval,
+        policy: Option<&str>,
+        row: &Row,
+    ) -> Result<u64, Error> {
+        let changed = approval_row(approval)?;
+        self.change(row, |tables| {
+            tables.set_approval(&changed)?;
+            let by = format!("approval {}", changed.id);
+            policy.map_or(Ok(0), |text| tables.add_policy(&changed.tenant, text, &by, row.at))
+        })
+    }
+
+    fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
+        Ok(self.state.change_quietly(|tables| tables.add_usage(id, usage))?)
+    }
+
+    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
+        let shown = |row| {
+            let state::UsageRow { tenant, route, model, requests, prompt_tokens, completion_tokens } = row;
+            UsageRow { tenant, route, model, requests, prompt_tokens, completion_tokens }
+        };
+        Ok(self.state.read().usage(tenant)?.into_iter().map(shown).collect())
+    }
+}
+
+impl From<cofferdam_store::Error> for Error {
+    fn from(error: cofferdam_store::Error) -> Self {
+        use cofferdam_store::Error as Store;
+        match error {
+            Store::Conflict(message) => Self::Conflict { code: "exists", message, mend: String::new() },
+            Store::NotFound { what, name } => Self::NotFound { what, name },
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
+fn new_row(row: &Row, class: Class) -> NewRow {
+    let Row { at, tenant, kind, body } = row.clone();
+    NewRow { at, class, tenant, kind, body }
+}
+
+fn ledger_row(row: StoredRow) -> LedgerRow {
+    let StoredRow { seq, at, class, tenant, kind, body } = row;
+    let class = match class {
+        Class::A => "A",
+        Class::B => "B",
+    };
+    LedgerRow { seq, at, class: class.to_owned(), tenant, kind, body }
+}
+
+fn stored_tenant(row: state::TenantRow) -> Result<StoredTenant, Error> {
+    let state::TenantRow { id, slot, runtime, limits, desired, generation, created } = row;
+    let desired = read(&desired)?;
+    Ok(StoredTenant { id, slot, runtime, limits, desired, generation, created })
+}
+
+fn token(row: state::TokenRow) -> Token {
+    let state::TokenRow { jti, tenant, subject, role, issued, expires, revoked } = row;
+    Token { jti, tenant, subject, role, issued, expires, revoked }
+}
+
+fn approval_row(approval: &StoredApproval) -> Result<state::ApprovalRow, Error> {
+    let StoredApproval { id, tenant, destination, why, asked, state, answer } = approval.clone();
+    let (over, state) = (state.is_over(), write(&state)?);
+    Ok(state::ApprovalRow { id, tenant, destination, why, asked, state, over, answer })
+}
+
+fn stored_approval(row: state::ApprovalRow) -> Result<StoredApproval, Error> {
+    let state::ApprovalRow { id, tenant, destination, why, asked, state, over: _, answer } = row;
+    let state = read(&state)?;
+    Ok(StoredApproval { id, tenant, destination, why, asked, state, answer })
+}
+
+fn write<T: Serialize>(value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|e| Error::Store(format!("a value has no text: {e}")))
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::Store(format!("the state database holds a malformed value: {e}")))
+}
