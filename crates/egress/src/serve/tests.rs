@@ -157,16 +157,17 @@ impl Cell {
     }
 
     async fn server(&self) -> DuplexStream {
-        loop {
+        for _ in 0..10_000 {
             if let Some(peer) = self.world.peers.lock().unwrap().pop() {
                 return peer;
             }
             tokio::task::yield_now().await;
         }
+        panic!("nothing was dialled; refused so far: {:?}", self.reasons());
     }
 
     async fn asked(&self) -> Destination {
-        loop {
+        for _ in 0..10_000 {
             for notice in self.told.notices.lock().unwrap().iter() {
                 if let Notice::Ask { destination, .. } = notice {
                     return destination.clone();
@@ -174,6 +175,7 @@ impl Cell {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        panic!("nobody was asked; refused so far: {:?}", self.reasons());
     }
 
     fn reasons(&self) -> Vec<String> {
