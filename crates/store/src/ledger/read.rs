@@ -44,7 +44,7 @@ impl Ledger {
                     if tenant.is_none_or(|t| row.tenant.as_ref() == Some(t)) {
                         rows.push(row);
                     }
-                    (end, seq) = (begin, seq - 1);
+                    (end, seq) = (begin, seq.saturating_sub(1));
                 }
                 if rows.len() >= wanted {
                     rows.reverse();
