@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some("__init") => cofferdam_sandbox::init_main(),
-        Some("__control") => cofferdam_control::main(cofferdam_control::open_disk),
+        Some("__control") => cofferdam_control::main(cofferdam_control::disk::open),
         Some("__edge") => cofferdam_edge::main(),
         Some("__warden") => cofferdam_warden::main(),
         Some("__model") => model::main(),

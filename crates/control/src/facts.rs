@@ -133,6 +133,8 @@ fn addresses6(text: &str) -> Vec<IpAddr> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use cofferdam_tenants::config::HostConfig;
+    use std::path::Path;
 
     #[test]
     fn the_hosts_own_addresses_are_found_among_its_routes() {

@@ -115,7 +115,7 @@ impl Host {
     pub async fn create(self: &Arc<Self>, new: NewTenant) -> Result<types::Tenant, Error> {
         let NewTenant { id, runtime, limits, start, wait } = new;
         let runtime = self.runtime(&runtime)?;
-        let limits = limits.unwrap_or_default();
+        let limits = limits.unwrap_or_else(|| default_limits(&runtime));
         check_limits(&limits)?;
         let desired = if start { Desired::Running } else { Desired::Stopped };
         let tenant = {
@@ -314,6 +314,15 @@ fn runtime_text(runtime: &RuntimeRef) -> String {
     match runtime {
         RuntimeRef::Command(name) => format!("command:{name}"),
         RuntimeRef::Openclaw(lock) => format!("openclaw:{lock}"),
+    }
+}
+
+/// An OpenClaw gateway was killed in its first turn at 1 GiB (`docs/decisions/0005`).
+fn default_limits(runtime: &RuntimeRef) -> Limits {
+    let limits = Limits::default();
+    match runtime {
+        RuntimeRef::Openclaw(_) => Limits { memory_bytes: 2 << 30, ..limits },
+        RuntimeRef::Command(_) => limits,
     }
 }
 

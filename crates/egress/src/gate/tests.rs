@@ -34,7 +34,8 @@ fn destination() -> Destination {
 fn gate() -> (Arc<Gate>, Arc<Deaf>) {
     let outlet = Arc::new(Deaf::default());
     let gate = Gate::new(outlet.clone(), Arc::new(Noon));
-    let rules = Rules { policy: Policy::parse("version: 1\ndefault: ask\n").unwrap(), guard: Guard::default() };
+    let rules =
+        Rules { policy: Policy::parse("version: 1\ndefault: ask\n").unwrap(), guard: Guard::default() };
     let limits = Limits { relays: 2, holds: 8, hold: Duration::from_secs(30), names_per_second: 20 };
     gate.configure(Arc::new(rules), limits);
     (gate, outlet)
@@ -90,7 +91,8 @@ async fn many_who_wait_are_one_question_and_a_once_grant_frees_one_of_them() {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let asks = |outlet: &Deaf| outlet.0.lock().unwrap().iter().filter(|it| matches!(it, Notice::Ask { .. })).count();
+    let asks =
+        |outlet: &Deaf| outlet.0.lock().unwrap().iter().filter(|it| matches!(it, Notice::Ask { .. })).count();
     assert_eq!(asks(&outlet), 1);
     gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Once { until: Millis(2000) } });
     tokio::time::sleep(Duration::from_secs(1)).await;

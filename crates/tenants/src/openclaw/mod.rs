@@ -34,10 +34,10 @@ pub fn gateway_argv() -> Vec<String> {
     command_argv(&["gateway", "run", "--port", &PORT.to_string(), "--bind", "loopback"])
 }
 
-/// The gateway's whole environment inside a cell. `memory_bytes` is the cell's limit: a quarter of it is
-/// the heap of the gateway process, which has helpers and buffers beside it.
+/// The gateway's whole environment inside a cell. `memory_bytes` is the cell's limit: an eighth of it is the
+/// heap of each of the gateway's engines, which are several, with helpers and buffers beside them.
 pub fn gateway_env(memory_bytes: u64) -> Vec<(String, String)> {
-    let heap = ((memory_bytes / 4) >> 20).max(128);
+    let heap = ((memory_bytes / 8) >> 20).max(128);
     let proxy = "http://127.0.0.1:3128";
     let pairs = [
         ("HOME", "/sandbox".to_owned()),
@@ -54,6 +54,8 @@ pub fn gateway_env(memory_bytes: u64) -> Vec<(String, String)> {
         ("OPENCLAW_DISABLE_BONJOUR", "1".to_owned()),
         // Upstream's children write /proc/self/oom_score_adj, which a cell does not allow.
         ("OPENCLAW_CHILD_OOM_SCORE_ADJ", "0".to_owned()),
+        // One arena a thread, 36 threads: glibc's default alone would fill the cell's memory.
+        ("MALLOC_ARENA_MAX", "2".to_owned()),
         // Compiled code outlives a restart; /tmp does not.
         ("NODE_COMPILE_CACHE", "/sandbox/.cache/node".to_owned()),
         ("NODE_OPTIONS", format!("--max-old-space-size={heap} --max-semi-space-size=2")),
