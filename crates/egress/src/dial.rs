@@ -73,7 +73,7 @@ impl Dialler {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => refusal = Refusal::new(Reason::ConnectFailed, "dial").said(short(&error)),
                 Err(_) => {
-                    refusal = Refusal::new(Reason::ConnectFailed, "dial").said("it did not answer in time")
+                    refusal = Refusal::new(Reason::ConnectFailed, "dial").said("it did not answer in time");
                 }
             }
         }
@@ -109,7 +109,10 @@ impl NameServers {
             })
             .collect();
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = Resolver::builder_with_config(config, Default::default());
+        let mut builder = Resolver::builder_with_config(
+            config,
+            hickory_resolver::net::runtime::TokioRuntimeProvider::default(),
+        );
         let options: &mut ResolverOpts = builder.options_mut();
         options.use_hosts_file = ResolveHosts::Never;
         options.cache_size = 0;

@@ -413,11 +413,11 @@ fn of(host: &Host, port: NonZeroU16, protocol: Protocol) -> Destination {
 fn same_name(spoken: &Spoken, host: &Host) -> Result<(), Refusal> {
     let no = |said: &str| Err(Refusal::new(Reason::NameMismatch, "sniff").said(said));
     match (spoken, host) {
-        (Spoken::Opaque | Spoken::Http, _) => Ok(()),
+        (Spoken::Opaque | Spoken::Http, _)
+        | (Spoken::Tls(ClientHello { name: None, encrypted: false }), Host::Address(_)) => Ok(()),
         (Spoken::BadTls, _) => no("the TLS handshake is malformed"),
         (Spoken::Tls(ClientHello { encrypted: true, .. }), _) => no("Encrypted Client Hello hides the name"),
         (Spoken::Tls(ClientHello { name: None, .. }), Host::Name(_)) => no("the TLS client sends no name"),
-        (Spoken::Tls(ClientHello { name: None, .. }), Host::Address(_)) => Ok(()),
         (Spoken::Tls(ClientHello { name: Some(said), .. }), Host::Name(meant)) if said == meant => Ok(()),
         (Spoken::Tls(_), _) => no("the TLS client names another host"),
     }

