@@ -4,6 +4,8 @@
 //! does over the control socket what an operator would type, prints the result and ends; if it cannot, it
 //! ends the host.
 
+#![expect(clippy::print_stdout, reason = "what a person came for")]
+
 use crate::{
     cli::{self, Client, DemoRuntime, Exit, Failure},
     serve,

@@ -43,7 +43,10 @@ pub(crate) fn init(data_dir: &Path) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }
-    println!("{} is ready; start the host with: cofferdam serve --data-dir {0}", data_dir.display());
+    crate::cli::line(&format!(
+        "{} is ready; start the host with: cofferdam serve --data-dir {0}",
+        data_dir.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

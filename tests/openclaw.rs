@@ -1,7 +1,7 @@
 //! Real OpenClaw in two tenants, through edge, cell, warden and a provider outside.
 //!
 //! One test, because a gateway takes ten seconds to start: its steps are printed as they pass.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
 
 mod host;
 mod world;

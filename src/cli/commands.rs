@@ -413,7 +413,8 @@ async fn approvals(command: Approvals, client: &Client, json: bool) -> Done {
         Approvals::List { tenant, all } => {
             let mut path = format!("approvals?all={all}");
             if let Some(tenant) = tenant {
-                path.push_str(&format!("&tenant={tenant}"));
+                path += "&tenant=";
+                path += tenant.as_str();
             }
             let found: types::Approvals = client.fetch(&path).await?;
             let head = ["ID", "TENANT", "DESTINATION", "STATE", "ASKED", "WHY"];
@@ -482,7 +483,8 @@ async fn ledger(command: Ledger, client: &Client, json: bool) -> Done {
         Ledger::Tail { follow, count, tenant } => {
             let mut path = format!("ledger/tail?follow={follow}&count={count}");
             if let Some(tenant) = tenant {
-                path.push_str(&format!("&tenant={tenant}"));
+                path += "&tenant=";
+                path += tenant.as_str();
             }
             lines(client, &path, |line| {
                 if json {
@@ -533,9 +535,9 @@ async fn lines(client: &Client, path: &str, mut each: impl FnMut(&str) -> Result
 
 fn say(json: bool, value: &impl Serialize, text: &str) -> Done {
     if json {
-        print::json(value)?
+        print::json(value)?;
     } else {
-        print::line(text)?
+        print::line(text)?;
     }
     Ok(OK)
 }
@@ -548,9 +550,9 @@ fn list<T: Serialize + DeserializeOwned>(
     none: &str,
 ) -> Done {
     if json {
-        print::json(value)?
+        print::json(value)?;
     } else {
-        print::table(head, rows, none)?
+        print::table(head, rows, none)?;
     }
     Ok(OK)
 }

@@ -15,6 +15,7 @@ mod runtime;
 pub(crate) use client::Client;
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use flags::DemoRuntime;
+pub(crate) use print::line;
 pub(crate) use runtime::install_with_bar;
 
 use clap::Parser;

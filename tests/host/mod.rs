@@ -3,7 +3,7 @@
 //!
 //! Dropping it ends the host and shows that nothing of it stays: no process, no cgroup, no mount. Needs root.
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
-#![allow(clippy::disallowed_methods, clippy::must_use_candidate)]
+#![allow(clippy::disallowed_methods, clippy::must_use_candidate, clippy::format_collect)]
 
 use super::world::{
     World,
@@ -40,7 +40,7 @@ pub const PORT: u16 = 8471;
 /// How many uids a host may take.
 const SPAN: u32 = 0x4_0000;
 /// Nothing here takes this long; whoever waits longer would wait for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running host.
 pub struct Host {
@@ -225,7 +225,7 @@ impl Host {
         until(&format!("a ready {id}"), || {
             let shown = self.cli(&["--json", "tenant", "show", id]);
             let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
-            (shown["state"] == "ready" && shown["warden"] == true && !shown["policy_in_force"].is_null())
+            (shown["state"] == "running" && shown["warden"] == true && !shown["policy_in_force"].is_null())
                 .then_some(shown)
         })
     }

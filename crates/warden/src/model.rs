@@ -30,7 +30,7 @@ const NAME: &str = "inference.local";
 /// Where the built-in model is, for the head of a request; nothing resolves it.
 const BUILTIN: &str = "http://builtin.invalid/v1";
 /// How long a cell may take to send a request's body.
-const BODY: Duration = Duration::from_secs(60);
+const BODY: Duration = Duration::from_mins(1);
 /// How long TLS to a provider may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -148,6 +148,7 @@ impl Model {
     }
 
     /// The route's key, opened for this request, its use recorded first.
+    #[expect(clippy::result_large_err, reason = "the refusal is the answer, once a request")]
     fn key(&self, route: &ModelRoute) -> Result<Option<Secret<Vec<u8>>>, Response<Body>> {
         let by = match &route.secret {
             Some(name) => format!("secret {name}"),

@@ -77,7 +77,7 @@ pub(crate) fn office(tenant: TenantId, clock: Arc<dyn Clock>, tls: Arc<rustls::C
         clock,
         tls,
         egress: OnceLock::new(),
-        state: Default::default(),
+        state: std::sync::Mutex::default(),
     });
     let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))));
     // It was made two lines above and nobody else sets it.
