@@ -147,6 +147,10 @@ impl Groups {
     pub(crate) fn remove(&self) -> Result<(), Error> {
         for group in self.joined.iter().chain(&self.unified) {
             remove(group).map_err(Error::io(group.display().to_string()))?;
+            // The instance's group and ours go with the last cell; others in them keep them.
+            for above in group.ancestors().skip(1).take(2) {
+                let _ = fs::remove_dir(above);
+            }
         }
         Ok(())
     }
