@@ -291,12 +291,11 @@ fn a_thousand_binds_while_the_warden_is_dead_steal_nothing() {
     assert!(asked(&host).contains("the web answered"));
 
     let racer = r#"
-import errno, select, socket, time
+import os, select, socket
 print("up", flush=True)
 taken, stolen, tried, refused = [], 0, 0, 0
 ports = [80, 443, 53, 3128, 8080, 15001]
-end = time.time() + 30
-while tried < 1000 or (time.time() < end and tried < 4000):
+while tried < 1000 or not os.path.exists("/sandbox/enough"):
     for address in ("0.0.0.0", "127.0.0.1", "198.18.0.1", "198.18.0.2"):
         for port in ports:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -332,6 +331,7 @@ print(tried, stolen, refused, flush=True)
     assert_ne!(next, warden);
     host.ready("acme");
     let during: Vec<String> = (0..5).map(|_| asked(&host)).collect();
+    assert!(host.exec("acme", &["touch", "/sandbox/enough"]).status.success());
     line.clear();
     std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
     child.wait().unwrap();
