@@ -71,7 +71,12 @@ pub(crate) fn guide_main() -> ExitCode {
 
 async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
     let client = Client::new(dir.join("run/control.sock"));
+    let host = rustix::process::getppid();
     let status = loop {
+        if rustix::process::getppid() != host {
+            // The host ended before it answered, and has said why.
+            return Ok(());
+        }
         match client.fetch::<types::Status>("status").await {
             Ok(status) if status.edge => break status,
             Ok(_) => {}

@@ -18,6 +18,7 @@ use std::path::Path;
 /// `docs/decisions/0004`.
 pub fn launcher() -> Result<(), Error> {
     single()?;
+    rustix::thread::set_no_new_privs(true).layer("no_new_privs")?;
     Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)
 }
 
