@@ -32,15 +32,26 @@ pub fn credentials(stream: impl AsFd) -> io::Result<Credentials> {
 pub fn in_our_user_namespace(stream: impl AsFd) -> io::Result<bool> {
     let pidfd = peer_pidfd(stream.as_fd())?;
     let pid = credentials(&stream)?.pid;
-    let theirs = fs::metadata(format!("/proc/{pid}/ns/user"))?;
+    let theirs = match fs::metadata(format!("/proc/{pid}/ns/user")) {
+        Ok(theirs) => {
+            let ours = fs::metadata("/proc/self/ns/user")?;
+            (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino())
+        }
+        // A process in a Landlock domain may not look at others' namespaces, nor may one uid at another's. The
+        // map of ids can be read: whoever makes a namespace without privilege can map but its own id, so only
+        // one that the host's root made could have the same map, and root is not kept out by a socket.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::read(format!("/proc/{pid}/uid_map"))? == fs::read("/proc/self/uid_map")?
+        }
+        Err(error) => return Err(error),
+    };
     // A pidfd is readable once its process has ended. It has not, so the path above was of this process and
     // of no later one with the same number.
     let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
     if rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? != 0 {
         return Err(io::Error::other("the peer has ended"));
     }
-    let ours = fs::metadata("/proc/self/ns/user")?;
-    Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+    Ok(theirs)
 }
 
 #[cfg(test)]
