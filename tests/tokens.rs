@@ -88,7 +88,7 @@ fn events_and_messages_pass_the_edge_and_a_socket_closes_within_a_second_of_revo
     let (token, jti) = host.token("acme", "member");
     let events = host.get("acme", "/sse?n=5", &token);
     assert_eq!(events.header("content-type"), Some("text/event-stream"));
-    let data: String = (1..=5).map(|number| format!("data: {number}\n\n")).collect();
+    let data = (1..=5).fold(String::new(), |text, number| text + &format!("data: {number}\n\n"));
     assert_eq!(events.body(), data);
 
     assert_eq!(host.ws("globex", &token).err(), Some(401));
