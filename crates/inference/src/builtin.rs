@@ -113,8 +113,15 @@ fn reply(chat: &Chat) -> Reply {
             id: format!("call_{}", messages.len()),
             arguments: json!({ "command": command }).to_string(),
         },
-        _ => Reply::Text(format!("You said: {said}")),
+        _ => Reply::Text(format!("You said: {}", own_words(&said))),
     }
+}
+
+/// What the person said: the gateway may put blocks of its own before it and a paragraph about its runtime
+/// behind.
+fn own_words(said: &str) -> &str {
+    let own = said.rsplit_once(END).map_or(said, |(_, after)| after);
+    own.split("\n\nRuntime: agent=").next().unwrap_or(own).trim()
 }
 
 /// Nothing but blocks of the gateway's own.
