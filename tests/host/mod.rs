@@ -1,7 +1,8 @@
 //! A whole host in the world of a test: the program's own `serve` in the host namespace, driven by its own
 //! command line.
 //!
-//! Dropping it ends the host and shows that nothing of it stays: no process, no cgroup, no mount. Needs root.
+//! Dropping it ends the host and shows that nothing of it stays: no process, no cgroup, no mount. Needs root,
+//! for the world around it; in `rootless.rs` the host itself is a user's.
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate, clippy::format_collect)]
 
@@ -18,8 +19,9 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::DirBuilderExt,
+            fs::{DirBuilderExt, PermissionsExt, chown},
             net::{SocketAddr as UnixAddress, UnixListener},
+            process::CommandExt,
         },
     },
     path::{Path, PathBuf},
@@ -35,6 +37,8 @@ use tokio_tungstenite::tungstenite::{
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_cofferdam");
+/// Is the host started without root?
+pub const ROOTLESS: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"rootless");
 /// Where the edge listens in the host namespace.
 pub const PORT: u16 = 8471;
 /// How many uids a host may take.
@@ -48,6 +52,7 @@ pub struct Host {
     pub world: World,
     /// Its data directory.
     pub dir: PathBuf,
+    program: PathBuf,
     server: Option<Child>,
     uids: u32,
     mounts: Vec<String>,
@@ -147,16 +152,25 @@ impl Host {
     pub fn prepare(more: &str) -> Self {
         let (lease, uids) = lease_uids();
         let (world, dir, mounts) = (World::new(), fresh_dir(), mounts());
+        // A user may not pass the directories above the build.
+        let program = if ROOTLESS { dir.with_extension("program") } else { PROGRAM.into() };
+        if ROOTLESS {
+            fs::copy(PROGRAM, &program).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+            chown(&dir, Some(uids), Some(uids)).unwrap();
+        }
+        let profile = if ROOTLESS { "rootless" } else { "strict" };
         let mut config = format!(
-            "profile = \"strict\"\n[edge]\nlisten = \"127.0.0.1:{PORT}\"\n\
+            "profile = \"{profile}\"\n[edge]\nlisten = \"127.0.0.1:{PORT}\"\n\
              [egress]\nnameservers = [\"{}\"]\n[uids]\nbase = {uids}\n\
              [runtime.command.echo]\nargv = [\"/opt/cofferdam/cofferdam\", \"__echo\"]\nport = 8080\n\
-             binds = [{{ source = \"{PROGRAM}\", target = \"/opt/cofferdam/cofferdam\" }}]\n",
-            world.nameserver()
+             binds = [{{ source = \"{}\", target = \"/opt/cofferdam/cofferdam\" }}]\n",
+            world.nameserver(),
+            program.display()
         );
         let _ = write!(config, "{more}");
         fs::write(dir.join("cofferdam.toml"), config).unwrap();
-        Self { world, dir, server: None, uids, mounts, _lease: lease }
+        Self { world, dir, program, server: None, uids, mounts, _lease: lease }
     }
 
     /// Starts the host and waits until the edge serves.
@@ -175,8 +189,11 @@ impl Host {
     /// Starts the host.
     pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.program);
         command.arg("--data-dir").arg(&self.dir).arg("serve").env_remove("RUST_LOG");
+        if ROOTLESS {
+            command.uid(self.uids).gid(self.uids).env("HOME", &self.dir).current_dir("/");
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.server = Some(self.world.host(|| command.spawn()).unwrap());
     }
@@ -380,6 +397,9 @@ impl Drop for Host {
             self.assert_gone();
         }
         let _ = fs::remove_file(self.log_path());
+        if ROOTLESS {
+            let _ = fs::remove_file(&self.program);
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

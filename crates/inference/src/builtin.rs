@@ -121,7 +121,7 @@ fn reply(chat: &Chat) -> Reply {
 /// behind.
 fn own_words(said: &str) -> &str {
     let own = said.rsplit_once(END).map_or(said, |(_, after)| after);
-    own.split("\n\nRuntime: agent=").next().unwrap_or(own).trim()
+    own.split("\n\nRuntime: agent=").next().unwrap_or(own).trim_matches('\n')
 }
 
 /// Nothing but blocks of the gateway's own.

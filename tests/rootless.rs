@@ -1,0 +1,14 @@
+//! The profile `rootless`: the host is a user's, and every wall, question and token is as it is for root. What
+//! the profile lists as not kept is not among these tests.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+#[path = "asking.rs"]
+mod asking;
+#[path = "bad_input.rs"]
+mod bad_input;
+#[path = "crashes.rs"]
+mod crashes;
+#[path = "tokens.rs"]
+mod tokens;
+#[path = "walls.rs"]
+mod walls;
