@@ -1,14 +1,16 @@
-//! The hidden entry of `cargo xtask bench cell`: one cell of the tenant's own plan, from its start to the end
-//! of one command in it.
+//! The hidden entry of `cargo xtask bench cell`: cells of a tenant's own plan, from the start to the end of one
+//! command in them.
 
 use cofferdam_base::ipc::launcher::Limits;
-use cofferdam_sandbox::{CellPlan, Network, Profile, launch};
-use std::process::ExitCode;
+use cofferdam_sandbox::{Cell, CellPlan, Network, Profile, launch};
+use cofferdam_sys::pidfd::Ended;
+use std::{io::Write, path::Path, process::ExitCode, time::Instant};
 
-/// `__cell PROGRAM ARGUMENTS…`, as root.
+/// `__cell PROGRAM ARGUMENTS…`, as root: a cell for each line of standard input, as a running launcher makes
+/// them. Prints how many milliseconds each took, from the plan to the removed groups.
 pub(crate) fn main() -> ExitCode {
     match run() {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
@@ -16,31 +18,67 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let home = std::env::temp_dir().join(format!("cofferdam-bench-{}", std::process::id()));
     std::fs::create_dir(&home)?;
-    let uid = 1_499_999_998;
-    std::os::unix::fs::chown(&home, Some(uid), Some(uid))?;
-    let plan = CellPlan {
-        name: "bench".to_owned(),
+    std::os::unix::fs::chown(&home, Some(UID), Some(UID))?;
+    let argv: Vec<String> = std::env::args().skip(2).collect();
+    // A neighbour that stays, as on a host: the groups above the cells are there already.
+    let neighbour = start(&plan("neighbour", &home, vec!["/bin/sleep".to_owned(), "inf".to_owned()]))?;
+    let mut failed = Ok(());
+    for line in std::io::stdin().lines() {
+        line?;
+        failed = one(&plan("cell", &home, argv.clone()));
+        if failed.is_err() {
+            break;
+        }
+    }
+    neighbour.kill()?;
+    end(neighbour)?;
+    std::fs::remove_dir(&home)?;
+    failed
+}
+
+fn one(plan: &CellPlan) -> Result<(), Box<dyn std::error::Error>> {
+    let begun = Instant::now();
+    let ended = end(start(plan)?)?;
+    let took = begun.elapsed();
+    if ended.code() != 0 {
+        return Err(format!("the command ended with {ended}").into());
+    }
+    writeln!(std::io::stdout().lock(), "{}", took.as_secs_f64() * 1e3)?;
+    Ok(())
+}
+
+fn start(plan: &CellPlan) -> Result<Cell, Box<dyn std::error::Error>> {
+    let null = || std::fs::OpenOptions::new().write(true).open("/dev/null");
+    Ok(launch(plan, [null()?.into(), null()?.into()])?)
+}
+
+fn end(cell: Cell) -> Result<Ended, Box<dyn std::error::Error>> {
+    let ended = cell.wait()?;
+    cell.remove()?;
+    Ok(ended)
+}
+
+fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
+    CellPlan {
+        name: name.to_owned(),
         generation: 1,
         profile: Profile::Strict,
-        uid,
-        gid: uid,
-        hostname: "bench".to_owned(),
+        uid: UID,
+        gid: UID,
+        hostname: name.to_owned(),
         binds: Vec::new(),
-        home: home.clone(),
-        argv: std::env::args().skip(2).collect(),
+        home: home.to_owned(),
+        argv,
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: "/sandbox".into(),
         network: Network::Captured { port: 8080, mark: 1 },
         limits: Limits::default(),
-        cgroup: format!("cofferdam/bench-{}/cell", std::process::id()),
-    };
-    let null = || std::fs::OpenOptions::new().write(true).open("/dev/null");
-    let cell = launch(&plan, [null()?.into(), null()?.into()])?;
-    let ended = cell.wait()?;
-    cell.remove()?;
-    std::fs::remove_dir(&home)?;
-    Ok(ExitCode::from(ended.code()))
+        cgroup: format!("cofferdam/bench-{}/{name}", std::process::id()),
+    }
 }
+
+/// Of nobody else on this machine.
+const UID: u32 = 1_499_999_998;

@@ -36,6 +36,8 @@ pub struct Cell {
     plan: CellPlan,
     wire: Channel,
     groups: Groups,
+    /// Held because closing it soon after the start would make the launcher wait.
+    _capture: Option<OwnedFd>,
 }
 
 /// What init tells.
@@ -85,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) pidfd: OwnedFd,
     pub(crate) cookie: Option<u64>,
     pub(crate) listeners: Option<[OwnedFd; 6]>,
+    pub(crate) capture: Option<OwnedFd>,
     pub(crate) receipt: Receipt,
     pub(crate) wire: Channel,
     pub(crate) groups: Groups,
@@ -92,8 +95,8 @@ pub(crate) struct Parts {
 
 impl Cell {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { plan, pid, pidfd, cookie, listeners, receipt, wire, groups } = parts;
-        Self { pid, pidfd, netns_cookie: cookie, listeners, receipt, plan, wire, groups }
+        let Parts { plan, pid, pidfd, cookie, listeners, capture, receipt, wire, groups } = parts;
+        Self { pid, pidfd, netns_cookie: cookie, listeners, receipt, plan, wire, groups, _capture: capture }
     }
 
     /// The plan it was made from.

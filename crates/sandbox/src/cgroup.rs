@@ -11,6 +11,7 @@ use cofferdam_base::ipc::{
 };
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,7 +27,7 @@ struct Hierarchy {
 /// The groups of one cell.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    /// Version 1 groups: `cgroup.procs` is written to.
+    /// Version 1 groups: a process moves itself by their `tasks`.
     joined: Vec<PathBuf>,
     /// The version 2 group: born into.
     pub(crate) unified: Option<PathBuf>,
@@ -126,11 +127,21 @@ impl Groups {
         Ok(())
     }
 
-    /// Moves a process in; 0 is the caller.
-    pub(crate) fn join(&self, pid: i32, unified: bool) -> Result<(), Error> {
-        for group in self.joined.iter().chain(self.unified.iter().filter(|_| unified)) {
-            let procs = group.join("cgroup.procs");
-            fs::write(&procs, pid.to_string()).map_err(Error::io(procs.display().to_string()))?;
+    /// Where a process of one thread writes `0` to move itself into the version 1 groups.
+    pub(crate) fn tasks(&self) -> Result<Vec<OwnedFd>, Error> {
+        let open = |group: &PathBuf| {
+            let tasks = group.join("tasks");
+            let file = fs::OpenOptions::new().write(true).open(&tasks);
+            file.map(OwnedFd::from).map_err(Error::io(tasks.display().to_string()))
+        };
+        self.joined.iter().map(open).collect()
+    }
+
+    /// Moves the caller, a process of one thread, in.
+    pub(crate) fn join(&self) -> Result<(), Error> {
+        let procs = self.unified.iter().map(|group| group.join("cgroup.procs"));
+        for file in self.joined.iter().map(|group| group.join("tasks")).chain(procs) {
+            fs::write(&file, "0").map_err(Error::io(file.display().to_string()))?;
         }
         Ok(())
     }

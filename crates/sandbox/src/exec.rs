@@ -71,7 +71,7 @@ type Sibling = Option<(rustix::process::Pid, OwnedFd)>;
 fn join(plan: &CellPlan, init: BorrowedFd<'_>, groups: &Groups) -> Result<Sibling, Error> {
     // Unreadable before the first process of the cell could name it.
     process::hide().map_err(Error::io("hiding"))?;
-    groups.join(0, true)?;
+    groups.join()?;
     pidfd::join_cell(init).map_err(Error::io("joining the cell"))?;
     let strict = plan.profile == Profile::Strict;
     let kept = rustix::thread::set_keep_capabilities(true);

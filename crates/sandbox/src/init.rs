@@ -105,10 +105,11 @@ fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure>
     let Network::Captured { port, mark } = plan.network else { return Ok((None, Vec::new())) };
     netlink::any_ip().layer("network")?;
     let listeners = socket::listeners().layer("network")?;
-    nft::seal_cell(nft::CellTable { capture_port: socket::CAPTURE_PORT, gateway_port: port, mark })
-        .layer("capture")?;
+    let table = nft::CellTable { capture_port: socket::CAPTURE_PORT, gateway_port: port, mark };
+    // Closing it here would cost more than all the rest of the start.
+    let capture = nft::seal_cell(table).layer("capture")?;
     let cookie = netns::current_cookie().layer("network")?;
-    Ok((Some(cookie), listeners.into()))
+    Ok((Some(cookie), listeners.into_iter().chain([capture]).collect()))
 }
 
 /// Starts the runtime; returns once it has been executed, or with the reason why not.

@@ -39,12 +39,18 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
             return Err(error);
         }
     };
-    match build(plan, pid, &wire, &groups, &programs) {
-        Ok((cookie, listeners, receipt)) => {
-            let cell =
-                cell::Parts { plan: plan.clone(), pid, pidfd, cookie, listeners, receipt, wire, groups };
-            Ok(Cell::new(cell))
-        }
+    match build(plan, &wire, &groups, &programs) {
+        Ok(Built { cookie, listeners, capture, receipt }) => Ok(Cell::new(cell::Parts {
+            plan: plan.clone(),
+            pid,
+            pidfd,
+            cookie,
+            listeners,
+            capture,
+            receipt,
+            wire,
+            groups,
+        })),
         Err(error) => {
             groups.kill();
             pidfd::signal(pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing a half-built cell"))?;
@@ -74,6 +80,7 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         }
         None => None,
     };
+    let tasks = groups.tasks()?;
     let strict = plan.profile == Profile::Strict;
     let (pid, pidfd) = clone::birth(&Birth {
         program: program.as_fd(),
@@ -82,6 +89,7 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         wire: theirs.as_fd(),
         stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
         cgroup: unified.as_ref().map(AsFd::as_fd),
+        tasks: &tasks.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
         groups: strict,
     })
     .layer("user namespace")?;
@@ -100,15 +108,14 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
     Ok((pid, pidfd, Channel::from(ours)))
 }
 
-type Built = (Option<u64>, Option<[OwnedFd; 6]>, Receipt);
+struct Built {
+    cookie: Option<u64>,
+    listeners: Option<[OwnedFd; 6]>,
+    capture: Option<OwnedFd>,
+    receipt: Receipt,
+}
 
-fn build(
-    plan: &CellPlan,
-    pid: i32,
-    wire: &Channel,
-    groups: &Groups,
-    programs: &OwnedFd,
-) -> Result<Built, Error> {
+fn build(plan: &CellPlan, wire: &Channel, groups: &Groups, programs: &OwnedFd) -> Result<Built, Error> {
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
         Profile::Strict => mounts.iter().map(root::open).collect::<Result<Vec<_>, LayerFailure>>()?,
@@ -116,20 +123,22 @@ fn build(
     };
     let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&trees).map(AsFd::as_fd).collect();
     wire.send(&Order::Build { plan: Box::new(plan.clone()), mounts, links }, &lent)?;
-    groups.join(pid, false)?;
-    let (cookie, descriptors) = match wire.recv()? {
+    let (cookie, mut descriptors) = match wire.recv()? {
         Some((Answer::Built { netns_cookie }, descriptors)) => (netns_cookie, descriptors),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     };
-    let listeners = match plan.network {
-        Network::Captured { .. } => Some(channel::exactly::<6>(descriptors)?),
-        Network::None => None,
+    let (listeners, capture) = match plan.network {
+        Network::Captured { .. } => {
+            let capture = descriptors.pop();
+            (Some(channel::exactly::<6>(descriptors)?), capture)
+        }
+        Network::None => (None, None),
     };
     wire.send(&Order::Go {}, &[])?;
     match wire.recv()? {
         Some((Answer::Running { mut layers }, _)) => {
             layers.extend(groups.rows.iter().cloned());
-            Ok((cookie, listeners, Receipt { layers }))
+            Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
         }
         other => Err(unexpected(other.map(|(answer, _)| answer))),
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub(crate) enum Order {
     /// The first message. Descriptors: the seccomp programs, and (as root) the mounts in order.
     Build { plan: Box<CellPlan>, mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
-    /// The cgroups are set: seal and start.
+    /// What was built is here: seal and start.
     Go {},
     /// SIGTERM to the runtime.
     Terminate {},
@@ -42,7 +42,8 @@ pub(crate) enum Kind {
 /// Init → launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The cell is built, not yet sealed. Descriptors: the six listeners if `netns_cookie` is set.
+    /// The cell is built, not yet sealed. Descriptors if `netns_cookie` is set: the six listeners, and the
+    /// socket that made the capture.
     Built { netns_cookie: Option<u64> },
     /// Sealed; the runtime has been executed.
     Running { layers: Vec<LayerRow> },

@@ -39,6 +39,9 @@ pub struct Birth<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// The version 2 cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// `tasks` of the version 1 cgroups, open for writing. A process that moves itself waits for nobody; one
+    /// that is moved waits for a grace period of the kernel, some ten milliseconds.
+    pub tasks: &'a [BorrowedFd<'a>],
     /// May drop supplementary groups (the parent was root).
     pub groups: bool,
 }
@@ -123,6 +126,12 @@ fn born(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> ! {
 }
 
 fn step_by_step(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> Result<(), c_int> {
+    for tasks in birth.tasks {
+        // SAFETY: one byte of a literal.
+        if unsafe { libc::write(tasks.as_raw_fd(), c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(99);
+        }
+    }
     let mut byte = 0_u8;
     // The gate opens when the maps are written.
     // SAFETY: one byte into one byte.

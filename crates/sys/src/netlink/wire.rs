@@ -18,6 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Wire(OwnedFd);
 
+impl From<Wire> for OwnedFd {
+    fn from(wire: Wire) -> Self {
+        wire.0
+    }
+}
+
 impl Wire {
     /// None is `NETLINK_ROUTE`, whose number is 0.
     pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {

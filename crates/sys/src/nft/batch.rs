@@ -5,7 +5,7 @@ use crate::netlink::{
     message::Message,
     wire::{ACK, REQUEST, Wire},
 };
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 /// One transaction over one table of family `inet`.
 #[derive(Debug)]
@@ -147,11 +147,13 @@ impl Batch {
         (self.messages.concat(), number(last), self.labels)
     }
 
-    /// Sends the transaction in this thread's network namespace.
-    pub(super) fn commit(self) -> Result<(), NftError> {
+    /// Sends the transaction in this thread's network namespace. It is in force when this returns; to close
+    /// the socket takes until the kernel has put the old one away.
+    pub(super) fn commit(self) -> Result<OwnedFd, NftError> {
         let wire = Wire::open(Some(rustix::net::netlink::NETFILTER)).map_err(NftError::Absent)?;
         let (bytes, last, labels) = self.bytes();
-        wire.acknowledged(&bytes, last).map_err(|(sequence, source)| explain(sequence, source, &labels))
+        wire.acknowledged(&bytes, last).map_err(|(sequence, source)| explain(sequence, source, &labels))?;
+        Ok(wire.into())
     }
 
     fn push(&mut self, kind: u16, flags: u16, label: String, fill: impl FnOnce(&mut Message)) {

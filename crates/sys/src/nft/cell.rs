@@ -13,6 +13,7 @@ use super::{
         protocol, to_loopback,
     },
 };
+use std::os::fd::OwnedFd;
 
 /// What a cell's table has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,9 @@ const TABLE: &str = "cofferdam";
 const MANGLE: i32 = -150;
 
 /// Puts the table in force in this thread's network namespace, replacing an older one. Needs CAP_NET_ADMIN
-/// over the namespace.
-pub fn seal_cell(table: CellTable) -> Result<(), NftError> {
+/// over the namespace. Returns the socket that did it: closing that waits for a grace period of the kernel,
+/// some ten milliseconds, which whoever is in no hurry may do.
+pub fn seal_cell(table: CellTable) -> Result<OwnedFd, NftError> {
     batch(table).commit()
 }
 

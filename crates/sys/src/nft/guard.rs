@@ -34,7 +34,7 @@ const SETS: [(Family, &str, u32, u32); 2] = [(Family::V4, "refused4", 1, 7), (Fa
 /// Puts the guard in force in this thread's network namespace, replacing an older one of the same name in
 /// one step. Needs CAP_NET_ADMIN.
 pub fn uid_firewall(firewall: &UidFirewall) -> Result<(), NftError> {
-    batch(firewall).commit()
+    batch(firewall).commit().map(drop)
 }
 
 /// Removes the guard; it is no error if there is none.
@@ -42,7 +42,7 @@ pub fn remove_uid_firewall(table: &str) -> Result<(), NftError> {
     let mut batch = Batch::new(table);
     batch.new_table();
     batch.delete_table();
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 pub(super) fn batch(firewall: &UidFirewall) -> Batch {
