@@ -168,16 +168,17 @@ impl Groups {
 }
 
 fn remove(group: &Path) -> io::Result<()> {
-    for attempt in 0..200 {
+    let mut pause = Duration::from_micros(50);
+    loop {
         match fs::remove_dir(group) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt < 199 => {
-                std::thread::sleep(Duration::from_millis(5));
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && pause < Duration::from_secs(1) => {
+                std::thread::sleep(pause);
+                pause = pause * 3 / 2;
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => break,
+            _ => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Kills and removes every group that an earlier launcher of this instance left: `cofferdam/<instance>`
