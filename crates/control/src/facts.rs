@@ -83,7 +83,7 @@ impl Facts {
             degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
             commands: config.runtime.command.iter().map(command).collect(),
             openclaws: installed.into_iter().map(|one| (one.lock, one.version)).collect(),
-            logs: data_dir.join("run/logs"),
+            logs: data_dir.join("logs"),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),
                 operator_private: config.egress.operator_private.iter().map(ToString::to_string).collect(),

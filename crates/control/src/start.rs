@@ -82,9 +82,10 @@ fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(
     let issuer = Issuer::open(&keys.join("issuer.key"))?;
     let facts = Facts::load(&boot, &issuer.public().kid)?;
 
-    // From here on: our own directory, the socket's and the logs' directory, and nothing else to write.
-    let (own, run) = (data.join("control"), data.join("run"));
-    cofferdam_sandbox::confine::control(&own, &[&run]).map_err(|e| Error::Confine(e.to_string()))?;
+    // From here on: our own directory, the socket's, and to read the logs; nothing else.
+    let (own, run, logs) = (data.join("control"), data.join("run"), data.join("logs"));
+    cofferdam_sandbox::confine::control(&own, &[&run], &[&logs])
+        .map_err(|e| Error::Confine(e.to_string()))?;
     Ok((Parts { facts, disk, master, issuer, launcher }, data.join("run/control.sock")))
 }
 

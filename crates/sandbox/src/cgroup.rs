@@ -40,19 +40,32 @@ impl Groups {
     /// Makes the groups and sets the limits.
     pub(crate) fn create(name: &str, limits: &Limits, profile: Profile) -> Result<Self, Error> {
         let mut groups = Self::default();
+        match groups.make(name, limits, profile) {
+            Ok(()) => Ok(groups),
+            Err(error) => {
+                // What stays is swept at the next start; the cause is what must be told.
+                let _ = groups.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn make(&mut self, name: &str, limits: &Limits, profile: Profile) -> Result<(), Error> {
         let hierarchies = hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
         if let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
             match make(&unified.own, name, &unified.controllers) {
-                Ok(path) => groups.unified = Some(path),
-                Err(error) => groups.absent("cgroup kill", &error, profile)?,
+                Ok(path) => self.unified = Some(path),
+                Err(error) => self.absent("cgroup kill", &error, profile)?,
             }
+        } else {
+            self.absent("cgroup kill", &io::Error::other("cgroup2 is not mounted"), profile)?;
         }
         for controller in WANTED {
-            if let Err(error) = groups.limit(&hierarchies, controller, name, limits) {
-                groups.absent(&format!("cgroup {controller}"), &error, profile)?;
+            if let Err(error) = self.limit(&hierarchies, controller, name, limits) {
+                self.absent(&format!("cgroup {controller}"), &error, profile)?;
             }
         }
-        Ok(groups)
+        Ok(())
     }
 
     fn limit(
@@ -84,11 +97,27 @@ impl Groups {
             ("memory", true) => {
                 set("memory.max", limits.memory_bytes.to_string())?;
                 set("memory.oom.group", "0".into())?;
-                format!("{} bytes, v2", limits.memory_bytes)
+                // Without swap in the kernel the file is not there, and there is none to take.
+                if path.join("memory.swap.max").exists() {
+                    set("memory.swap.max", "0".into())?;
+                }
+                format!("{} bytes, no swap, v2", limits.memory_bytes)
             }
             ("memory", false) => {
-                set("memory.limit_in_bytes", limits.memory_bytes.to_string())?;
-                format!("{} bytes, v1", limits.memory_bytes)
+                let bytes = limits.memory_bytes.to_string();
+                set("memory.limit_in_bytes", bytes.clone())?;
+                // Version 1 counts swap and the buffers of TCP apart, each only where the kernel was built so.
+                for apart in ["memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"] {
+                    if path.join(apart).exists() {
+                        set(apart, bytes.clone())?;
+                    }
+                }
+                if !path.join("memory.memsw.limit_in_bytes").exists() && has_swap()? {
+                    return Err(io::Error::other(
+                        "swap is on and this kernel does not count it (swapaccount=1)",
+                    ));
+                }
+                format!("{bytes} bytes, v1")
             }
             ("pids", unified) => {
                 set("pids.max", limits.pids.to_string())?;
@@ -137,13 +166,14 @@ impl Groups {
         self.joined.iter().map(open).collect()
     }
 
-    /// Moves the caller, a process of one thread, in.
-    pub(crate) fn join(&self) -> Result<(), Error> {
-        let procs = self.unified.iter().map(|group| group.join("cgroup.procs"));
-        for file in self.joined.iter().map(|group| group.join("tasks")).chain(procs) {
-            fs::write(&file, "0").map_err(Error::io(file.display().to_string()))?;
+    /// The same, and of the version 2 group. What [`enter`] takes.
+    pub(crate) fn entrances(&self) -> Result<Vec<OwnedFd>, Error> {
+        let mut entrances = self.tasks()?;
+        for procs in self.unified.iter().map(|group| group.join("cgroup.procs")) {
+            let file = fs::OpenOptions::new().write(true).open(&procs);
+            entrances.push(file.map_err(Error::io(procs.display().to_string()))?.into());
         }
-        Ok(())
+        Ok(entrances)
     }
 
     /// Kills everything in the groups.
@@ -165,6 +195,15 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Moves the caller, a process of one thread, into groups. The kernel asks whether whoever opened them may.
+pub(crate) fn enter(entrances: &[OwnedFd]) -> io::Result<()> {
+    entrances.iter().try_for_each(|entrance| rustix::io::write(entrance, b"0").map(drop)).map_err(Into::into)
+}
+
+fn has_swap() -> io::Result<bool> {
+    Ok(fs::read_to_string("/proc/swaps")?.lines().count() > 1)
 }
 
 fn remove(group: &Path) -> io::Result<()> {

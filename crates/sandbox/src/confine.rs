@@ -10,7 +10,7 @@ use crate::{
 };
 use cofferdam_sys::{
     landlock::{self, Rights},
-    seccomp,
+    process, seccomp,
 };
 use std::path::Path;
 
@@ -18,16 +18,18 @@ use std::path::Path;
 /// `docs/decisions/0004`.
 pub fn launcher() -> Result<(), Error> {
     single()?;
+    process::all_files().layer("rlimits")?;
     rustix::thread::set_no_new_privs(true).layer("no_new_privs")?;
     Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)
 }
 
-/// Control: its state directory, what `writable` names besides (the socket's directory), the host's programs
-/// (the key command), nothing else.
-pub fn control(state_dir: &Path, writable: &[&Path]) -> Result<(), Error> {
+/// Control: its state directory, what `writable` names besides (the socket's directory), what `readable` names
+/// (the logs), the host's programs (the key command), nothing else.
+pub fn control(state_dir: &Path, writable: &[&Path], readable: &[&Path]) -> Result<(), Error> {
     let mut rules = host(Rights::Execute);
     rules.push((state_dir, Rights::Full));
     rules.extend(writable.iter().map(|path| (*path, Rights::Full)));
+    rules.extend(readable.iter().map(|path| (*path, Rights::Read)));
     confine(&rules, true)
 }
 
@@ -63,6 +65,7 @@ fn host(programs: Rights) -> Vec<(&'static Path, Rights)> {
 
 fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
     single()?;
+    process::hide().layer("capabilities")?;
     let programs = table::service(execs)?;
     landlock::restrict(rules).layer("landlock")?;
     programs.iter().try_for_each(seccomp::install).layer("seccomp")?;

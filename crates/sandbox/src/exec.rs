@@ -1,10 +1,15 @@
 //! A command in a running cell: a child of the launcher that joins everything, seals itself, and executes.
 //!
-//! Two forks: the first joins the cell's groups and namespaces, the second is born into its pid namespace as
-//! a child of the launcher. Both are unreadable to the cell until the exec replaces them, and the sealing is
-//! the runtime's but for the Landlock domain, which is a sibling.
+//! Two forks: the first joins the cell's namespaces, the second is born into its pid namespace as a child of the
+//! launcher. Both are unreadable to the cell until the exec replaces them, and the sealing is the runtime's but
+//! for the Landlock domain, which is a sibling. Only the second joins the cell's groups: the launcher waits for
+//! the first, and must not wait for a cell that has used up its share of the processors.
 
-use crate::{CellPlan, Error, Exec, Profile, cgroup::Groups, seal, seccomp as table};
+use crate::{
+    CellPlan, Error, Exec, Profile,
+    cgroup::{self, Groups},
+    seal, seccomp as table,
+};
 use cofferdam_sys::{
     channel::{self, Channel},
     clone::{self, INNER_ID},
@@ -27,18 +32,19 @@ pub(crate) fn exec(
     let command = seal::Command::new(plan, argv).map_err(Error::io("a command"))?;
     // Before the fork: the child only uses it.
     table::cell()?;
+    let entrances = groups.entrances()?;
     let (ours, theirs) = channel::pair().map_err(Error::io("the wire of a command"))?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {
             drop(ours);
-            match join(plan, init, groups) {
+            match join(plan, init) {
                 Ok(Some((pid, pidfd))) => {
                     let sent = Channel::from(theirs).send(&pid.as_raw_nonzero().get(), &[pidfd.as_fd()]);
                     process::exit(u8::from(sent.is_err()))
                 }
                 Ok(None) => {
                     drop(theirs);
-                    become_command(plan, &command, stdio, terminal)
+                    become_command(plan, &command, &entrances, stdio, terminal)
                 }
                 Err(error) => {
                     // The launcher learns it, or is gone.
@@ -68,10 +74,9 @@ pub(crate) fn exec(
 
 type Sibling = Option<(rustix::process::Pid, OwnedFd)>;
 
-fn join(plan: &CellPlan, init: BorrowedFd<'_>, groups: &Groups) -> Result<Sibling, Error> {
+fn join(plan: &CellPlan, init: BorrowedFd<'_>) -> Result<Sibling, Error> {
     // Unreadable before the first process of the cell could name it.
     process::hide().map_err(Error::io("hiding"))?;
-    groups.join()?;
     pidfd::join_cell(init).map_err(Error::io("joining the cell"))?;
     let strict = plan.profile == Profile::Strict;
     let kept = rustix::thread::set_keep_capabilities(true);
@@ -82,8 +87,15 @@ fn join(plan: &CellPlan, init: BorrowedFd<'_>, groups: &Groups) -> Result<Siblin
     clone::fork_sibling().map_err(Error::io("clone3"))
 }
 
-fn become_command(plan: &CellPlan, command: &seal::Command, stdio: &[OwnedFd; 3], terminal: bool) -> ! {
+fn become_command(
+    plan: &CellPlan,
+    command: &seal::Command,
+    entrances: &[OwnedFd],
+    stdio: &[OwnedFd; 3],
+    terminal: bool,
+) -> ! {
     let sealed = (|| -> Result<(), Error> {
+        cgroup::enter(entrances).map_err(Error::io("the cell's groups"))?;
         process::default_signals();
         rustix::process::setsid().map_err(|errno| Error::io("setsid")(errno.into()))?;
         // Copies first: one of the three may lie where another belongs.

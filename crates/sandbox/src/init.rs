@@ -208,7 +208,7 @@ fn rows(plan: &CellPlan, abi: i32) -> Vec<LayerRow> {
         row("capabilities", "all five sets empty, securebits locked".into()),
         row("no_new_privs", String::new()),
         row("keyring", "new session".into()),
-        row("rlimits", format!("core 0, {} files", plan.limits.open_files)),
+        row("rlimits", format!("no core dumps, {} files", plan.limits.open_files)),
         row("landlock", format!("abi {abi}")),
         row("seccomp allow-list", "others ENOSYS".into()),
         row("seccomp families", "others EAFNOSUPPORT".into()),

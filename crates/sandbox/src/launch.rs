@@ -35,7 +35,8 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     let (pid, pidfd, wire) = match launched {
         Ok(born) => born,
         Err(error) => {
-            groups.remove()?;
+            // What stays is swept at the next start; the cause is what must be told.
+            let _ = groups.remove();
             return Err(error);
         }
     };
@@ -55,7 +56,7 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
             groups.kill();
             pidfd::signal(pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing a half-built cell"))?;
             let ended = pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping a half-built cell"))?;
-            groups.remove()?;
+            let _ = groups.remove();
             Err(match error {
                 Error::Ended(_) => Error::Ended(ended.to_string()),
                 error => error,

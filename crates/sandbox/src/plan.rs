@@ -118,7 +118,8 @@ impl CellPlan {
             if !plain(&bind.source) || !plain(&bind.target) || bind.target == Path::new("/") {
                 return refuse(format!("bind {}: not plain absolute paths", bind.label));
             }
-            let reserved = ["/proc", "/dev", "/etc", "/usr", "/tmp", "/bin", "/lib", "/lib64", "/sbin"];
+            let reserved =
+                ["/proc", "/dev", "/etc", "/usr", "/tmp", "/bin", "/lib", "/lib64", "/sbin", "/sandbox"];
             if reserved.iter().any(|taken| bind.target.starts_with(taken)) {
                 return refuse(format!("bind {}: {} is the cell's own", bind.label, bind.target.display()));
             }

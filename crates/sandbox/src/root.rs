@@ -23,10 +23,12 @@ use std::{
 /// Where host trees lie in a cell as they do on the host.
 const TREES: [&str; 5] = ["/usr", "/bin", "/sbin", "/lib", "/lib64"];
 /// What of the host's `/etc` is shown: nothing that names the host, its users or its network.
-const ETC: [&str; 4] = ["/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"];
+const ETC: [&str; 5] =
+    ["/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"];
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// Files of `/proc` that say too much or do too much: covered by `/dev/null`.
-const MASKED: [&str; 9] = [
+/// Files of `/proc` that tell of the machine's other processes, its identity or its insides: covered by
+/// `/dev/null`. Those that only the host's root may read are left: nobody in a cell is that.
+const MASKED: [&str; 31] = [
     "kcore",
     "keys",
     "key-users",
@@ -35,10 +37,32 @@ const MASKED: [&str; 9] = [
     "kallsyms",
     "kmsg",
     "sched_debug",
+    "schedstat",
     "kpagecount",
+    "cmdline",
+    "config.gz",
+    "modules",
+    "cgroups",
+    "interrupts",
+    "softirqs",
+    "diskstats",
+    "partitions",
+    "mdstat",
+    "swaps",
+    "vmstat",
+    "buddyinfo",
+    "pagetypeinfo",
+    "zoneinfo",
+    "slabinfo",
+    "locks",
+    "sys/kernel/random/boot_id",
+    "sys/fs/file-nr",
+    "sys/fs/inode-nr",
+    "sys/fs/inode-state",
+    "sys/fs/dentry-state",
 ];
 /// Directories of `/proc` likewise: covered by nothing.
-const HIDDEN: [&str; 5] = ["acpi", "scsi", "irq", "bus", "fs"];
+const HIDDEN: [&str; 8] = ["acpi", "scsi", "irq", "bus", "fs", "driver", "pressure", "sys/dev"];
 
 /// A link in the new root, and what it says.
 pub(crate) type Link = (PathBuf, PathBuf);
@@ -201,21 +225,24 @@ fn proc(root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
         };
     let open = OFlags::PATH | OFlags::CLOEXEC;
     let at = |path: &str| rustix::fs::openat(root, path, open, Mode::empty());
-    let exists = |name: &str| {
-        rustix::fs::accessat(&proc, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok()
+    let sys = mount::copy_of(at("proc/sys").layer("proc")?.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY)
+        .layer("proc")?;
+    cover("sys", &sys).layer("proc")?;
+    let others = Mode::RWXO | Mode::RWXG;
+    let open_to_others = |name: &&str| {
+        rustix::fs::statat(&proc, *name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).intersects(others))
     };
-    for name in MASKED.into_iter().filter(|name| exists(name)) {
+    for name in MASKED.into_iter().filter(open_to_others) {
         let null =
             mount::copy_of(at("dev/null").layer("proc")?.as_fd(), safe & !Attributes::MOUNT_ATTR_NODEV)
                 .layer("proc")?;
         cover(name, &null).layer("proc")?;
     }
-    for name in HIDDEN.into_iter().filter(|name| exists(name)) {
+    for name in HIDDEN.into_iter().filter(open_to_others) {
         let options = [("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")];
         let nothing = mount::create("tmpfs", &options, safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
         cover(name, &nothing).layer("proc")?;
     }
-    let sys = mount::copy_of(at("proc/sys").layer("proc")?.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY)
-        .layer("proc")?;
-    cover("sys", &sys).layer("proc")
+    Ok(())
 }

@@ -1,11 +1,15 @@
 //! Our own processes: control, edge, wardens. Each is this binary again, under its own uid.
 //!
 //! The child has a wire at descriptor 3, stdout and stderr, no other descriptor, no environment but what the
-//! plan names, no capability, and dies with the launcher. The threat: a service that was broken by hostile
-//! bytes and finds a descriptor or a variable that was not meant for it.
+//! plan names, no capability, groups with limits of its own, and dies with the launcher. The threat: a service
+//! that was broken by hostile bytes and finds a descriptor or a variable that was not meant for it, leaves a
+//! child behind, or takes the machine's memory.
 
-use crate::Error;
-use cofferdam_base::ipc::LAUNCHER_FD;
+use crate::{
+    Error, Profile,
+    cgroup::{self, Groups},
+};
+use cofferdam_base::ipc::{LAUNCHER_FD, launcher::Limits};
 use cofferdam_sys::{
     caps, pidfd,
     pidfd::Ended,
@@ -34,6 +38,12 @@ pub struct Plan {
     pub uid: Option<(u32, u32)>,
     /// Becomes descriptor 3.
     pub wire: OwnedFd,
+    /// Its cgroup, below our own.
+    pub cgroup: String,
+    /// What it may use; of these memory, processes and CPU count.
+    pub limits: Limits,
+    /// Whether it may start without limits, where none can be set.
+    pub profile: Profile,
 }
 
 /// A running service.
@@ -43,22 +53,32 @@ pub struct Service {
     pub pid: i32,
     /// Its process. Readable once it has ended.
     pub pidfd: OwnedFd,
+    groups: Groups,
 }
 
 impl Service {
-    /// Kills it. One that has ended is no error.
+    /// Kills it, and what it started. One that has ended is no error.
     pub fn kill(&self) -> Result<(), Error> {
+        self.groups.kill();
         pidfd::signal(self.pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing a service"))
     }
 
-    /// Reaps it if it has ended.
+    /// Reaps it if it has ended; then nothing that it started is left either.
     pub fn try_wait(&self) -> Result<Option<Ended>, Error> {
-        pidfd::try_wait(self.pidfd.as_fd()).map_err(Error::io("waiting for a service"))
+        let ended = pidfd::try_wait(self.pidfd.as_fd()).map_err(Error::io("waiting for a service"))?;
+        if ended.is_some() {
+            self.groups.kill();
+            self.groups.remove()?;
+        }
+        Ok(ended)
     }
 
     /// Reaps it, waiting for it.
     pub fn wait(&self) -> Result<Ended, Error> {
-        pidfd::wait(self.pidfd.as_fd()).map_err(Error::io("waiting for a service"))
+        let ended = pidfd::wait(self.pidfd.as_fd()).map_err(Error::io("waiting for a service"))?;
+        self.groups.kill();
+        self.groups.remove()?;
+        Ok(ended)
     }
 }
 
@@ -72,12 +92,17 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
     let env = env.collect::<Result<Vec<_>, _>>()?;
     let (mut says, tells) = io::pipe().map_err(Error::io("a pipe"))?;
     let (alive, ours) = io::pipe().map_err(Error::io("a pipe"))?;
+    let groups = Groups::create(&plan.cgroup, &plan.limits, plan.profile)?;
+    let entrances = groups.entrances()?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {
             drop((says, ours));
             // Out of the way of the wire's number.
             let Ok(tells) = process::duplicate_above(tells.as_fd(), 10) else { process::exit(127) };
-            let error = become_service(plan, &argv, &env, &alive);
+            let error = match cgroup::enter(&entrances) {
+                Ok(()) => become_service(plan, &argv, &env, &alive),
+                Err(error) => error,
+            };
             let _ = rustix::io::write(&tells, error.to_string().as_bytes());
             process::exit(127)
         }
@@ -87,7 +112,7 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
                 .map_err(|errno| Error::io("pidfd_open")(errno.into()))?;
             let mut told = String::new();
             says.read_to_string(&mut told).map_err(Error::io("a pipe"))?;
-            let service = Service { pid: pid.as_raw_nonzero().get(), pidfd };
+            let service = Service { pid: pid.as_raw_nonzero().get(), pidfd, groups };
             if told.is_empty() {
                 return Ok(service);
             }
@@ -112,6 +137,7 @@ fn become_service(plan: &Plan, argv: &[CString], env: &[CString], alive: &io::Pi
         let wire = process::duplicate_above(plan.wire.as_fd(), 10)?;
         process::place(wire.as_fd(), LAUNCHER_FD)?;
         rustix::process::umask(Mode::from_raw_mode(0o077));
+        process::limit_service()?;
         if let Some((uid, gid)) = plan.uid {
             process::become_user(uid, gid, true)?;
         }

@@ -35,6 +35,14 @@ const TESTS: &[Test] = &[
         homes_are_made_and_removed_without_following_links,
     ),
     ("without_root_the_same_walls_stand", without_root_the_same_walls_stand),
+    (
+        "a_service_leaves_no_child_and_stays_with_its_parent",
+        a_service_leaves_no_child_and_stays_with_its_parent,
+    ),
+    (
+        "a_command_runs_in_a_cell_that_used_up_its_processes",
+        a_command_runs_in_a_cell_that_used_up_its_processes,
+    ),
 ];
 
 fn main() {
@@ -213,6 +221,34 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("socket:ping", &["EPERM"]),
     ("socket:ping6", &["EPERM"]),
     ("socket:mptcp", &["EAFNOSUPPORT"]),
+    ("socket:sctp", &["EAFNOSUPPORT"]),
+    ("socket:sctp-seq", &["EAFNOSUPPORT"]),
+    ("socket:smc", &["EAFNOSUPPORT"]),
+    ("socket:udplite", &["EAFNOSUPPORT"]),
+    ("socket:dccp", &["EAFNOSUPPORT"]),
+    ("socket:l2tp", &["EAFNOSUPPORT"]),
+    ("socket:tcp", &["ok"]),
+    ("socket:udp17", &["ok"]),
+    ("sockopt:ulp", &["EPERM"]),
+    ("sockopt:nodelay", &["ok"]),
+    ("clone-parent", &["EPERM"]),
+    ("tiocsetd", &["EPERM"]),
+    ("io_setup", &["ENOSYS"]),
+    ("sync", &["ENOSYS"]),
+    ("inotify:access", &["EPERM"]),
+    ("inotify:close-nowrite", &["EPERM"]),
+    ("inotify:open", &["EPERM"]),
+    ("inotify:create", &["ok"]),
+    ("dnotify", &["EPERM"]),
+    ("prlimit:1", &["EPERM"]),
+    ("prlimit:self", &["ok"]),
+    ("rlimit:core", &["EPERM"]),
+    ("rlimit:core-read", &["ok"]),
+    ("setrlimit:core", &["EPERM"]),
+    // What of the machine's own files a cell reads besides the list of SPECIFICATION.md: nothing.
+    ("proc-more", &[""]),
+    ("proc-there", &["cpuinfo,meminfo,self,stat"]),
+    ("proc-sys", &["kernel/ostype"]),
     ("fds", &["0,1,2"]),
     ("env", &["HOME,LC_CTYPE,PATH", "HOME,PATH"]),
     ("uid", &["1000 1000 []"]),
@@ -278,6 +314,43 @@ fn exec_gives_back_the_exit_status() {
     assert!(text.contains("0 1 2 3") && text.contains("/sandbox"), "{text}");
     let (text, _) = exec(&cell, &["grep", "-E", "CapBnd|Seccomp_filters|NoNewPrivs", "/proc/self/status"]);
     assert_eq!(text, "CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp_filters:\t3\n");
+    end(cell);
+}
+
+/// As a forked child, because what it does to itself cannot be undone.
+fn a_service_leaves_no_child_and_stays_with_its_parent() {
+    match process::fork().unwrap() {
+        Forked::Child => {
+            let refused = |done: io::Result<()>| done.is_err_and(|error| error.raw_os_error() == Some(1));
+            let forked = || match process::fork() {
+                Ok(Forked::Child) => process::exit(0),
+                forked => forked.map(drop),
+            };
+            let before = forked().is_ok() && process::die_with_parent().is_ok();
+            let confined = cofferdam_sandbox::confine::warden().is_ok();
+            let threads = std::thread::spawn(|| 7).join().is_ok_and(|seven| seven == 7);
+            let after = refused(forked()) && refused(process::die_with_parent());
+            process::exit(u8::from(!(before && confined && threads && after)))
+        }
+        Forked::Parent(pid) => {
+            let (_, status) =
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+            assert_eq!(status.exit_status(), Some(0));
+        }
+    }
+}
+
+/// Only the command itself enters the cell's groups: what the launcher waits for takes nothing of the cell's.
+fn a_command_runs_in_a_cell_that_used_up_its_processes() {
+    let script = "import os,time\ntry:\n  while True:\n    if os.fork()==0: time.sleep(1000)\nexcept OSError: print('full', flush=True)\ntime.sleep(1000)";
+    let mut setting = setting("full", &["/usr/bin/python3", "-c", script]);
+    setting.plan.limits.pids = 20;
+    let (cell, mut output) = start(&setting.plan).unwrap();
+    let mut line = [0; 5];
+    output.read_exact(&mut line).unwrap();
+    assert_eq!(exec(&cell, &["sh", "-c", "exit 3"]).1, 3);
+    // The control: it is in the group, where nothing more can be forked.
+    assert_ne!(exec(&cell, &["sh", "-c", "/bin/true & wait $!"]).1, 0);
     end(cell);
 }
 

@@ -63,6 +63,46 @@ for name, family, kind, protocol in [
     ("raw6", 10, 3, 6), ("ping", 2, 2, 1), ("ping6", 10, 2, 58), ("mptcp", 2, 1, 262),
 ]:
     attempt("socket:" + name, lambda: socket.socket(family, kind, protocol).close())
+for name, family, kind, protocol in [
+    ("sctp", 2, 1, 132), ("sctp-seq", 10, 5, 132), ("smc", 2, 1, 256), ("udplite", 2, 2, 136), ("dccp", 2, 6, 33),
+    ("l2tp", 2, 2, 115), ("tcp", 2, 1, 6), ("udp17", 10, 2, 17),
+]:
+    attempt("socket:" + name, lambda: socket.socket(family, kind, protocol).close())
+stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+attempt("sockopt:ulp", lambda: stream.setsockopt(6, 31, b"tls"))
+attempt("sockopt:nodelay", lambda: stream.setsockopt(6, 1, 1))
+call("clone-parent", 56, 0x8000 | 17, 0, 0, 0, 0)
+call("tiocsetd", 16, 0, 0x5423, 0)
+call("io_setup", 206, 1, 0)
+call("sync", 162)
+watch = libc.inotify_init1(0)
+for name, mask in [("access", 1), ("close-nowrite", 0x10), ("open", 0x20), ("create", 0x100)]:
+    ctypes.set_errno(0)
+    say("inotify:" + name, ctypes.get_errno() if libc.inotify_add_watch(watch, b"/usr/bin", mask) < 0 else 0)
+os.close(watch)
+call("dnotify", 72, 0, 1026, 0x80000001)
+import resource
+attempt("prlimit:1", lambda: resource.prlimit(1, resource.RLIMIT_CPU, (0, 0)))
+attempt("prlimit:self", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
+none = (ctypes.c_long * 2)(0, 0)
+call("rlimit:core", 302, 0, 4, ctypes.addressof(none), 0)
+attempt("rlimit:core-read", lambda: resource.getrlimit(resource.RLIMIT_CORE))
+call("setrlimit:core", 160, 4, ctypes.addressof(none))
+stream.close()
+def shows(path):
+    try:
+        if os.path.isdir(path):
+            return bool(os.listdir(path))
+        with open(path, "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
+published = """consoles cpuinfo crypto devices dma execdomains fb filesystems iomem ioports loadavg meminfo misc mounts
+    mtrr net self stat sys sysvipc thread-self tty uptime version""".split()
+shown = sorted(p for p in os.listdir("/proc") if not p.isdigit() and shows("/proc/" + p))
+print("proc-more", ",".join(p for p in shown if p not in published))
+print("proc-there", ",".join(p for p in shown if p in ["cpuinfo", "meminfo", "self", "stat"]))
+print("proc-sys", ",".join(p for p in ["kernel/random/boot_id", "fs/file-nr", "kernel/ostype"] if shows("/proc/sys/" + p)))
 print("fds", ",".join(sorted(set(os.listdir("/proc/self/fd")) - {"3"})))
 print("env", ",".join(sorted(os.environ)))
 print("uid", os.getuid(), os.getgid(), os.getgroups())

@@ -124,14 +124,27 @@ pub fn new_keyring() -> io::Result<()> {
     }
 }
 
-/// No core files, and at most this many open files.
+/// No core dumps, and at most this many open files. A core limit of 1 is too small for a file, and the only one
+/// at which the kernel leaves a helper that the host named in `core_pattern` alone.
 pub fn limit(open_files: u64) -> io::Result<()> {
     let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    rustix::process::setrlimit(Resource::Core, both(0))?;
+    rustix::process::setrlimit(Resource::Core, both(1))?;
     rustix::process::setrlimit(Resource::Nofile, both(open_files))?;
     rustix::process::setrlimit(Resource::Memlock, both(8 << 20))?;
     rustix::process::setrlimit(Resource::Msgqueue, both(0))?;
     Ok(())
+}
+
+/// No core dumps, and as many open files as whoever started us allows at all.
+pub fn limit_service() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
+    all_files()
+}
+
+/// Raises the soft limit of open files to the hard one. Nothing here calls `select`, for which the soft one is.
+pub fn all_files() -> io::Result<()> {
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    Ok(rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?)
 }
 
 /// Nobody but the kernel may read or trace this process; until the next exec.

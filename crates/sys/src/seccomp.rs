@@ -10,7 +10,7 @@ use seccompiler::{
 };
 use std::{collections::BTreeMap, io};
 
-/// A condition on one argument's low 32 bits.
+/// A condition on one argument, of which the low 32 bits count unless it is said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
     /// Equal.
@@ -19,6 +19,8 @@ pub enum Is {
     Not(u32),
     /// Equal once masked.
     Masked(u32, u32),
+    /// A pointer that is not null; all 64 bits count.
+    Given,
 }
 
 /// One row: a call, and the arguments (all must match) with which it is meant; none means always.
@@ -64,12 +66,13 @@ impl Program {
                 entry.clear();
             } else if !always.contains(&row.call) {
                 let conditions = row.when.iter().map(|(argument, is)| {
-                    let (op, value) = match *is {
-                        Is::Equal(value) => (Op::Eq, value),
-                        Is::Not(value) => (Op::Ne, value),
-                        Is::Masked(mask, value) => (Op::MaskedEq(u64::from(mask)), value),
+                    let (length, op, value) = match *is {
+                        Is::Equal(value) => (Length::Dword, Op::Eq, value),
+                        Is::Not(value) => (Length::Dword, Op::Ne, value),
+                        Is::Masked(mask, value) => (Length::Dword, Op::MaskedEq(u64::from(mask)), value),
+                        Is::Given => (Length::Qword, Op::Ne, 0),
                     };
-                    SeccompCondition::new(*argument, Length::Dword, op, u64::from(value))
+                    SeccompCondition::new(*argument, length, op, u64::from(value))
                 });
                 entry.push(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?);
             }

@@ -4,12 +4,12 @@
 //! cofferdam.toml          root's
 //! lock                    held by the launcher
 //! control/          0700  control's: state.db, ledger/, keys/, backups/
-//! tenants/          0711  root's
+//! logs/             0750  root's, control may read: <id>.log
+//! tenants/          0700  root's: nobody else passes, so a home is reached through a cell only
 //!   <id>/           0711  root's
 //!     home/         0700  the tenant's: the cell's /sandbox
 //!     config/       0755  root's: bound read-only into the cell
 //! run/              0711  control's: control.sock
-//!   logs/           0750  root's, control may read: <id>.log
 //! ```
 //!
 //! Without root everything is one user's, and the directory itself is 0700. The threat: a directory that
@@ -52,17 +52,17 @@ impl DataDir {
     pub fn create(root: &Path, owners: Owners) -> Result<Self, Error> {
         let dir = Self { root: root.to_owned(), owners };
         let me = rustix::process::geteuid().as_raw();
-        let (control, inner, outer) = match owners {
-            Owners::Apart(uids) => (uids.control(), 0o711, 0o711),
-            Owners::OneUser => (me, 0o700, 0o700),
+        let (control, outer) = match owners {
+            Owners::Apart(uids) => (uids.control(), 0o711),
+            Owners::OneUser => (me, 0o700),
         };
         if let Some(parent) = root.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
         }
         directory(root, outer, me, me)?;
         directory(&dir.control(), 0o700, control, control)?;
-        directory(&dir.tenants(), inner, me, me)?;
-        directory(&dir.run(), inner, control, control)?;
+        directory(&dir.tenants(), 0o700, me, me)?;
+        directory(&dir.run(), outer, control, control)?;
         directory(&dir.logs(), 0o750, me, control)?;
         Ok(dir)
     }
@@ -168,9 +168,9 @@ impl DataDir {
         self.run().join("control.sock")
     }
 
-    /// The output of cells.
+    /// The output of cells. Not below `run`, whose owner could put a link in its place.
     pub fn logs(&self) -> PathBuf {
-        self.run().join("logs")
+        self.root.join("logs")
     }
 
     /// One tenant's output.
@@ -259,7 +259,7 @@ mod tests {
             };
             assert_eq!(of(dir.root().to_owned()), (0, 0o711));
             assert_eq!(of(dir.control()), (1_500_000_000, 0o700));
-            assert_eq!(of(dir.tenants()), (0, 0o711));
+            assert_eq!(of(dir.tenants()), (0, 0o700));
             assert_eq!(of(dir.logs()), (0, 0o750));
             dir.make_tenant(&acme(), 1_500_131_074).unwrap();
             dir.make_tenant(&acme(), 1_500_131_074).unwrap();
@@ -280,7 +280,7 @@ mod tests {
         fs::set_permissions(dir.tenants(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = DataDir::open(dir.root(), owners()).unwrap_err();
         assert!(error.to_string().contains("mend it with: chmod 7"), "{error}");
-        fs::set_permissions(dir.tenants(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(dir.tenants(), fs::Permissions::from_mode(0o700)).unwrap();
         DataDir::open(dir.root(), owners()).unwrap();
     }
 

@@ -1,7 +1,8 @@
 //! What a cell may call, in groups, each with the programs that need it. What is not here does not exist.
 //!
 //! Grown from logged runs of Node 24, git, Python, curl and a shell. `clone3` and `io_uring` are left out on
-//! purpose: a filter cannot read their arguments; C libraries and libuv fall back.
+//! purpose: a filter cannot read their arguments; C libraries and libuv fall back. So are `io_setup`, whose
+//! room (`fs.aio-max-nr`) all of a host shares, and `sync`, which flushes everybody's disks.
 
 use cofferdam_sys::seccomp::call;
 
@@ -67,7 +68,6 @@ pub(super) const GROUPS: &[Group] = &[
             call::SYS_mknod,
             call::SYS_statfs,
             call::SYS_fstatfs,
-            call::SYS_sync,
             call::SYS_fadvise64,
             call::SYS_readahead,
             call::SYS_openat,
@@ -357,17 +357,6 @@ pub(super) const GROUPS: &[Group] = &[
             call::SYS_semop,
             call::SYS_semtimedop,
             call::SYS_semctl,
-        ],
-    },
-    Group {
-        name: "kernel asynchronous I/O",
-        needed_by: "PostgreSQL, some databases' libaio",
-        calls: &[
-            call::SYS_io_setup,
-            call::SYS_io_submit,
-            call::SYS_io_getevents,
-            call::SYS_io_cancel,
-            call::SYS_io_destroy,
         ],
     },
 ];

@@ -4,7 +4,7 @@
 //! learns "not permitted", and so that a slip in the allow-list opens nothing.
 
 use cofferdam_sys::seccomp::{
-    Is::{Equal, Masked, Not},
+    Is::{Equal, Given, Masked, Not},
     Row, call,
 };
 
@@ -13,12 +13,18 @@ const INET: u32 = 2;
 const INET6: u32 = 10;
 const NETLINK: u32 = 16;
 const RAW: u32 = 3;
+const RDM: u32 = 4;
+const SEQPACKET: u32 = 5;
+const DCCP: u32 = 6;
 const PACKET: u32 = 10;
 /// `SOCK_NONBLOCK` and `SOCK_CLOEXEC` lie above these bits.
 const TYPE: u32 = 0xf;
 const ICMP: u32 = 1;
 const ICMPV6: u32 = 58;
-const MPTCP: u32 = 262;
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+/// `RLIMIT_CORE`.
+const CORE: u32 = 4;
 
 /// Socket families that a cell does not have.
 pub(super) const FAMILIES: &[Row] = &[
@@ -29,9 +35,16 @@ pub(super) const FAMILIES: &[Row] = &[
     },
     // Of netlink only the route protocol.
     Row { call: call::SYS_socket, when: &[(0, Equal(NETLINK)), (2, Not(0))] },
-    // Multipath TCP would pass the mark on the gateway's port by.
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Equal(MPTCP))] },
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Equal(MPTCP))] },
+    // Of IP only TCP and UDP: multipath TCP (262) would pass the mark on the gateway's port by, SMC (256) is
+    // TCP by another door, and SCTP, UDP-Lite, L2TP and DCCP load modules that nobody needs.
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Not(0)), (2, Not(TCP)), (2, Not(UDP))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Not(0)), (2, Not(TCP)), (2, Not(UDP))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, RDM))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, SEQPACKET))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, DCCP))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, RDM))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, SEQPACKET))] },
+    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, DCCP))] },
     Row { call: call::SYS_socketpair, when: &[(0, Not(UNIX))] },
 ];
 
@@ -51,6 +64,23 @@ pub(super) const DANGEROUS: &[Row] = &[
     Row { call: call::SYS_clone, when: &[(0, Masked(0x1000_0000, 0x1000_0000))] }, // user
     Row { call: call::SYS_clone, when: &[(0, Masked(0x2000_0000, 0x2000_0000))] }, // pid
     Row { call: call::SYS_clone, when: &[(0, Masked(0x4000_0000, 0x4000_0000))] }, // network
+    // A child of one's parent: for a command that is the launcher, which would have to reap what it never made.
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x8000, 0x8000))] }, // CLONE_PARENT
+    // Watching who opens and runs the files that all cells and the host share: the kernel hangs a watch on the
+    // file itself, not on this mount of it, and Landlock does not ask.
+    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x01, 0x01))] }, // IN_ACCESS
+    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x10, 0x10))] }, // IN_CLOSE_NOWRITE
+    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x20, 0x20))] }, // IN_OPEN
+    Row { call: call::SYS_fcntl, when: &[(1, Equal(1026))] },                    // F_NOTIFY
+    // Limits of another process of the same uid: the kernel asks for no more than that.
+    Row { call: call::SYS_prlimit64, when: &[(0, Not(0))] },
+    // The core limit is 1: with 0 the kernel would still start the host's core dump helper.
+    Row { call: call::SYS_prlimit64, when: &[(1, Equal(CORE)), (2, Given)] },
+    Row { call: call::SYS_setrlimit, when: &[(0, Equal(CORE))] },
+    // Protocols within TCP (kTLS and the like), which load modules.
+    Row { call: call::SYS_setsockopt, when: &[(1, Equal(TCP)), (2, Equal(31))] }, // TCP_ULP
+    // Line disciplines likewise.
+    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5423))] }, // TIOCSETD
     // Typing into somebody's terminal. The kernel reads 32 bits of the number, and so does the filter.
     Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5412))] }, // TIOCSTI
     Row { call: call::SYS_ioctl, when: &[(1, Equal(0x541c))] }, // TIOCLINUX
@@ -119,9 +149,18 @@ pub(super) const DANGEROUS: &[Row] = &[
     Row { call: call::SYS_set_mempolicy, when: &[] },
 ];
 
-/// What a service that starts no program is refused besides.
-pub(super) const EXEC: &[Row] =
-    &[Row { call: call::SYS_execve, when: &[] }, Row { call: call::SYS_execveat, when: &[] }];
+/// What every service is refused besides: it dies with the launcher, and cannot wish otherwise.
+pub(super) const SERVICE: &[Row] = &[Row { call: call::SYS_prctl, when: &[(0, Equal(1))] }]; // PR_SET_PDEATHSIG
+
+/// What a service that starts no program is refused besides: a child would outlive its end, with all of its
+/// descriptors. Threads it may have.
+pub(super) const EXEC: &[Row] = &[
+    Row { call: call::SYS_execve, when: &[] },
+    Row { call: call::SYS_execveat, when: &[] },
+    Row { call: call::SYS_fork, when: &[] },
+    Row { call: call::SYS_vfork, when: &[] },
+    Row { call: call::SYS_clone, when: &[(0, Masked(0x1_0000, 0))] }, // without CLONE_THREAD
+];
 
 /// What neither the launcher nor a child of it needs. Its children inherit this.
 pub(super) const LAUNCHER: &[Row] = &[

@@ -20,7 +20,8 @@ pub(crate) fn cell() -> Result<&'static [Program; 3], LayerFailure> {
 
 /// The programs of a service; `execs` may start programs.
 pub(crate) fn service(execs: bool) -> Result<[Program; 3], LayerFailure> {
-    build(if execs { &[] } else { denied::EXEC }).layer("seccomp")
+    let more = if execs { denied::SERVICE.to_vec() } else { [denied::SERVICE, denied::EXEC].concat() };
+    build(&more).layer("seccomp")
 }
 
 /// The program of the launcher: what neither it nor a child needs.

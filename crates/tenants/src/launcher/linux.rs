@@ -81,6 +81,9 @@ impl Engine for Linux {
             env: Vec::new(),
             uid: part.uid.map(|uid| (uid, uid)),
             wire,
+            cgroup: part.cgroup.clone(),
+            limits: part.limits,
+            profile: profile(self.strict),
         };
         Ok(LinuxPart(service::spawn(&plan)?))
     }
@@ -121,6 +124,10 @@ impl Engine for Linux {
     }
 }
 
+fn profile(strict: bool) -> sandbox::Profile {
+    if strict { sandbox::Profile::Strict } else { sandbox::Profile::Rootless }
+}
+
 /// The plan of a cell, complete.
 fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
     let (uid, gid) = match spec.uid {
@@ -136,7 +143,7 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
     CellPlan {
         name: order.tenant.to_string(),
         generation: order.generation,
-        profile: if strict { sandbox::Profile::Strict } else { sandbox::Profile::Rootless },
+        profile: profile(strict),
         uid,
         gid,
         hostname: order.tenant.to_string(),

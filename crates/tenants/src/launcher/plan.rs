@@ -45,6 +45,10 @@ pub struct PartSpec {
     pub arguments: Vec<String>,
     /// Its uid and gid; none without root.
     pub uid: Option<u32>,
+    /// Its cgroup, relative: `cofferdam/<instance>/_warden.acme`. No tenant's id begins like that.
+    pub cgroup: String,
+    /// What it may use. What hostile bytes make of it stays within.
+    pub limits: Limits,
 }
 
 /// A cell, ready to be made by an engine.
@@ -94,7 +98,15 @@ impl Boot {
                 (vec!["__warden".to_owned(), tenant.to_string()], uids.warden(*slot))
             }
         };
-        Ok(PartSpec { arguments, uid: self.strict.then_some(uid) })
+        let (group, memory_bytes, cpu_percent) = match part {
+            Part::Control => ("_control".to_owned(), 1 << 30, UNBOUND),
+            Part::Edge => ("_edge".to_owned(), 1 << 30, UNBOUND),
+            Part::Model => ("_model".to_owned(), 256 << 20, 100),
+            Part::Warden(tenant, _) => (format!("_warden.{tenant}"), 256 << 20, 200),
+        };
+        let limits = Limits { memory_bytes, pids: 64, cpu_percent, ..Limits::default() };
+        let cgroup = format!("cofferdam/{}/{group}", self.instance());
+        Ok(PartSpec { arguments, uid: self.strict.then_some(uid), cgroup, limits })
     }
 
     /// What an order means on this host. Writes what the runtime is told into the tenant's `config`.
@@ -138,6 +150,9 @@ impl Boot {
         })
     }
 }
+
+/// Of a core, in hundredths: what all tenants need together may take the machine.
+const UNBOUND: u32 = 100_000;
 
 fn bind(source: &Path, target: &str) -> Result<Bind, Failure> {
     let checked = |path: PathBuf| AbsolutePath::try_from(path).map_err(failure);
