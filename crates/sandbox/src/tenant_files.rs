@@ -15,7 +15,7 @@ use rustix::{
 };
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -37,6 +37,65 @@ pub fn make_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<
         Ok(rustix::fs::fchmod(&home, Mode::RWXU)?)
     })();
     made.map_err(Error::io(format!("making the home of {id}")))
+}
+
+/// A removal under way, in a process of its own: a home may hold millions of files.
+#[derive(Debug)]
+pub struct Removal(OwnedFd);
+
+impl Removal {
+    /// Begins to remove `<tenants>/<id>` and all in it. One that is not there is no error.
+    pub fn begin(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<Self, Error> {
+        let parent = rustix::process::getpid();
+        let forked = process::fork().map_err(Error::io("fork"))?;
+        match forked {
+            Forked::Child => process::exit(code(
+                dies_with(parent)
+                    .map_err(Error::io("a removal"))
+                    .and_then(|()| remove_home(tenants, id, owner)),
+            )),
+            Forked::Parent(pid) => {
+                let child = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+                child.map(Self).map_err(|errno| Error::io("pidfd_open")(errno.into()))
+            }
+        }
+    }
+
+    /// Readable once it has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// How it ended, if it has: exit 0, or the errno.
+    pub fn try_wait(&self) -> Result<Option<pidfd::Ended>, Error> {
+        pidfd::try_wait(self.0.as_fd()).map_err(Error::io("waiting for a removal"))
+    }
+
+    /// Ends it half-way; it can be begun again.
+    pub fn kill(&self) -> Result<(), Error> {
+        pidfd::signal(self.0.as_fd(), rustix::process::Signal::KILL).map_err(Error::io("ending a removal"))
+    }
+}
+
+/// An errno as an exit status: it is less than 134.
+fn code(done: Result<(), Error>) -> u8 {
+    let errno = |error: Error| match error {
+        Error::Io { error, .. } => {
+            error.raw_os_error().and_then(|errno| u8::try_from(errno).ok()).unwrap_or(5)
+        }
+        _ => 5,
+    };
+    done.map_or_else(errno, |()| 0)
+}
+
+fn dies_with(parent: rustix::process::Pid) -> io::Result<()> {
+    process::die_with_parent()?;
+    // One that died before the signal was asked for sends none.
+    if rustix::process::getppid() == Some(parent) {
+        Ok(())
+    } else {
+        Err(io::Error::other("its parent is gone"))
+    }
 }
 
 /// Removes `<tenants>/<id>` and all in it. One that is not there is no error.
@@ -77,15 +136,16 @@ fn found(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
 
 /// Does something in a child that is the tenant and nobody else.
 fn as_tenant(owner: Option<(u32, u32)>, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let parent = rustix::process::getpid();
     match process::fork()? {
         Forked::Child => {
             let done = owner
                 .map_or(Ok(()), |(uid, gid)| process::become_user(uid, gid, true))
                 .and_then(|()| cofferdam_sys::caps::drop_own())
+                // After the change of uid, which would clear it.
+                .and_then(|()| dies_with(parent))
                 .and_then(|()| work());
-            // An errno fits: it is less than 134.
-            let code = done.map_or_else(|error| error.raw_os_error().unwrap_or(5), |()| 0);
-            process::exit(u8::try_from(code).unwrap_or(5))
+            process::exit(code(done.map_err(Error::io("a home"))))
         }
         Forked::Parent(pid) => {
             let child = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;

@@ -182,6 +182,11 @@ impl<E: Effects> Core<E> {
             self.execs.remove(&op);
             self.control.tell(&Event::ExecEnded { op, code: ended.code() }, vec![]);
         }
+        let removed: Vec<_> =
+            self.removals.iter_mut().filter_map(|(id, (_, work))| Some((id.clone(), work.reap()?))).collect();
+        for (tenant, ended) in removed {
+            self.removed(tenant, ended);
+        }
         let tenants: Vec<TenantId> = self.wardens.keys().cloned().collect();
         for tenant in tenants {
             if self.wardens.get_mut(&tenant).is_some_and(|warden| warden.process.reap().is_some()) {
@@ -199,6 +204,7 @@ impl<E: Effects> Core<E> {
     /// Kills everything. To be followed by [`Core::reap`] until [`Core::is_empty`].
     pub(crate) fn kill_all(&mut self) {
         self.execs.values_mut().for_each(|exec| exec.process.kill());
+        self.removals.values_mut().for_each(|(_, work)| work.kill());
         self.cells.values_mut().for_each(|running| running.cell.kill());
         self.wardens.values_mut().for_each(|warden| warden.process.kill());
         self.control.kill();
@@ -213,6 +219,7 @@ impl<E: Effects> Core<E> {
         let ours =
             [&self.control, &self.edge].into_iter().chain(self.model.as_ref().map(|model| &model.child));
         self.execs.is_empty()
+            && self.removals.is_empty()
             && self.cells.is_empty()
             && self.wardens.is_empty()
             && ours.into_iter().all(|child| child.process().is_none())
@@ -305,6 +312,7 @@ impl<E: Effects> Core<E> {
     pub(super) fn start_cell(&mut self, order: CellOrder) -> Result<(), Failure> {
         let tenant = order.tenant.clone();
         self.check_slot(&tenant, order.slot)?;
+        self.stays(&tenant)?;
         if self.wardens.get(&tenant).is_none_or(|warden| warden.stopping.is_some()) {
             return Err(failure(format!(
                 "the warden of {tenant} does not run, and no cell starts without it"

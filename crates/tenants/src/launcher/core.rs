@@ -11,7 +11,7 @@ use super::{
     wires::{Broken, Wire},
 };
 use cofferdam_base::{
-    TenantId,
+    Slot, TenantId,
     ipc::{
         edge::{Feed as EdgeFeed, SocketRequest},
         launcher::{CellOrder, CellSeen, Command, Event, Failure, Op},
@@ -36,6 +36,8 @@ pub(crate) struct Core<E: Effects> {
     pub(super) wardens: BTreeMap<TenantId, Warden<E::Part>>,
     pub(super) cells: BTreeMap<TenantId, Running<E::Cell>>,
     pub(super) execs: BTreeMap<Op, Exec<E::Exec>>,
+    /// Homes that are being removed, and who asked.
+    pub(super) removals: BTreeMap<TenantId, (Op, E::Work)>,
     /// The host's listeners: that for all tenants, and one for each tenant that ever started.
     pub(super) listeners: BTreeMap<Option<TenantId>, (SocketAddr, OwnedFd)>,
     /// This control has asked what runs, so it is told what changes.
@@ -104,6 +106,7 @@ impl<E: Effects> Core<E> {
             wardens: BTreeMap::new(),
             cells: BTreeMap::new(),
             execs: BTreeMap::new(),
+            removals: BTreeMap::new(),
             listeners: BTreeMap::new(),
             observed: false,
             listen,
@@ -123,9 +126,9 @@ impl<E: Effects> Core<E> {
         &mut self.effects
     }
 
-    /// Reads what control sent.
+    /// Reads what control sent, so much at a time that everybody else is heard too.
     pub(crate) fn control_speaks(&mut self, now: Instant) {
-        loop {
+        for _ in 0..PACKETS {
             let Some(wire) = self.control.wire() else { return };
             match wire.receive::<Command>() {
                 Ok(None) => return,
@@ -141,10 +144,14 @@ impl<E: Effects> Core<E> {
         }
     }
 
-    /// Reads what the edge sent.
+    /// Reads what the edge sent, likewise. While it does not take what it asked for it is not heard: what waits
+    /// for it are descriptors.
     pub(crate) fn edge_speaks(&mut self) {
-        loop {
+        for _ in 0..PACKETS {
             let Some(wire) = self.edge.wire() else { return };
+            if wire.waiting() >= ANSWERS {
+                return;
+            }
             match wire.receive::<SocketRequest>() {
                 Ok(None) => return,
                 Ok(Some((request, descriptors))) => {
@@ -181,21 +188,13 @@ impl<E: Effects> Core<E> {
         match command {
             Command::Observe { op } => self.observe(op),
             Command::MakeHome { op, tenant, slot } => {
-                let done = self.effects.make_home(&tenant, slot);
+                let done = self.stays(&tenant).and_then(|()| self.effects.make_home(&tenant, slot));
                 self.answer(op, done);
             }
             Command::RemoveHome { op, tenant, slot } => {
-                let done = if self.cells.contains_key(&tenant) {
-                    Err(failure(format!(
-                        "the cell of {tenant} runs, and its home cannot be removed under it"
-                    )))
-                } else {
-                    self.effects.remove_home(&tenant, slot)
-                };
-                if done.is_ok() && self.listeners.remove(&Some(tenant.clone())).is_some() {
-                    self.edge.tell(&EdgeFeed::ListenerGone { tenant }, vec![]);
+                if let Err(failure) = self.remove_home(op, &tenant, slot) {
+                    self.answer(op, Err(failure));
                 }
-                self.answer(op, done);
             }
             Command::StartWarden { op, tenant, slot } => {
                 let done = self.start_warden(&tenant, slot);
@@ -253,6 +252,45 @@ impl<E: Effects> Core<E> {
         }
     }
 
+    fn remove_home(&mut self, op: Op, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+        self.stays(tenant)?;
+        if self.cells.contains_key(tenant) {
+            return Err(failure(format!(
+                "the cell of {tenant} runs, and its home cannot be removed under it"
+            )));
+        }
+        let work = self.effects.remove_home(tenant, slot)?;
+        self.removals.insert(tenant.clone(), (op, work));
+        Ok(())
+    }
+
+    /// A home that is being removed is nobody's to use.
+    pub(super) fn stays(&self, tenant: &TenantId) -> Result<(), Failure> {
+        if self.removals.contains_key(tenant) {
+            return Err(failure(format!("the home of {tenant} is being removed")));
+        }
+        Ok(())
+    }
+
+    /// A home is gone, or not.
+    pub(super) fn removed(&mut self, tenant: TenantId, ended: Ended) {
+        let Some((op, _)) = self.removals.remove(&tenant) else { return };
+        let done = match ended {
+            Ended::Exit(0) => Ok(()),
+            Ended::Exit(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno.into());
+                Err(failure(format!("the home of {tenant} could not be removed: {error}")))
+            }
+            Ended::Signal(_) => {
+                Err(failure(format!("the removal of the home of {tenant} was ended: {ended}")))
+            }
+        };
+        if done.is_ok() && self.listeners.remove(&Some(tenant.clone())).is_some() {
+            self.edge.tell(&EdgeFeed::ListenerGone { tenant }, vec![]);
+        }
+        self.answer(op, done);
+    }
+
     fn observe(&mut self, op: Op) {
         self.observed = true;
         let wardens: Vec<TenantId> = self.wardens.keys().cloned().collect();
@@ -307,11 +345,7 @@ impl<E: Effects> Core<E> {
     }
 
     /// Opens the tenant's own address at its first start, and keeps it until it is deleted.
-    pub(super) fn tenant_listener(
-        &mut self,
-        tenant: &TenantId,
-        slot: cofferdam_base::Slot,
-    ) -> Result<(), Failure> {
+    pub(super) fn tenant_listener(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
         let key = Some(tenant.clone());
         if self.listeners.contains_key(&key) {
             return Ok(());
@@ -368,6 +402,11 @@ impl<E: Effects> Core<E> {
         }
     }
 }
+
+/// Packets that one peer is heard at a time.
+const PACKETS: usize = 32;
+/// Answers that may wait for the edge before it is heard again.
+pub(super) const ANSWERS: usize = 8;
 
 pub(super) fn no_cell(tenant: &TenantId) -> Failure {
     Failure {

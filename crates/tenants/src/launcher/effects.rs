@@ -83,13 +83,15 @@ pub trait Effects {
     type Cell: Cell;
     /// A command in a cell.
     type Exec: Process;
+    /// Work on files that takes its time; exit 0, or the errno.
+    type Work: Process;
 
     /// Starts one of our own processes; `wire` becomes its descriptor 3.
     fn spawn(&mut self, part: &Part, wire: OwnedFd) -> Result<Self::Part, Failure>;
     /// Makes the tenant's directories.
     fn make_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure>;
-    /// Removes them and all that is in them.
-    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure>;
+    /// Begins to remove them and all that is in them.
+    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<Self::Work, Failure>;
     /// Starts a cell.
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<Self::Cell>, Failure>;
     /// Runs a command in a cell.

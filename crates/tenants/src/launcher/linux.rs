@@ -48,6 +48,10 @@ pub struct LinuxCell {
 #[derive(Debug)]
 pub struct LinuxExec(sandbox::Exec);
 
+/// The removal of a home.
+#[derive(Debug)]
+pub struct LinuxWork(tenant_files::Removal);
+
 impl Linux {
     /// Sweeps what an earlier launcher of this host left, then confines this process to what a launcher
     /// needs, for ever. To be called once, before there is a second thread.
@@ -70,6 +74,7 @@ impl Engine for Linux {
     type Part = LinuxPart;
     type Cell = LinuxCell;
     type Exec = LinuxExec;
+    type Work = LinuxWork;
 
     fn spawn(&mut self, part: &PartSpec, wire: OwnedFd) -> Result<LinuxPart, Failure> {
         let plan = service::Plan {
@@ -119,8 +124,14 @@ impl Engine for Linux {
         Ok(LinuxExec(cell.exec(&order.argv, stdio, order.terminal)?))
     }
 
-    fn remove_home(&mut self, tenants: &Path, tenant: &TenantId, uid: Option<u32>) -> Result<(), Failure> {
-        Ok(tenant_files::remove_home(tenants, tenant.as_str(), uid.map(|uid| (uid, uid)))?)
+    fn remove_home(
+        &mut self,
+        tenants: &Path,
+        tenant: &TenantId,
+        uid: Option<u32>,
+    ) -> Result<LinuxWork, Failure> {
+        let owner = uid.map(|uid| (uid, uid));
+        Ok(LinuxWork(tenant_files::Removal::begin(tenants, tenant.as_str(), owner)?))
     }
 }
 
@@ -193,6 +204,20 @@ impl Process for LinuxPart {
 impl Process for LinuxExec {
     fn watch(&self) -> BorrowedFd<'_> {
         self.0.pidfd.as_fd()
+    }
+
+    fn reap(&mut self) -> Option<Ended> {
+        reaped(self.0.try_wait())
+    }
+
+    fn kill(&mut self) {
+        logged(self.0.kill());
+    }
+}
+
+impl Process for LinuxWork {
+    fn watch(&self) -> BorrowedFd<'_> {
+        self.0.pidfd()
     }
 
     fn reap(&mut self) -> Option<Ended> {

@@ -32,6 +32,8 @@ pub trait Engine {
     type Cell: Cell;
     /// A command in a cell.
     type Exec: Process;
+    /// Work on files that takes its time; exit 0, or the errno.
+    type Work: Process;
 
     /// Starts this program with these arguments, as that uid, with `wire` as descriptor 3 and no other
     /// descriptor but a log; it dies with us.
@@ -45,9 +47,14 @@ pub trait Engine {
         order: &ExecOrder,
         stdio: [OwnedFd; 3],
     ) -> Result<Self::Exec, Failure>;
-    /// Removes `<tenants>/<tenant>`, which holds nothing but `home`, as its owner; none without root. One
-    /// that is not there is no failure.
-    fn remove_home(&mut self, tenants: &Path, tenant: &TenantId, uid: Option<u32>) -> Result<(), Failure>;
+    /// Begins to remove `<tenants>/<tenant>`, which holds nothing but `home`, as its owner; none without root.
+    /// One that is not there is no failure.
+    fn remove_home(
+        &mut self,
+        tenants: &Path,
+        tenant: &TenantId,
+        uid: Option<u32>,
+    ) -> Result<Self::Work, Failure>;
 }
 
 /// One host's files and listeners, and its engine.
@@ -74,6 +81,7 @@ impl<G: Engine> Effects for Machine<G> {
     type Part = G::Part;
     type Cell = G::Cell;
     type Exec = G::Exec;
+    type Work = G::Work;
 
     fn spawn(&mut self, part: &Part, wire: OwnedFd) -> Result<G::Part, Failure> {
         self.engine.spawn(&self.boot.part(part)?, wire)
@@ -84,7 +92,7 @@ impl<G: Engine> Effects for Machine<G> {
         self.data.make_tenant(tenant, uid).map_err(|error| failure(error.to_string()))
     }
 
-    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<G::Work, Failure> {
         self.logs.remove(tenant);
         // An engine that is told the wrong uid can remove nothing: the home is another's.
         self.data.forget_tenant(tenant).map_err(|error| failure(error.to_string()))?;
@@ -145,6 +153,7 @@ mod tests {
         type Part = FakeProcess;
         type Cell = FakeCell;
         type Exec = FakeProcess;
+        type Work = FakeProcess;
 
         fn spawn(&mut self, part: &PartSpec, _: OwnedFd) -> Result<FakeProcess, Failure> {
             Err(failure(part.arguments.join(" ")))
@@ -163,12 +172,12 @@ mod tests {
             tenants: &Path,
             tenant: &TenantId,
             uid: Option<u32>,
-        ) -> Result<(), Failure> {
+        ) -> Result<FakeProcess, Failure> {
             self.0.push(uid);
             assert!(!tenants.join(tenant.as_str()).join("config").exists());
             // The second time it is gone already.
             let _ = std::fs::remove_dir_all(tenants.join(tenant.as_str()));
-            Ok(())
+            Ok(FakeProcess::new())
         }
     }
 

@@ -2,7 +2,7 @@
 //! core. It parses nothing but our own packets, and copies the output of cells without looking at it.
 
 use super::{
-    core::Core,
+    core::{ANSWERS, Core},
     effects::{Effects, Process},
 };
 use crate::Error;
@@ -79,7 +79,9 @@ fn wait<E: Effects>(
         if let Some((process, wire)) = child.process() {
             watch(Token::Process, process.watch(), PollFlags::IN);
             if let Some(wire) = wire {
-                watch(token, wire.as_fd(), flags(wire.is_waiting()));
+                // One that is not heard now is not waited for either.
+                let full = token == Token::Edge && wire.waiting() >= ANSWERS;
+                watch(token, wire.as_fd(), if full { PollFlags::OUT } else { flags(wire.is_waiting()) });
             }
         }
     }
@@ -101,6 +103,9 @@ fn wait<E: Effects>(
     }
     for exec in core.execs.values() {
         watch(Token::Process, exec.process.watch(), PollFlags::IN);
+    }
+    for (_, work) in core.removals.values() {
+        watch(Token::Process, work.watch(), PollFlags::IN);
     }
     let timeout = patience.map(|patience| Timespec {
         tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),

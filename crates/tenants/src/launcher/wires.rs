@@ -78,6 +78,11 @@ impl Wire {
     pub(crate) fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
+
+    /// How many packets wait to be sent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 impl AsFd for Wire {

@@ -50,7 +50,7 @@ pub(in crate::launcher) struct FakeProcess {
 }
 
 impl FakeProcess {
-    fn new() -> Self {
+    pub(in crate::launcher) fn new() -> Self {
         let (watch, alive) = std::io::pipe().unwrap();
         let handle = Handle { ended: StdCell::new(None), alive: RefCell::new(Some(alive)) };
         Self { handle: Rc::new(handle), watch }
@@ -117,6 +117,7 @@ pub(super) struct World {
     pub(super) parts: RefCell<BTreeMap<String, (Rc<Handle>, Channel)>>,
     pub(super) cells: RefCell<BTreeMap<String, (Rc<Handle>, PipeWriter)>>,
     pub(super) execs: RefCell<Vec<Rc<Handle>>>,
+    pub(super) removals: RefCell<Vec<Rc<Handle>>>,
     /// A cell's listeners cannot be proved.
     pub(super) forged: StdCell<bool>,
     /// Whatever is tried fails.
@@ -152,6 +153,7 @@ impl Effects for Double {
     type Part = FakeProcess;
     type Cell = FakeCell;
     type Exec = FakeProcess;
+    type Work = FakeProcess;
 
     fn spawn(&mut self, part: &Part, wire: OwnedFd) -> Result<FakeProcess, Failure> {
         self.0.attempt(format!("spawn {}", part.name()))?;
@@ -165,8 +167,11 @@ impl Effects for Double {
         self.0.attempt(format!("make {tenant} {slot}"))
     }
 
-    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
-        self.0.attempt(format!("remove {tenant} {slot}"))
+    fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<FakeProcess, Failure> {
+        self.0.attempt(format!("remove {tenant} {slot}"))?;
+        let process = FakeProcess::new();
+        self.0.removals.borrow_mut().push(Rc::clone(&process.handle));
+        Ok(process)
     }
 
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<FakeCell>, Failure> {

@@ -3,10 +3,10 @@
 
 pub(super) mod double;
 
-use super::{effects::Ended, run};
+use super::{core::ANSWERS, effects::Ended, run};
 use cofferdam_base::ipc::{
     edge::{Feed as EdgeFeed, SocketRequest},
-    launcher::{Command, Event, ExecOrder},
+    launcher::{CellOrder, Command, Event, ExecOrder},
     warden::Feed as WardenFeed,
 };
 use double::{Host, null, order, slot, tenant};
@@ -256,6 +256,36 @@ fn the_edge_gets_sockets_of_a_running_cell_only_and_never_more_than_it_may_ask()
 }
 
 #[test]
+fn an_edge_that_asks_and_does_not_read_is_not_heard_until_it_does_and_nobody_waits_for_it() {
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    host.heard::<EdgeFeed>("edge");
+    let asked = 200;
+    for _ in 0..asked {
+        let request = SocketRequest { tenant: tenant("acme"), count: 64 };
+        if host.world.parts.borrow()["edge"].1.try_send(&request, &[]).is_err() {
+            host.turn();
+            host.world.parts.borrow()["edge"].1.try_send(&request, &[]).unwrap();
+        }
+    }
+    for _ in 0..asked {
+        let heard = host.command(&Command::KillCell { op: 7, tenant: tenant("globex") });
+        assert_eq!(heard, [Event::Done { op: 7 }], "control is heard in every turn");
+        assert!(host.core.edge.wire().unwrap().waiting() <= ANSWERS);
+    }
+    let mut answers = 0;
+    loop {
+        let heard = host.heard::<EdgeFeed>("edge");
+        answers += heard.iter().filter(|(feed, _)| matches!(feed, EdgeFeed::Sockets { .. })).count();
+        if answers >= asked {
+            break;
+        }
+        host.turn();
+    }
+    assert_eq!(answers, asked);
+}
+
+#[test]
 fn an_exec_needs_a_cell_and_three_descriptors_and_is_answered_when_it_ends() {
     let mut host = Host::new(false);
     let exec = |op| ExecOrder { op, tenant: tenant("acme"), argv: vec!["id".to_owned()], terminal: false };
@@ -287,7 +317,20 @@ fn removing_a_home_gives_the_tenants_address_back() {
     host.heard::<EdgeFeed>("edge");
     host.events();
     let remove = Command::RemoveHome { op: 5, tenant: tenant("acme"), slot: slot(2) };
-    assert_eq!(host.command(&remove), [Event::Done { op: 5 }]);
+    assert_eq!(host.command(&remove), [], "it takes its time");
+    // Meanwhile the home is nobody's.
+    for command in [
+        Command::RemoveHome { op: 6, tenant: tenant("acme"), slot: slot(2) },
+        Command::MakeHome { op: 6, tenant: tenant("acme"), slot: slot(2) },
+        Command::StartCell(CellOrder { op: 6, ..order("acme", 2, 2) }),
+    ] {
+        assert!(failed(&host.command(&command), 6, "is being removed"), "{command:?}");
+    }
+    assert!(host.heard::<EdgeFeed>("edge").is_empty());
+    let removal = host.world.removals.borrow()[0].clone();
+    removal.end(Ended::Exit(0));
+    host.turn();
+    assert_eq!(host.events(), [Event::Done { op: 5 }]);
     let gone = EdgeFeed::ListenerGone { tenant: tenant("acme") };
     assert_eq!(host.heard::<EdgeFeed>("edge")[0].0, gone);
 }
