@@ -281,7 +281,24 @@ fn make(own: &Path, name: &str, controllers: &[String]) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The hierarchies that are mounted, with our own group in each.
+/// Where the launcher itself is in version 2, below the group that its cells share with it.
+const LEAF: &str = "cofferdam.launcher";
+
+/// Moves the launcher, a process of one thread, into a leaf of its version 2 group: the kernel hands controllers
+/// on to the groups below only from a group without processes of its own, the root apart.
+pub fn settle() -> Result<(), Error> {
+    let hierarchies = hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
+    let Some(unified) = hierarchies.into_iter().find(|hierarchy| hierarchy.unified) else { return Ok(()) };
+    let wanted = unified.controllers.iter().any(|own| WANTED.contains(&own.as_str()));
+    if !wanted || !unified.own.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let leaf = unified.own.join(LEAF);
+    let moved = make(&unified.own, LEAF, &[]).and_then(|leaf| fs::write(leaf.join("cgroup.procs"), "0"));
+    moved.map_err(Error::io(leaf.display().to_string()))
+}
+
+/// The hierarchies that are mounted, with our own group in each; in version 2 the one above our leaf.
 fn hierarchies() -> io::Result<Vec<Hierarchy>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mut found = Vec::new();
@@ -309,7 +326,10 @@ fn hierarchies() -> io::Result<Vec<Hierarchy>> {
             let (Some(root), Some(point)) = (fields.get(3), fields.get(4)) else { continue };
             // In a container the mount may show our group's own part of the tree only.
             let below = own.strip_prefix(root.trim_end_matches('/')).unwrap_or(own);
-            let own = Path::new(point).join(below.trim_start_matches('/'));
+            let mut own = Path::new(point).join(below.trim_start_matches('/'));
+            if unified && own.ends_with(LEAF) {
+                own.pop();
+            }
             let controllers = if unified {
                 let list = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
                 list.split_whitespace().map(str::to_owned).collect()

@@ -5,7 +5,7 @@
 //! the cell, because it is the first of their pid namespace.
 
 use crate::{
-    CellPlan, Network,
+    CellPlan, Network, Profile,
     error::{Layer, LayerFailure},
     root, seal, seccomp as table,
     wire::{Answer, Order},
@@ -15,8 +15,8 @@ use cofferdam_base::ipc::{
     receipt::{LayerRow, LayerState},
 };
 use cofferdam_sys::{
-    channel::Channel, landlock, mount, netlink, netns, nft, process, process::Forked, seccomp::Program,
-    socket,
+    channel::Channel, clone::INNER_ID, landlock, mount, netlink, netns, nft, process, process::Forked,
+    seccomp::Program, socket,
 };
 use rustix::{
     event::{PollFd, PollFlags},
@@ -73,6 +73,7 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let children = process::child_signal().layer("init")?;
     let own = table::init()?;
     let runtime = start(&plan, &programs)?;
+    prove(&plan, runtime, programs.len())?;
     seal::filters(std::slice::from_ref(&own))?;
     wire.send(&Answer::Running { layers: rows(&plan, abi) }, &[]).layer("wire")?;
     Ok(watch(wire, &children, runtime))
@@ -132,6 +133,44 @@ fn start(plan: &CellPlan, programs: &[Program]) -> Result<Pid, LayerFailure> {
             if told.is_empty() { Ok(pid) } else { Err(serde_json::from_slice(&told).layer("runtime")?) }
         }
     }
+}
+
+/// Reads back what the kernel says of the runtime, which has just been executed: no layer holds because it was
+/// asked for.
+fn prove(plan: &CellPlan, runtime: Pid, filters: usize) -> Result<(), LayerFailure> {
+    let read = |who: String| std::fs::read_to_string(format!("/proc/{who}/status")).layer("proof");
+    let (own, status) = (read("self".into())?, read(runtime.as_raw_nonzero().to_string())?);
+    // Ours are those of the launcher so far, and the runtime has them too.
+    let inherited = field(&own, "Seccomp_filters").parse::<usize>().layer("proof")?;
+    let id = INNER_ID;
+    let none = "0000000000000000".to_owned();
+    let ids = format!("{id}\t{id}\t{id}\t{id}");
+    let caps =
+        ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| (set, "capabilities", none.clone()));
+    // Without root the user's groups cannot be given up; the profile says so.
+    let groups =
+        if plan.profile == Profile::Strict { String::new() } else { field(&own, "Groups").to_owned() };
+    let rest = [
+        ("Uid", "user namespace", ids.clone()),
+        ("Gid", "user namespace", ids),
+        ("Groups", "user namespace", groups),
+        ("NoNewPrivs", "no_new_privs", "1".to_owned()),
+        ("Seccomp", "seccomp", "2".to_owned()),
+        ("Seccomp_filters", "seccomp", (inherited + filters).to_string()),
+    ];
+    for (name, layer, expected) in caps.into_iter().chain(rest) {
+        let found = field(&status, name);
+        if found != expected {
+            let why = format!("the kernel says {name} {found:?} of the runtime, not {expected:?}");
+            return Err(std::io::Error::other(why)).layer(layer);
+        }
+    }
+    Ok(())
+}
+
+/// What a `status` of `/proc` says of something.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("not told").trim()
 }
 
 fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command) -> LayerFailure {
@@ -198,7 +237,7 @@ fn rows(plan: &CellPlan, abi: i32) -> Vec<LayerRow> {
     let row =
         |layer: &str, detail: String| LayerRow { layer: layer.into(), state: LayerState::Enforced, detail };
     let mut rows = vec![
-        row("user namespace", format!("uid {} inside, {} outside", cofferdam_sys::clone::INNER_ID, plan.uid)),
+        row("user namespace", format!("uid {} inside, {} outside", INNER_ID, plan.uid)),
         row("mount namespace", "root read-only, proved".into()),
         row("pid namespace", "proc hides what is not the reader's".into()),
         row("network namespace", "lo only".into()),

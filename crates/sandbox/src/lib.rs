@@ -22,7 +22,7 @@ pub mod tenant_files;
 mod wire;
 
 pub use cell::{Cell, CellEvent, Exec};
-pub use cgroup::sweep;
+pub use cgroup::{settle, sweep};
 pub use error::{Error, LayerFailure};
 pub use features::{Feature, host_features};
 pub use init::init_main;

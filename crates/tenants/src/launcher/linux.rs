@@ -62,6 +62,12 @@ impl Linux {
         };
         let swept =
             sandbox::sweep(&boot.instance()).map_err(failed("the sweep of what an earlier launcher left"))?;
+        match sandbox::settle().map_err(failed("the launcher's own cgroup")) {
+            Err(error) if boot.strict => return Err(error),
+            // The receipts of the cells say which limits they lack.
+            Err(error) => tracing::warn!("{error}"),
+            Ok(()) => {}
+        }
         sandbox::confine::launcher().map_err(failed("the launcher's own confinement"))?;
         if !swept.is_empty() {
             tracing::warn!("an earlier launcher left, and now are gone: {}", swept.join(", "));
