@@ -89,6 +89,81 @@ fn a_cell_reaches_no_neighbour_host_metadata_or_private_address_even_by_a_rule()
 }
 
 #[test]
+fn the_explicit_proxy_leads_nowhere_that_a_captured_connection_does_not() {
+    let host = Host::with(&["acme", "globex"]);
+    host.world.web.page("/walls", Reply::text(200, "the web answered"));
+    host.world.dns.answer("inside.example.com", &["10.9.9.9"]);
+    host.policy("acme", OPEN);
+    let _listener = host.world.host(|| TcpListener::bind("127.0.0.1:9999")).unwrap();
+    let port = host::PORT;
+    let globex = host.json(&["tenant", "show", "globex"])["address"].as_str().unwrap().to_owned();
+    let globex = globex.trim_start_matches("http://").to_owned();
+    let targets = [
+        &*format!("127.0.0.1:{port}"),
+        "127.0.0.1:9999",
+        "127.0.0.1:18789",
+        "127.0.0.1:3128",
+        "0.0.0.0:9999",
+        "[::1]:9999",
+        "[::ffff:127.0.0.1]:9999",
+        "localhost:9999",
+        &globex,
+        "globex.localhost:8471",
+        "192.0.2.1:9999",
+        "169.254.169.254:80",
+        "2852039166:80",
+        "10.9.9.9:80",
+        "inside.example.com:80",
+        "metadata.google.internal:80",
+        "web.example.com:22",
+        "web.example.com:0",
+        "93.184.216.34:80",
+        "web.example.com:80",
+    ];
+    let program = r#"
+import json, socket
+result = {}
+for target in json.loads(TARGETS):
+    for form in ("connect", "absolute"):
+        stream = socket.create_connection(("127.0.0.1", 3128), timeout=60)
+        stream.settimeout(60)
+        get = f"GET {'/walls' if form == 'connect' else 'http://' + target + '/walls'} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
+        answer = b""
+        try:
+            if form == "connect":
+                stream.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+                head = stream.recv(4096)
+                if head.startswith(b"HTTP/1.1 200"):
+                    stream.sendall(get.encode())
+                else:
+                    answer = head
+            else:
+                stream.sendall(get.encode())
+            while not answer or form == "absolute":
+                piece = stream.recv(65536)
+                if not piece: break
+                answer += piece
+        except OSError as error:
+            answer = type(error).__name__.encode()
+        result[f"{form} {target}"] = answer.decode("latin-1")
+        stream.close()
+print(json.dumps(result))
+"#;
+    let quoted = json!(json!(targets).to_string());
+    let answers: Value =
+        serde_json::from_str(&host.python("acme", &format!("TARGETS = {quoted}\n{program}"))).unwrap();
+    for target in targets {
+        for form in ["connect", "absolute"] {
+            let answer = answers[format!("{form} {target}")].as_str().unwrap();
+            let through = answer.contains("the web answered");
+            assert_eq!(through, target == "web.example.com:80", "{form} {target}: {answer}");
+        }
+    }
+    assert_eq!(host.world.traps.hits(), []);
+    assert!(host.world.web.hits().iter().all(|(to, _)| to.port() == 80));
+}
+
+#[test]
 fn a_look_up_of_a_cell_never_leaves_the_host() {
     let host = Host::with(&["acme"]);
     host.policy("acme", "version: 1\ndefault: deny\nrules: []\n");
@@ -110,6 +185,9 @@ print(json.dumps([names, answer]))
     let names: Vec<&str> = found[0].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(names.iter().any(|name| name.starts_with("198.18.") || name.starts_with("198.19.")), "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("198.1") || name.starts_with("fd")), "{names:?}");
+    // Another name server answers nothing: what it was asked for arrives at the warden, which made up an address.
+    let answer = found[1].as_str().unwrap();
+    assert!(answer.contains("c612") || answer.contains("c613") || answer.ends_with("Error"), "{answer}");
     assert_eq!(host.world.dns.questions(), []);
     // What was allowed is asked outside, once it is dialled.
     host.policy("acme", OPEN);
@@ -194,6 +272,21 @@ fn the_providers_key_is_nowhere_in_the_cell_and_a_planted_canary_is_found_by_the
         assert!(places.iter().any(|found| found.as_str().unwrap().ends_with(place)), "{place}: {result}");
     }
     assert!(result["found"][key].is_null(), "{result}");
+
+    // The same for every readable byte of every process, which a cell's own code could not read: by the host's
+    // root. What it finds is only in memory: put together there, and in no file, argument or variable.
+    let halves = format!(
+        "import time; kept = '-'.join(['memory', '{canary}']); print('kept', flush=True); time.sleep(600)"
+    );
+    let mut holder = host.begin("acme", &["python3", "-I", "-c", &halves]);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let places = host.places("acme", &format!("memory-{canary}"));
+    assert!(!places.is_empty() && places.iter().all(|place| place.ends_with("/mem")), "{places:?}");
+    assert_eq!(host.places("acme", key), Vec::<String>::new());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::{DirBuilderExt, PermissionsExt, chown},
+            fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, chown},
             net::{SocketAddr as UnixAddress, UnixListener},
             process::CommandExt,
         },
@@ -352,6 +352,58 @@ impl Host {
         found
     }
 
+    /// The processes of a tenant's cell, as the host numbers them. Without root cells share a uid, and this is
+    /// for a host with one tenant.
+    pub fn cell_processes(&self, tenant: &str) -> Vec<i32> {
+        let owner = fs::metadata(self.dir.join("tenants").join(tenant).join("home")).unwrap().uid();
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = namespace("self");
+        let mut found = processes();
+        found.retain(|(pid, uid, _)| {
+            *uid == owner && namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) != ours)
+        });
+        found.into_iter().map(|(pid, ..)| pid).collect()
+    }
+
+    /// Where in a tenant's cell a word is, seen by the host's root: in the environment, the arguments and every
+    /// readable byte of memory of every process, and in every file of its home and its configuration.
+    pub fn places(&self, tenant: &str, word: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut look = |place: String, bytes: &[u8]| {
+            if memchr::memmem::find(bytes, word.as_bytes()).is_some() {
+                found.push(place);
+            }
+        };
+        for pid in self.cell_processes(tenant) {
+            for name in ["environ", "cmdline"] {
+                let path = format!("/proc/{pid}/{name}");
+                look(path.clone(), &fs::read(&path).unwrap_or_default());
+            }
+            let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+            let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else { continue };
+            for line in maps.lines().filter(|line| line.contains(" r") && !line.contains("[vvar")) {
+                let (range, _) = line.split_once(' ').unwrap();
+                let (first, last) = range.split_once('-').unwrap();
+                let [first, last] = [first, last].map(|end| u64::from_str_radix(end, 16).unwrap());
+                read_memory(&memory, first..last, |bytes| look(format!("/proc/{pid}/mem"), bytes));
+            }
+        }
+        let own = self.dir.join("tenants").join(tenant);
+        let mut directories = vec![own];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                let (path, kind) = (entry.path(), entry.file_type().unwrap());
+                if kind.is_dir() {
+                    directories.push(path);
+                } else if kind.is_file() {
+                    look(path.display().to_string(), &fs::read(&path).unwrap_or_default());
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+
     /// The one process of this host whose command line contains this.
     pub fn process(&self, entry: &str) -> Option<i32> {
         self.own_processes().into_iter().find(|(_, _, line)| line.contains(entry)).map(|(pid, ..)| pid)
@@ -376,6 +428,21 @@ impl Host {
             !mounts().iter().any(|line| line.contains(name) && !self.mounts.contains(line)),
             "mounts stay"
         );
+    }
+}
+
+/// Reads what can be read of a range, in pieces that overlap by more than any word that is looked for.
+fn read_memory(memory: &fs::File, range: std::ops::Range<u64>, mut look: impl FnMut(&[u8])) {
+    const PIECE: u64 = 4 << 20;
+    const OVERLAP: u64 = 4096;
+    let mut piece = vec![0; usize::try_from(PIECE + OVERLAP).unwrap()];
+    let mut at = range.start;
+    while at < range.end {
+        let length = usize::try_from((range.end - at).min(PIECE + OVERLAP)).unwrap();
+        if let Ok(read) = memory.read_at(&mut piece[..length], at) {
+            look(&piece[..read]);
+        }
+        at += PIECE;
     }
 }
 
