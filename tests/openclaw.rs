@@ -15,10 +15,12 @@ use std::{
     time::Duration,
 };
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
-use world::{MODEL_NAME, WEB_NAME, http, model::Turn};
+use world::{MODEL_NAME, WEB, WEB_NAME, http, model::Turn};
 
 const KEY: &str = "sk-canary-1f0e2d3c4b5a";
 const GLOBEX_KEY: &str = "sk-canary-of-globex";
+/// Nobody answers about it in time.
+const LATE_NAME: &str = "late.example.com";
 
 #[test]
 fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
@@ -31,6 +33,8 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     let installed = host.json(&["runtime", "install", "openclaw"]);
     let tree =
         PathBuf::from(format!("/var/cache/cofferdam/openclaw/{}/tree", installed["lock"].as_str().unwrap()));
+    host.world.dns.answer(LATE_NAME, &[WEB[0]]);
+    host.world.web.page("/late", http::Reply::text(200, "better late"));
     host.serve();
     for (tenant, key) in [("acme", KEY), ("globex", GLOBEX_KEY)] {
         host.json(&["tenant", "create", tenant, "--runtime", "openclaw"]);
@@ -47,6 +51,8 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     let (admin, _) = host.token("acme", "admin");
     let (viewer, _) = host.token("acme", "viewer");
     step("both gateways answered a protocol-4 handshake");
+    assert_eq!(host.json(&["approvals", "list", "--all"])["approvals"], json!([]));
+    step("a start asks nobody anything: upstream's own look-ups are denied in silence");
 
     host.world.model.say(Turn::Text("hello from outside".into()));
     let answer = complete(&host, &admin, "hello");
@@ -77,6 +83,26 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     step("a viewer reads health and cannot chat.send");
 
     let (globex, _) = host.token("globex", "admin");
+    host.world.model.say(Turn::Text("for globex".into()));
+    let answer = complete_at(&host, "globex", &globex, "hello");
+    assert!(answer.contains("for globex"), "{answer}");
+    let authorizations = host.world.model.authorizations();
+    assert_eq!(authorizations.last().unwrap().as_deref(), Some(&*format!("Bearer {GLOBEX_KEY}")));
+    let said_to = |tenant: &str, token: &str| {
+        let history = call(
+            &mut connect_at(&host, tenant, token).unwrap(),
+            "chat.history",
+            &json!({ "sessionKey": "main" }),
+        );
+        assert_eq!(history["ok"], true, "{history}");
+        history.to_string()
+    };
+    assert!(
+        said_to("acme", &admin).contains("final words")
+            && !said_to("globex", &globex).contains("final words")
+    );
+    step("globex takes a turn of its own, with its own key, and has nothing of acme's history");
+
     let refused = connect(&host, &globex).unwrap_err();
     assert_eq!(refused["error"]["details"]["code"], "AUTH_TOKEN_MISMATCH", "{refused}");
     step("globex's token at acme's gateway is refused");
@@ -137,10 +163,93 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     // 7: the connection was reset before it was made.
     assert_eq!(forged.status.code(), Some(7), "{forged:?}");
     step("a tool that poses as the edge does not reach its own gateway");
+
+    let written = host.exec("acme", &["sh", "-c", "ls /opt/config; touch /opt/config/x || echo refused"]);
+    assert!(String::from_utf8_lossy(&written.stdout).contains("refused"), "{written:?}");
+    let patched = call(
+        &mut connect(&host, &admin).unwrap(),
+        "config.patch",
+        &json!({ "raw": "{\"update\":{\"checkOnStart\":true}}", "baseHash": "x" }),
+    );
+    assert_eq!(patched["ok"], false, "{patched}");
+    step("neither a tool nor an admin changes the gateway's configuration");
+
+    unanswered(&host, &admin);
+
+    // The control: what a tool keeps in memory only is found by the very same scan.
+    let hold =
+        "import time; kept = '-'.join(['kept', 'in', 'memory']); print(1, flush=True); time.sleep(600)";
+    let mut holder = host.begin("acme", &["python3", "-I", "-c", hold]);
+    let mut line = [0; 1];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut line).unwrap();
+    assert!(!host.places("acme", "kept-in-memory").is_empty());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(host.cell_processes("acme").len() >= 2, "init and the gateway were scanned");
+    for tenant in ["acme", "globex"] {
+        for key in [KEY, GLOBEX_KEY] {
+            assert_eq!(host.places(tenant, key), Vec::<String>::new(), "{tenant}");
+        }
+    }
+    step("no provider key is in any byte of a cell's memory, environment or files");
+
+    deaths(&mut host, &admin);
+}
+
+fn unanswered(host: &Host, admin: &str) {
+    let fetch = format!("curl -s -m 60 http://{LATE_NAME}/late");
+    let ask = || {
+        // The gateway would put a command aside after ten seconds.
+        host.world.model.say(Turn::Exec(json!({ "command": fetch, "yieldMs": 60_000 })));
+        host.world.model.say(Turn::Text("noted".into()));
+        complete(host, admin, "fetch the late one");
+        let seen = host.world.model.requests();
+        String::from_utf8_lossy(&seen.last().unwrap().body).into_owned()
+    };
+    let heard = ask();
+    assert!(heard.contains("no_answer"), "{}", &heard[heard.len().saturating_sub(3000)..]);
+    assert!(host.world.web.requests().iter().all(|it| it.path != "/late"));
+    let list = host.json(&["approvals", "list", "--tenant", "acme"]);
+    let open = list["approvals"].as_array().unwrap().iter().find(|row| row.to_string().contains(LATE_NAME));
+    let id = open.unwrap_or_else(|| panic!("{list}"))["id"].to_string();
+    host.json(&["approvals", "approve", &id, "--once"]);
+    assert!(ask().contains("better late"), "granted afterwards");
+    step("an unanswered one was refused in time, and could be granted afterwards");
+}
+
+/// Every part dies once under a gateway in use; what was said is still there.
+fn deaths(host: &mut Host, admin: &str) {
+    for part in ["__edge", "__control", "__warden acme", "__init", "launcher"] {
+        let pid = if part == "launcher" { host.launcher() } else { until(part, || host.process(part)) };
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        if part == "launcher" {
+            host.ended();
+            host.serve();
+        } else {
+            until("its end", || (host.process(part) != Some(pid.as_raw_nonzero().get())).then_some(()));
+        }
+        for tenant in ["acme", "globex"] {
+            host.ready(tenant);
+        }
+        let words = format!("after the death of {part}");
+        host.world.model.say(Turn::Text(words.clone()));
+        let answer = until("a turn", || {
+            let reply = post(host, "acme", admin, "still there?");
+            (reply.0 == 200).then_some(reply.1)
+        });
+        assert!(answer.contains(&words), "{answer}");
+        let history =
+            call(&mut connect(host, admin).unwrap(), "chat.history", &json!({ "sessionKey": "main" }));
+        assert!(history.to_string().contains("final words"), "{part}: {history}");
+        assert_eq!(host.json(&["ledger", "verify"])["whole"], true);
+        step(&format!("{words} the gateway takes turns and remembers"));
+    }
 }
 
 fn step(what: &str) {
-    println!("  ok: {what}");
+    static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    println!("  ok: {what} ({} s)", BEGUN.elapsed().as_secs());
 }
 
 fn address() -> SocketAddr {
@@ -149,15 +258,23 @@ fn address() -> SocketAddr {
 
 /// A whole turn over HTTP; the streamed text.
 fn complete(host: &Host, token: &str, text: &str) -> String {
+    complete_at(host, "acme", token, text)
+}
+
+fn complete_at(host: &Host, tenant: &str, token: &str, text: &str) -> String {
+    let (status, text) = post(host, tenant, token, text);
+    assert_eq!(status, 200, "{text}\n{}", host.log());
+    text
+}
+
+fn post(host: &Host, tenant: &str, token: &str, text: &str) -> (u16, String) {
     let body =
         json!({ "model": "openclaw", "stream": true, "messages": [{ "role": "user", "content": text }] });
     let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
-    let name = format!("acme.localhost:{PORT}");
+    let name = format!("{tenant}.localhost:{PORT}");
     let reply =
         host.world.host(|| http::post(host::edge(), &name, "/v1/chat/completions", &headers, &body)).unwrap();
-    let text = String::from_utf8_lossy(&reply.parts.concat()).into_owned();
-    assert_eq!(reply.status, 200, "{text}\n{}", host.log());
-    text
+    (reply.status, String::from_utf8_lossy(&reply.parts.concat()).into_owned())
 }
 
 fn waiting(host: &Host) -> Option<u64> {
@@ -182,12 +299,16 @@ fn client(host: &Host, tree: &std::path::Path, token: &str, arguments: &[&str]) 
     text
 }
 
-/// A connection after hello-ok, or the refusal.
+/// A connection to acme after hello-ok, or the refusal.
 fn connect(host: &Host, token: &str) -> Result<WebSocket<TcpStream>, Value> {
-    let stream = host.world.host(|| TcpStream::connect(address())).unwrap();
+    connect_at(host, "acme", token)
+}
+
+fn connect_at(host: &Host, tenant: &str, token: &str) -> Result<WebSocket<TcpStream>, Value> {
+    let address = SocketAddr::from(([127, 18, 0, if tenant == "acme" { 2 } else { 3 }], PORT));
+    let stream = host.world.host(|| TcpStream::connect(address)).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-    let (mut socket, _) =
-        tokio_tungstenite::tungstenite::client(format!("ws://{}/", address()), stream).unwrap();
+    let (mut socket, _) = tokio_tungstenite::tungstenite::client(format!("ws://{address}/"), stream).unwrap();
     let challenge = receive(&mut socket);
     assert_eq!(challenge["event"], "connect.challenge");
     let connect = json!({ "type": "req", "id": "1", "method": "connect", "params": {
