@@ -1,4 +1,5 @@
-//! How many connections there may be: of strangers by address, of members by tenant.
+//! How many connections there may be, of strangers by address, of members by tenant; and how many bytes of
+//! unfinished messages.
 //!
 //! It owns the counts; a guard counts while it lives. The threat: sockets that never show a token, and one
 //! tenant's members taking what all share.
@@ -15,12 +16,20 @@ use std::{
 pub const STRANGERS: usize = 32;
 /// Connections of one tenant.
 pub const SEATS: usize = 256;
+/// Bytes of messages that are gathered for one tenant, and for all. One message of the gateway's own limit
+/// fits twice into a tenant's part.
+pub const HELD: usize = 64 << 20;
+const HELD_FOR_ALL: usize = 256 << 20;
+/// So much of a message is not counted: the seats bound it, and what people type is always heard.
+pub const FREE: usize = 64 * 1024;
 
 /// The counts.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     strangers: Counts<IpAddr>,
     seats: Counts<TenantId>,
+    held: Counts<TenantId>,
+    held_for_all: Counts<()>,
 }
 
 /// Counts one connection while it lives.
@@ -31,12 +40,33 @@ pub type Seat = Guard<TenantId>;
 impl Limits {
     /// A socket that has shown no token yet; none if its address has too many.
     pub fn stranger(&self, peer: IpAddr) -> Option<Stranger> {
-        self.strangers.enter(block(peer), STRANGERS)
+        self.strangers.enter(block(peer), 1, STRANGERS)
     }
 
     /// A connection of a member; none if the tenant has too many.
     pub fn seat(&self, tenant: &TenantId) -> Option<Seat> {
-        self.seats.enter(tenant.clone(), SEATS)
+        self.seats.enter(tenant.clone(), 1, SEATS)
+    }
+
+    /// For a message of a member, of which nothing is there yet.
+    pub fn held(&self, tenant: &TenantId) -> Held {
+        Held { tenant: self.held.begin(tenant.clone()), all: self.held_for_all.begin(()) }
+    }
+}
+
+/// Counts a message's bytes in memory while it lives.
+#[derive(Debug)]
+pub struct Held {
+    tenant: Guard<TenantId>,
+    all: Guard<()>,
+}
+
+impl Held {
+    /// There are so many bytes now; false if that is more than the tenant, or the edge, has room for.
+    #[must_use]
+    pub fn cover(&mut self, bytes: usize) -> bool {
+        let bytes = if bytes > FREE { bytes } else { 0 };
+        self.tenant.set(bytes, HELD) && self.all.set(bytes, HELD_FOR_ALL)
     }
 }
 
@@ -64,14 +94,13 @@ impl<K> Default for Counts<K> {
 }
 
 impl<K: Eq + Hash + Clone> Counts<K> {
-    fn enter(&self, key: K, limit: usize) -> Option<Guard<K>> {
-        let mut counts = self.lock();
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Guard { counts: self.clone(), key })
+    fn begin(&self, key: K) -> Guard<K> {
+        Guard { counts: self.clone(), key, amount: 0 }
+    }
+
+    fn enter(&self, key: K, amount: usize, limit: usize) -> Option<Guard<K>> {
+        let mut guard = self.begin(key);
+        guard.set(amount, limit).then_some(guard)
     }
 }
 
@@ -84,20 +113,32 @@ impl<K> Counts<K> {
 
 /// Counts while it lives.
 #[derive(Debug)]
-pub struct Guard<K: Eq + Hash> {
+pub struct Guard<K: Eq + Hash + Clone> {
     counts: Counts<K>,
     key: K,
+    amount: usize,
 }
 
-impl<K: Eq + Hash> Drop for Guard<K> {
-    fn drop(&mut self) {
+impl<K: Eq + Hash + Clone> Guard<K> {
+    /// Counts for so much from now on; false, and nothing changes, if all together would be too much.
+    fn set(&mut self, amount: usize, limit: usize) -> bool {
         let mut counts = self.counts.lock();
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
+        let others = counts.get(&self.key).map_or(0, |count| count - self.amount);
+        if amount > self.amount && others.saturating_add(amount) > limit {
+            return false;
         }
+        self.amount = amount;
+        match others + amount {
+            0 => drop(counts.remove(&self.key)),
+            count => drop(counts.insert(self.key.clone(), count)),
+        }
+        true
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Guard<K> {
+    fn drop(&mut self) {
+        self.set(0, 0);
     }
 }
 
@@ -138,5 +179,23 @@ mod tests {
             [Ipv6Addr::from_bits(1 << 64 | 5).into(), Ipv6Addr::from_bits(1 << 64 | 6).into()];
         assert_eq!(block(wide[0]), block(wide[1]));
         assert_ne!(block(wide[0]), block(Ipv6Addr::from_bits(2 << 64 | 5).into()));
+    }
+
+    #[test]
+    fn a_tenants_long_messages_leave_room_for_another_tenants_and_for_short_ones() {
+        let limits = Limits::default();
+        let tenant = |id: &str| TenantId::try_from(id).map(|id| limits.held(&id));
+        let (Ok(mut first), Ok(mut second)) = (tenant("acme"), tenant("acme")) else { panic!("it is an id") };
+        assert!(first.cover(HELD / 2) && first.cover(HELD));
+        assert!(!second.cover(FREE + 1), "the tenant's part is used up");
+        assert!(second.cover(FREE));
+        let mut others: Vec<Held> = ["b", "c", "d"].into_iter().flat_map(tenant).collect();
+        assert!(others.iter_mut().all(|held| held.cover(HELD)));
+        let Ok(mut last) = tenant("e") else { panic!("it is an id") };
+        assert!(!last.cover(FREE + 1), "all parts together are more than there is");
+        assert!(last.cover(FREE));
+        assert!(first.cover(FREE + 1) && second.cover(HELD / 2) && last.cover(HELD / 4));
+        drop((first, second, others, last));
+        assert!(limits.held.lock().is_empty() && limits.held_for_all.lock().is_empty());
     }
 }

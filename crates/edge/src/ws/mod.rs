@@ -9,6 +9,7 @@ mod handshake;
 mod json;
 mod openclaw;
 mod relay;
+mod requests;
 
 pub(crate) use handshake::wanted;
 

@@ -6,19 +6,14 @@
 //! says nothing for ever, and a method that is control's alone.
 
 use super::{
-    MESSAGE, Upgrade,
+    Upgrade,
     connect::{Connect, take_apart},
-    frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer, server, unmask},
+    frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer, server},
     json::{self, Request},
-    relay::{self, End, Shared, say_goodbye},
+    relay::{self, Shared, say_goodbye},
+    requests::{failed, requests},
 };
-use crate::{
-    connection::HEAD_TIMEOUT,
-    edge::Edge,
-    methods::{Gate, gate},
-    refusal::Refusal,
-    token::Verified,
-};
+use crate::{connection::HEAD_TIMEOUT, edge::Edge, refusal::Refusal, token::Verified};
 use bytes::Bytes;
 use http::Uri;
 use serde_json::{Value, json};
@@ -120,6 +115,8 @@ impl From<FrameError> for Farewell {
         match error {
             FrameError::Protocol(why) => Self::bare("websocket_protocol", 1002, why),
             FrameError::TooLong => Self::bare("connect_too_long", 1009, "the first frame is too long"),
+            FrameError::Slow => Self::bare("handshake_timeout", 1008, "handshake timeout"),
+            FrameError::Crowded => Self::bare("messages_crowded", 1013, "try again later"),
             FrameError::Io(_) => Self::bare(LEFT, 1001, ""),
         }
     }
@@ -280,79 +277,4 @@ async fn swallow<R: AsyncRead + Unpin>(from: &mut Reader<R>) -> Result<(), Frame
     } else {
         Err(FrameError::Protocol("the gateway sent no challenge"))
     }
-}
-
-/// Passes the client's requests on, each checked and made anew; a refused one is answered here.
-async fn requests<R, V, W>(
-    from: &mut Reader<R>,
-    to_cell: &Shared<V>,
-    to_client: &Shared<W>,
-    edge: &Edge,
-    token: &Verified,
-) -> Result<End, FrameError>
-where
-    R: AsyncRead + Unpin,
-    V: AsyncWrite + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut order = Order::default();
-    let mut message = Vec::new();
-    while let Some(head) = from.head().await? {
-        match order.next(&head, MESSAGE)? {
-            Some(Opcode::Text) => from.append(&head, &mut message).await?,
-            Some(_) => return Err(FrameError::Protocol("only text is spoken here")),
-            None => {
-                let mut payload = Vec::new();
-                from.append(&head, &mut payload).await?;
-                unmask(&mut payload, head.mask.unwrap_or_default());
-                to_cell.lock().await.frame(&head, &payload).await?;
-                if head.opcode == Opcode::Close {
-                    return Ok(End::Closed);
-                }
-                continue;
-            }
-        }
-        if !head.last {
-            continue;
-        }
-        let request = json::request(&message).map_err(|_| FrameError::Protocol("no request frame"))?;
-        message.clear();
-        // A long message's memory is not kept for the short ones that follow.
-        message.shrink_to(64 * 1024);
-        match gate(&request.method, &token.scopes) {
-            Gate::Open => to_cell.lock().await.masked_text(&request.write()).await?,
-            refused => {
-                let (reason, frame) = refusal(&request, refused);
-                edge.report("refused", token, reason);
-                to_client.lock().await.text(frame.to_string().as_bytes()).await?;
-            }
-        }
-    }
-    Ok(End::Left)
-}
-
-/// A refused request's answer, in the gateway's own words.
-fn refusal(request: &Request, gate: Gate) -> (&'static str, Value) {
-    let id = &request.id;
-    match gate {
-        Gate::Missing(scope) => {
-            let details =
-                json!({ "code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope] });
-            ("missing_scope", failed(id, "FORBIDDEN", &format!("missing scope: {scope}"), details))
-        }
-        Gate::ControlOnly => {
-            let message = format!("{} is for the control plane alone", request.method);
-            ("control_only", failed(id, "FORBIDDEN", &message, json!({ "code": "CONTROL_ONLY" })))
-        }
-        // A call that passes is not refused; were it asked about, no is the safe answer.
-        Gate::Open | Gate::Unknown => {
-            let message = format!("unknown method: {}", request.method);
-            ("unknown_method", failed(id, "INVALID_REQUEST", &message, json!({ "code": "UNKNOWN_METHOD" })))
-        }
-    }
-}
-
-fn failed(id: &str, code: &str, message: &str, details: Value) -> Value {
-    let error = json!({ "code": code, "message": message, "details": details });
-    json!({ "type": "res", "id": id, "ok": false, "error": error })
 }

@@ -90,6 +90,8 @@ async fn after(
         Ok(End::Left) | Err(FrameError::Io(_)) => Some((1001, "the other side hung up")),
         Err(FrameError::Protocol(why)) => Some((1002, why)),
         Err(FrameError::TooLong) => Some((1009, "the message is too long")),
+        Err(FrameError::Slow) => Some((1008, "the message was not finished in time")),
+        Err(FrameError::Crowded) => Some((1013, "too many long messages at a time: try again later")),
     }
 }
 
