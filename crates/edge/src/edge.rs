@@ -121,6 +121,21 @@ impl Edge {
         }
     }
 
+    /// Does something for a token's holder, unless it must end before: then, why.
+    pub(crate) async fn while_good<T>(
+        &self,
+        token: &Verified,
+        generation: Option<u64>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, &'static str> {
+        tokio::select! {
+            // Looked at first: what is doomed at the start does nothing at all.
+            biased;
+            reason = self.doom(token, generation) => Err(reason),
+            done = work => Ok(done),
+        }
+    }
+
     /// How long to sleep before looking at the clock again: clocks are set, so never long.
     pub(crate) fn until_expiry(&self, token: &Verified) -> Duration {
         let end = cofferdam_base::Millis(token.claims.exp.saturating_mul(1000));

@@ -1,7 +1,7 @@
 //! WebSockets of an OpenClaw gateway: the introduction, the cap, the gate.
 
 use super::{
-    gateways::{Seen, openclaw},
+    gateways::{Seen, mute, openclaw},
     world::{World, soon},
 };
 use cofferdam_base::{
@@ -283,4 +283,62 @@ async fn a_socket_closes_at_revocation_and_at_the_end_of_its_token() {
         assert_eq!(closed(&mut socket).await, CloseCode::Policy);
         soon(seen.end.notified()).await;
     }
+}
+
+async fn revoke(world: &World, role: Role) {
+    world.tell(Config::Revoked { jti: World::claims("claw", role).jti, expires: u64::MAX }).await;
+}
+
+async fn sees(seen: &Seen, connections: usize) {
+    while seen.connections() < connections {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_revoked_before_the_connect_frame_dials_nobody() {
+    let (world, seen) = claw().await;
+    let line = ("authorization", format!("Bearer {}", world.token("claw", Role::Member)));
+    let mut socket = world.websocket("claw", &[line]).await.unwrap();
+    next(&mut socket).await;
+    revoke(&world, Role::Member).await;
+    assert_eq!(closed(&mut socket).await, CloseCode::Policy);
+    assert_eq!(seen.connections(), 0);
+    connected(&world, Role::Viewer).await;
+    assert_eq!(seen.connections(), 1, "another's token is still good");
+}
+
+#[tokio::test]
+async fn a_token_revoked_while_its_gateway_is_reached_forwards_no_connect() {
+    for upgrades in [false, true] {
+        let (port, seen) = mute(upgrades).await;
+        let world = World::new(&[("claw", RuntimeKind::Openclaw, "running", port)]).await;
+        let mut socket = opened(&world).await;
+        let params = connect(&world.token("claw", Role::Member));
+        let frame = json!({ "type": "req", "id": "1", "method": "connect", "params": params });
+        socket.send(Message::text(frame.to_string())).await.unwrap();
+        soon(sees(&seen, 1)).await;
+        revoke(&world, Role::Member).await;
+        assert_eq!(closed(&mut socket).await, CloseCode::Policy, "with upgrade: {upgrades}");
+        soon(seen.end.notified()).await;
+        assert!(seen.frames().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_token_revoked_between_a_close_and_its_answer_ends_the_socket() {
+    let (port, seen) = mute(true).await;
+    let world = World::new(&[("sock", RuntimeKind::Command, "running", port)]).await;
+    let line = ("authorization", format!("Bearer {}", world.token("sock", Role::Member)));
+    let mut socket = world.websocket("sock", &[line]).await.unwrap();
+    socket.send(Message::Close(None)).await.unwrap();
+    let passed_on = async {
+        while seen.frames().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(passed_on).await;
+    world.tell(Config::Revoked { jti: World::claims("sock", Role::Member).jti, expires: u64::MAX }).await;
+    assert_eq!(closed(&mut socket).await, CloseCode::Policy);
+    soon(seen.end.notified()).await;
 }

@@ -32,40 +32,62 @@ const FIRST: u64 = 64 * 1024;
 /// How long the gateway may take to send its challenge.
 const CHALLENGE: Duration = Duration::from_secs(15);
 
-/// Serves a client from the upgrade to the end.
+/// Serves a client from the upgrade to the end. From the first moment at which a token is known, nothing is
+/// waited for without looking whether it is still good.
 pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, Bytes)) {
+    let edge = Arc::clone(&upgrade.edge);
     let (from, to) = client.split();
     let mut from = Reader::new(from, Sender::Client, read);
     let to = Mutex::new(Writer::new(to));
-    let admitted = match time::timeout(HEAD_TIMEOUT, introduce(&mut upgrade, &mut from, &to)).await {
-        Ok(Ok(admitted)) => admitted,
-        Ok(Err(farewell)) => return refuse(&upgrade, &to, farewell).await,
-        Err(_) => {
+    let bearer = upgrade.token.clone();
+    let introduced = time::timeout(HEAD_TIMEOUT, introduce(&mut upgrade, &mut from, &to));
+    let introduced = match &bearer {
+        Some(token) => edge.while_good(token, None, introduced).await.map_err(|reason| (token, reason)),
+        None => Ok(introduced.await),
+    };
+    let admitted = match introduced {
+        Ok(Ok(Ok(admitted))) => admitted,
+        Ok(Ok(Err(farewell))) => return refuse(&upgrade, &to, farewell).await,
+        Ok(Err(_)) => {
             return refuse(&upgrade, &to, Farewell::bare("handshake_timeout", 1008, "handshake timeout"))
                 .await;
         }
+        Err((token, reason)) => return end(&edge, token, reason, &to).await,
     };
     let Admitted { token, connect, request } = admitted;
     let id = request.id.clone();
     let frame = connect.rebuilt(request, &token.scopes);
-    let (mut cell, mut from_cell_read, generation) = match reach(&upgrade, &token).await {
+    let reached = match edge.while_good(&token, None, reach(&upgrade, &token)).await {
+        Ok(reached) => reached,
+        Err(reason) => return end(&edge, &token, reason, &to).await,
+    };
+    let (mut cell, mut from_cell_read, generation) = match reached {
         Ok(reached) => reached,
         Err(refusal) => return refuse(&upgrade, &to, Farewell::unavailable(id, &refusal)).await,
     };
     let (from_cell, to_cell) = cell.split();
     let mut from_cell = Reader::new(from_cell, Sender::Server, std::mem::take(&mut from_cell_read));
     let to_cell = Mutex::new(Writer::new(to_cell));
-    let begun = async {
-        swallow(&mut from_cell).await?;
-        to_cell.lock().await.masked_text(&frame).await?;
-        Ok::<_, FrameError>(())
+    let begun = time::timeout(CHALLENGE, swallow(&mut from_cell));
+    let begun = match edge.while_good(&token, Some(generation), begun).await {
+        Ok(begun) => begun,
+        Err(reason) => return end(&edge, &token, reason, &to).await,
     };
-    if !matches!(time::timeout(CHALLENGE, begun).await, Ok(Ok(()))) {
+    if !matches!(begun, Ok(Ok(()))) {
         return refuse(&upgrade, &to, Farewell::unavailable(id, &Refusal::bad_gateway())).await;
     }
-    let up = requests(&mut from, &to_cell, &to, &upgrade.edge, &token);
+    let up = async {
+        to_cell.lock().await.masked_text(&frame).await?;
+        requests(&mut from, &to_cell, &to, &edge, &token).await
+    };
     let down = relay::pump(&mut from_cell, &to, |message| message == Opcode::Text);
-    relay::run(&upgrade.edge, &token, generation, up, down, &to).await;
+    relay::run(&edge, &token, generation, up, down, &to).await;
+}
+
+/// Ends a socket whose token or cell is gone.
+async fn end<W: AsyncWrite + Unpin>(edge: &Edge, token: &Verified, reason: &'static str, to: &Shared<W>) {
+    let (code, reason) = relay::doomed(edge, token, reason);
+    say_goodbye(to, code, reason).await;
 }
 
 /// A client that has shown a good token.

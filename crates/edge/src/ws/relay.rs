@@ -59,21 +59,26 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(
     down: impl Future<Output = Result<End, FrameError>>,
     to_client: &Shared<W>,
 ) {
-    let farewell = {
+    let relaying = async {
         let (mut up, mut down) = (pin!(up), pin!(down));
-        let doom = pin!(edge.doom(token, Some(generation)));
         tokio::select! {
             end = &mut up => after(end, down).await,
             end = &mut down => after(end, up).await,
-            reason = doom => {
-                edge.report("closed", token, reason);
-                Some(if reason == "cell_gone" { (1012, reason) } else { (1008, reason) })
-            }
         }
+    };
+    let farewell = match edge.while_good(token, Some(generation), relaying).await {
+        Ok(farewell) => farewell,
+        Err(reason) => Some(doomed(edge, token, reason)),
     };
     if let Some((code, reason)) = farewell {
         say_goodbye(to_client, code, reason).await;
     }
+}
+
+/// Reports the end of a socket whose token or cell is gone, and what the client is told.
+pub(super) fn doomed(edge: &Edge, token: &Verified, reason: &'static str) -> (u16, &'static str) {
+    edge.report("closed", token, reason);
+    if reason == "cell_gone" { (1012, reason) } else { (1008, reason) }
 }
 
 /// One direction ended; after a close the other may still answer it.
