@@ -7,7 +7,7 @@
 use crate::{
     edge::Edge,
     headers::Identity,
-    limits::{Seat, Stranger},
+    limits::{Seat, Socket, Stranger},
     origin::{self, Arrival, only},
     proxy::{self, BUFFER, Reply, Upstream},
     refusal::Refusal,
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) peer: IpAddr,
     memory: Mutex<Memory>,
     changed: Notify,
+    /// Counts as long as anything of the connection is left, the WebSocket that it became included.
+    _socket: Socket,
 }
 
 /// What this connection's last request was found to be.
@@ -60,18 +62,25 @@ struct Memory {
 }
 
 /// Serves one accepted socket until it ends. The tenant is the listener's, if the listener has one.
-pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, tenant: Option<TenantId>) -> io::Result<()> {
+pub async fn serve(
+    edge: Arc<Edge>,
+    mut stream: TcpStream,
+    tenant: Option<TenantId>,
+    socket: Socket,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let arrival = Arrival { tenant, local: stream.local_addr()? };
     let peer = stream.peer_addr()?.ip();
-    let Some(stranger) = edge.limits.stranger(peer) else {
+    let Some(stranger) = edge.limits.stranger(arrival.tenant.as_ref(), peer) else {
         let refusal =
             Refusal::crowded("too_many_strangers", "too many sockets of this address show no token");
         edge.report_refused(arrival.tenant, refusal.code);
+        let Some(_told) = edge.limits.turned_away() else { return Ok(()) };
         return turn_away(&mut stream, &refusal).await;
     };
     let memory = Mutex::new(Memory { stranger: Some(stranger), ..Memory::default() });
-    let connection = Arc::new(Connection { edge, arrival, peer, memory, changed: Notify::new() });
+    let connection =
+        Arc::new(Connection { edge, arrival, peer, memory, changed: Notify::new(), _socket: socket });
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request| {

@@ -49,11 +49,12 @@ pub(crate) struct Line {
 }
 
 impl Edge {
-    /// An edge that knows nothing yet. It asks for sockets on this channel and dials from this address
-    /// ([`SOURCE`], but for tests).
+    /// An edge that knows nothing yet, with these limits. It asks for sockets on this channel and dials from
+    /// this address ([`SOURCE`], but for tests).
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
+        limits: Limits,
         requests: mpsc::UnboundedSender<SocketRequest>,
         source: Ipv4Addr,
     ) -> Self {
@@ -61,7 +62,7 @@ impl Edge {
             state: State::new(clock),
             pool: Pool::new(requests),
             reports: Reports::default(),
-            limits: Limits::default(),
+            limits,
             source,
         }
     }

@@ -1,8 +1,8 @@
 //! How many connections there may be, of strangers by address, of members by tenant; and how many bytes of
 //! unfinished messages.
 //!
-//! It owns the counts; a guard counts while it lives. The threat: sockets that never show a token, and one
-//! tenant's members taking what all share.
+//! It owns the counts; a guard counts while it lives. The threat: sockets that never show a token, one tenant's
+//! members taking what all share, and an edge without a descriptor left for its own wires.
 
 use cofferdam_base::TenantId;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Sockets of one address that have shown no token.
+/// Sockets of one address, at one listener, that have shown no token.
 pub const STRANGERS: usize = 32;
 /// Connections of one tenant.
 pub const SEATS: usize = 256;
@@ -23,24 +23,61 @@ const HELD_FOR_ALL: usize = 256 << 20;
 /// So much of a message is not counted: the seats bound it, and what people type is always heard.
 pub const FREE: usize = 64 * 1024;
 
+/// Sockets that are told why they are turned away, at a time; further ones are just closed.
+const TURNED_AWAY: usize = 64;
+
 /// The counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    strangers: Counts<IpAddr>,
+    most: usize,
+    sockets: Counts<()>,
+    turned_away: Counts<()>,
+    strangers: Counts<(Option<TenantId>, IpAddr)>,
+    strangers_in_all: Counts<()>,
     seats: Counts<TenantId>,
     held: Counts<TenantId>,
     held_for_all: Counts<()>,
 }
 
+/// Counts one accepted socket while it lives.
+pub type Socket = Guard<()>;
 /// Counts one connection while it lives.
-pub type Stranger = Guard<IpAddr>;
+pub type Stranger = (Guard<(Option<TenantId>, IpAddr)>, Guard<()>);
 /// Counts one connection while it lives.
 pub type Seat = Guard<TenantId>;
 
 impl Limits {
-    /// A socket that has shown no token yet; none if its address has too many.
-    pub fn stranger(&self, peer: IpAddr) -> Option<Stranger> {
-        self.strangers.enter(block(peer), 1, STRANGERS)
+    /// For a process that may have so many files open. A third of them is for clients, a third for what each
+    /// of these has in a cell, and a third is kept for wires, listeners and sockets in stock.
+    #[must_use]
+    pub fn new(descriptors: u64) -> Self {
+        Self {
+            most: usize::try_from(descriptors / 3).unwrap_or(usize::MAX),
+            sockets: Counts::default(),
+            turned_away: Counts::default(),
+            strangers: Counts::default(),
+            strangers_in_all: Counts::default(),
+            seats: Counts::default(),
+            held: Counts::default(),
+            held_for_all: Counts::default(),
+        }
+    }
+
+    /// An accepted socket; none if there are too many.
+    pub fn socket(&self) -> Option<Socket> {
+        self.sockets.enter((), 1, self.most)
+    }
+
+    /// A socket that is told why it is turned away; none if it is to be closed without a word.
+    pub fn turned_away(&self) -> Option<Socket> {
+        self.turned_away.enter((), 1, TURNED_AWAY)
+    }
+
+    /// A socket that has shown no token yet, at this tenant's listener or at that of all; none if its address
+    /// has too many there, or if strangers have half of all sockets.
+    pub fn stranger(&self, listener: Option<&TenantId>, peer: IpAddr) -> Option<Stranger> {
+        let one = self.strangers.enter((listener.cloned(), block(peer)), 1, STRANGERS)?;
+        Some((one, self.strangers_in_all.enter((), 1, self.most / 2)?))
     }
 
     /// A connection of a member; none if the tenant has too many.
@@ -148,21 +185,40 @@ mod tests {
 
     #[test]
     fn the_thirty_third_stranger_of_an_address_is_refused_until_one_leaves() {
-        let limits = Limits::default();
+        let limits = Limits::new(3000);
         let here: IpAddr = [127, 0, 0, 1].into();
-        let mut inside: Vec<_> = (0..STRANGERS).map(|_| limits.stranger(here)).collect();
+        let mut inside: Vec<_> = (0..STRANGERS).map(|_| limits.stranger(None, here)).collect();
         assert!(inside.iter().all(Option::is_some));
-        assert!(limits.stranger(here).is_none());
-        assert!(limits.stranger([127, 0, 0, 2].into()).is_some());
+        assert!(limits.stranger(None, here).is_none());
+        assert!(limits.stranger(None, [127, 0, 0, 2].into()).is_some());
+        // Who speaks to a tenant's own listener is no neighbour of who speaks to another's.
+        let acme = TenantId::try_from("acme").ok();
+        assert!(limits.stranger(acme.as_ref(), here).is_some());
         inside.pop();
-        assert!(limits.stranger(here).is_some());
+        assert!(limits.stranger(None, here).is_some());
         drop(inside);
         assert!(limits.strangers.lock().is_empty());
     }
 
     #[test]
+    fn strangers_of_all_addresses_leave_half_of_the_sockets_to_members() {
+        let limits = Limits::new(30);
+        let stranger = |last| limits.stranger(None, [127, 0, 0, last].into());
+        let mut inside: Vec<_> = (0..5).map(stranger).collect();
+        assert!(inside.iter().all(Option::is_some));
+        assert!(stranger(6).is_none());
+        inside.pop();
+        assert!(stranger(6).is_some());
+        let sockets: Vec<_> = (0..10).map(|_| limits.socket()).collect();
+        assert!(sockets.iter().all(Option::is_some));
+        assert!(limits.socket().is_none());
+        drop(sockets);
+        assert!(limits.socket().is_some());
+    }
+
+    #[test]
     fn a_tenant_has_so_many_seats_and_takes_none_of_another() {
-        let limits = Limits::default();
+        let limits = Limits::new(3000);
         let [acme, globex] = ["acme", "globex"].map(|id| TenantId::try_from(id).ok());
         let (Some(acme), Some(globex)) = (acme, globex) else { panic!("both are ids") };
         let taken: Vec<_> = (0..SEATS).map(|_| limits.seat(&acme)).collect();
@@ -183,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_tenants_long_messages_leave_room_for_another_tenants_and_for_short_ones() {
-        let limits = Limits::default();
+        let limits = Limits::new(3000);
         let tenant = |id: &str| TenantId::try_from(id).map(|id| limits.held(&id));
         let (Ok(mut first), Ok(mut second)) = (tenant("acme"), tenant("acme")) else { panic!("it is an id") };
         assert!(first.cover(HELD / 2) && first.cover(HELD));

@@ -134,6 +134,11 @@ pub fn limit(open_files: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// How many files this process may have open at a time.
+pub fn open_files() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Nobody but the kernel may read or trace this process; until the next exec.
 pub fn hide() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::{
         edge::SOURCE,
-        limits::HELD,
+        limits::{HELD, Limits},
         token::tests::{Signer, claims},
         ws::frame::{Sender, Writer, write_head},
     };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn edge() -> Edge {
-        Edge::new(Arc::new(Still), mpsc::unbounded_channel().0, SOURCE)
+        Edge::new(Arc::new(Still), Limits::new(1024), mpsc::unbounded_channel().0, SOURCE)
     }
 
     fn token(role: Role) -> Verified {
