@@ -215,24 +215,30 @@ impl Connection {
         if memory.seat.is_none() {
             memory.seat = Some(self.seat(&route.tenant)?);
         }
-        memory.stranger = None;
         let known =
             memory.bearer.as_ref().is_some_and(|(_, _, before)| before.claims.jti == token.claims.jti);
         if !known {
-            self.edge.report("connect", &token, "");
+            self.record(&token)?;
         }
+        memory.stranger = None;
         memory.bearer = Some((epoch, bearer.to_vec(), Arc::clone(&token)));
         self.changed.notify_one();
         Ok(token)
     }
 
-    /// Room for one more connection of a tenant, and for the report of it.
+    /// Room for one more connection of a tenant.
     pub(crate) fn seat(&self, tenant: &TenantId) -> Result<Seat, Refusal> {
-        if !self.edge.reports.has_room() {
-            return Err(Refusal::unavailable("ledger_behind", "the ledger takes no more records at present"));
-        }
         let refused = || Refusal::crowded("too_many_connections", "this tenant has too many connections");
         self.edge.limits.seat(tenant).ok_or_else(refused)
+    }
+
+    /// Reports that a token connects. Who cannot be recorded is not let in.
+    pub(crate) fn record(&self, token: &Verified) -> Result<(), Refusal> {
+        if !self.edge.reports.has_room(&token.claims.tid) {
+            return Err(Refusal::unavailable("ledger_behind", "the ledger takes no more records at present"));
+        }
+        self.edge.report("connect", token, "");
+        Ok(())
     }
 
     /// What counts this connection, for the WebSocket that it becomes.

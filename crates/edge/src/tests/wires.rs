@@ -4,7 +4,7 @@ use super::{
     gateways::web,
     world::{World, bearer, id, soon},
 };
-use crate::reports::{FULL, What};
+use crate::reports::{SHARE, What};
 use cofferdam_base::{
     Role, TenantId,
     ipc::edge::{Config, Feed, Report, RuntimeKind},
@@ -98,25 +98,45 @@ async fn the_cell_sees_each_client_come_and_leave() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_takes_nothing_lets_nobody_new_in() {
+async fn a_tenant_whose_rows_find_no_room_lets_nobody_in_and_shuts_no_other_out() {
     let (port, seen) = web().await;
-    let world = World::new(&[("acme", RuntimeKind::Command, "running", port)]).await;
+    let world = World::new(&[
+        ("acme", RuntimeKind::Command, "running", port),
+        ("globex", RuntimeKind::Command, "running", port),
+    ])
+    .await;
     let (ours, theirs) = pair().unwrap();
     world.launcher.send(&Feed::Control {}, &[theirs.as_fd()]).await.unwrap();
     let control = AsyncChannel::new(ours).unwrap();
     // Once the new wire carries something the old one, which records all, is gone.
     world.edge.report_refused(None, "test");
     soon(control.recv::<Report>()).await.unwrap().unwrap();
-    for at in 0..FULL {
-        let what =
-            What { kind: "connect", tenant: None, subject: String::new(), jti: at.to_string(), reason: "" };
+    // Two tokens that take turns on one connection are a row a second each, and cost their tenant alone.
+    let tokens = [Role::Viewer, Role::Admin].map(|role| bearer(&world.token("acme", role)));
+    let mut turns = world.connect().await;
+    for token in tokens.iter().cycle().take(40) {
+        let head = format!("GET / HTTP/1.1\r\nhost: {}\r\n{token}\r\n\r\n", world.host("acme"));
+        turns.write_all(head.as_bytes()).await.unwrap();
+        assert!(soon(turns.read(&mut [0; 4096])).await.unwrap() > 0);
+    }
+    assert!(world.edge.reports.unrecorded() <= 3);
+    for at in 0..SHARE {
+        let (tenant, jti) = (Some(id("acme")), at.to_string());
+        let what = What { kind: "connect", tenant, subject: String::new(), jti, reason: "" };
         world.edge.reports.push(what, world.edge.state.now());
     }
+    let before = seen.connections();
     let refused = world.get_as_member("acme", "/", &[]).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "ledger_behind"));
-    assert_eq!(seen.connections(), 0);
+    assert_eq!(seen.connections(), before);
+    // Nor is another token let in on a connection that is open.
+    let token = bearer(&world.token("acme", Role::Member));
+    let head = format!("GET / HTTP/1.1\r\nhost: {}\r\n{token}\r\n\r\n", world.host("acme"));
+    turns.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(super::world::Answer::read(turns).await.code(), "ledger_behind");
+    assert_eq!(world.get_as_member("globex", "/", &[]).await.status, 200);
     control.send(&Config::Recorded { through: u64::MAX }, &[]).await.unwrap();
-    while !world.edge.reports.has_room() {
+    while !world.edge.reports.has_room(&id("acme")) {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 200);

@@ -198,9 +198,12 @@ where
                 Farewell::unauthorised(&request.id, error.code(), &error.to_string())
             };
             let token = upgrade.edge.state.verify(text.as_bytes(), tenant).map_err(unauthorised)?;
-            let seat = upgrade.connection.seat(tenant);
-            upgrade.seat = Some(seat.map_err(|refusal| Farewell::unavailable(request.id.clone(), &refusal))?);
-            upgrade.edge.report("connect", &token, "");
+            let seated = upgrade.connection.seat(tenant).and_then(|seat| {
+                upgrade.connection.record(&token)?;
+                Ok(seat)
+            });
+            let unavailable = |refusal| Farewell::unavailable(request.id.clone(), &refusal);
+            upgrade.seat = Some(seated.map_err(unavailable)?);
             token
         }
         (None, None) => {
