@@ -11,7 +11,10 @@ use cofferdam_base::{
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -84,7 +87,13 @@ fn connect(token: &str) -> Value {
 #[tokio::test]
 async fn the_gateway_sees_our_identity_and_never_the_token() {
     let (world, seen) = claw().await;
-    let mut socket = opened(&world).await;
+    let lines = [
+        ("content-length", "0".to_owned()),
+        ("content-type", "text/plain".to_owned()),
+        ("x_cofferdam_user", "m999".to_owned()),
+    ];
+    let mut socket = world.websocket("claw", &lines).await.unwrap();
+    next(&mut socket).await;
     assert_eq!(seen.connections(), 0, "nothing is dialled before the token is verified");
     let hello = call(&mut socket, "connect", connect(&world.token("claw", Role::Member))).await;
     assert_eq!(hello["id"], "connect");
@@ -93,7 +102,11 @@ async fn the_gateway_sees_our_identity_and_never_the_token() {
     assert_eq!(upgrade["x-openclaw-scopes"], "operator.read,operator.write,operator.questions");
     assert_eq!(upgrade["x-forwarded-for"], "203.0.113.1");
     assert_eq!(upgrade["host"], world.host("claw").as_str());
-    assert!(!upgrade.contains_key("sec-websocket-extensions") && !upgrade.contains_key("authorization"));
+    for gone in
+        ["sec-websocket-extensions", "authorization", "content-length", "content-type", "x_cofferdam_user"]
+    {
+        assert!(!upgrade.contains_key(gone), "{gone}");
+    }
     assert_eq!(
         seen.frames()[0]["params"],
         json!({ "minProtocol": 4, "maxProtocol": 4, "client": { "id": "cli", "mode": "cli" },
@@ -341,4 +354,23 @@ async fn a_token_revoked_between_a_close_and_its_answer_ends_the_socket() {
     world.tell(Config::Revoked { jti: World::claims("sock", Role::Member).jti, expires: u64::MAX }).await;
     assert_eq!(closed(&mut socket).await, CloseCode::Policy);
     soon(seen.end.notified()).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_with_a_body_is_refused() {
+    let (world, seen) = claw().await;
+    for (length, status) in [("4", 400), ("0", 101)] {
+        let mut stream = world.connect().await;
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             content-length: {length}\r\n\r\nbody",
+            world.host("claw")
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        soon(stream.read_exact(&mut line)).await.unwrap();
+        assert_eq!(line[9..], *status.to_string().as_bytes());
+    }
+    assert_eq!(seen.connections(), 0);
 }
