@@ -8,6 +8,7 @@ use crate::{
     edge::Edge,
     headers::Identity,
     limits::{Seat, Socket, Stranger},
+    methods::{self, Gate},
     origin::{self, Arrival, only},
     proxy::{self, BUFFER, Reply, Upstream},
     refusal::Refusal,
@@ -15,7 +16,10 @@ use crate::{
     ws,
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use cofferdam_base::{TenantId, ipc::edge::TenantRoute};
+use cofferdam_base::{
+    TenantId,
+    ipc::edge::{RuntimeKind, TenantRoute},
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -144,6 +148,12 @@ impl Connection {
             return ws::accept(self, request, &route).await;
         }
         let token = self.authenticate(headers, &route)?;
+        if route.runtime == RuntimeKind::Openclaw {
+            match methods::http::gate(request.method(), request.uri().path(), &token.scopes) {
+                Gate::Open => {}
+                gate => return Err(gate.into()),
+            }
+        }
         Edge::serving(&route)?;
         // The host was checked to be one and text.
         let host = headers.get(header::HOST).cloned().ok_or(origin::OriginError::Misdirected)?;

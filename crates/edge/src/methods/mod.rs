@@ -4,6 +4,7 @@
 //! does not allow, and a gateway, hostile as all in a cell, that would let it pass. What is not in the table
 //! is refused: a newer upstream brings its new methods with a new table, after somebody looked at them.
 
+pub mod http;
 mod table;
 
 use cofferdam_base::Scope;
