@@ -80,6 +80,12 @@ impl Limits {
         Some((one, self.strangers_in_all.enter((), 1, self.most / 2)?))
     }
 
+    /// How many sockets have shown no token yet.
+    #[cfg(test)]
+    pub(crate) fn strangers(&self) -> usize {
+        self.strangers_in_all.lock().values().sum()
+    }
+
     /// A connection of a member; none if the tenant has too many.
     pub fn seat(&self, tenant: &TenantId) -> Option<Seat> {
         self.seats.enter(tenant.clone(), 1, SEATS)

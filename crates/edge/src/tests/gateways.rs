@@ -258,3 +258,31 @@ pub(super) async fn mute(upgrades: bool) -> (u16, Arc<Seen>) {
     });
     (port, seen)
 }
+
+/// A WebSocket server that agrees to something nobody asked for: this header is on its upgrades.
+pub(super) async fn eager(name: &'static str, value: &'static str) -> (u16, Arc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::<Seen>::default();
+    let gateway = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&gateway);
+            tokio::spawn(async move {
+                let upgrades = Arc::clone(&seen);
+                #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+                let agree = move |request: &Request, mut response: Upgrade| {
+                    upgrades.upgrades.lock().unwrap().push(request.headers().clone());
+                    response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+                    Ok(response)
+                };
+                let mut socket = accept_hdr_async(stream, agree).await.unwrap();
+                while let Some(Ok(message)) = socket.next().await {
+                    seen.frames.lock().unwrap().push(message.to_string().into());
+                }
+                seen.end.notify_one();
+            });
+        }
+    });
+    (port, seen)
+}

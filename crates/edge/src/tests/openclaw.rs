@@ -1,8 +1,8 @@
 //! WebSockets of an OpenClaw gateway: the introduction, the cap, the gate.
 
 use super::{
-    gateways::{Seen, mute, openclaw},
-    world::{World, soon},
+    gateways::{Seen, eager, mute, openclaw},
+    world::{Answer, World, bearer, soon},
 };
 use cofferdam_base::{
     Role,
@@ -373,4 +373,85 @@ async fn an_upgrade_with_a_body_is_refused() {
         assert_eq!(line[9..], *status.to_string().as_bytes());
     }
     assert_eq!(seen.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_agrees_to_an_extension_or_subprotocol_gets_no_connect() {
+    for (name, value) in
+        [("sec-websocket-protocol", "chat"), ("sec-websocket-extensions", "permessage-deflate")]
+    {
+        let (port, seen) = eager(name, value).await;
+        let world = World::new(&[("claw", RuntimeKind::Openclaw, "running", port)]).await;
+        let line = ("sec-websocket-protocol", "chat".to_owned());
+        // The client's library takes an answer without its subprotocol for a refusal, so it is not asked.
+        assert!(world.websocket("claw", &[line]).await.is_err(), "no subprotocol is agreed to");
+        let mut socket = opened(&world).await;
+        let answer = call(&mut socket, "connect", connect(&world.token("claw", Role::Member))).await;
+        assert_eq!(answer["error"]["details"]["code"], "gateway_broke", "{name}");
+        assert_eq!(closed(&mut socket).await, CloseCode::Again);
+        soon(seen.end.notified()).await;
+        assert!(seen.frames().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pings_and_empty_fragments_before_the_token_are_counted() {
+    let (world, seen) = claw().await;
+    // As many as are read, so that none is left whose loss would take the answer along.
+    let mut pings = Vec::new();
+    for _ in 0..525 {
+        pings.extend_from_slice(&[0x89, 0xfd, 0, 0, 0, 0]);
+        pings.resize(pings.len() + 125, 0);
+    }
+    let mut fragments = vec![0x01, 0x80, 0, 0, 0, 0];
+    for _ in 0..65_536 {
+        fragments.extend_from_slice(&[0x00, 0x80, 0, 0, 0, 0]);
+    }
+    for flood in [&pings, &fragments] {
+        let mut socket = opened(&world).await;
+        socket.get_mut().write_all(flood).await.unwrap();
+        let code = loop {
+            match soon(socket.next()).await {
+                Some(Ok(Message::Pong(_))) => {}
+                Some(Ok(Message::Close(Some(close)))) => break close.code,
+                other => panic!("no close but {other:?}"),
+            }
+        };
+        assert_eq!(code, CloseCode::Size);
+    }
+    assert_eq!(seen.connections(), 0);
+    // A few of either do no harm.
+    let mut socket = opened(&world).await;
+    socket.get_mut().write_all(&pings[..131 * 10]).await.unwrap();
+    let frame = json!({ "type": "req", "id": "1", "method": "connect",
+        "params": connect(&world.token("claw", Role::Viewer)) });
+    socket.get_mut().write_all(&fragments[..60]).await.unwrap();
+    let last = Frame::message(Bytes::from(frame.to_string()), OpCode::Data(Data::Continue), true);
+    socket.send(Message::Frame(last)).await.unwrap();
+    loop {
+        match soon(socket.next()).await {
+            Some(Ok(Message::Pong(_))) => {}
+            Some(Ok(Message::Text(hello))) => break assert!(hello.contains("hello-ok"), "{hello}"),
+            other => panic!("no hello but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn upgraded_sockets_without_a_token_count_as_strangers() {
+    let (world, seen) = claw().await;
+    let mut waiting = Vec::new();
+    for _ in 0..32 {
+        waiting.push(opened(&world).await);
+    }
+    let token = [bearer(&world.token("claw", Role::Member))];
+    let host = world.host("claw");
+    let answer: Answer = world.get(&host, "/", &token).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "too_many_strangers"));
+    assert_eq!(seen.connections(), 0);
+    // One that shows a token is a stranger no more.
+    let mut first = waiting.swap_remove(0);
+    let hello = call(&mut first, "connect", connect(&world.token("claw", Role::Member))).await;
+    assert_eq!(hello["ok"], true);
+    opened(&world).await;
 }
