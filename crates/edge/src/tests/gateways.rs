@@ -259,7 +259,7 @@ pub(super) async fn mute(upgrades: bool) -> (u16, Arc<Seen>) {
     (port, seen)
 }
 
-/// A WebSocket server that agrees to something nobody asked for: this header is on its upgrades.
+/// A gateway that challenges, and agrees to something nobody asked for: this header is on its upgrades.
 pub(super) async fn eager(name: &'static str, value: &'static str) -> (u16, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -277,6 +277,8 @@ pub(super) async fn eager(name: &'static str, value: &'static str) -> (u16, Arc<
                     Ok(response)
                 };
                 let mut socket = accept_hdr_async(stream, agree).await.unwrap();
+                let challenge = json!({ "type": "event", "event": "connect.challenge" });
+                let _ = socket.send(Message::text(challenge.to_string())).await;
                 while let Some(Ok(message)) = socket.next().await {
                     seen.frames.lock().unwrap().push(message.to_string().into());
                 }
