@@ -1,7 +1,7 @@
 //! Is a tenant's runtime ready? Asked through the edge, as a client would, so that a yes proves the whole
 //! wire in: listener, token, socket in the cell's namespace, gateway.
 //!
-//! For a command: `GET /` is answered by the runtime and not by the edge in its stead. For OpenClaw: a
+//! For a command: `GET /` is answered by the runtime, and not by the edge in its stead. For OpenClaw: a
 //! WebSocket handshake of protocol 4 up to `hello-ok`. The threat: whatever answers is a cell; everything
 //! read is bounded in size and time, and nothing of it is believed but that it answered.
 
@@ -19,8 +19,9 @@ pub(crate) use cofferdam_base::ipc::edge::RuntimeKind;
 
 /// One try takes no longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer that is read.
+/// The longest message, and the longest head of an answer, that is read.
 const LONGEST: usize = 4 << 20;
+const LONGEST_HEAD: usize = 128 * 1024;
 
 /// Why a runtime is not ready yet, for the log.
 #[derive(Debug, thiserror::Error)]
@@ -44,20 +45,33 @@ async fn command(address: SocketAddr, token: &str) -> Result<(), NotReady> {
         "GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(not_ready)?;
-    let mut head = [0_u8; 12];
-    stream.read_exact(&mut head).await.map_err(not_ready)?;
-    status(&head)
+    let mut head = Vec::new();
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        if head.len() > LONGEST_HEAD {
+            return Err(NotReady("the answer's head has no end".to_owned()));
+        }
+        if stream.read_buf(&mut head).await.map_err(not_ready)? == 0 {
+            return Err(NotReady("no HTTP answer".to_owned()));
+        }
+    }
+    judge(&head)
 }
 
-/// Judges the first twelve bytes of an answer, `HTTP/1.1 200`.
-fn status(head: &[u8; 12]) -> Result<(), NotReady> {
-    let text = std::str::from_utf8(head).unwrap_or_default();
-    let status = text.strip_prefix("HTTP/1.1 ").and_then(|s| s.parse::<u16>().ok());
-    match status {
-        // The edge itself answers these while there is no runtime behind it, or it does not know us yet.
-        Some(status @ (401 | 403 | 421 | 502 | 503 | 504)) => Err(NotReady(format!("status {status}"))),
-        Some(_) => Ok(()),
-        None => Err(NotReady("no HTTP answer".to_owned())),
+/// Judges the head of an answer.
+fn judge(head: &[u8]) -> Result<(), NotReady> {
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    let status = status.and_then(|rest| rest.get(..3)).and_then(|digits| digits.parse::<u16>().ok());
+    let headers = lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    // The edge says so when it answers in the runtime's stead, and lets no cell say it.
+    let reason = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("cofferdam-reason"));
+    match (status, reason) {
+        (Some(status), Some((_, reason))) => Err(not_ready(format!("status {status}: {}", reason.trim()))),
+        // The runtime's own word that it cannot serve yet.
+        (Some(status @ (502..=504)), None) => Err(NotReady(format!("status {status}"))),
+        (Some(_), None) => Ok(()),
+        (None, _) => Err(NotReady("no HTTP answer".to_owned())),
     }
 }
 
@@ -137,11 +151,54 @@ mod tests {
 
     #[test]
     fn an_answer_of_the_edge_in_the_runtimes_stead_is_no_readiness() {
-        assert!(status(b"HTTP/1.1 200").is_ok());
-        assert!(status(b"HTTP/1.1 404").is_ok());
-        assert!(status(b"HTTP/1.1 502").is_err());
-        assert!(status(b"HTTP/1.1 503").is_err());
-        assert!(status(b"SSH-2.0-Open").is_err());
+        for status in [200, 301, 400, 401, 403, 404, 426, 429, 500] {
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n");
+            assert!(judge(format!("{head}\r\n").as_bytes()).is_ok(), "{status} is the runtime's own");
+            let behind = format!("{head}\r\ncofferdam-reason: x\r\n");
+            assert!(judge(behind.as_bytes()).is_ok(), "what is in the body is no header");
+            let edges = format!("{head}Cofferdam-Reason: too_many_strangers\r\n\r\n");
+            let error = judge(edges.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("status {status}: too_many_strangers"));
+        }
+        for bad in [
+            "HTTP/1.1 502 X\r\n\r\n",
+            "HTTP/1.1 503 X\r\n\r\n",
+            "SSH-2.0-Open\r\n\r\n",
+            "HTTP/1.1 \r\n\r\n",
+            "",
+        ] {
+            assert!(judge(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    /// Answers one connection with these bytes, in two pieces, and hangs up.
+    async fn web(answer: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            for piece in [&answer[..answer.len() / 2], &answer[answer.len() / 2..]] {
+                if stream.write_all(piece.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_head_of_a_runtime_is_ready() {
+        let ok = "HTTP/1.1 200 OK\r\nx: y\r\n";
+        for (answer, ready) in [
+            (format!("{ok}\r\nbody"), true),
+            (format!("{ok}cofferdam-reason: no_cell\r\n\r\n"), false),
+            (ok.to_owned(), false),
+            (format!("{ok}x: {}\r\n\r\n", "y".repeat(2 * LONGEST_HEAD)), false),
+        ] {
+            let asked = ask(RuntimeKind::Command, web(answer).await, "secret").await;
+            assert_eq!(asked.is_ok(), ready, "{asked:?}");
+        }
     }
 
     async fn gateway(answer: &'static str) -> SocketAddr {

@@ -29,8 +29,9 @@ const GRACE_MS: u32 = 5_000;
 const PATIENCE_COMMAND: Duration = Duration::from_secs(30);
 /// How long an OpenClaw may take; its first start on a busy machine takes most of a minute.
 const PATIENCE_OPENCLAW: Duration = Duration::from_mins(3);
-/// The first pause between two probes; it doubles up to half a second.
-const PROBE_PAUSE: Duration = Duration::from_millis(25);
+/// The first pause between two probes; it grows by half up to the last. Each probe leaves rows in the ledger.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+const PROBE_PAUSE_LAST: Duration = Duration::from_secs(1);
 
 /// What never changes about a tenant, and the ways to its task and warden.
 #[derive(Debug)]
@@ -338,20 +339,22 @@ async fn probe(host: Arc<Host>, tenant: Arc<Tenant>, generation: u64) {
     };
     let deadline = Instant::now() + patience;
     let (mut last, mut pause) = (String::new(), PROBE_PAUSE);
+    // One for the whole start.
+    let token = match host.probe_token(&tenant) {
+        Ok(token) => token,
+        Err(error) => {
+            tracing::warn!(tenant = %tenant.id, %error, "no token for the readiness probe");
+            return tenant.post(Event::CellNotReady { generation });
+        }
+    };
     while Instant::now() < deadline {
-        let asked = match host.probe_token(&tenant) {
-            Ok(token) => probe::ask(tenant.kind(), host.address(&tenant), &token).await,
-            Err(error) => {
-                tracing::warn!(tenant = %tenant.id, %error, "no token for the readiness probe");
-                break;
-            }
-        };
+        let asked = probe::ask(tenant.kind(), host.address(&tenant), &token).await;
         match asked {
             Ok(()) => return tenant.post(Event::CellReady { generation }),
             Err(error) => last = error.to_string(),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
+        pause = (pause * 3 / 2).min(PROBE_PAUSE_LAST);
     }
     tracing::warn!(tenant = %tenant.id, %last, "the runtime did not become ready");
     tenant.post(Event::CellNotReady { generation });

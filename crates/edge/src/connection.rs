@@ -7,7 +7,8 @@
 use crate::{
     edge::Edge,
     headers::Identity,
-    limits::{Seat, Stranger},
+    limits::{Seat, Socket, Stranger},
+    methods::{self, Gate},
     origin::{self, Arrival, only},
     proxy::{self, BUFFER, Reply, Upstream},
     refusal::Refusal,
@@ -15,7 +16,10 @@ use crate::{
     ws,
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use cofferdam_base::{TenantId, ipc::edge::TenantRoute};
+use cofferdam_base::{
+    TenantId,
+    ipc::edge::{RuntimeKind, TenantRoute},
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -45,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) peer: IpAddr,
     memory: Mutex<Memory>,
     changed: Notify,
+    /// Counts as long as anything of the connection is left, the WebSocket that it became included.
+    _socket: Socket,
 }
 
 /// What this connection's last request was found to be.
@@ -60,18 +66,25 @@ struct Memory {
 }
 
 /// Serves one accepted socket until it ends. The tenant is the listener's, if the listener has one.
-pub async fn serve(edge: Arc<Edge>, mut stream: TcpStream, tenant: Option<TenantId>) -> io::Result<()> {
+pub async fn serve(
+    edge: Arc<Edge>,
+    mut stream: TcpStream,
+    tenant: Option<TenantId>,
+    socket: Socket,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let arrival = Arrival { tenant, local: stream.local_addr()? };
     let peer = stream.peer_addr()?.ip();
-    let Some(stranger) = edge.limits.stranger(peer) else {
+    let Some(stranger) = edge.limits.stranger(arrival.tenant.as_ref(), peer) else {
         let refusal =
             Refusal::crowded("too_many_strangers", "too many sockets of this address show no token");
         edge.report_refused(arrival.tenant, refusal.code);
+        let Some(_told) = edge.limits.turned_away() else { return Ok(()) };
         return turn_away(&mut stream, &refusal).await;
     };
     let memory = Mutex::new(Memory { stranger: Some(stranger), ..Memory::default() });
-    let connection = Arc::new(Connection { edge, arrival, peer, memory, changed: Notify::new() });
+    let connection =
+        Arc::new(Connection { edge, arrival, peer, memory, changed: Notify::new(), _socket: socket });
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request| {
@@ -135,6 +148,12 @@ impl Connection {
             return ws::accept(self, request, &route).await;
         }
         let token = self.authenticate(headers, &route)?;
+        if route.runtime == RuntimeKind::Openclaw {
+            match methods::http::gate(request.method(), request.uri().path(), &token.scopes) {
+                Gate::Open => {}
+                gate => return Err(gate.into()),
+            }
+        }
         Edge::serving(&route)?;
         // The host was checked to be one and text.
         let host = headers.get(header::HOST).cloned().ok_or(origin::OriginError::Misdirected)?;
@@ -206,24 +225,30 @@ impl Connection {
         if memory.seat.is_none() {
             memory.seat = Some(self.seat(&route.tenant)?);
         }
-        memory.stranger = None;
         let known =
             memory.bearer.as_ref().is_some_and(|(_, _, before)| before.claims.jti == token.claims.jti);
         if !known {
-            self.edge.report("connect", &token, "");
+            self.record(&token)?;
         }
+        memory.stranger = None;
         memory.bearer = Some((epoch, bearer.to_vec(), Arc::clone(&token)));
         self.changed.notify_one();
         Ok(token)
     }
 
-    /// Room for one more connection of a tenant, and for the report of it.
+    /// Room for one more connection of a tenant.
     pub(crate) fn seat(&self, tenant: &TenantId) -> Result<Seat, Refusal> {
-        if !self.edge.reports.has_room() {
-            return Err(Refusal::unavailable("ledger_behind", "the ledger takes no more records at present"));
-        }
         let refused = || Refusal::crowded("too_many_connections", "this tenant has too many connections");
         self.edge.limits.seat(tenant).ok_or_else(refused)
+    }
+
+    /// Reports that a token connects. Who cannot be recorded is not let in.
+    pub(crate) fn record(&self, token: &Verified) -> Result<(), Refusal> {
+        if !self.edge.reports.has_room(&token.claims.tid) {
+            return Err(Refusal::unavailable("ledger_behind", "the ledger takes no more records at present"));
+        }
+        self.edge.report("connect", token, "");
+        Ok(())
     }
 
     /// What counts this connection, for the WebSocket that it becomes.

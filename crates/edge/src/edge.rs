@@ -49,11 +49,12 @@ pub(crate) struct Line {
 }
 
 impl Edge {
-    /// An edge that knows nothing yet. It asks for sockets on this channel and dials from this address
-    /// ([`SOURCE`], but for tests).
+    /// An edge that knows nothing yet, with these limits. It asks for sockets on this channel and dials from
+    /// this address ([`SOURCE`], but for tests).
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
+        limits: Limits,
         requests: mpsc::UnboundedSender<SocketRequest>,
         source: Ipv4Addr,
     ) -> Self {
@@ -61,7 +62,7 @@ impl Edge {
             state: State::new(clock),
             pool: Pool::new(requests),
             reports: Reports::default(),
-            limits: Limits::default(),
+            limits,
             source,
         }
     }
@@ -118,6 +119,21 @@ impl Edge {
                 _ = changed.changed() => {}
                 () = time::sleep(rest) => {}
             }
+        }
+    }
+
+    /// Does something for a token's holder, unless it must end before: then, why.
+    pub(crate) async fn while_good<T>(
+        &self,
+        token: &Verified,
+        generation: Option<u64>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, &'static str> {
+        tokio::select! {
+            // Looked at first: what is doomed at the start does nothing at all.
+            biased;
+            reason = self.doom(token, generation) => Err(reason),
+            done = work => Ok(done),
         }
     }
 

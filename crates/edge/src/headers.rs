@@ -1,8 +1,9 @@
 //! The headers of a request into a cell and of an answer out of it.
 //!
 //! Both maps are made anew from the parsed ones, header by header; nothing is copied raw. The threats: a
-//! client that forges an identity, a forwarding address or a hop-by-hop header; a cell that sets cookies on
-//! an origin, or claims to be us. It owns the lists; who the user is comes verified from elsewhere.
+//! client that forges an identity, a forwarding address or a hop-by-hop header; a cell that sets cookies or
+//! lasting rules of the browser on an origin, or claims to be us. It owns the lists; who the user is comes
+//! verified from elsewhere.
 
 use crate::token::Verified;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -96,15 +97,34 @@ fn dropped_inbound(name: &HeaderName) -> bool {
         || *name == header::AUTHORIZATION
         || *name == header::COOKIE
         || *name == header::EXPECT
+        // In a program's environment it becomes HTTP_PROXY, which many obey.
+        || name.as_str() == "proxy"
+        // Many gateways read `_` and `-` alike: X_Cofferdam_User would be an identity.
+        || name.as_str().contains('_')
         || hop_by_hop(name)
         || claims_identity(name)
 }
 
+/// What tells the browser something that outlasts the answer or concerns other pages, what carries
+/// credentials, and what says who we are. `Access-Control-*` speaks to pages of other origins, and requests
+/// of these are refused. What a page says about itself, its content security policy above all, passes.
 fn dropped_outbound(name: &HeaderName) -> bool {
     *name == header::SET_COOKIE
+        || *name == header::COOKIE
+        || *name == header::AUTHORIZATION
         || *name == header::SERVER
         || *name == header::ALT_SVC
-        || name.as_str() == "set-cookie2"
+        || *name == header::STRICT_TRANSPORT_SECURITY
+        || matches!(
+            name.as_str(),
+            "set-cookie2"
+                | "clear-site-data"
+                | "service-worker-allowed"
+                | "nel"
+                | "report-to"
+                | "reporting-endpoints"
+        )
+        || name.as_str().starts_with("access-control-")
         || hop_by_hop(name)
         || claims_identity(name)
 }
@@ -160,6 +180,10 @@ mod tests {
             ("forwarded", "for=10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
             ("tailscale-user-login", "root"),
+            ("x_cofferdam_user", "m999"),
+            ("x-cofferdam_user", "m999"),
+            ("x_forwarded_for", "10.0.0.1"),
+            ("proxy", "http://evil"),
             ("connection", "keep-alive, X-Secret-Hop"),
             ("x-secret-hop", "1"),
             ("te", "trailers"),
@@ -187,18 +211,37 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_sets_no_cookie_and_claims_no_identity() {
+    fn a_cell_sets_no_cookie_claims_no_identity_and_rules_no_browser() {
         let mut given = HeaderMap::new();
-        for name in ["set-cookie", "server", "alt-svc", "x-cofferdam-user", "cofferdam-reason", "connection"]
-        {
+        for name in [
+            "set-cookie",
+            "cookie",
+            "authorization",
+            "server",
+            "alt-svc",
+            "x-cofferdam-user",
+            "cofferdam-reason",
+            "connection",
+            "clear-site-data",
+            "strict-transport-security",
+            "service-worker-allowed",
+            "nel",
+            "report-to",
+            "reporting-endpoints",
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+        ] {
             given.append(name, HeaderValue::from_static("x"));
         }
         given.append("set-cookie", HeaderValue::from_static("y"));
-        given.append("strict-transport-security", HeaderValue::from_static("max-age=1"));
-        given.append("content-type", HeaderValue::from_static("text/plain"));
+        let own = ["cache-control", "content-security-policy", "content-type", "etag", "location", "vary"];
+        for name in own {
+            given.append(name, HeaderValue::from_static("x"));
+        }
         let kept = outbound(given);
-        assert_eq!(kept.len(), 2, "{kept:?}");
-        assert!(kept.contains_key("strict-transport-security") && kept.contains_key("content-type"));
+        let mut names: Vec<&str> = kept.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, own);
     }
 
     #[test]

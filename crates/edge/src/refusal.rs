@@ -2,7 +2,7 @@
 //!
 //! A refusal tells nothing about a tenant to somebody who has shown no token for it.
 
-use crate::{origin::OriginError, proxy::Reply, token::TokenError};
+use crate::{methods::Gate, origin::OriginError, proxy::Reply, token::TokenError};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -129,6 +129,29 @@ impl From<OriginError> for Refusal {
             OriginError::CrossSite => forbidden("cross_site", "another site made the browser ask"),
             OriginError::ServiceWorker => {
                 forbidden("service_worker", "service workers are not served at this origin")
+            }
+        }
+    }
+}
+
+impl From<Gate> for Refusal {
+    fn from(gate: Gate) -> Self {
+        match gate {
+            Gate::Missing(scope) => Self {
+                status: StatusCode::FORBIDDEN,
+                code: "missing_scope",
+                message: format!("missing scope: {}", scope.as_str()),
+                mend: "use the token of a role that has it: `cofferdam token issue --role`",
+            },
+            Gate::ControlOnly => Self::new(
+                StatusCode::FORBIDDEN,
+                "control_only",
+                "this path is for the control plane alone",
+                "",
+            ),
+            // What passes is not refused; were it asked about, no is the safe answer.
+            Gate::Open | Gate::Unknown => {
+                Self::new(StatusCode::FORBIDDEN, "unknown_method", "there is no such method", "")
             }
         }
     }

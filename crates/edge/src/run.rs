@@ -4,7 +4,12 @@
 //! given, from first to last, so that both halves of a relay share a core. When the launcher's wire ends the
 //! edge ends; when control's ends it serves on with what it knows until its reports find no room.
 
-use crate::{Edge, edge::SOURCE, serve};
+use crate::{
+    Edge,
+    edge::SOURCE,
+    limits::{Limits, Socket},
+    serve,
+};
 use cofferdam_base::{
     TenantId,
     ipc::{
@@ -50,7 +55,7 @@ pub enum Error {
 }
 
 /// An accepted socket on its way to the thread that serves it.
-type Accepted = (std::net::TcpStream, Option<TenantId>);
+type Accepted = (std::net::TcpStream, Option<TenantId>, Socket);
 
 /// The hidden entry `__edge`, with the wire to the launcher at its descriptor.
 pub fn main() -> ExitCode {
@@ -66,9 +71,10 @@ pub fn main() -> ExitCode {
 /// Confined before the first byte is read and the first thread is made.
 fn start() -> Result<(), Error> {
     let launcher = process::inherited(LAUNCHER_FD).ok_or(Error::NoWire)?;
+    let limits = Limits::new(process::open_files());
     cofferdam_sandbox::confine::edge(&[])?;
     let (requests, asked) = mpsc::unbounded_channel();
-    let edge = Arc::new(Edge::new(Arc::new(SystemClock), requests, SOURCE));
+    let edge = Arc::new(Edge::new(Arc::new(SystemClock), limits, requests, SOURCE));
     let threads = thread::available_parallelism().map_or(2, usize::from);
     let workers = Workers::start(&edge, threads)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -88,11 +94,11 @@ fn worker(edge: &Arc<Edge>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("edge".into()).spawn(move || {
         runtime.block_on(async move {
-            while let Some((stream, tenant)) = accepted.recv().await {
+            while let Some((stream, tenant, socket)) = accepted.recv().await {
                 let edge = Arc::clone(&edge);
                 tokio::spawn(async move {
                     let ended = match TcpStream::from_std(stream) {
-                        Ok(stream) => serve(edge, stream, tenant).await,
+                        Ok(stream) => serve(edge, stream, tenant, socket).await,
                         Err(error) => Err(error),
                     };
                     if let Err(error) = ended {
@@ -148,7 +154,8 @@ pub(crate) async fn wires(
                 let Some(request) = request else { return Err(Error::LauncherGone) };
                 launcher.send(&request, &[]).await?;
             }
-            packet = launcher.recv::<Feed>() => {
+            // Sockets that find no descriptor here are none; only their tenant is short of them.
+            packet = launcher.recv_or_bare::<Feed>() => {
                 let Some((feed, descriptors)) = packet? else { return Err(Error::LauncherGone) };
                 match feed {
                     Feed::Control {} => {
@@ -160,7 +167,7 @@ pub(crate) async fn wires(
                     }
                     Feed::Listener { tenant, address } => {
                         let [listener] = exactly(descriptors)?;
-                        let task = listen(listener, address, tenant.clone(), workers.clone())?;
+                        let task = listen(&edge, listener, address, tenant.clone(), workers.clone())?;
                         listeners.insert((tenant, address), task);
                     }
                     Feed::ListenerGone { tenant } => {
@@ -187,6 +194,7 @@ pub(crate) async fn wires(
 
 /// Accepts from a listener that the launcher made.
 fn listen(
+    edge: &Arc<Edge>,
     listener: OwnedFd,
     address: SocketAddr,
     tenant: Option<TenantId>,
@@ -199,10 +207,14 @@ fn listen(
     let listener = TcpListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let edge = Arc::clone(edge);
     Ok(Task(tokio::spawn(async move {
         loop {
             match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-                Ok(stream) => workers.give((stream, tenant.clone())),
+                Ok(stream) => match edge.limits.socket() {
+                    Some(socket) => workers.give((stream, tenant.clone(), socket)),
+                    None => edge.report_refused(tenant.clone(), "too_many_sockets"),
+                },
                 Err(error) => {
                     // Out of descriptors, most likely: others must close theirs first.
                     tracing::warn!(%error, "no connection can be accepted");

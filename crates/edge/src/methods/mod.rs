@@ -4,6 +4,7 @@
 //! does not allow, and a gateway, hostile as all in a cell, that would let it pass. What is not in the table
 //! is refused: a newer upstream brings its new methods with a new table, after somebody looked at them.
 
+pub mod http;
 mod table;
 
 use cofferdam_base::Scope;
@@ -123,6 +124,33 @@ mod tests {
             assert_eq!(gate(method, &all), Gate::Unknown, "{method:?}");
         }
         assert_eq!(gate("users.list", &all), Gate::Open);
+    }
+
+    #[test]
+    fn whole_families_of_methods_are_controls_and_no_other_method_is() {
+        const PATTERNS: [(&str, &str); 10] = [
+            ("connect", ""),
+            ("device.", ""),
+            ("node.pair.", ""),
+            ("update.", ""),
+            ("gateway.suspend.", ""),
+            ("gateway.restart.", ""),
+            ("", ".approval.request"),
+            ("users.setDisplayName", ""),
+            ("users.linkEmail", ""),
+            ("users.setRole", ""),
+        ];
+        let all = Role::Admin.ceiling();
+        let mut met = [0; PATTERNS.len()];
+        for (method, ..) in table::METHODS {
+            let family =
+                PATTERNS.iter().position(|(head, tail)| method.starts_with(head) && method.ends_with(tail));
+            assert_eq!(gate(method, &all) == Gate::ControlOnly, family.is_some(), "{method}");
+            if let Some(family) = family {
+                met[family] += 1;
+            }
+        }
+        assert!(met.iter().all(|count| *count > 0), "{met:?}");
     }
 
     #[derive(serde::Deserialize)]

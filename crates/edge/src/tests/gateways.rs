@@ -20,7 +20,7 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{io::AsyncReadExt, net::TcpListener, sync::Notify};
 use tokio_tungstenite::{
     accept_async, accept_hdr_async,
     tungstenite::{
@@ -222,6 +222,66 @@ pub(super) async fn openclaw() -> (u16, Arc<Seen>) {
                     }
                 }
                 seen.ended.fetch_add(1, Ordering::SeqCst);
+                seen.end.notify_one();
+            });
+        }
+    });
+    (port, seen)
+}
+
+/// A gateway that accepts and says nothing: not even the upgrade's answer, or nothing after it. It notes what
+/// it reads.
+pub(super) async fn mute(upgrades: bool) -> (u16, Arc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::<Seen>::default();
+    let gateway = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&gateway);
+            tokio::spawn(async move {
+                if upgrades {
+                    stream = accept_async(stream).await.unwrap().into_inner();
+                }
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                // The request for an upgrade that is not answered is nothing to note.
+                let mut piece = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut piece).await {
+                    if upgrades {
+                        seen.frames.lock().unwrap().push(count.into());
+                    }
+                }
+                seen.ended.fetch_add(1, Ordering::SeqCst);
+                seen.end.notify_one();
+            });
+        }
+    });
+    (port, seen)
+}
+
+/// A gateway that challenges, and agrees to something nobody asked for: this header is on its upgrades.
+pub(super) async fn eager(name: &'static str, value: &'static str) -> (u16, Arc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::<Seen>::default();
+    let gateway = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&gateway);
+            tokio::spawn(async move {
+                let upgrades = Arc::clone(&seen);
+                #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+                let agree = move |request: &Request, mut response: Upgrade| {
+                    upgrades.upgrades.lock().unwrap().push(request.headers().clone());
+                    response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+                    Ok(response)
+                };
+                let mut socket = accept_hdr_async(stream, agree).await.unwrap();
+                let challenge = json!({ "type": "event", "event": "connect.challenge" });
+                let _ = socket.send(Message::text(challenge.to_string())).await;
+                while let Some(Ok(message)) = socket.next().await {
+                    seen.frames.lock().unwrap().push(message.to_string().into());
+                }
                 seen.end.notify_one();
             });
         }

@@ -1,8 +1,8 @@
 //! WebSockets of an OpenClaw gateway: the introduction, the cap, the gate.
 
 use super::{
-    gateways::{Seen, openclaw},
-    world::{World, soon},
+    gateways::{Seen, eager, mute, openclaw},
+    world::{Answer, World, bearer, soon},
 };
 use cofferdam_base::{
     Role,
@@ -11,7 +11,10 @@ use cofferdam_base::{
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -84,7 +87,13 @@ fn connect(token: &str) -> Value {
 #[tokio::test]
 async fn the_gateway_sees_our_identity_and_never_the_token() {
     let (world, seen) = claw().await;
-    let mut socket = opened(&world).await;
+    let lines = [
+        ("content-length", "0".to_owned()),
+        ("content-type", "text/plain".to_owned()),
+        ("x_cofferdam_user", "m999".to_owned()),
+    ];
+    let mut socket = world.websocket("claw", &lines).await.unwrap();
+    next(&mut socket).await;
     assert_eq!(seen.connections(), 0, "nothing is dialled before the token is verified");
     let hello = call(&mut socket, "connect", connect(&world.token("claw", Role::Member))).await;
     assert_eq!(hello["id"], "connect");
@@ -93,7 +102,11 @@ async fn the_gateway_sees_our_identity_and_never_the_token() {
     assert_eq!(upgrade["x-openclaw-scopes"], "operator.read,operator.write,operator.questions");
     assert_eq!(upgrade["x-forwarded-for"], "203.0.113.1");
     assert_eq!(upgrade["host"], world.host("claw").as_str());
-    assert!(!upgrade.contains_key("sec-websocket-extensions") && !upgrade.contains_key("authorization"));
+    for gone in
+        ["sec-websocket-extensions", "authorization", "content-length", "content-type", "x_cofferdam_user"]
+    {
+        assert!(!upgrade.contains_key(gone), "{gone}");
+    }
     assert_eq!(
         seen.frames()[0]["params"],
         json!({ "minProtocol": 4, "maxProtocol": 4, "client": { "id": "cli", "mode": "cli" },
@@ -283,4 +296,172 @@ async fn a_socket_closes_at_revocation_and_at_the_end_of_its_token() {
         assert_eq!(closed(&mut socket).await, CloseCode::Policy);
         soon(seen.end.notified()).await;
     }
+}
+
+async fn revoke(world: &World, role: Role) {
+    world.tell(Config::Revoked { jti: World::claims("claw", role).jti, expires: u64::MAX }).await;
+}
+
+/// The socket closes, and because of this.
+async fn closed_as_revoked(socket: &mut Socket) {
+    match soon(socket.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => {
+            assert_eq!((close.code, close.reason.as_str()), (CloseCode::Policy, "token_revoked"));
+        }
+        other => panic!("no close but {other:?}"),
+    }
+}
+
+async fn sees(seen: &Seen, connections: usize) {
+    while seen.connections() < connections {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_revoked_before_the_connect_frame_dials_nobody() {
+    let (world, seen) = claw().await;
+    let line = ("authorization", format!("Bearer {}", world.token("claw", Role::Member)));
+    let mut socket = world.websocket("claw", &[line]).await.unwrap();
+    next(&mut socket).await;
+    revoke(&world, Role::Member).await;
+    closed_as_revoked(&mut socket).await;
+    assert_eq!(seen.connections(), 0);
+    connected(&world, Role::Viewer).await;
+    assert_eq!(seen.connections(), 1, "another's token is still good");
+}
+
+#[tokio::test]
+async fn a_token_revoked_while_its_gateway_is_reached_forwards_no_connect() {
+    for upgrades in [false, true] {
+        let (port, seen) = mute(upgrades).await;
+        let world = World::new(&[("claw", RuntimeKind::Openclaw, "running", port)]).await;
+        let mut socket = opened(&world).await;
+        let params = connect(&world.token("claw", Role::Member));
+        let frame = json!({ "type": "req", "id": "1", "method": "connect", "params": params });
+        socket.send(Message::text(frame.to_string())).await.unwrap();
+        soon(sees(&seen, 1)).await;
+        revoke(&world, Role::Member).await;
+        closed_as_revoked(&mut socket).await;
+        soon(seen.end.notified()).await;
+        assert!(seen.frames().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_token_revoked_between_a_close_and_its_answer_ends_the_socket() {
+    let (port, seen) = mute(true).await;
+    let world = World::new(&[("sock", RuntimeKind::Command, "running", port)]).await;
+    let line = ("authorization", format!("Bearer {}", world.token("sock", Role::Member)));
+    let mut socket = world.websocket("sock", &[line]).await.unwrap();
+    socket.send(Message::Close(None)).await.unwrap();
+    let passed_on = async {
+        while seen.frames().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(passed_on).await;
+    world.tell(Config::Revoked { jti: World::claims("sock", Role::Member).jti, expires: u64::MAX }).await;
+    closed_as_revoked(&mut socket).await;
+    soon(seen.end.notified()).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_with_a_body_is_refused() {
+    let (world, seen) = claw().await;
+    for (length, status) in [("4", 400), ("0", 101)] {
+        let mut stream = world.connect().await;
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             content-length: {length}\r\n\r\nbody",
+            world.host("claw")
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        soon(stream.read_exact(&mut line)).await.unwrap();
+        assert_eq!(line[9..], *status.to_string().as_bytes());
+    }
+    assert_eq!(seen.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_agrees_to_an_extension_or_subprotocol_gets_no_connect() {
+    for (name, value) in
+        [("sec-websocket-protocol", "chat"), ("sec-websocket-extensions", "permessage-deflate")]
+    {
+        let (port, seen) = eager(name, value).await;
+        let world = World::new(&[("claw", RuntimeKind::Openclaw, "running", port)]).await;
+        let line = ("sec-websocket-protocol", "chat".to_owned());
+        // The client's library takes an answer without its subprotocol for a refusal, so it is not asked.
+        assert!(world.websocket("claw", &[line]).await.is_err(), "no subprotocol is agreed to");
+        let mut socket = opened(&world).await;
+        let answer = call(&mut socket, "connect", connect(&world.token("claw", Role::Member))).await;
+        assert_eq!(answer["error"]["details"]["code"], "gateway_broke", "{name}");
+        assert_eq!(closed(&mut socket).await, CloseCode::Again);
+        soon(seen.end.notified()).await;
+        assert!(seen.frames().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pings_and_empty_fragments_before_the_token_are_counted() {
+    let (world, seen) = claw().await;
+    // As many as are read, so that none is left whose loss would take the answer along.
+    let mut pings = Vec::new();
+    for _ in 0..525 {
+        pings.extend_from_slice(&[0x89, 0xfd, 0, 0, 0, 0]);
+        pings.resize(pings.len() + 125, 0);
+    }
+    let mut fragments = vec![0x01, 0x80, 0, 0, 0, 0];
+    for _ in 0..65_536 {
+        fragments.extend_from_slice(&[0x00, 0x80, 0, 0, 0, 0]);
+    }
+    for flood in [&pings, &fragments] {
+        let mut socket = opened(&world).await;
+        socket.get_mut().write_all(flood).await.unwrap();
+        let code = loop {
+            match soon(socket.next()).await {
+                Some(Ok(Message::Pong(_))) => {}
+                Some(Ok(Message::Close(Some(close)))) => break close.code,
+                other => panic!("no close but {other:?}"),
+            }
+        };
+        assert_eq!(code, CloseCode::Size);
+    }
+    assert_eq!(seen.connections(), 0);
+    // A few of either do no harm.
+    let mut socket = opened(&world).await;
+    socket.get_mut().write_all(&pings[..131 * 10]).await.unwrap();
+    let frame = json!({ "type": "req", "id": "1", "method": "connect",
+        "params": connect(&world.token("claw", Role::Viewer)) });
+    socket.get_mut().write_all(&fragments[..60]).await.unwrap();
+    let last = Frame::message(Bytes::from(frame.to_string()), OpCode::Data(Data::Continue), true);
+    socket.send(Message::Frame(last)).await.unwrap();
+    loop {
+        match soon(socket.next()).await {
+            Some(Ok(Message::Pong(_))) => {}
+            Some(Ok(Message::Text(hello))) => break assert!(hello.contains("hello-ok"), "{hello}"),
+            other => panic!("no hello but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn upgraded_sockets_without_a_token_count_as_strangers() {
+    let (world, seen) = claw().await;
+    let mut waiting = Vec::new();
+    for _ in 0..32 {
+        waiting.push(opened(&world).await);
+    }
+    let token = [bearer(&world.token("claw", Role::Member))];
+    let host = world.host("claw");
+    let answer: Answer = world.get(&host, "/", &token).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "too_many_strangers"));
+    assert_eq!(seen.connections(), 0);
+    // One that shows a token is a stranger no more.
+    let mut first = waiting.swap_remove(0);
+    let hello = call(&mut first, "connect", connect(&world.token("claw", Role::Member))).await;
+    assert_eq!(hello["ok"], true);
+    opened(&world).await;
 }

@@ -3,6 +3,7 @@
 
 use crate::{
     Edge,
+    limits::Limits,
     run::{Workers, wires},
     token::tests::Signer,
 };
@@ -76,11 +77,23 @@ impl World {
         world
     }
 
+    /// An edge that may have so many files open.
+    pub(super) async fn with_descriptors(rows: &[Row], descriptors: u64) -> Self {
+        let world = Self::unsynced_with(rows, descriptors).await;
+        world.sync(rows).await;
+        world
+    }
+
     /// An edge that control has told nothing yet.
     pub(super) async fn unsynced(rows: &[Row]) -> Self {
+        Self::unsynced_with(rows, 3000).await
+    }
+
+    async fn unsynced_with(rows: &[Row], descriptors: u64) -> Self {
         let hands = Arc::new(Hands(AtomicU64::new(START * 1000)));
         let (requests, asked) = mpsc::unbounded_channel();
-        let edge = Arc::new(Edge::new(Arc::clone(&hands) as _, requests, Ipv4Addr::new(127, 0, 0, 5)));
+        let (limits, source) = (Limits::new(descriptors), Ipv4Addr::new(127, 0, 0, 5));
+        let edge = Arc::new(Edge::new(Arc::clone(&hands) as _, limits, requests, source));
         let (ours, theirs) = pair().unwrap();
         let workers = Workers::start(&edge, 2).unwrap();
         tokio::spawn(wires(Arc::clone(&edge), theirs, asked, workers));

@@ -65,6 +65,12 @@ pub enum FrameError {
     /// A message is longer than it may be.
     #[error("the message is too long")]
     TooLong,
+    /// A message was begun and not finished in time.
+    #[error("the message was not finished in time")]
+    Slow,
+    /// So many bytes of messages are on their way that there is no room for more.
+    #[error("too many long messages at a time")]
+    Crowded,
     /// The connection broke, or ended inside a frame.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
@@ -225,13 +231,26 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(self.buffer.split_to(there))
     }
 
-    /// Appends the frame's whole payload, unmasked.
+    /// Appends the frame's whole payload, unmasked. The caller knows that it is short.
     pub async fn append(&mut self, head: &Head, to: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.append_while(head, to, |_| true).await
+    }
+
+    /// Appends the frame's whole payload, unmasked, while there is room for so many bytes of memory.
+    pub async fn append_while(
+        &mut self,
+        head: &Head,
+        to: &mut Vec<u8>,
+        mut room: impl FnMut(usize) -> bool,
+    ) -> Result<(), FrameError> {
         let start = to.len();
         let mut remaining = head.length;
         while remaining > 0 {
             let piece = self.piece(remaining).await?;
             to.extend_from_slice(&piece);
+            if !room(to.capacity()) {
+                return Err(FrameError::Crowded);
+            }
             remaining -= piece.len() as u64;
         }
         if let Some(mask) = head.mask {

@@ -82,6 +82,10 @@ pub(super) async fn upgrade(
     aws_lc_rs::rand::fill(&mut raw).map_err(|_| broke())?;
     let key = STANDARD.encode(raw);
     let mut headers = inbound(headers, identity);
+    // What describes a body would promise the gateway one that never comes.
+    for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::TRANSFER_ENCODING, header::EXPECT] {
+        headers.remove(name);
+    }
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

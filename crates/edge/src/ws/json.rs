@@ -7,8 +7,8 @@
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::{borrow::Cow, collections::HashSet, fmt};
 
-/// The most keys of one object.
-const KEYS: usize = 65_536;
+/// The most keys of one object. Those of all objects that are open at a time are remembered, at 128 deep.
+const KEYS: usize = 4096;
 
 /// Reads one value and appends it, compact, to the text.
 #[derive(Debug)]
@@ -275,6 +275,16 @@ mod tests {
             "]".repeat(200)
         );
         assert!(request(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_object_has_so_many_keys_and_no_more() {
+        for (count, good) in [(KEYS, true), (KEYS + 1, false)] {
+            let keys: Vec<String> = (0..count).map(|at| format!(r#""{at}":0"#)).collect();
+            let params = keys.join(",");
+            let text = format!(r#"{{"type":"req","id":"1","method":"health","params":[{{{params}}}]}}"#);
+            assert_eq!(request(text.as_bytes()).is_ok(), good, "{count}");
+        }
     }
 
     proptest! {

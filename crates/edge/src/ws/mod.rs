@@ -9,6 +9,7 @@ mod handshake;
 mod json;
 mod openclaw;
 mod relay;
+mod requests;
 
 pub(crate) use handshake::wanted;
 
@@ -25,7 +26,7 @@ use crate::{
 use bytes::Bytes;
 use cofferdam_base::ipc::edge::{RuntimeKind, TenantRoute};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use std::{net::IpAddr, sync::Arc};
 use tokio::net::TcpStream;
 
@@ -64,6 +65,9 @@ pub(crate) async fn accept(
     route: &Arc<TenantRoute>,
 ) -> Result<Response<Reply>, Refusal> {
     let response = handshake::answer(request.method(), request.headers())?;
+    if !request.body().is_end_stream() {
+        return Err(Refusal::bad_request("an upgrade has no body"));
+    }
     let bearer = request.headers().contains_key(header::AUTHORIZATION);
     let token = if bearer || route.runtime == RuntimeKind::Command {
         Some(connection.authenticate(request.headers(), route)?)

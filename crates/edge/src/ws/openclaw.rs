@@ -6,19 +6,14 @@
 //! says nothing for ever, and a method that is control's alone.
 
 use super::{
-    MESSAGE, Upgrade,
+    Upgrade,
     connect::{Connect, take_apart},
-    frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer, server, unmask},
+    frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer, server},
     json::{self, Request},
-    relay::{self, End, Shared, say_goodbye},
+    relay::{self, Shared, say_goodbye},
+    requests::{failed, requests},
 };
-use crate::{
-    connection::HEAD_TIMEOUT,
-    edge::Edge,
-    methods::{Gate, gate},
-    refusal::Refusal,
-    token::Verified,
-};
+use crate::{connection::HEAD_TIMEOUT, edge::Edge, refusal::Refusal, token::Verified};
 use bytes::Bytes;
 use http::Uri;
 use serde_json::{Value, json};
@@ -37,40 +32,62 @@ const FIRST: u64 = 64 * 1024;
 /// How long the gateway may take to send its challenge.
 const CHALLENGE: Duration = Duration::from_secs(15);
 
-/// Serves a client from the upgrade to the end.
+/// Serves a client from the upgrade to the end. From the first moment at which a token is known, nothing is
+/// waited for without looking whether it is still good.
 pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, Bytes)) {
+    let edge = Arc::clone(&upgrade.edge);
     let (from, to) = client.split();
     let mut from = Reader::new(from, Sender::Client, read);
     let to = Mutex::new(Writer::new(to));
-    let admitted = match time::timeout(HEAD_TIMEOUT, introduce(&mut upgrade, &mut from, &to)).await {
-        Ok(Ok(admitted)) => admitted,
-        Ok(Err(farewell)) => return refuse(&upgrade, &to, farewell).await,
-        Err(_) => {
+    let bearer = upgrade.token.clone();
+    let introduced = time::timeout(HEAD_TIMEOUT, introduce(&mut upgrade, &mut from, &to));
+    let introduced = match &bearer {
+        Some(token) => edge.while_good(token, None, introduced).await.map_err(|reason| (token, reason)),
+        None => Ok(introduced.await),
+    };
+    let admitted = match introduced {
+        Ok(Ok(Ok(admitted))) => admitted,
+        Ok(Ok(Err(farewell))) => return refuse(&upgrade, &to, farewell).await,
+        Ok(Err(_)) => {
             return refuse(&upgrade, &to, Farewell::bare("handshake_timeout", 1008, "handshake timeout"))
                 .await;
         }
+        Err((token, reason)) => return end(&edge, token, reason, &to).await,
     };
     let Admitted { token, connect, request } = admitted;
     let id = request.id.clone();
     let frame = connect.rebuilt(request, &token.scopes);
-    let (mut cell, mut from_cell_read, generation) = match reach(&upgrade, &token).await {
+    let reached = match edge.while_good(&token, None, reach(&upgrade, &token)).await {
+        Ok(reached) => reached,
+        Err(reason) => return end(&edge, &token, reason, &to).await,
+    };
+    let (mut cell, mut from_cell_read, generation) = match reached {
         Ok(reached) => reached,
         Err(refusal) => return refuse(&upgrade, &to, Farewell::unavailable(id, &refusal)).await,
     };
     let (from_cell, to_cell) = cell.split();
     let mut from_cell = Reader::new(from_cell, Sender::Server, std::mem::take(&mut from_cell_read));
     let to_cell = Mutex::new(Writer::new(to_cell));
-    let begun = async {
-        swallow(&mut from_cell).await?;
-        to_cell.lock().await.masked_text(&frame).await?;
-        Ok::<_, FrameError>(())
+    let begun = time::timeout(CHALLENGE, swallow(&mut from_cell));
+    let begun = match edge.while_good(&token, Some(generation), begun).await {
+        Ok(begun) => begun,
+        Err(reason) => return end(&edge, &token, reason, &to).await,
     };
-    if !matches!(time::timeout(CHALLENGE, begun).await, Ok(Ok(()))) {
+    if !matches!(begun, Ok(Ok(()))) {
         return refuse(&upgrade, &to, Farewell::unavailable(id, &Refusal::bad_gateway())).await;
     }
-    let up = requests(&mut from, &to_cell, &to, &upgrade.edge, &token);
+    let up = async {
+        to_cell.lock().await.masked_text(&frame).await?;
+        requests(&mut from, &to_cell, &to, &edge, &token).await
+    };
     let down = relay::pump(&mut from_cell, &to, |message| message == Opcode::Text);
-    relay::run(&upgrade.edge, &token, generation, up, down, &to).await;
+    relay::run(&edge, &token, generation, up, down, &to).await;
+}
+
+/// Ends a socket whose token or cell is gone.
+async fn end<W: AsyncWrite + Unpin>(edge: &Edge, token: &Verified, reason: &'static str, to: &Shared<W>) {
+    let (code, reason) = relay::doomed(edge, token, reason);
+    say_goodbye(to, code, reason).await;
 }
 
 /// A client that has shown a good token.
@@ -120,6 +137,8 @@ impl From<FrameError> for Farewell {
         match error {
             FrameError::Protocol(why) => Self::bare("websocket_protocol", 1002, why),
             FrameError::TooLong => Self::bare("connect_too_long", 1009, "the first frame is too long"),
+            FrameError::Slow => Self::bare("handshake_timeout", 1008, "handshake timeout"),
+            FrameError::Crowded => Self::bare("messages_crowded", 1013, "try again later"),
             FrameError::Io(_) => Self::bare(LEFT, 1001, ""),
         }
     }
@@ -179,9 +198,12 @@ where
                 Farewell::unauthorised(&request.id, error.code(), &error.to_string())
             };
             let token = upgrade.edge.state.verify(text.as_bytes(), tenant).map_err(unauthorised)?;
-            let seat = upgrade.connection.seat(tenant);
-            upgrade.seat = Some(seat.map_err(|refusal| Farewell::unavailable(request.id.clone(), &refusal))?);
-            upgrade.edge.report("connect", &token, "");
+            let seated = upgrade.connection.seat(tenant).and_then(|seat| {
+                upgrade.connection.record(&token)?;
+                Ok(seat)
+            });
+            let unavailable = |refusal| Farewell::unavailable(request.id.clone(), &refusal);
+            upgrade.seat = Some(seated.map_err(unavailable)?);
             token
         }
         (None, None) => {
@@ -280,79 +302,4 @@ async fn swallow<R: AsyncRead + Unpin>(from: &mut Reader<R>) -> Result<(), Frame
     } else {
         Err(FrameError::Protocol("the gateway sent no challenge"))
     }
-}
-
-/// Passes the client's requests on, each checked and made anew; a refused one is answered here.
-async fn requests<R, V, W>(
-    from: &mut Reader<R>,
-    to_cell: &Shared<V>,
-    to_client: &Shared<W>,
-    edge: &Edge,
-    token: &Verified,
-) -> Result<End, FrameError>
-where
-    R: AsyncRead + Unpin,
-    V: AsyncWrite + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut order = Order::default();
-    let mut message = Vec::new();
-    while let Some(head) = from.head().await? {
-        match order.next(&head, MESSAGE)? {
-            Some(Opcode::Text) => from.append(&head, &mut message).await?,
-            Some(_) => return Err(FrameError::Protocol("only text is spoken here")),
-            None => {
-                let mut payload = Vec::new();
-                from.append(&head, &mut payload).await?;
-                unmask(&mut payload, head.mask.unwrap_or_default());
-                to_cell.lock().await.frame(&head, &payload).await?;
-                if head.opcode == Opcode::Close {
-                    return Ok(End::Closed);
-                }
-                continue;
-            }
-        }
-        if !head.last {
-            continue;
-        }
-        let request = json::request(&message).map_err(|_| FrameError::Protocol("no request frame"))?;
-        message.clear();
-        // A long message's memory is not kept for the short ones that follow.
-        message.shrink_to(64 * 1024);
-        match gate(&request.method, &token.scopes) {
-            Gate::Open => to_cell.lock().await.masked_text(&request.write()).await?,
-            refused => {
-                let (reason, frame) = refusal(&request, refused);
-                edge.report("refused", token, reason);
-                to_client.lock().await.text(frame.to_string().as_bytes()).await?;
-            }
-        }
-    }
-    Ok(End::Left)
-}
-
-/// A refused request's answer, in the gateway's own words.
-fn refusal(request: &Request, gate: Gate) -> (&'static str, Value) {
-    let id = &request.id;
-    match gate {
-        Gate::Missing(scope) => {
-            let details =
-                json!({ "code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope] });
-            ("missing_scope", failed(id, "FORBIDDEN", &format!("missing scope: {scope}"), details))
-        }
-        Gate::ControlOnly => {
-            let message = format!("{} is for the control plane alone", request.method);
-            ("control_only", failed(id, "FORBIDDEN", &message, json!({ "code": "CONTROL_ONLY" })))
-        }
-        // A call that passes is not refused; were it asked about, no is the safe answer.
-        Gate::Open | Gate::Unknown => {
-            let message = format!("unknown method: {}", request.method);
-            ("unknown_method", failed(id, "INVALID_REQUEST", &message, json!({ "code": "UNKNOWN_METHOD" })))
-        }
-    }
-}
-
-fn failed(id: &str, code: &str, message: &str, details: Value) -> Value {
-    let error = json!({ "code": code, "message": message, "details": details });
-    json!({ "type": "res", "id": id, "ok": false, "error": error })
 }

@@ -59,21 +59,26 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(
     down: impl Future<Output = Result<End, FrameError>>,
     to_client: &Shared<W>,
 ) {
-    let farewell = {
+    let relaying = async {
         let (mut up, mut down) = (pin!(up), pin!(down));
-        let doom = pin!(edge.doom(token, Some(generation)));
         tokio::select! {
             end = &mut up => after(end, down).await,
             end = &mut down => after(end, up).await,
-            reason = doom => {
-                edge.report("closed", token, reason);
-                Some(if reason == "cell_gone" { (1012, reason) } else { (1008, reason) })
-            }
         }
+    };
+    let farewell = match edge.while_good(token, Some(generation), relaying).await {
+        Ok(farewell) => farewell,
+        Err(reason) => Some(doomed(edge, token, reason)),
     };
     if let Some((code, reason)) = farewell {
         say_goodbye(to_client, code, reason).await;
     }
+}
+
+/// Reports the end of a socket whose token or cell is gone, and what the client is told.
+pub(super) fn doomed(edge: &Edge, token: &Verified, reason: &'static str) -> (u16, &'static str) {
+    edge.report("closed", token, reason);
+    if reason == "cell_gone" { (1012, reason) } else { (1008, reason) }
 }
 
 /// One direction ended; after a close the other may still answer it.
@@ -90,6 +95,8 @@ async fn after(
         Ok(End::Left) | Err(FrameError::Io(_)) => Some((1001, "the other side hung up")),
         Err(FrameError::Protocol(why)) => Some((1002, why)),
         Err(FrameError::TooLong) => Some((1009, "the message is too long")),
+        Err(FrameError::Slow) => Some((1008, "the message was not finished in time")),
+        Err(FrameError::Crowded) => Some((1013, "too many long messages at a time: try again later")),
     }
 }
 
@@ -170,4 +177,46 @@ where
     }
     writer.done();
     Ok(head.opcode == Opcode::Close)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ws::frame::write_head;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, duplex, sink};
+
+    /// A long frame of a client; counts what was taken of it.
+    async fn send(mut client: impl AsyncWrite + Unpin, length: usize, taken: &AtomicUsize) {
+        let mut head = Vec::new();
+        let mask = Some([0; 4]);
+        write_head(&Head { last: true, opcode: Opcode::Binary, mask, length: length as u64 }, &mut head);
+        client.write_all(&head).await.unwrap();
+        for _ in 0..length / 1024 {
+            client.write_all(&[0; 1024]).await.unwrap();
+            taken.fetch_add(1024, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cell_that_does_not_read_stops_its_client_and_goes_on_where_it_was() {
+        let length = 8 << 20;
+        let (client, theirs) = duplex(64 * 1024);
+        let (mut cell, to_cell) = duplex(64 * 1024);
+        let to_cell = Mutex::new(Writer::new(to_cell));
+        let mut from = Reader::new(theirs, Sender::Client, Bytes::new());
+        let taken = AtomicUsize::new(0);
+        let mut relaying = pin!(pump(&mut from, &to_cell, Opcode::is_data));
+        let mut sending = pin!(send(client, length, &taken));
+        let stuck = async { tokio::join!(&mut relaying, &mut sending) };
+        // The paused clock goes on when nothing else does.
+        assert!(time::timeout(Duration::from_hours(1), stuck).await.is_err());
+        let held = taken.load(Ordering::SeqCst);
+        assert!((1..1 << 20).contains(&held), "{held} bytes are somewhere in between");
+        let (mut sink, mut all) = (sink(), (&mut cell).take(length as u64));
+        let (ended, (), read) = tokio::join!(relaying, sending, copy(&mut all, &mut sink));
+        assert!(matches!(ended, Ok(End::Left)), "{ended:?}");
+        assert_eq!((taken.load(Ordering::SeqCst), read.unwrap()), (length, length as u64));
+    }
 }

@@ -93,12 +93,12 @@ impl Channel {
 
     /// The next packet, waiting for it; none if the peer closed its end.
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Option<Packet<T>>, ChannelError> {
-        wire::recv(self.0.as_fd(), wire::Wait::Block)
+        wire::recv(self.0.as_fd(), wire::Wait::Block, wire::Loss::Ends)
     }
 
     /// The next packet if there is one; [`ChannelError::WouldBlock`] if there is none yet.
     pub fn try_recv<T: DeserializeOwned>(&self) -> Result<Option<Packet<T>>, ChannelError> {
-        wire::recv(self.0.as_fd(), wire::Wait::Never)
+        wire::recv(self.0.as_fd(), wire::Wait::Never, wire::Loss::Ends)
     }
 
     /// The socket itself, to be handed on.
@@ -150,9 +150,19 @@ impl AsyncChannel {
 
     /// The next packet, waiting for it; none if the peer closed its end.
     pub async fn recv<T: DeserializeOwned>(&self) -> Result<Option<Packet<T>>, ChannelError> {
+        self.next(wire::Loss::Ends).await
+    }
+
+    /// Like [`recv`](Self::recv), but a packet whose descriptors did not all find room in this process comes
+    /// without any: for a process that strangers can bring to its limit, and that must outlive it.
+    pub async fn recv_or_bare<T: DeserializeOwned>(&self) -> Result<Option<Packet<T>>, ChannelError> {
+        self.next(wire::Loss::Bare).await
+    }
+
+    async fn next<T: DeserializeOwned>(&self, loss: wire::Loss) -> Result<Option<Packet<T>>, ChannelError> {
         loop {
             let mut ready = self.0.readable().await?;
-            match wire::recv(self.0.as_fd(), wire::Wait::Never) {
+            match wire::recv(self.0.as_fd(), wire::Wait::Never, loss) {
                 Err(ChannelError::WouldBlock) => ready.clear_ready(),
                 outcome => return outcome,
             }

@@ -83,12 +83,22 @@ pub(super) fn send(
     }
 }
 
+/// What becomes of a packet whose descriptors did not all find room in this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It ends the wire.
+    Ends,
+    /// It comes without any.
+    Bare,
+}
+
 pub(super) fn recv<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     wait: Wait,
+    loss: Loss,
 ) -> Result<Option<Packet<T>>, ChannelError> {
     BUFFER.with_borrow_mut(|buffer| {
-        let Some((length, descriptors)) = recv_bytes(socket, buffer, wait)? else { return Ok(None) };
+        let Some((length, descriptors)) = recv_bytes(socket, buffer, wait, loss)? else { return Ok(None) };
         let message = serde_json::from_slice(&buffer[..length])?;
         Ok(Some((message, descriptors)))
     })
@@ -99,6 +109,7 @@ fn recv_bytes(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     wait: Wait,
+    loss: Loss,
 ) -> Result<Option<(usize, Vec<OwnedFd>)>, ChannelError> {
     let flags = RecvFlags::CMSG_CLOEXEC
         | match wait {
@@ -116,7 +127,7 @@ fn recv_bytes(
             Err(Errno::AGAIN) => return Err(ChannelError::WouldBlock),
             Err(errno) => return Err(io::Error::from(errno).into()),
         };
-        let descriptors: Vec<OwnedFd> = control
+        let mut descriptors: Vec<OwnedFd> = control
             .drain()
             .filter_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
@@ -124,9 +135,14 @@ fn recv_bytes(
             })
             .flatten()
             .collect();
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || received.bytes > MAX_PACKET
-        {
+        if received.flags.contains(ReturnFlags::TRUNC) || received.bytes > MAX_PACKET {
             return Err(ChannelError::CutOff);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            if loss == Loss::Ends {
+                return Err(ChannelError::CutOff);
+            }
+            descriptors.clear();
         }
         // No message is an empty packet, so an empty read is the end of the wire.
         if received.bytes == 0 {

@@ -62,9 +62,12 @@ pub enum Profile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Edge {
-    /// Where all tenants answer, told apart by host name. Its port is also that of each `127.18.x.y`.
+    /// Where all tenants answer, told apart by host name: a loopback address while there is no TLS. Its port
+    /// is also that of each `127.18.x.y`.
+    #[serde(deserialize_with = "value::loopback")]
     pub listen: SocketAddr,
-    /// Tenants are `<id>.<domain>`.
+    /// Tenants are `<id>.<domain>`: `localhost` while there is no TLS.
+    #[serde(deserialize_with = "value::localhost")]
     pub domain: HostName,
 }
 

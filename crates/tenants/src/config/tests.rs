@@ -25,7 +25,7 @@ fn every_section_is_read() {
         profile = "rootless"
         [edge]
         listen = "[::1]:9000"
-        domain = "agents.example"
+        domain = "localhost"
         [egress]
         nameservers = ["192.0.2.53"]
         operator_private = ["10.1.0.0/16"]
@@ -59,6 +59,11 @@ fn what_is_wrong_is_named_with_its_place() {
         ("[edges]\n", "cofferdam.toml:1:2: ", "unknown field `edges`"),
         ("[edge]\nlisten = 3\n", "cofferdam.toml:2:10: ", "listen = 3"),
         ("[edge]\nlisten = \"nowhere\"\n", "cofferdam.toml:2:10: ", "invalid socket address"),
+        ("[edge]\nlisten = \"0.0.0.0:8471\"\n", "cofferdam.toml:2:10: ", "listen on 127.0.0.1:8471"),
+        ("[edge]\nlisten = \"192.0.2.1:80\"\n", "cofferdam.toml:2:10: ", "no loopback address"),
+        ("[edge]\nlisten = \"[::]:80\"\n", "cofferdam.toml:2:10: ", "plain text"),
+        ("[edge]\ndomain = \"agents.example\"\n", "cofferdam.toml:2:10: ", "leave `domain` out"),
+        ("[edge]\ndomain = \"x.localhost\"\n", "cofferdam.toml:2:10: ", "would need TLS"),
         ("profile = \"lax\"\n", "cofferdam.toml:1:11: ", "expected `strict` or `rootless`"),
         ("[uids]\nbase = 0\n", "cofferdam.toml:2:8: ", "0 is no base for uids"),
         ("[uids]\nbase = 1\nbase = 2\n", "cofferdam.toml:3:1: ", "duplicate key"),

@@ -1,6 +1,7 @@
 //! The values of `cofferdam.toml` that are more than a number or a text, each checked when it is read.
 
-use serde::{Deserialize, Serialize};
+use cofferdam_base::HostName;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Component, Path, PathBuf},
@@ -59,6 +60,32 @@ impl From<NameServer> for String {
     fn from(server: NameServer) -> Self {
         server.0.to_string()
     }
+}
+
+/// An address that nobody outside this machine reaches. The edge speaks no TLS yet, and a token must not
+/// cross a network in plain text.
+pub(super) fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let address = SocketAddr::deserialize(deserializer)?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(D::Error::custom(format!(
+        "{address} is no loopback address, and without TLS tokens would cross the network in plain text: \
+         listen on 127.0.0.1:{}, and reach it from elsewhere through a tunnel such as `ssh -L`",
+        address.port()
+    )))
+}
+
+/// The one domain whose origins the edge answers to without TLS.
+pub(super) fn localhost<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HostName, D::Error> {
+    let domain = HostName::deserialize(deserializer)?;
+    if domain.as_str() == "localhost" {
+        return Ok(domain);
+    }
+    Err(D::Error::custom(format!(
+        "{domain} would need TLS, which this version does not speak: leave `domain` out, and tenants answer \
+         as <id>.localhost"
+    )))
 }
 
 #[cfg(test)]
