@@ -10,24 +10,27 @@ use cofferdam_tenants::{
 };
 use std::{
     io::Write as _,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 /// Runs a host until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
-    host(data_dir, false)
+    let stop = process::stop_signal()?;
+    host(data_dir, false, stop.as_fd())?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The same, with the built-in model or without.
-pub(crate) fn host(data_dir: &Path, builtin_model: bool) -> Result<ExitCode, Failure> {
+/// The same until `stop` becomes readable, with the built-in model or without.
+pub(crate) fn host(data_dir: &Path, builtin_model: bool, stop: BorrowedFd<'_>) -> Result<(), Failure> {
     log_to_stderr();
     let host = Host::open(data_dir, default_cache_dir()?, builtin_model).map_err(failure)?;
-    let stop = process::stop_signal()?;
     let engine = Linux::start(&host.boot).map_err(failure)?;
-    host.serve(engine, stop.as_fd()).map_err(failure)?;
-    Ok(ExitCode::SUCCESS)
+    host.serve(engine, stop).map_err(failure)
 }
 
 /// Makes a data directory with a commented configuration. A directory that is there is checked and completed,

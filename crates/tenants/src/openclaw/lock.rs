@@ -19,10 +19,12 @@ pub struct Lock {
 }
 
 /// One package of the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
     /// Where npm puts it, `node_modules/openclaw` for example.
     pub path: String,
+    /// What the registry calls it.
+    pub name: String,
     /// Its exact version.
     pub version: String,
     /// `sha512-…` of its archive.
@@ -38,6 +40,8 @@ struct File {
 
 #[derive(Deserialize)]
 struct Entry {
+    /// Only where it is another than the path says.
+    name: Option<String>,
     version: Option<String>,
     integrity: Option<String>,
     resolved: Option<String>,
@@ -86,12 +90,24 @@ impl Lock {
             }
             match (entry.version, entry.integrity, entry.resolved) {
                 (Some(version), Some(integrity), None) if integrity.starts_with("sha512-") => {
-                    packages.push(Package { path, version, integrity });
+                    let name = entry.name.unwrap_or_else(|| name_of(&path).to_owned());
+                    if name.starts_with('-') {
+                        return Err(damaged(format!("{name:?} is no package")));
+                    }
+                    packages.push(Package { path, name, version, integrity });
                 }
                 // Comes inside the archive of the package above it, whose integrity covers it.
                 (Some(_), None, None) if entry.in_bundle => bundled.push(path),
                 (.., Some(_)) => return Err(damaged(format!("{path} names a download address"))),
                 _ => return Err(damaged(format!("{path} has no version or no SHA-512 integrity"))),
+            }
+        }
+        for path in &bundled {
+            let above = path.rsplit_once("/node_modules/").map_or("", |(above, _)| above);
+            // One that is bundled itself has been, or will be, asked the same.
+            if !packages.iter().any(|package| package.path == above) && !bundled.iter().any(|it| it == above)
+            {
+                return Err(damaged(format!("{path} is bundled by a package that is not in it")));
             }
         }
         for (path, wanted) in
@@ -141,6 +157,11 @@ impl Lock {
     }
 }
 
+/// `node_modules/a/node_modules/@b/c` is `@b/c`.
+fn name_of(path: &str) -> &str {
+    path.rsplit_once("node_modules/").map_or(path, |(_, name)| name)
+}
+
 /// Upstream's releases are dates, `2026.9.6`, sometimes with `-2` behind.
 pub(super) fn check_version(version: &str) -> Result<(), Error> {
     let number = |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
@@ -188,6 +209,27 @@ mod tests {
         let outside = good.text().replacen("\"node_modules/", "\"node_modules/../../", 1);
         assert!(Lock::parse(PINNED, good.manifest(), &outside).is_err());
         assert!(Lock::parse("2026.9.7", good.manifest(), good.text()).is_err());
+    }
+
+    #[test]
+    fn what_is_bundled_needs_a_locked_package_that_bundles_it() {
+        let good = Lock::bundled().unwrap();
+        let with = |path: &str| {
+            let entry = format!("\"{path}\": {{ \"version\": \"1.0.0\", \"inBundle\": true }},");
+            let text = good.text().replacen("\"packages\": {", &format!("\"packages\": {{ {entry}"), 1);
+            Lock::parse(PINNED, good.manifest(), &text)
+        };
+        with("node_modules/openclaw/node_modules/inner").unwrap();
+        for loose in ["node_modules/loose", "node_modules/nobody/node_modules/inner"] {
+            let error = with(loose).unwrap_err().to_string();
+            assert!(error.contains("bundled by a package that is not in it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_package_has_the_name_of_its_last_folder() {
+        assert_eq!(name_of("node_modules/a/node_modules/@b/c"), "@b/c");
+        assert_eq!(name_of("node_modules/openclaw"), "openclaw");
     }
 
     #[test]
