@@ -7,7 +7,7 @@ use super::{
     machine::Engine,
     plan::{Boot, CellSpec, PartSpec},
 };
-use crate::Error;
+use crate::{Error, openclaw};
 use cofferdam_base::{
     TenantId,
     ipc::launcher::{CellOrder, ExecOrder, Failure},
@@ -58,6 +58,10 @@ impl Linux {
         };
         let swept =
             sandbox::sweep(&boot.instance()).map_err(failed("the sweep of what an earlier launcher left"))?;
+        // A host does without the runtimes of a cache that it cannot use; a cell that needs one is refused.
+        if let Err(error) = openclaw::install::sweep(&boot.cache_dir) {
+            tracing::warn!("what an earlier installation left could not be removed: {error}");
+        }
         sandbox::confine::launcher().map_err(failed("the launcher's own confinement"))?;
         if !swept.is_empty() {
             tracing::warn!("an earlier launcher left, and now are gone: {}", swept.join(", "));
