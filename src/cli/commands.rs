@@ -2,11 +2,11 @@
 
 use super::{
     Client, Exit, Failure, exec,
-    flags::{Approvals, Command, Ledger, Model, Policy, Secret, Span, Tenant, Token},
+    flags::{Approvals, Command, Ledger, Limits, Model, Policy, Secret, Span, Tenant, Token},
     parse,
     print::{self, moment},
 };
-use cofferdam_base::{Secret as Hidden, TenantId, ipc::launcher::Limits, ipc::receipt::LayerState};
+use cofferdam_base::{Secret as Hidden, TenantId, ipc::receipt::LayerState};
 use cofferdam_control::api::types;
 use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -98,13 +98,16 @@ async fn status(client: &Client, json: bool) -> Done {
 
 async fn tenant(command: Tenant, client: &Client, json: bool) -> Done {
     match command {
-        Tenant::Create { id, runtime, start, memory, pids, cpu } => {
-            let mut limits = Limits::default();
-            limits.memory_bytes = memory.map_or(limits.memory_bytes, |mib| mib.saturating_mul(1 << 20));
-            limits.pids = pids.unwrap_or(limits.pids);
-            limits.cpu_percent = cpu.unwrap_or(limits.cpu_percent);
-            let given = memory.is_some() || pids.is_some() || cpu.is_some();
-            let new = types::NewTenant { id, runtime, limits: given.then_some(limits), start, wait: start };
+        Tenant::Create { id, runtime, start, limits } => {
+            let Limits { memory, tmp, pids, cpu, files } = limits;
+            let limits = types::WantedLimits {
+                memory_bytes: memory,
+                tmp_bytes: tmp,
+                pids,
+                cpu_percent: cpu,
+                open_files: files,
+            };
+            let new = types::NewTenant { id, runtime, limits: Some(limits), start, wait: start };
             show(&client.call(Method::POST, "tenants", Some(&new)).await?, json)
         }
         Tenant::List => {
@@ -182,11 +185,12 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     print::line(&format!("policy     revision {}, {in_force}", tenant.policy_revision))?;
     let limits = tenant.limits;
     print::line(&format!(
-        "limits     {} MiB memory, {} processes, {} % of a core, {} MiB /tmp",
+        "limits     {} MiB memory, {} processes, {} % of a core, {} MiB /tmp, {} open files",
         limits.memory_bytes >> 20,
         limits.pids,
         limits.cpu_percent,
-        limits.tmp_bytes >> 20
+        limits.tmp_bytes >> 20,
+        limits.open_files
     ))?;
     print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
     if let Some(failure) = &tenant.failure {

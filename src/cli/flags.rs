@@ -95,15 +95,8 @@ pub(crate) enum Tenant {
         /// Start it and wait until it is ready
         #[arg(long)]
         start: bool,
-        /// Memory limit in MiB
-        #[arg(long, value_name = "MIB")]
-        memory: Option<u64>,
-        /// Processes and threads
-        #[arg(long)]
-        pids: Option<u32>,
-        /// Hundredths of a core
-        #[arg(long, value_name = "PERCENT")]
-        cpu: Option<u32>,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// List tenants
     List,
@@ -145,6 +138,26 @@ pub(crate) enum Tenant {
         #[arg(required = true, last = true)]
         argv: Vec<String>,
     },
+}
+
+/// What is not given is as [limits] of cofferdam.toml says.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// Memory in MiB, /tmp included (openclaw: 2048 by default)
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) memory: Option<u64>,
+    /// Size of /tmp in MiB
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) tmp: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// CPU time in hundredths of a core: 150 is one and a half
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) cpu: Option<u32>,
+    /// Open files a process
+    #[arg(long, value_name = "N")]
+    pub(crate) files: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
