@@ -46,10 +46,15 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the demo until SIGINT or SIGTERM.
 pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure> {
+    if runtime == DemoRuntime::Native {
+        let message = format!("the runtime native is not built yet in {}", env!("CARGO_PKG_VERSION"));
+        let mend = "take --runtime openclaw, or command for the fast one";
+        return Err(Failure::new(Exit::Usage, "not_built", message, mend));
+    }
     // Before anything is made: from here on every signal is heard by what can undo it.
     let stop = process::stop_signal()?;
     let runtime = match runtime {
-        DemoRuntime::Command => "command:echo".to_owned(),
+        DemoRuntime::Command | DemoRuntime::Native => "command:echo".to_owned(),
         DemoRuntime::Openclaw => {
             let lock = Lock::bundled().map_err(Failure::could_not)?;
             let cache = serve::default_cache_dir()?;

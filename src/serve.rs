@@ -35,16 +35,21 @@ pub(crate) fn host(data_dir: &Path, builtin_model: bool, stop: BorrowedFd<'_>) -
 
 /// Makes a data directory with a commented configuration. A directory that is there is checked and completed,
 /// its configuration left alone.
-pub(crate) fn init(data_dir: &Path) -> Result<ExitCode, Failure> {
+pub(crate) fn init(data_dir: &Path, json: bool) -> Result<ExitCode, Failure> {
     let file = data_dir.join(config::FILE);
     let config = HostConfig::load(&file).map_err(failure)?;
     let root = rustix::process::geteuid().is_root();
     let owners = if root { Owners::Apart(config.uids.base) } else { Owners::OneUser };
     DataDir::create(data_dir, owners).map_err(failure)?;
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&file) {
-        Ok(mut new) => new.write_all(COMMENTED.as_bytes())?,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+    let new = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&file) {
+        Ok(mut new) => new.write_all(COMMENTED.as_bytes()).map(|()| true)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error.into()),
+    };
+    if json {
+        let answer = serde_json::json!({ "data_dir": data_dir, "config": file, "config_is_new": new });
+        crate::cli::line(&answer.to_string())?;
+        return Ok(ExitCode::SUCCESS);
     }
     crate::cli::line(&format!(
         "{} is ready; start the host with: cofferdam serve --data-dir {0}",

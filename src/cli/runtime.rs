@@ -20,6 +20,7 @@ use std::{
 pub(super) fn run(command: Runtime, data_dir: PathBuf, json: bool) -> Result<ExitCode, Failure> {
     let cache = crate::serve::cache_dir(&data_dir)?;
     match command {
+        Runtime::Other(words) => Err(super::other("runtime", &words)),
         Runtime::Install { what } => install(&what, &cache, json),
         Runtime::List => {
             let all = install::list(&cache).map_err(failure)?;
