@@ -202,15 +202,12 @@ fn show(dir: &Path, runtime: &str, tenants: &[(types::Tenant, String)]) {
     } else {
         println!("  curl {} -H \"Authorization: Bearer $TOKEN\"", tenant.origin);
     }
-    println!(
-        "\n  cofferdam --data-dir {} tenant exec {} -- sh -c 'curl -s http://example.com'",
-        dir.display(),
-        tenant.id
-    );
-    println!(
-        "  cofferdam --data-dir {} approvals list\n\nCtrl-C ends the host and removes everything.",
-        dir.display()
-    );
+    // As this very program is called: a newcomer has it on no PATH yet.
+    let program =
+        std::env::current_exe().map_or_else(|_| "cofferdam".into(), |path| path.display().to_string());
+    let program = format!("{program} --data-dir {}", dir.display());
+    println!("\n  {program} tenant exec {} -- sh -c 'curl -s http://example.com'", tenant.id);
+    println!("  {program} approvals list\n\nCtrl-C ends the host and removes everything.");
 }
 
 fn println(value: &serde_json::Value) {

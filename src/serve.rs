@@ -9,7 +9,7 @@ use cofferdam_tenants::{
     launcher::{Host, Linux},
 };
 use std::{
-    io::Write as _,
+    io::{IsTerminal, Write as _},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -82,7 +82,11 @@ pub(crate) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COFFERDAM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A second call in one process keeps the first one's choice.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }
 
 fn failure(error: Error) -> Failure {

@@ -81,6 +81,12 @@ fn data_directory(dir: &Path) -> Vec<Feature> {
         },
     };
     rows.push(row("cofferdam.toml", "what the operator says", configured));
+    if let Ok(config) = config {
+        let me = rustix::process::geteuid().as_raw();
+        let owner = if root { config.uids.base.control() } else { me };
+        let control = owned(&dir.join("control"), owner);
+        rows.push(row("control's directory", "state, ledger and keys, which control alone reads", control));
+    }
     let state = database(&dir.join("control/state.db"))
         .map_err(|why| format!("{why}; backups are in {shown}/control/backups"));
     rows.push(row("state database", "tenants, policies, approvals, tokens", state));
@@ -109,6 +115,20 @@ fn directory(dir: &Path) -> Result<(), String> {
             Err(format!("{shown} may be written by others; mend it with: chmod go-w {shown}"))
         }
         () => Ok(()),
+    }
+}
+
+/// One that was never made is fine.
+fn owned(dir: &Path, owner: u32) -> Result<(), String> {
+    let shown = dir.display();
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{shown}: {error}")),
+        Ok(meta) if meta.uid() == owner => Ok(()),
+        Ok(meta) => Err(format!(
+            "{shown} belongs to uid {} where it should be {owner}'s: was [uids] base changed?",
+            meta.uid()
+        )),
     }
 }
 
@@ -153,6 +173,9 @@ mod tests {
         assert_eq!(found(&dir), [("data directory".to_owned(), false)]);
         assert!(!dir.exists());
         fs::create_dir_all(dir.join("control")).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.join("control"), Some(1_500_000_000), None).unwrap();
+        }
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
         assert_eq!(found(&dir), [("data directory".to_owned(), false)]);
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o711)).unwrap();
