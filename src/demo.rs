@@ -120,7 +120,10 @@ async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
             Ok(status) if status.edge => break status,
             Ok(_) if late => return Err(Failure::could_not("the edge of the host does not come up")),
             Ok(_) => {}
-            Err(failure) if failure.code == "no_host" && !late => {}
+            Err(failure) if failure.code == "no_host" && late => {
+                return Err(Failure::could_not("the host does not come up; what it said of it is above"));
+            }
+            Err(failure) if failure.code == "no_host" => {}
             Err(failure) => return Err(failure),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
