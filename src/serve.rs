@@ -30,6 +30,10 @@ pub(crate) fn host(data_dir: &Path, builtin_model: bool, stop: BorrowedFd<'_>) -
     log_to_stderr();
     let host = Host::open(data_dir, default_cache_dir()?, builtin_model).map_err(failure)?;
     let engine = Linux::start(&host.boot).map_err(failure)?;
+    if !builtin_model {
+        let (dir, edge) = (data_dir.display(), host.boot.config.edge.listen);
+        eprintln!("cofferdam: the host of {dir} comes up at http://{edge}; Ctrl-C ends it");
+    }
     host.serve(engine, stop).map_err(failure)
 }
 

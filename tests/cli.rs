@@ -75,7 +75,11 @@ fn a_tenant_is_made_stopped_restarted_and_deleted_with_all_its_files() {
     let (logs, mut lines) = follow(&host, &["tenant", "logs", "-f", "acme"]);
     host.json(&["tenant", "start", "acme"]);
     assert_eq!(lines.next().unwrap(), "hello from the cell", "a reader who came first");
-    assert_eq!(host.ready("acme")["generation"], 1);
+    let shown = host.ready("acme");
+    assert_eq!(shown["generation"], 1);
+    let layers = shown["receipt"]["layers"].as_array().unwrap();
+    let guard = layers.iter().find(|row| row["layer"] == "uid firewall").unwrap();
+    assert_eq!(guard["state"], "enforced");
     assert_eq!(host.json(&["tenant", "restart", "acme"])["generation"], 2);
     assert_eq!(lines.next().unwrap(), "hello from the cell");
     end(logs);

@@ -236,6 +236,23 @@ fn an_interrupted_installation_leaves_neither_npm_nor_files() {
 }
 
 #[test]
+fn nobody_installs_while_the_npm_of_a_killed_installer_lives() {
+    let place = Place::new("echo $$ > \"$here/pid\"; exec sleep 86403", COMPLETES);
+    let mut child = place.begin();
+    let npm: i32 = until("npm", || fs::read_to_string(place.dir.join("bin/pid")).ok()?.trim().parse().ok());
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    let lock = fs::File::open(place.cache().join("install.lock")).unwrap();
+    assert!(lock.try_lock().is_err(), "the orphan still holds the lock");
+    kill_process(Pid::from_raw(npm).unwrap(), Signal::KILL).unwrap();
+    lock.lock().unwrap();
+    drop(lock);
+    place.script("first", "true");
+    assert!(place.run("install openclaw").status.success());
+    place.assert_nothing_half_made();
+}
+
+#[test]
 fn sealing_leaves_no_group_when_it_is_interrupted_and_the_next_one_sweeps_after_a_kill() {
     let place = Place::new("true", "sleep 86400");
     let child = place.begin();

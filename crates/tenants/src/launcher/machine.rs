@@ -14,7 +14,10 @@ use crate::{
 };
 use cofferdam_base::{
     Digest, Slot, TenantId,
-    ipc::launcher::{CellOrder, ExecOrder, Failure, RuntimeRef},
+    ipc::{
+        launcher::{CellOrder, ExecOrder, Failure, RuntimeRef},
+        receipt::{LayerRow, LayerState},
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -112,7 +115,14 @@ impl<G: Engine> Effects for Machine<G> {
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<G::Cell>, Failure> {
         self.prove(&order.runtime)?;
         let spec = self.boot.cell(&self.data, order)?;
-        self.engine.launch(order, &spec)
+        let mut launched = self.engine.launch(order, &spec)?;
+        // Strict does not come so far without it: see `guard`.
+        launched.receipt.layers.push(LayerRow {
+            layer: "uid firewall".to_owned(),
+            state: if self.boot.strict { LayerState::Enforced } else { LayerState::Absent },
+            detail: if self.boot.strict { "by the warden's uid, nftables" } else { "needs root" }.to_owned(),
+        });
+        Ok(launched)
     }
 
     fn exec(

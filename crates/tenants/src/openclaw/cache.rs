@@ -10,26 +10,35 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::Path,
+    process::Stdio,
 };
 
-/// The only writer of a cache, while it lives.
+/// The only writer of a cache, while it or a process that was lent it lives.
 #[derive(Debug)]
 pub(super) struct Guard {
-    _file: File,
+    file: File,
+}
+
+impl Guard {
+    /// The lock for a child, as an empty standard input: if we are killed, nobody writes to the cache before
+    /// the child has ended too.
+    pub(super) fn lent(&self) -> Result<Stdio, Error> {
+        self.file.try_clone().map(Stdio::from).map_err(Error::io(LOCK))
+    }
 }
 
 /// Makes the cache if it is not there, and waits until nobody else writes to it.
 pub(super) fn lock(cache: &Path) -> Result<Guard, Error> {
     let file = lock_file(cache)?;
     file.lock().map_err(Error::io(cache.join(LOCK)))?;
-    Ok(Guard { _file: file })
+    Ok(Guard { file })
 }
 
 /// The same without waiting; none if somebody writes to it.
 pub(super) fn try_lock(cache: &Path) -> Result<Option<Guard>, Error> {
     let file = lock_file(cache)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Guard { _file: file })),
+        Ok(()) => Ok(Some(Guard { file })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Error::io(cache.join(LOCK))(error)),
     }
@@ -40,7 +49,8 @@ const LOCK: &str = "install.lock";
 fn lock_file(cache: &Path) -> Result<File, Error> {
     make_dir(cache)?;
     let path = cache.join(LOCK);
-    File::create(&path).map_err(Error::io(&path))
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    open.map_err(Error::io(&path))
 }
 
 /// Makes a directory that is not there, with what is missing above it; checks one that is. In both cases

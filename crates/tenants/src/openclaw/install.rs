@@ -15,6 +15,7 @@ use std::{
     fs,
     os::{fd::BorrowedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    process::Stdio,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -52,7 +53,7 @@ pub fn install(
     progress: &(dyn Fn(Progress) + Sync),
     complete: &dyn Fn(&Path) -> Result<(), Error>,
 ) -> Result<Installed, Error> {
-    let _guard = cache::lock(cache)?;
+    let guard = cache::lock(cache)?;
     let home = home(cache, lock.digest());
     if let Ok(installed) = verify(cache, lock.digest()) {
         return Ok(installed);
@@ -60,7 +61,7 @@ pub fn install(
     clear(cache)?;
     tree::remove(&home)?;
     let staging = cache.join(STAGING);
-    let installed = stage(&staging, lock, stop, progress, complete).and_then(|installed| {
+    let installed = stage(&staging, &guard, lock, stop, progress, complete).and_then(|installed| {
         if let Some(parent) = home.parent() {
             make_dir(parent)?;
         }
@@ -98,6 +99,7 @@ fn clear(cache: &Path) -> Result<(), Error> {
 
 fn stage(
     staging: &Path,
+    guard: &cache::Guard,
     lock: &Lock,
     stop: BorrowedFd<'_>,
     progress: &(dyn Fn(Progress) + Sync),
@@ -108,7 +110,7 @@ fn stage(
     make_dir(&packages)?;
     write(&packages.join("package.json"), lock.manifest())?;
     write(&packages.join("package-lock.json"), lock.text())?;
-    fetch(&packages, lock, stop, progress)?;
+    fetch(&packages, guard, lock, stop, progress)?;
 
     progress(Progress::Complete);
     complete(&packages)?;
@@ -203,7 +205,7 @@ impl Draft {
         let manifest = Lock::bundled()?.manifest().replace(super::PINNED, version);
         let made = write(&staging.join("package.json"), &manifest).and_then(|()| {
             let arguments = ["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
-            npm::run(&staging, "resolving the tree", &arguments, stop)?;
+            npm::run(&staging, "resolving the tree", &arguments, guard.lent()?, stop)?;
             let path = staging.join("package-lock.json");
             let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
             write(&path, &text)?;
@@ -245,7 +247,7 @@ impl Drop for Draft {
 /// When this release of a package was published, as the registry says it (RFC 3339).
 pub fn published(cache: &Path, package: &str, version: &str, stop: BorrowedFd<'_>) -> Result<String, Error> {
     let what = "asking for the age of a package";
-    let out = npm::run(cache, what, &["view", package, "time", "--json"], stop)?;
+    let out = npm::run(cache, what, &["view", package, "time", "--json"], Stdio::null(), stop)?;
     let times: std::collections::BTreeMap<String, String> =
         serde_json::from_slice(&out).map_err(|error| Error::Npm { what, stderr: error.to_string() })?;
     times
@@ -283,6 +285,7 @@ pub fn youngest(
 
 fn fetch(
     packages: &Path,
+    guard: &cache::Guard,
     lock: &Lock,
     stop: BorrowedFd<'_>,
     progress: &(dyn Fn(Progress) + Sync),
@@ -298,7 +301,7 @@ fn fetch(
             }
         });
         // npm checks each archive against the lock's integrity before it unpacks it.
-        let result = npm::run(packages, "installing", &["ci", "--omit=dev"], stop);
+        let result = npm::run(packages, "installing", &["ci", "--omit=dev"], guard.lent()?, stop);
         done.store(true, Ordering::Relaxed);
         result.map(drop)
     })

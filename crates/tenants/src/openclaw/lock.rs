@@ -3,7 +3,7 @@
 //! The format is npm's own lock (version 3) without download addresses, because npm must be able to check
 //! the integrities itself while it unpacks. A lock is known by the SHA-256 of its bytes.
 
-use super::{Error, PINNED};
+use super::{Error, PINNED, cache::check};
 use aws_lc_rs::digest::{SHA256, digest};
 use cofferdam_base::Digest;
 use serde::Deserialize;
@@ -62,11 +62,17 @@ impl Lock {
         }
         check_version(version)?;
         let dir = Self::dir(cache, version);
-        let read = |name: &str| match std::fs::read_to_string(dir.join(name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoLock(version.to_owned()))
-            }
-            other => other.map_err(Error::io(dir.join(name))),
+        if !dir.exists() {
+            return Err(Error::NoLock(version.to_owned()));
+        }
+        // Whoever may write here says what every tenant runs.
+        for path in [cache, &cache.join(LOCKS), &dir] {
+            check(path)?;
+        }
+        let read = |name: &str| {
+            let path = dir.join(name);
+            check(&path)?;
+            std::fs::read_to_string(&path).map_err(Error::io(&path))
         };
         Self::parse(version, &read("package.json")?, &read("package-lock.json")?)
     }
@@ -153,7 +159,7 @@ impl Lock {
 
     /// Where the cache keeps the lock of a release that does not ship with ours.
     pub(super) fn dir(cache: &Path, version: &str) -> std::path::PathBuf {
-        cache.join("locks").join(format!("openclaw-{version}"))
+        cache.join(LOCKS).join(format!("openclaw-{version}"))
     }
 }
 
@@ -179,6 +185,7 @@ pub(super) fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(out)
 }
 
+const LOCKS: &str = "locks";
 const BUNDLED_MANIFEST: &str = include_str!("../../../../runtimes/openclaw/2026.9.6/package.json");
 const BUNDLED_LOCK: &str = include_str!("../../../../runtimes/openclaw/2026.9.6/package-lock.json");
 

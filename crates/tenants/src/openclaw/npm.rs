@@ -20,6 +20,7 @@ pub(super) fn run(
     dir: &Path,
     what: &'static str,
     arguments: &[&str],
+    input: Stdio,
     stop: BorrowedFd<'_>,
 ) -> Result<Vec<u8>, Error> {
     // Files of memory need nobody to drain them while it runs.
@@ -31,7 +32,7 @@ pub(super) fn run(
         .current_dir(dir)
         // A terminal's Ctrl-C comes to us alone, and we end the whole group.
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(out.try_clone().map_err(Error::io("npm"))?)
         .stderr(err.try_clone().map_err(Error::io("npm"))?)
         .spawn();
