@@ -2,7 +2,7 @@
 //!
 //! This process becomes the host's launcher, so that everything dies with it. A second process, the guide,
 //! does over the control socket what an operator would type, prints the result and ends; if it cannot, it
-//! ends the host.
+//! ends the host, which it knows by a descriptor and so never mistakes for another process.
 
 #![expect(clippy::print_stdout, reason = "what a person came for")]
 
@@ -12,12 +12,18 @@ use crate::{
 };
 use cofferdam_base::{Role, TenantId};
 use cofferdam_control::api::types;
-use cofferdam_tenants::openclaw::lock::Lock;
+use cofferdam_sys::{openat, pidfd, process};
+use cofferdam_tenants::openclaw::{install, lock::Lock};
 use http::Method;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{PidfdFlags, Signal},
+};
 use serde_json::json;
 use std::{
     net::{Ipv4Addr, TcpListener},
     os::{
+        fd::AsFd,
         linux::net::SocketAddrExt,
         unix::{
             fs::{DirBuilderExt, PermissionsExt},
@@ -25,61 +31,98 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::Duration,
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
 };
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// How long a demo's tokens live, in seconds.
 const TOKEN_TTL: u64 = 24 * 3600;
 const CELL_BINARY: &str = "/opt/cofferdam/cofferdam";
+/// Where the guide leaves word that it failed, in the data directory.
+const FAILED: &str = "guide-failed";
+/// A host that does not answer for so long never will, and has said why on standard error.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the demo until SIGINT or SIGTERM.
 pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure> {
+    if runtime == DemoRuntime::Native {
+        let message = format!("the runtime native is not built yet in {}", env!("CARGO_PKG_VERSION"));
+        let mend = "take --runtime openclaw, or command for the fast one";
+        return Err(Failure::new(Exit::Usage, "not_built", message, mend));
+    }
+    // Before anything is made: from here on every signal is heard by what can undo it.
+    let stop = process::stop_signal()?;
     let runtime = match runtime {
-        DemoRuntime::Command => "command:echo".to_owned(),
+        DemoRuntime::Command | DemoRuntime::Native => "command:echo".to_owned(),
         DemoRuntime::Openclaw => {
             let lock = Lock::bundled().map_err(Failure::could_not)?;
             let cache = serve::default_cache_dir()?;
-            format!("openclaw:{}", cli::install_with_bar(&cache, &lock)?.lock)
+            // The launcher proves it before the first cell.
+            if install::find(&cache, lock.digest()).is_err() {
+                cli::install_with_bar(&cache, &lock, stop.as_fd())?;
+            }
+            format!("openclaw:{}", lock.digest())
         }
     };
     let (_lease, uid_base) = lease_uids()?;
     let dir = Scratch::make()?;
     let port = free_port()?;
     std::fs::write(dir.0.join("cofferdam.toml"), config(port, uid_base)?)?;
-    guide_process(&dir.0, &runtime, json)?;
-    serve::host(&dir.0, true)
+    let mut guide = guide_process(&dir.0, &runtime, json)?;
+    let served = serve::host(&dir.0, true, stop.as_fd());
+    let failed = dir.0.join(FAILED).exists();
+    if !failed {
+        // One that has ended already is no error.
+        let _ = guide.kill();
+    }
+    let guided = guide.wait()?;
+    served?;
+    let code = guided.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(if failed { code.unwrap_or(Exit::Usage as u8) } else { 0 }))
 }
 
-/// The hidden entry `__guide DIR RUNTIME JSON`.
+/// The hidden entry `__guide DIR RUNTIME JSON`, with the host's pidfd as standard input.
 pub(crate) fn guide_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
     let [dir, runtime, json] = arguments.as_slice() else { return ExitCode::from(2) };
-    let json = json == "true";
-    match cli::block_on(guide(Path::new(dir), runtime, json)).and_then(|done| done) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if let Some(host) = rustix::process::getppid() {
-                // If it is gone already there is nothing left to end.
-                let _ = rustix::process::kill_process(host, rustix::process::Signal::TERM);
-            }
-            failure.report(json)
+    let (dir, json) = (Path::new(dir), json == "true");
+    let (tell, gone) = tokio::sync::oneshot::channel();
+    std::thread::spawn(|| {
+        let mut host = [PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN)];
+        while matches!(poll(&mut host, None), Err(rustix::io::Errno::INTR)) {}
+        // The guide may be done, and nobody listens.
+        let _ = tell.send(());
+    });
+    let guided = cli::block_on(async {
+        tokio::select! {
+            // A host that ended has said why.
+            _ = gone => Ok(()),
+            guided = guide(dir, runtime, json) => guided,
         }
+    });
+    let Err(failure) = guided.and_then(std::convert::identity) else { return ExitCode::SUCCESS };
+    let code = failure.report(json);
+    // Without the word the host ends just so, but as if it had been asked to.
+    let _ = std::fs::write(dir.join(FAILED), "");
+    if let Err(error) = pidfd::signal(rustix::stdio::stdin(), Signal::TERM) {
+        eprintln!("cofferdam: the host could not be ended: {error}");
     }
+    code
 }
 
 async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
     let client = Client::new(dir.join("run/control.sock"));
-    let host = rustix::process::getppid();
+    let begun = Instant::now();
     let status = loop {
-        if rustix::process::getppid() != host {
-            // The host ended before it answered, and has said why.
-            return Ok(());
-        }
+        let late = begun.elapsed() > PATIENCE;
         match client.fetch::<types::Status>("status").await {
             Ok(status) if status.edge => break status,
+            Ok(_) if late => return Err(Failure::could_not("the edge of the host does not come up")),
             Ok(_) => {}
+            Err(failure) if failure.code == "no_host" && late => {
+                return Err(Failure::could_not("the host does not come up; what it said of it is above"));
+            }
             Err(failure) if failure.code == "no_host" => {}
             Err(failure) => return Err(failure),
         }
@@ -162,27 +205,24 @@ fn show(dir: &Path, runtime: &str, tenants: &[(types::Tenant, String)]) {
     } else {
         println!("  curl {} -H \"Authorization: Bearer $TOKEN\"", tenant.origin);
     }
-    println!(
-        "\n  cofferdam --data-dir {} tenant exec {} -- sh -c 'curl -s http://example.com'",
-        dir.display(),
-        tenant.id
-    );
-    println!(
-        "  cofferdam --data-dir {} approvals list\n\nCtrl-C ends the host and removes everything.",
-        dir.display()
-    );
+    // As this very program is called: a newcomer has it on no PATH yet.
+    let program =
+        std::env::current_exe().map_or_else(|_| "cofferdam".into(), |path| path.display().to_string());
+    let program = format!("{program} --data-dir {}", dir.display());
+    println!("\n  {program} tenant exec {} -- sh -c 'curl -s http://example.com'", tenant.id);
+    println!("  {program} approvals list\n\nCtrl-C ends the host and removes everything.");
 }
 
 fn println(value: &serde_json::Value) {
     println!("{value}");
 }
 
-fn guide_process(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
+fn guide_process(dir: &Path, runtime: &str, json: bool) -> Result<Child, Failure> {
+    let host = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     #[expect(clippy::disallowed_methods, reason = "the guide is this program, outside every cell")]
     let mut command = Command::new("/proc/self/exe");
     command.arg("__guide").arg(dir).args([runtime, if json { "true" } else { "false" }]);
-    command.stdin(std::process::Stdio::null()).spawn()?;
-    Ok(())
+    Ok(command.stdin(Stdio::from(host.map_err(std::io::Error::from)?)).spawn()?)
 }
 
 fn config(port: u16, uid_base: u32) -> Result<String, Failure> {
@@ -234,7 +274,11 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        // What tenants made of their homes does not stop it.
+        let removed = std::fs::File::open(&self.0)
+            .and_then(|dir| openat::empty(dir.as_fd()))
+            .and_then(|()| std::fs::remove_dir(&self.0));
+        if let Err(error) = removed {
             eprintln!("cofferdam: {} could not be removed: {error}", self.0.display());
         }
     }

@@ -9,39 +9,51 @@ use cofferdam_tenants::{
     launcher::{Host, Linux},
 };
 use std::{
-    io::Write as _,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    io::{IsTerminal, Write as _},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 /// Runs a host until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
-    host(data_dir, false)
+    let stop = process::stop_signal()?;
+    host(data_dir, false, stop.as_fd())?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The same, with the built-in model or without.
-pub(crate) fn host(data_dir: &Path, builtin_model: bool) -> Result<ExitCode, Failure> {
+/// The same until `stop` becomes readable, with the built-in model or without.
+pub(crate) fn host(data_dir: &Path, builtin_model: bool, stop: BorrowedFd<'_>) -> Result<(), Failure> {
     log_to_stderr();
     let host = Host::open(data_dir, default_cache_dir()?, builtin_model).map_err(failure)?;
-    let stop = process::stop_signal()?;
     let engine = Linux::start(&host.boot).map_err(failure)?;
-    host.serve(engine, stop.as_fd()).map_err(failure)?;
-    Ok(ExitCode::SUCCESS)
+    if !builtin_model {
+        let (dir, edge) = (data_dir.display(), host.boot.config.edge.listen);
+        eprintln!("cofferdam: the host of {dir} comes up at http://{edge}; Ctrl-C ends it");
+    }
+    host.serve(engine, stop).map_err(failure)
 }
 
 /// Makes a data directory with a commented configuration. A directory that is there is checked and completed,
 /// its configuration left alone.
-pub(crate) fn init(data_dir: &Path) -> Result<ExitCode, Failure> {
+pub(crate) fn init(data_dir: &Path, json: bool) -> Result<ExitCode, Failure> {
     let file = data_dir.join(config::FILE);
     let config = HostConfig::load(&file).map_err(failure)?;
     let root = rustix::process::geteuid().is_root();
     let owners = if root { Owners::Apart(config.uids.base) } else { Owners::OneUser };
     DataDir::create(data_dir, owners).map_err(failure)?;
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&file) {
-        Ok(mut new) => new.write_all(COMMENTED.as_bytes())?,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+    let new = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&file) {
+        Ok(mut new) => new.write_all(COMMENTED.as_bytes()).map(|()| true)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error.into()),
+    };
+    if json {
+        let answer = serde_json::json!({ "data_dir": data_dir, "config": file, "config_is_new": new });
+        crate::cli::line(&answer.to_string())?;
+        return Ok(ExitCode::SUCCESS);
     }
     crate::cli::line(&format!(
         "{} is ready; start the host with: cofferdam serve --data-dir {0}",
@@ -74,7 +86,11 @@ pub(crate) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COFFERDAM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A second call in one process keeps the first one's choice.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }
 
 fn failure(error: Error) -> Failure {

@@ -1,29 +1,30 @@
 //! The commands that are one request to a running host.
 
 use super::{
-    Client, Exit, Failure, exec,
-    flags::{Approvals, Command, Ledger, Model, Policy, Secret, Span, Tenant, Token},
-    parse,
+    Client, Exit, Failure,
+    flags::{Approvals, Command, Ledger, Model, Policy, Secret, Span, Token},
+    other, parse,
     print::{self, moment},
+    tenant,
 };
-use cofferdam_base::{Secret as Hidden, TenantId, ipc::launcher::Limits, ipc::receipt::LayerState};
+use cofferdam_base::{Secret as Hidden, TenantId};
 use cofferdam_control::api::types;
 use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    io::{IsTerminal, Read, Write},
+    io::{IsTerminal, Read},
     path::Path,
     process::ExitCode,
 };
 
-type Done = Result<ExitCode, Failure>;
-const OK: ExitCode = ExitCode::SUCCESS;
+pub(super) type Done = Result<ExitCode, Failure>;
+pub(super) const OK: ExitCode = ExitCode::SUCCESS;
 
 /// Does one command.
 pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
     match command {
         Command::Status => status(client, json).await,
-        Command::Tenant(command) => tenant(command, client, json).await,
+        Command::Tenant(command) => tenant::run(command, client, json).await,
         Command::Token(command) => token(command, client, json).await,
         Command::Secret(command) => secret(command, client, json).await,
         Command::Model(command) => model(command, client, json).await,
@@ -38,34 +39,6 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         | Command::Runtime(_)
         | Command::Other(_) => Err(Failure::could_not("this command needs no host")),
     }
-}
-
-/// Reports on this machine; needs no host. Exit 0 fine, 2 degraded, 3 cannot run.
-pub(super) fn doctor(json: bool) -> Done {
-    let features = cofferdam_sandbox::host_features();
-    if json {
-        print::json(&features)?;
-    } else {
-        let rows = features
-            .iter()
-            .map(|feature| {
-                let state = match feature.state {
-                    LayerState::Enforced => "ok",
-                    LayerState::Partial => "partial",
-                    LayerState::Absent => "absent",
-                };
-                vec![feature.name.clone(), state.to_owned(), feature.buys.clone(), feature.mend.clone()]
-            })
-            .collect();
-        print::table(&["FEATURE", "STATE", "WHAT IT BUYS", "MEND"], rows, "nothing to report")?;
-    }
-    let worst = |state| features.iter().any(|feature| feature.state == state);
-    let needed = features.iter().any(|feature| feature.required && feature.state == LayerState::Absent);
-    Ok(match (needed, worst(LayerState::Absent) || worst(LayerState::Partial)) {
-        (true, _) => ExitCode::from(3),
-        (false, true) => ExitCode::from(2),
-        (false, false) => OK,
-    })
 }
 
 async fn status(client: &Client, json: bool) -> Done {
@@ -90,137 +63,14 @@ async fn status(client: &Client, json: bool) -> Done {
     print::line(&format!("tenants    {tenants}"))?;
     print::line(&format!("waiting    {} approvals", status.waiting))?;
     print::line(&format!("ledger     {} rows", status.ledger_rows))?;
+    if status.profile == "strict" {
+        // Strict does not start without it.
+        print::line("guard      nftables by the wardens' uids, put in force at the start")?;
+    }
     for degradation in &status.degradations {
         print::line(&format!("degraded   {degradation}"))?;
     }
     Ok(OK)
-}
-
-async fn tenant(command: Tenant, client: &Client, json: bool) -> Done {
-    match command {
-        Tenant::Create { id, runtime, start, memory, pids, cpu } => {
-            let mut limits = Limits::default();
-            limits.memory_bytes = memory.map_or(limits.memory_bytes, |mib| mib.saturating_mul(1 << 20));
-            limits.pids = pids.unwrap_or(limits.pids);
-            limits.cpu_percent = cpu.unwrap_or(limits.cpu_percent);
-            let given = memory.is_some() || pids.is_some() || cpu.is_some();
-            let new = types::NewTenant { id, runtime, limits: given.then_some(limits), start, wait: start };
-            show(&client.call(Method::POST, "tenants", Some(&new)).await?, json)
-        }
-        Tenant::List => {
-            let all: types::Tenants = client.fetch("tenants").await?;
-            if json {
-                print::json(&all)?;
-                return Ok(OK);
-            }
-            let row = |tenant: &types::Tenant| {
-                let why = tenant.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
-                vec![
-                    tenant.id.to_string(),
-                    tenant.state.clone(),
-                    sealed(tenant).to_owned(),
-                    short_runtime(&tenant.runtime),
-                    tenant.address.clone(),
-                    why,
-                ]
-            };
-            let rows = all.tenants.iter().map(row).collect();
-            let head = ["TENANT", "STATE", "SEAL", "RUNTIME", "ADDRESS", ""];
-            print::table(&head, rows, "no tenants; make one with: cofferdam tenant create ID")?;
-            Ok(OK)
-        }
-        Tenant::Show { id } => show(&client.fetch(&format!("tenants/{id}")).await?, json),
-        Tenant::Start { id } => verb(client, &id, "start", json).await,
-        Tenant::Stop { id } => verb(client, &id, "stop", json).await,
-        Tenant::Restart { id } => verb(client, &id, "restart", json).await,
-        Tenant::Delete { id, yes } => {
-            if !yes {
-                let mend = format!("cofferdam tenant delete {id} --yes");
-                let message = format!("deleting {id} removes its cell, its files and its secrets for good");
-                return Err(Failure::new(Exit::Usage, "not_confirmed", message, mend));
-            }
-            let _: types::Empty = client.call(Method::DELETE, &format!("tenants/{id}"), None::<&()>).await?;
-            say(json, &types::Empty {}, &format!("{id} is deleted"))
-        }
-        Tenant::Logs { id, follow, raw } => {
-            let path = format!("tenants/{id}/logs?follow={follow}&raw={raw}");
-            client.stream(&path, |chunk| Ok(std::io::stdout().lock().write_all(chunk)?)).await?;
-            Ok(OK)
-        }
-        Tenant::Exec { id, raw, tty, argv } => exec::run(client, &id, argv, tty, raw).await,
-    }
-}
-
-async fn verb(client: &Client, id: &TenantId, verb: &str, json: bool) -> Done {
-    let wait = types::Wait { wait: true };
-    show(&client.call(Method::POST, &format!("tenants/{id}/{verb}"), Some(&wait)).await?, json)
-}
-
-fn show(tenant: &types::Tenant, json: bool) -> Done {
-    if json {
-        print::json(tenant)?;
-        return Ok(OK);
-    }
-    let in_force = match tenant.policy_in_force {
-        Some(revision) if revision == tenant.policy_revision => "in force".to_owned(),
-        Some(revision) => format!("not in force, {revision} is"),
-        None => "not in force, no warden runs".to_owned(),
-    };
-    print::line(&format!(
-        "tenant     {} (slot {}), made {}",
-        tenant.id,
-        tenant.slot,
-        moment(tenant.created)
-    ))?;
-    print::line(&format!(
-        "state      {}, wanted {}, start {}",
-        tenant.state, tenant.desired, tenant.generation
-    ))?;
-    print::line(&format!("runtime    {}", tenant.runtime))?;
-    print::line(&format!("origin     {}", tenant.origin))?;
-    print::line(&format!("address    {}", tenant.address))?;
-    print::line(&format!("policy     revision {}, {in_force}", tenant.policy_revision))?;
-    let limits = tenant.limits;
-    print::line(&format!(
-        "limits     {} MiB memory, {} processes, {} % of a core, {} MiB /tmp",
-        limits.memory_bytes >> 20,
-        limits.pids,
-        limits.cpu_percent,
-        limits.tmp_bytes >> 20
-    ))?;
-    print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
-    if let Some(failure) = &tenant.failure {
-        print::line(&format!("failure    {}", failure.message))?;
-        if !failure.mend.is_empty() {
-            print::line(&format!("  mend     {}", failure.mend))?;
-        }
-    }
-    if let Some(receipt) = &tenant.receipt {
-        print::line(&format!("seal       {}", sealed(tenant)))?;
-        for row in &receipt.layers {
-            let state = match row.state {
-                LayerState::Enforced => "enforced",
-                LayerState::Partial => "PARTIAL",
-                LayerState::Absent => "ABSENT",
-            };
-            print::line(format!("  {:<22} {state:<9} {}", row.layer, row.detail).trim_end())?;
-        }
-    }
-    Ok(OK)
-}
-
-/// The seal of a tenant's cell in one word.
-fn sealed(tenant: &types::Tenant) -> &'static str {
-    match &tenant.receipt {
-        None => "-",
-        Some(receipt) if receipt.layers.iter().all(|row| row.state == LayerState::Enforced) => "sealed",
-        Some(_) => "degraded",
-    }
-}
-
-/// A lock's digest is too long for a table.
-fn short_runtime(runtime: &str) -> String {
-    runtime.chars().take(20).collect()
 }
 
 async fn token(command: Token, client: &Client, json: bool) -> Done {
@@ -248,6 +98,7 @@ async fn token(command: Token, client: &Client, json: bool) -> Done {
             let head = ["JTI", "TENANT", "SUBJECT", "ROLE", "EXPIRES", "STATE"];
             list(json, &all, &head, all.tokens.iter().map(row).collect(), "no tokens")
         }
+        Token::Other(words) => Err(other("token", &words)),
         Token::Revoke { jti } => {
             let token: types::Token =
                 client.call(Method::DELETE, &format!("tokens/{}", segment(&jti)), None::<&()>).await?;
@@ -280,6 +131,7 @@ async fn secret(command: Secret, client: &Client, json: bool) -> Done {
             let head = ["NAME", "VERSION", "PURPOSE", "SET"];
             list(json, &all, &head, all.secrets.iter().map(row).collect(), "no secrets")
         }
+        Secret::Other(words) => Err(other("secret", &words)),
         Secret::Rm { tenant, name } => {
             let path = format!("tenants/{tenant}/secrets/{name}");
             let empty: types::Empty = client.call(Method::DELETE, &path, None::<&()>).await?;
@@ -320,6 +172,7 @@ async fn model(command: Model, client: &Client, json: bool) -> Done {
             let answer = client.fetch(&format!("tenants/{tenant}/model")).await?;
             (tenant, answer)
         }
+        Model::Other(words) => return Err(other("model", &words)),
         Model::Rm { tenant } => {
             let path = format!("tenants/{tenant}/model");
             let answer = client.call(Method::DELETE, &path, None::<&()>).await?;
@@ -382,6 +235,7 @@ async fn policy(command: Policy, client: &Client, json: bool) -> Done {
             }
             Ok(OK)
         }
+        Policy::Other(words) => Err(other("policy", &words)),
         Policy::Explain { tenant, destination } => {
             let destination = parse::destination(&destination)
                 .map_err(|why| Failure::new(Exit::Usage, "bad_destination", why, ""))?;
@@ -442,6 +296,12 @@ async fn approvals(command: Approvals, client: &Client, json: bool) -> Done {
                 client.call(Method::POST, &path, Some(&types::Approve { span })).await?;
             say(json, &row, &format!("{} may reach {}", row.tenant, row.destination))
         }
+        Approvals::Revoke { id } => {
+            let path = format!("approvals/{id}/revoke");
+            let row: types::Approval = client.call(Method::POST, &path, None::<&()>).await?;
+            say(json, &row, &format!("{} may not reach {} any more", row.tenant, row.destination))
+        }
+        Approvals::Other(words) => Err(other("approvals", &words)),
         Approvals::Deny { id, reason } => {
             let path = format!("approvals/{id}/deny");
             let row: types::Approval =
@@ -504,6 +364,7 @@ async fn ledger(command: Ledger, client: &Client, json: bool) -> Done {
             })
             .await
         }
+        Ledger::Other(words) => Err(other("ledger", &words)),
         Ledger::Verify => {
             let found: types::LedgerVerified = client.fetch("ledger/verify").await?;
             let text = if found.whole {
@@ -533,7 +394,7 @@ async fn lines(client: &Client, path: &str, mut each: impl FnMut(&str) -> Result
     Ok(OK)
 }
 
-fn say(json: bool, value: &impl Serialize, text: &str) -> Done {
+pub(super) fn say(json: bool, value: &impl Serialize, text: &str) -> Done {
     if json {
         print::json(value)?;
     } else {

@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_base::{Role, SecretName, TenantId};
 use std::path::PathBuf;
 
+const EVERYWHERE: &str = "Options of every command";
+
 /// Hosts AI agent gateways for tenants who do not trust each other, each in a sealed cell.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,10 +18,10 @@ use std::path::PathBuf;
 pub(crate) struct Flags {
     /// The host's data directory [default: /var/lib/cofferdam as root, else
     /// the XDG data directory]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -37,7 +39,8 @@ pub(crate) enum Command {
     Init,
     /// Run the host in the foreground
     Serve,
-    /// Tell what this kernel can enforce, what each thing buys and what mends it
+    /// Tell what this kernel can enforce, what each thing buys and what mends it;
+    /// with --data-dir also what state that directory is in
     Doctor,
     /// The host at a glance
     Status,
@@ -81,6 +84,9 @@ pub(crate) enum DemoRuntime {
     Openclaw,
     /// A small HTTP and WebSocket echo server
     Command,
+    /// The built-in gateway, which is not built yet
+    #[value(hide = true)]
+    Native,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,15 +101,8 @@ pub(crate) enum Tenant {
         /// Start it and wait until it is ready
         #[arg(long)]
         start: bool,
-        /// Memory limit in MiB
-        #[arg(long, value_name = "MIB")]
-        memory: Option<u64>,
-        /// Processes and threads
-        #[arg(long)]
-        pids: Option<u32>,
-        /// Hundredths of a core
-        #[arg(long, value_name = "PERCENT")]
-        cpu: Option<u32>,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// List tenants
     List,
@@ -145,6 +144,29 @@ pub(crate) enum Tenant {
         #[arg(required = true, last = true)]
         argv: Vec<String>,
     },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// What is not given is as [limits] of cofferdam.toml says.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// Memory in MiB, /tmp included (openclaw: 2048 by default)
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) memory: Option<u64>,
+    /// Size of /tmp in MiB
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) tmp: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// CPU time in hundredths of a core: 150 is one and a half
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) cpu: Option<u32>,
+    /// Open files a process
+    #[arg(long, value_name = "N")]
+    pub(crate) files: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,6 +194,9 @@ pub(crate) enum Token {
         /// As `token list` shows it
         jti: String,
     },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +213,9 @@ pub(crate) enum Secret {
     List { tenant: TenantId },
     /// Remove a secret
     Rm { tenant: TenantId, name: SecretName },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -206,9 +234,13 @@ pub(crate) enum Model {
         secret: Option<SecretName>,
     },
     /// Show the route
+    #[command(visible_alias = "list")]
     Show { tenant: TenantId },
     /// Remove the route
     Rm { tenant: TenantId },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,6 +270,9 @@ pub(crate) enum Policy {
         /// https://host:port, http://…, or tcp://…
         destination: String,
     },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,17 +294,27 @@ pub(crate) enum Approvals {
     },
     /// Let it through
     Approve {
+        /// The number that `approvals list` shows
         id: u64,
         #[command(flatten)]
         span: Span,
     },
     /// Refuse it
     Deny {
+        /// The number that `approvals list` shows
         id: u64,
         /// What the client in the cell is told
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Take a yes back; what goes through it already goes on to its end
+    Revoke {
+        /// The number that `approvals list --all` shows
+        id: u64,
+    },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Args)]
@@ -288,8 +333,11 @@ pub(crate) struct Span {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Runtime {
-    /// Install a runtime: openclaw, or openclaw@VERSION
+    /// Install a runtime: openclaw, or openclaw@VERSION; compare one that is there
+    /// with its seal
     Install {
+        /// openclaw is the release that this one was tested with; a release
+        /// that has no lock yet gets one, which is shown
         #[arg(default_value = "openclaw")]
         what: String,
     },
@@ -297,6 +345,9 @@ pub(crate) enum Runtime {
     List,
     /// Hash what is installed and compare it with its seal
     Verify,
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -315,4 +366,7 @@ pub(crate) enum Ledger {
     },
     /// Check every link of the chain
     Verify,
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }

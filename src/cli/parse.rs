@@ -17,6 +17,12 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(wrong)
 }
 
+/// A number of mebibytes → bytes.
+pub(crate) fn mebibytes(text: &str) -> Result<u64, String> {
+    let bytes = text.parse::<u64>().ok().and_then(|mib| mib.checked_mul(1 << 20));
+    bytes.ok_or_else(|| format!("{text:?} is no number of MiB"))
+}
+
 /// `https://api.example.com`, `tcp://10.0.0.1:22` → destination; http and https know their ports.
 pub(crate) fn destination(text: &str) -> Result<Destination, String> {
     let wrong = |why: &str| {
@@ -56,6 +62,14 @@ mod tests {
         assert_eq!(seconds("1h"), Ok(3600));
         for bad in ["", "1", "h", "0s", "-1s", "99999999999999999999d", "1é"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn memory_is_given_in_mebibytes() {
+        assert_eq!(mebibytes("128"), Ok(128 << 20));
+        for bad in ["", "-1", "1g", "99999999999999999"] {
+            assert!(mebibytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -61,6 +61,9 @@ pub struct MemberId(String);
 pub struct MemberIdError(String);
 
 impl MemberId {
+    /// The highest number of a member: a gateway knows its identities from its start, and these are they.
+    pub const HIGHEST: u16 = 256;
+
     /// The identity of this number, `m007` for 7.
     #[must_use]
     pub fn of(number: u16) -> Self {

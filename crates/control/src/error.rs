@@ -148,7 +148,8 @@ fn mend_missing(what: &str) -> String {
         "tenant" => "cofferdam tenant list".to_owned(),
         "approval" => "cofferdam approvals list".to_owned(),
         "token" => "cofferdam token list".to_owned(),
-        "runtime" => "cofferdam runtime list".to_owned(),
+        // A host knows what was installed when it was started.
+        "runtime" => "cofferdam runtime install openclaw, and start the host anew".to_owned(),
         _ => String::new(),
     }
 }

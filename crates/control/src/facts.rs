@@ -1,7 +1,7 @@
 //! What control takes from the configuration, parsed once at the start.
 
 use crate::Error;
-use cofferdam_base::Digest;
+use cofferdam_base::{Digest, ipc::launcher::Limits};
 use cofferdam_tenants::{config::CommandRuntime, launcher::Boot};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +26,8 @@ pub struct Facts {
     pub commands: BTreeMap<String, String>,
     /// The installed OpenClaws: the digest of the lock, and the version.
     pub openclaws: BTreeMap<Digest, String>,
+    /// What a cell may use unless its tenant has limits of its own.
+    pub limits: Limits,
     /// Where the launcher writes `<id>.log`.
     pub logs: PathBuf,
     /// What each warden is told of the host.
@@ -83,6 +85,7 @@ impl Facts {
             degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
             commands: config.runtime.command.iter().map(command).collect(),
             openclaws: installed.into_iter().map(|one| (one.lock, one.version)).collect(),
+            limits: config.limits,
             logs: data_dir.join("logs"),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),

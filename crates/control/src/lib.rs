@@ -18,6 +18,7 @@ pub mod host;
 pub mod keys;
 pub mod launcher;
 mod ledger;
+mod limits;
 mod plain;
 mod policies;
 mod probe;

@@ -8,13 +8,14 @@ use crate::{
     api::types::{self, NewTenant, Runtime, Runtimes, StateCount, Status, Tenants},
     disk::NewStoredTenant,
     host::Host,
+    limits,
     tenant::{self, Inbox, Tenant, View, desired_word},
 };
 use cofferdam_base::{
     Digest, TenantId,
     ipc::{
         edge::Config,
-        launcher::{CellSeen, Command, Event, Failure, Limits, RuntimeRef},
+        launcher::{CellSeen, Command, Event, Failure, RuntimeRef},
     },
 };
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
@@ -113,10 +114,9 @@ impl Host {
 
     /// Makes a tenant.
     pub async fn create(self: &Arc<Self>, new: NewTenant) -> Result<types::Tenant, Error> {
-        let NewTenant { id, runtime, limits, start, wait } = new;
+        let NewTenant { id, runtime, limits: wanted, start, wait } = new;
         let runtime = self.runtime(&runtime)?;
-        let limits = limits.unwrap_or_else(|| default_limits(&runtime));
-        check_limits(&limits)?;
+        let limits = limits::resolve(self.facts.limits, &runtime, wanted.unwrap_or_default())?;
         let desired = if start { Desired::Running } else { Desired::Stopped };
         let tenant = {
             let _one_at_a_time = self.creating.lock().await;
@@ -314,29 +314,5 @@ fn runtime_text(runtime: &RuntimeRef) -> String {
     match runtime {
         RuntimeRef::Command(name) => format!("command:{name}"),
         RuntimeRef::Openclaw(lock) => format!("openclaw:{lock}"),
-    }
-}
-
-/// An OpenClaw gateway was killed in its first turn at 1 GiB (`docs/decisions/0005`).
-fn default_limits(runtime: &RuntimeRef) -> Limits {
-    let limits = Limits::default();
-    match runtime {
-        RuntimeRef::Openclaw(_) => Limits { memory_bytes: 2 << 30, ..limits },
-        RuntimeRef::Command(_) => limits,
-    }
-}
-
-fn check_limits(limits: &Limits) -> Result<(), Error> {
-    let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files } = *limits;
-    let usage = |what: &str| Err(Error::Usage(format!("limits: {what}")));
-    match () {
-        () if memory_bytes < 16 << 20 => usage("memory_bytes must be at least 16777216"),
-        () if !(8..=1 << 22).contains(&pids) => usage("pids must be 8 to 4194304"),
-        () if !(1..=100_000).contains(&cpu_percent) => usage("cpu_percent must be 1 to 100000"),
-        () if !(1 << 20..=memory_bytes).contains(&tmp_bytes) => {
-            usage("tmp_bytes must be at least 1048576, and no more than memory_bytes, of which it is a part")
-        }
-        () if !(64..=1 << 20).contains(&open_files) => usage("open_files must be 64 to 1048576"),
-        () => Ok(()),
     }
 }

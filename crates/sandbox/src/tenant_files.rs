@@ -14,12 +14,13 @@ use rustix::{
     process::PidfdFlags,
 };
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
-const HOME: &str = "home";
+const HOME: &CStr = c"home";
 
 /// Makes `<tenants>/<id>/home`, owned by the tenant, 0700, if it is not there. `owner` is none without root.
 pub fn make_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<(), Error> {
@@ -30,7 +31,7 @@ pub fn make_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<
         let tenant = openat::directory(tenants.as_fd(), Path::new(id))?;
         rustix::fs::fchmod(&tenant, Mode::from_raw_mode(0o711))?;
         exists(rustix::fs::mkdirat(&tenant, HOME, Mode::RWXU))?;
-        let home = openat::directory(tenant.as_fd(), Path::new(HOME))?;
+        let home = openat::own_directory(tenant.as_fd(), HOME)?;
         if let Some((uid, gid)) = owner {
             rustix::fs::fchown(&home, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
@@ -104,7 +105,7 @@ pub fn remove_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Resul
     let opened = (|| -> io::Result<Option<(OwnedFd, OwnedFd, Option<OwnedFd>)>> {
         let tenants = open(tenants)?;
         let Some(tenant) = found(openat::directory(tenants.as_fd(), Path::new(id)))? else { return Ok(None) };
-        let home = found(openat::directory(tenant.as_fd(), Path::new(HOME)))?;
+        let home = found(openat::own_directory(tenant.as_fd(), HOME))?;
         Ok(Some((tenants, tenant, home)))
     })();
     let Some((tenants, tenant, home)) = opened.map_err(Error::io(what()))? else { return Ok(()) };

@@ -64,6 +64,14 @@ pub enum Error {
     /// A value in the database is not what this program wrote.
     #[error("the state database holds a malformed {0}")]
     Malformed(&'static str),
+    /// The most that there can be are there.
+    #[error("there are {most} {what} already, and no more are possible")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: u16,
+    },
     /// A number ran out: slots of the host, or subjects of a tenant.
     #[error("there is no free {what} left")]
     Full {

@@ -106,15 +106,31 @@ pub struct NewTenant {
     /// What runs in its cell: `command:NAME` (an entry of `cofferdam.toml`), `openclaw` (the installed one,
     /// if there is exactly one) or `openclaw:LOCK-DIGEST`.
     pub runtime: String,
-    /// What its cell may use.
+    /// What its cell may use, where it is to be another than the host's default.
     #[serde(default)]
-    pub limits: Option<Limits>,
+    pub limits: Option<WantedLimits>,
     /// Start it at once.
     #[serde(default)]
     pub start: bool,
     /// Answer when it is ready, not when it was noted down (only with `start`).
     #[serde(default)]
     pub wait: bool,
+}
+
+/// The limits that somebody asked for, one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WantedLimits {
+    /// Bytes of memory, page cache and `/tmp` included.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Hundredths of one core.
+    pub cpu_percent: Option<u32>,
+    /// Bytes of `/tmp`, a part of the memory.
+    pub tmp_bytes: Option<u64>,
+    /// Open files a process.
+    pub open_files: Option<u32>,
 }
 
 /// For start, stop and restart.

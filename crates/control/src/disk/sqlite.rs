@@ -230,6 +230,11 @@ impl From<cofferdam_store::Error> for Error {
         match error {
             Store::Conflict(message) => Self::Conflict { code: "exists", message, mend: String::new() },
             Store::NotFound { what, name } => Self::NotFound { what, name },
+            Store::TooMany { .. } => Self::Refused {
+                code: "too_many",
+                message: error.to_string(),
+                mend: "issue the token for a subject that has one: cofferdam token list".to_owned(),
+            },
             other => Self::Store(other.to_string()),
         }
     }

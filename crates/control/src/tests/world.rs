@@ -117,6 +117,7 @@ pub(super) fn facts(dir: &Path) -> Facts {
         commands: BTreeMap::from([("echo".to_owned(), "/bin/echo".to_owned())]),
         openclaws: BTreeMap::new(),
         logs: dir.to_owned(),
+        limits: cofferdam_base::ipc::launcher::Limits::default(),
         wardens: WardenFacts { hold_ms: 30_000, relays: 256, holds: 32, ..WardenFacts::default() },
     }
 }

@@ -1,14 +1,14 @@
 //! Tokens, and the numbers of their subjects.
 //!
 //! It keeps no token's text, only what it says. The threat: a number that is given to a second subject, who
-//! then owns the first one's sessions.
+//! then owns the first one's sessions; and one that no gateway knows, whose token does nothing.
 
 use super::{
     Tables, TokenRow,
     rows::{all, count, json, number, one, text, word},
 };
 use crate::Error;
-use cofferdam_base::{Millis, TenantId};
+use cofferdam_base::{MemberId, Millis, TenantId};
 use rusqlite::{Row, params};
 
 impl Tables<'_> {
@@ -54,7 +54,10 @@ impl Tables<'_> {
         }
         let sql = "SELECT max(number) FROM members WHERE tenant = ?1";
         let last: Option<u16> = self.0.query_row(sql, [tenant.as_str()], |row| row.get(0))?;
-        let next = last.unwrap_or(0).checked_add(1).ok_or(Error::Full { what: "number of a subject" })?;
+        let next = last.unwrap_or(0).saturating_add(1);
+        if next > MemberId::HIGHEST {
+            return Err(Error::TooMany { what: "subjects of one tenant", most: MemberId::HIGHEST });
+        }
         self.0.execute(
             "INSERT INTO members (tenant, number, subject) VALUES (?1, ?2, ?3)",
             params![tenant.as_str(), next, subject],
@@ -75,4 +78,52 @@ fn token(row: &Row<'_>) -> Result<TokenRow, Error> {
         expires: Millis(count(row, "expires")?),
         revoked: revoked.map(Millis),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::state::{NewTenantRow, State};
+    use cofferdam_base::{Role, ipc::launcher::RuntimeRef};
+
+    #[test]
+    fn the_last_subject_that_a_gateway_knows_is_the_last_that_gets_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path(), Millis(1)).unwrap();
+        let tenant = TenantId::try_from("acme").unwrap();
+        let new = NewTenantRow {
+            id: tenant.clone(),
+            runtime: RuntimeRef::Command("echo".to_owned()),
+            limits: cofferdam_base::ipc::launcher::Limits::default(),
+            desired: String::new(),
+            created: Millis(1),
+            data_key: String::new(),
+            policy: String::new(),
+        };
+        let row = |jti: u16, subject: u16| TokenRow {
+            jti: jti.to_string(),
+            tenant: tenant.clone(),
+            subject: format!("subject-{subject}"),
+            role: Role::Member,
+            issued: Millis(1),
+            expires: Millis(2),
+            revoked: None,
+        };
+        state
+            .change_quietly(|tables| {
+                tables.create_tenant(&new)?;
+                for number in 1..=MemberId::HIGHEST {
+                    assert_eq!(tables.add_token(&row(number, number))?, number);
+                }
+                let refused = tables.add_token(&row(257, 257)).unwrap_err();
+                assert_eq!(
+                    refused.to_string(),
+                    "there are 256 subjects of one tenant already, and no more are possible"
+                );
+                assert_eq!(tables.add_token(&row(257, 256))?, 256, "another token of a known subject");
+                Ok(())
+            })
+            .unwrap();
+    }
 }

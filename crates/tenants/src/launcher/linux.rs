@@ -7,7 +7,7 @@ use super::{
     machine::Engine,
     plan::{Boot, CellSpec, PartSpec},
 };
-use crate::Error;
+use crate::{Error, openclaw};
 use cofferdam_base::{
     TenantId,
     ipc::launcher::{CellOrder, ExecOrder, Failure},
@@ -67,6 +67,10 @@ impl Linux {
             // The receipts of the cells say which limits they lack.
             Err(error) => tracing::warn!("{error}"),
             Ok(()) => {}
+        }
+        // A host does without the runtimes of a cache that it cannot use; a cell that needs one is refused.
+        if let Err(error) = openclaw::install::sweep(&boot.cache_dir) {
+            tracing::warn!("what an earlier installation left could not be removed: {error}");
         }
         sandbox::confine::launcher().map_err(failed("the launcher's own confinement"))?;
         if !swept.is_empty() {

@@ -6,15 +6,21 @@
 use super::{
     effects::{Cell, Effects, Launched, Part, Process, failure},
     logs::Log,
-    plan::{Boot, CellSpec, PartSpec},
+    plan::{Boot, CellSpec, PartSpec, refused},
 };
-use crate::data::{DataDir, Owners};
+use crate::{
+    data::{DataDir, Owners},
+    openclaw,
+};
 use cofferdam_base::{
-    Slot, TenantId,
-    ipc::launcher::{CellOrder, ExecOrder, Failure},
+    Digest, Slot, TenantId,
+    ipc::{
+        launcher::{CellOrder, ExecOrder, Failure, RuntimeRef},
+        receipt::{LayerRow, LayerState},
+    },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     path::Path,
@@ -64,12 +70,27 @@ pub struct Machine<G> {
     data: DataDir,
     engine: G,
     logs: BTreeMap<TenantId, Log>,
+    /// The installed runtimes that were proved since this launcher's start.
+    proved: BTreeSet<Digest>,
 }
 
 impl<G: Engine> Machine<G> {
     /// A machine that has been swept of what an earlier launcher left.
     pub fn new(boot: Boot, data: DataDir, engine: G) -> Self {
-        Self { boot, data, engine, logs: BTreeMap::new() }
+        Self { boot, data, engine, logs: BTreeMap::new(), proved: BTreeSet::new() }
+    }
+
+    /// Before the first cell of a runtime starts, every byte of it is compared with its seal. Afterwards only
+    /// who owns it could have changed it.
+    fn prove(&mut self, runtime: &RuntimeRef) -> Result<(), Failure> {
+        if let RuntimeRef::Openclaw(lock) = runtime
+            && !self.proved.contains(lock)
+        {
+            let installed = openclaw::install::verify(&self.boot.cache_dir, *lock).map_err(refused)?;
+            tracing::info!("openclaw@{} is what was sealed: {}", installed.version, installed.tree);
+            self.proved.insert(*lock);
+        }
+        Ok(())
     }
 
     fn tenant_uid(&self, slot: Slot) -> Option<u32> {
@@ -100,8 +121,16 @@ impl<G: Engine> Effects for Machine<G> {
     }
 
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<G::Cell>, Failure> {
+        self.prove(&order.runtime)?;
         let spec = self.boot.cell(&self.data, order)?;
-        self.engine.launch(order, &spec)
+        let mut launched = self.engine.launch(order, &spec)?;
+        // Strict does not come so far without it: see `guard`.
+        launched.receipt.layers.push(LayerRow {
+            layer: "uid firewall".to_owned(),
+            state: if self.boot.strict { LayerState::Enforced } else { LayerState::Absent },
+            detail: if self.boot.strict { "by the warden's uid, nftables" } else { "needs root" }.to_owned(),
+        });
+        Ok(launched)
     }
 
     fn exec(
@@ -141,7 +170,7 @@ impl<G: Engine> Effects for Machine<G> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::double::{FakeCell, FakeProcess, slot, tenant};
+    use super::super::tests::double::{FakeCell, FakeProcess, order, slot, tenant};
     use super::*;
     use crate::config::HostConfig;
 
@@ -207,6 +236,51 @@ mod tests {
         machine.remove_home(&acme, slot).unwrap();
         assert!(!machine.data.tenant(&acme).exists() && !machine.data.log(&acme).exists());
         assert_eq!(machine.engine.0[0], machine.boot.strict.then_some(1_500_131_074));
+    }
+
+    /// A runtime in a cache, sealed.
+    fn installed(cache: &Path, lock: Digest) -> std::path::PathBuf {
+        let tree = openclaw::install::tree_path(cache, lock);
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(tree.join("file"), "content").unwrap();
+        let installed = openclaw::install::Installed {
+            version: openclaw::PINNED.to_owned(),
+            lock,
+            tree: openclaw::tree::digest(&tree).unwrap(),
+        };
+        let seal = serde_json::to_string(&installed).unwrap();
+        std::fs::write(tree.with_file_name("sealed.json"), seal).unwrap();
+        tree
+    }
+
+    #[test]
+    fn a_runtime_is_proved_before_its_first_cell_and_one_flipped_byte_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (good, bad, moved) = ([1; 32], [2; 32], [3; 32]);
+        let [good, bad, moved] = [good, bad, moved].map(Digest::from_bytes);
+        let mut machine = machine(&dir.path().join("data"));
+        installed(&machine.boot.cache_dir, good);
+        let tree = installed(&machine.boot.cache_dir, bad);
+        let (acme, slot) = (tenant("acme"), slot(2));
+        machine.make_home(&acme, slot).unwrap();
+        let mut start = |lock| {
+            let order = order("acme", 2, 1);
+            let failed = machine.launch(&CellOrder { runtime: RuntimeRef::Openclaw(lock), ..order });
+            failed.unwrap_err()
+        };
+        // The engine of this test has no cells: it was asked, so the proof was given.
+        assert_eq!(start(good).message, "no cells");
+        std::fs::write(tree.join("file"), "Content").unwrap();
+        let refused = start(bad);
+        assert!(refused.message.contains("not what was sealed"), "{refused:?}");
+        assert_eq!(refused.mend, "cofferdam runtime install openclaw");
+        std::fs::write(tree.join("file"), "content").unwrap();
+        assert_eq!(start(bad).message, "no cells");
+
+        let home = tree.parent().unwrap();
+        std::fs::rename(home, home.with_file_name(moved.to_string())).unwrap();
+        let refused = start(moved);
+        assert!(refused.message.contains("its seal is that of"), "{refused:?}");
     }
 
     #[test]

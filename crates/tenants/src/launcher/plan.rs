@@ -124,10 +124,6 @@ impl Boot {
     }
 
     fn openclaw(&self, data: &DataDir, order: &CellOrder, lock: Digest) -> Result<RuntimePlan, Failure> {
-        let refused = |error: openclaw::Error| Failure {
-            message: error.to_string(),
-            mend: "cofferdam runtime install openclaw".to_owned(),
-        };
         openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
         let tree = openclaw::install::tree_path(&self.cache_dir, lock);
         let config = data.tenant_config(&order.tenant);
@@ -153,6 +149,16 @@ impl Boot {
 
 /// Of a core, in hundredths: what all tenants need together may take the machine.
 const UNBOUND: u32 = 100_000;
+
+/// An installed runtime that cannot be used.
+pub(super) fn refused(error: openclaw::Error) -> Failure {
+    let mend = match &error {
+        // Says itself what mends it.
+        openclaw::Error::Unsafe { .. } => String::new(),
+        _ => "cofferdam runtime install openclaw".to_owned(),
+    };
+    Failure { message: error.to_string(), mend }
+}
 
 fn bind(source: &Path, target: &str) -> Result<Bind, Failure> {
     let checked = |path: PathBuf| AbsolutePath::try_from(path).map_err(failure);

@@ -5,12 +5,12 @@
 //! comes with each connection, as a cap header that the gateway requires.
 
 use super::{Error, PORT};
-use cofferdam_base::{Scope, Slot, TenantId};
+use cofferdam_base::{MemberId, Scope, Slot, TenantId};
 use serde_json::{Map, Value, json};
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::Path};
 
 /// Identities that a gateway knows from its start: `m001` to `m256`.
-pub const IDENTITIES: u16 = 256;
+pub const IDENTITIES: u16 = MemberId::HIGHEST;
 /// The source address of the edge's connections inside a cell.
 pub const EDGE_SOURCE: &str = "198.19.255.1";
 /// The header that names the member.

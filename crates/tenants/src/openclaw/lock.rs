@@ -3,7 +3,7 @@
 //! The format is npm's own lock (version 3) without download addresses, because npm must be able to check
 //! the integrities itself while it unpacks. A lock is known by the SHA-256 of its bytes.
 
-use super::{Error, PINNED};
+use super::{Error, PINNED, cache::check};
 use aws_lc_rs::digest::{SHA256, digest};
 use cofferdam_base::Digest;
 use serde::Deserialize;
@@ -19,10 +19,12 @@ pub struct Lock {
 }
 
 /// One package of the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
     /// Where npm puts it, `node_modules/openclaw` for example.
     pub path: String,
+    /// What the registry calls it.
+    pub name: String,
     /// Its exact version.
     pub version: String,
     /// `sha512-…` of its archive.
@@ -38,6 +40,8 @@ struct File {
 
 #[derive(Deserialize)]
 struct Entry {
+    /// Only where it is another than the path says.
+    name: Option<String>,
     version: Option<String>,
     integrity: Option<String>,
     resolved: Option<String>,
@@ -58,11 +62,17 @@ impl Lock {
         }
         check_version(version)?;
         let dir = Self::dir(cache, version);
-        let read = |name: &str| match std::fs::read_to_string(dir.join(name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoLock(version.to_owned()))
-            }
-            other => other.map_err(Error::io(dir.join(name))),
+        if !dir.exists() {
+            return Err(Error::NoLock(version.to_owned()));
+        }
+        // Whoever may write here says what every tenant runs.
+        for path in [cache, &cache.join(LOCKS), &dir] {
+            check(path)?;
+        }
+        let read = |name: &str| {
+            let path = dir.join(name);
+            check(&path)?;
+            std::fs::read_to_string(&path).map_err(Error::io(&path))
         };
         Self::parse(version, &read("package.json")?, &read("package-lock.json")?)
     }
@@ -86,12 +96,24 @@ impl Lock {
             }
             match (entry.version, entry.integrity, entry.resolved) {
                 (Some(version), Some(integrity), None) if integrity.starts_with("sha512-") => {
-                    packages.push(Package { path, version, integrity });
+                    let name = entry.name.unwrap_or_else(|| name_of(&path).to_owned());
+                    if name.starts_with('-') {
+                        return Err(damaged(format!("{name:?} is no package")));
+                    }
+                    packages.push(Package { path, name, version, integrity });
                 }
                 // Comes inside the archive of the package above it, whose integrity covers it.
                 (Some(_), None, None) if entry.in_bundle => bundled.push(path),
                 (.., Some(_)) => return Err(damaged(format!("{path} names a download address"))),
                 _ => return Err(damaged(format!("{path} has no version or no SHA-512 integrity"))),
+            }
+        }
+        for path in &bundled {
+            let above = path.rsplit_once("/node_modules/").map_or("", |(above, _)| above);
+            // One that is bundled itself has been, or will be, asked the same.
+            if !packages.iter().any(|package| package.path == above) && !bundled.iter().any(|it| it == above)
+            {
+                return Err(damaged(format!("{path} is bundled by a package that is not in it")));
             }
         }
         for (path, wanted) in
@@ -137,8 +159,13 @@ impl Lock {
 
     /// Where the cache keeps the lock of a release that does not ship with ours.
     pub(super) fn dir(cache: &Path, version: &str) -> std::path::PathBuf {
-        cache.join("locks").join(format!("openclaw-{version}"))
+        cache.join(LOCKS).join(format!("openclaw-{version}"))
     }
+}
+
+/// `node_modules/a/node_modules/@b/c` is `@b/c`.
+fn name_of(path: &str) -> &str {
+    path.rsplit_once("node_modules/").map_or(path, |(_, name)| name)
 }
 
 /// Upstream's releases are dates, `2026.9.6`, sometimes with `-2` behind.
@@ -158,6 +185,7 @@ pub(super) fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(out)
 }
 
+const LOCKS: &str = "locks";
 const BUNDLED_MANIFEST: &str = include_str!("../../../../runtimes/openclaw/2026.9.6/package.json");
 const BUNDLED_LOCK: &str = include_str!("../../../../runtimes/openclaw/2026.9.6/package-lock.json");
 
@@ -188,6 +216,27 @@ mod tests {
         let outside = good.text().replacen("\"node_modules/", "\"node_modules/../../", 1);
         assert!(Lock::parse(PINNED, good.manifest(), &outside).is_err());
         assert!(Lock::parse("2026.9.7", good.manifest(), good.text()).is_err());
+    }
+
+    #[test]
+    fn what_is_bundled_needs_a_locked_package_that_bundles_it() {
+        let good = Lock::bundled().unwrap();
+        let with = |path: &str| {
+            let entry = format!("\"{path}\": {{ \"version\": \"1.0.0\", \"inBundle\": true }},");
+            let text = good.text().replacen("\"packages\": {", &format!("\"packages\": {{ {entry}"), 1);
+            Lock::parse(PINNED, good.manifest(), &text)
+        };
+        with("node_modules/openclaw/node_modules/inner").unwrap();
+        for loose in ["node_modules/loose", "node_modules/nobody/node_modules/inner"] {
+            let error = with(loose).unwrap_err().to_string();
+            assert!(error.contains("bundled by a package that is not in it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_package_has_the_name_of_its_last_folder() {
+        assert_eq!(name_of("node_modules/a/node_modules/@b/c"), "@b/c");
+        assert_eq!(name_of("node_modules/openclaw"), "openclaw");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! and the model: those are the sandbox's and the warden's. The threats are a registry that serves other
 //! bytes than were reviewed, install scripts, and a cache that somebody changed afterwards.
 
+mod cache;
 pub mod config;
 pub mod install;
 pub mod lock;
@@ -107,6 +108,19 @@ pub enum Error {
     /// Upstream's package lifecycle did not complete.
     #[error("upstream's package lifecycle did not complete: {0}")]
     Lifecycle(String),
+    /// Somebody wanted it to end.
+    #[error("interrupted; nothing of it is kept")]
+    Interrupted,
+    /// A part of the cache belongs to somebody else, or others may write to it.
+    #[error("{path} {what}; mend it with: {mend}")]
+    Unsafe {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// The command that mends it.
+        mend: String,
+    },
     /// An installed tree is not what was sealed.
     #[error("the installed tree {path} is not what was sealed ({why}); remove it and install again")]
     Tree {

@@ -1,13 +1,20 @@
 //! The digest of a directory tree, so that an installed runtime can be proved to be what was sealed.
 //!
 //! One line an entry, sorted by path: kind, mode, SHA-256 of the content (files) or target (links), path.
-//! The tree's digest is the SHA-256 of these lines.
+//! The tree's digest is the SHA-256 of these lines. An owner is no part of it: whatever belongs to anybody but
+//! us and root is refused.
 
-use super::{Error, lock::sha256};
+use super::{
+    Error,
+    cache::{check, trusted},
+    lock::sha256,
+};
+use aws_lc_rs::digest::{Context, SHA256};
 use cofferdam_base::Digest;
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    io::Read,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -17,6 +24,7 @@ use std::{
 
 /// Hashes every entry below `root`. Anything but files, directories and links is refused.
 pub fn digest(root: &Path) -> Result<Digest, Error> {
+    check(root)?;
     let mut paths = Vec::new();
     list(root, &mut paths)?;
     paths.sort();
@@ -78,11 +86,11 @@ fn hash_all(root: &Path, paths: &[PathBuf]) -> Result<Vec<String>, Error> {
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(vec![String::new(); paths.len()]);
     let work = || {
-        let mut own = Vec::new();
+        let (mut own, mut buffer) = (Vec::new(), vec![0; 256 * 1024]);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = paths.get(index) else { break };
-            own.push((index, line(root, path)?));
+            own.push((index, line(root, path, &mut buffer)?));
         }
         let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, line) in own {
@@ -102,15 +110,18 @@ fn hash_all(root: &Path, paths: &[PathBuf]) -> Result<Vec<String>, Error> {
     Ok(lines.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn line(root: &Path, relative: &Path) -> Result<String, Error> {
+fn line(root: &Path, relative: &Path, buffer: &mut [u8]) -> Result<String, Error> {
     let path = root.join(relative);
     let meta = fs::symlink_metadata(&path).map_err(Error::io(&path))?;
+    if !trusted(meta.uid()) {
+        return Err(Error::Tree { path, why: format!("it belongs to uid {}", meta.uid()) });
+    }
     let mode = meta.permissions().mode() & 0o7777;
     let (kind, digest) = if meta.is_symlink() {
         let target = fs::read_link(&path).map_err(Error::io(&path))?;
         ('l', Some(sha256(target.as_os_str().as_encoded_bytes())))
     } else if meta.is_file() {
-        ('f', Some(sha256(&fs::read(&path).map_err(Error::io(&path))?)))
+        ('f', Some(content(&path, buffer).map_err(Error::io(&path))?))
     } else if meta.is_dir() {
         ('d', None)
     } else {
@@ -118,6 +129,19 @@ fn line(root: &Path, relative: &Path) -> Result<String, Error> {
     };
     let digest = digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string());
     Ok(format!("{kind} {mode:04o} {digest} {}\n", relative.display()))
+}
+
+fn content(path: &Path, buffer: &mut [u8]) -> std::io::Result<Digest> {
+    let (mut file, mut context) = (fs::File::open(path)?, Context::new(&SHA256));
+    loop {
+        match file.read(buffer)? {
+            0 => break,
+            count => context.update(&buffer[..count]),
+        }
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    Ok(Digest::from_bytes(out))
 }
 
 #[cfg(test)]
@@ -148,6 +172,23 @@ mod tests {
         assert_ne!(before, digest(two.path()).unwrap(), "mode");
         fs::write(one.path().join("new"), "").unwrap();
         assert_ne!(before, digest(one.path()).unwrap(), "addition");
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_no_part_of_a_tree() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a file away");
+            return;
+        }
+        let dir = tree();
+        for part in ["a/b/file", "a/link", "a", ""] {
+            let path = dir.path().join(part);
+            std::os::unix::fs::lchown(&path, Some(65_534), None).unwrap();
+            let error = digest(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("belongs to uid 65534"), "{part}: {error}");
+            std::os::unix::fs::lchown(&path, Some(0), None).unwrap();
+        }
+        digest(dir.path()).unwrap();
     }
 
     #[test]
