@@ -171,6 +171,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_launcher_knows_which_ends_no_other_try_helps() {
+        let known = cofferdam_tenants::launcher::CONTROL_GIVES_UP;
+        for status in 0..=u8::MAX {
+            let helpless = [EXIT_STORE, EXIT_KEY, EXIT_CONFIG, EXIT_CONFINE].contains(&status);
+            assert_eq!(known.contains(&status), helpless, "{status}");
+        }
+    }
+
+    #[test]
     fn each_kind_of_error_has_the_status_that_the_command_line_knows() {
         let refused = Error::Refused { code: "x", message: String::new(), mend: String::new() };
         let policy = Error::Refused { code: "policy", message: String::new(), mend: String::new() };

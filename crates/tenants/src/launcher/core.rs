@@ -42,6 +42,8 @@ pub(crate) struct Core<E: Effects> {
     pub(super) observed: bool,
     /// Where clients come in.
     pub(super) listen: SocketAddr,
+    /// Control ended so that no other try helps: the host is to end.
+    pub(super) given_up: Option<Ended>,
 }
 
 /// The built-in model: one process, to which every warden has a wire.
@@ -107,6 +109,7 @@ impl<E: Effects> Core<E> {
             listeners: BTreeMap::new(),
             observed: false,
             listen,
+            given_up: None,
         };
         let listener = core.effects.listen(listen)?;
         core.listeners.insert(None, (listen, listener));

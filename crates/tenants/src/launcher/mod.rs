@@ -17,6 +17,7 @@ mod run;
 mod tests;
 mod wires;
 
+pub use children::CONTROL_GIVES_UP;
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
 pub use linux::Linux;
 pub use machine::{Engine, Machine};

@@ -3,7 +3,7 @@
 
 pub(super) mod double;
 
-use super::{effects::Ended, run};
+use super::{children::CONTROL_GIVES_UP, effects::Ended, run};
 use cofferdam_base::ipc::{
     edge::{Feed as EdgeFeed, SocketRequest},
     launcher::{Command, Event, ExecOrder},
@@ -306,6 +306,23 @@ fn output_goes_to_the_log_and_at_the_end_nothing_is_left() {
     for part in ["control", "edge", "the built-in model", "the warden of acme"] {
         assert!(host.world.part(part).has_ended(), "{part}");
     }
+}
+
+#[test]
+fn a_control_that_no_other_try_helps_ends_the_host_and_any_other_is_started_anew() {
+    let (stop, _never) = std::io::pipe().unwrap();
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    host.world.part("control").end(Ended::Exit(1));
+    while host.did("spawn control") < 2 {
+        host.turn();
+    }
+    assert!(!host.world.cell("acme").has_ended(), "exit 1 is worth another try");
+    host.world.part("control").end(Ended::Exit(*CONTROL_GIVES_UP.start()));
+    let error = run::run(&mut host.core, stop.as_fd()).unwrap_err();
+    assert!(matches!(&error, crate::Error::Start { what, .. } if what == "control"), "{error}");
+    assert!(host.core.is_empty() && host.world.cell("acme").has_ended());
+    assert_eq!(host.did("spawn control"), 2);
 }
 
 impl Host {
