@@ -120,6 +120,8 @@ impl Error {
             Self::LauncherGone(_) => ("launcher_gone", "cofferdam serve".to_owned()),
             Self::Warden { .. } => ("warden", String::new()),
             Self::Config(_) => ("config", String::new()),
+            // A damaged database names its backup and the command itself.
+            Self::Store(what) if what.contains("mend it with") => ("store", String::new()),
             Self::Store(_) => ("store", "cofferdam doctor".to_owned()),
             Self::Vault(_) => ("vault", String::new()),
             Self::Key { .. } => ("key", String::new()),

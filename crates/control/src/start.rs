@@ -25,7 +25,11 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
+
+/// How often a host that lives for days looks whether a backup is due.
+const BACKUP_LOOK: Duration = Duration::from_hours(1);
 
 /// Everything that was opened while control still could.
 pub struct Parts {
@@ -115,6 +119,16 @@ pub async fn run(parts: Parts, door: Door) -> Error {
     }
 }
 
+/// Looks again and again whether the day's backup is there.
+async fn keep_backups(host: Arc<Host>) {
+    loop {
+        tokio::time::sleep(BACKUP_LOOK).await;
+        if let Err(error) = host.db.run(|disk| disk.keep_backup()).await {
+            tracing::error!(%error, "no backup of the state could be made");
+        }
+    }
+}
+
 /// Puts the parts together, adopts what runs and starts every tenant's task. The second value ends when the
 /// launcher's wire does.
 pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<Error>), Error> {
@@ -147,5 +161,6 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
         })
     };
     host.adopt(tenants).await?;
+    tokio::spawn(keep_backups(Arc::clone(&host)));
     Ok((host, wire))
 }

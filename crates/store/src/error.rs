@@ -24,7 +24,7 @@ pub enum Error {
     Truncated {
         /// The database.
         path: PathBuf,
-        /// The newest backup beside it.
+        /// The newest whole backup beside it.
         newest_backup: Option<PathBuf>,
     },
     /// The database is damaged, or none at all.
@@ -34,7 +34,7 @@ pub enum Error {
         path: PathBuf,
         /// What was seen.
         why: String,
-        /// The newest backup beside it.
+        /// The newest whole backup beside it.
         newest_backup: Option<PathBuf>,
     },
     /// A newer program wrote the database.
@@ -92,10 +92,10 @@ impl Error {
 fn mend(path: &Path, backup: Option<&Path>) -> String {
     match backup {
         Some(backup) => format!(
-            "the newest backup is {0}; mend it with: rm -f {1}-wal {1}-shm && cp {0} {1}",
+            "the newest backup is {0}; mend it with: rm -f {1}-wal {1}-shm && cp -p {0} {1}",
             backup.display(),
             path.display()
         ),
-        None => "there is no backup beside it".to_owned(),
+        None => "there is no whole backup beside it".to_owned(),
     }
 }

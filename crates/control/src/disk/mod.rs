@@ -93,6 +93,9 @@ pub trait Disk: Send {
     /// Reads the whole chain.
     fn ledger_verify(&mut self) -> Result<LedgerVerified, Error>;
 
+    /// Makes the day's backup of the state, if there is none yet.
+    fn keep_backup(&mut self) -> Result<(), Error>;
+
     /// All tenants, by id.
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error>;
     /// Makes a tenant with a slot that none ever had. An id that is, or was, in use is [`Error::Conflict`].

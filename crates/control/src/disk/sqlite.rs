@@ -31,6 +31,9 @@ pub fn open(directory: &Path) -> Result<Box<dyn Disk>, Error> {
     let now = SystemClock.now();
     // The state first: while it is not whole, a host without a ledger counts as new.
     let state = State::open(directory, now)?;
+    if let Some(error) = state.without_backup() {
+        tracing::error!(%error, "no backup of the state could be made");
+    }
     let ledger = Ledger::open(&directory.join("ledger"), now)?;
     Ok(Box::new(Sqlite { state, ledger }))
 }
@@ -80,6 +83,11 @@ impl Disk for Sqlite {
     fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
         let Verified { whole, rows, head, problem } = self.ledger.verify()?;
         Ok(LedgerVerified { whole, rows, head: head.to_string(), problem })
+    }
+
+    fn keep_backup(&mut self) -> Result<(), Error> {
+        self.state.keep_backup(SystemClock.now())?;
+        Ok(())
     }
 
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {

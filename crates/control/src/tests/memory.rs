@@ -91,6 +91,9 @@ impl Disk for Memory {
         let rows = self.open()?.rows.len() as u64;
         Ok(LedgerVerified { whole: true, rows, head: String::new(), problem: String::new() })
     }
+    fn keep_backup(&mut self) -> Result<(), Error> {
+        self.open().map(drop)
+    }
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {
         Ok(self.open()?.tenants.iter().map(|(tenant, _)| tenant.clone()).collect())
     }

@@ -4,11 +4,14 @@
 //! no effect is without its record. It interprets nothing. The threat: half a change, or one without a row.
 
 mod approvals;
+mod backup;
 mod migrate;
 mod open;
 mod rows;
 mod secrets;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod usage;
 
@@ -24,6 +27,9 @@ use rusqlite::{Connection, TransactionBehavior};
 #[derive(Debug)]
 pub struct State {
     connection: Connection,
+    files: open::Files,
+    /// Why the opening made no backup.
+    unkept: Option<Error>,
 }
 
 /// Its tables, within a change or for reading.

@@ -3,7 +3,7 @@
 //! It owns the files' names and modes, and mends nothing by itself. The threat: a disk that lost the end of
 //! a file, and a start that takes what is left for a new host.
 
-use super::{State, migrate};
+use super::{State, backup, migrate};
 use crate::Error;
 use cofferdam_base::Millis;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -27,8 +27,8 @@ pub(super) struct Files {
 }
 
 impl State {
-    /// Opens `state.db` in this directory, or makes it if the directory is that of a new host. Starts no
-    /// thread.
+    /// Opens `state.db` in this directory, or makes it if the directory is that of a new host; one that was
+    /// there is backed up once a day. Starts no thread.
     pub fn open(directory: &Path, now: Millis) -> Result<Self, Error> {
         Self::open_with(directory, now, migrate::ALL)
     }
@@ -51,8 +51,25 @@ impl State {
         let opened = Connection::open_with_flags(&files.database, flags);
         let mut connection = opened.map_err(|e| files.judge(e.into()))?;
         prepare(&connection, &files).map_err(|e| files.judge(e))?;
-        migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
-        Ok(Self { connection })
+        let lived = migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
+        let mut state = Self { connection, files, unkept: None };
+        if lived {
+            // A disk without room for a copy still has to stop cells: that is told, and no reason to end.
+            state.unkept = state.keep_backup(now).err();
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// Makes the day's backup if there is none yet; whether it did.
+    pub fn keep_backup(&self, now: Millis) -> Result<bool, Error> {
+        backup::if_due(&self.connection, &self.files, now)
+    }
+
+    /// Why the opening made no backup, if it should have and could not.
+    pub fn without_backup(&self) -> Option<&Error> {
+        self.unkept.as_ref()
     }
 }
 
@@ -109,7 +126,7 @@ impl Files {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(Error::io(&self.ledger, error)),
         };
-        Ok(ledger || log || self.newest_backup().is_some())
+        Ok(ledger || log || !backup::all(self)?.is_empty())
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -118,19 +135,8 @@ impl Files {
         PathBuf::from(name)
     }
 
-    /// The backup with the latest time in its name.
-    fn newest_backup(&self) -> Option<PathBuf> {
-        let time = |path: &PathBuf| -> Option<u64> {
-            let name = path.file_name()?.to_str()?.strip_prefix("state-")?.strip_suffix(".db")?;
-            name.split_once('-')?.1.parse().ok()
-        };
-        let entries = fs::read_dir(&self.backups).ok()?;
-        let paths = entries.flatten().map(|entry| entry.path());
-        paths.filter_map(|path| Some((time(&path)?, path))).max().map(|(_, path)| path)
-    }
-
     fn truncated(&self) -> Error {
-        Error::Truncated { path: self.database.clone(), newest_backup: self.newest_backup() }
+        Error::Truncated { path: self.database.clone(), newest_backup: backup::newest(self) }
     }
 
     /// The database is damaged, and why.
@@ -138,7 +144,7 @@ impl Files {
         Error::Corrupt {
             path: self.database.clone(),
             why: why.to_owned(),
-            newest_backup: self.newest_backup(),
+            newest_backup: backup::newest(self),
         }
     }
 
