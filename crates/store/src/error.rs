@@ -18,7 +18,7 @@ pub enum Error {
     },
     /// The database refused a statement.
     #[error("the state database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// The database ends early: it is empty or shorter than it says.
     #[error("{} is truncated; {}", path.display(), mend(path, newest_backup.as_deref()))]
     Truncated {
@@ -70,6 +70,9 @@ pub enum Error {
         /// Which number.
         what: &'static str,
     },
+    /// The disk has no room, but for what is essential.
+    #[error("the disk is full: only what is refused, stopped or taken away is still recorded")]
+    DiskFull,
     /// The chain of the ledger is broken.
     #[error("the ledger is broken in segment {segment}, line {line}: {why}")]
     LedgerBroken {
@@ -80,6 +83,15 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Sqlite(error),
+        }
+    }
 }
 
 impl Error {

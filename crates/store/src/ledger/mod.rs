@@ -13,20 +13,21 @@
 //! fit is damage, and the ledger does not open. Of a batch, a crash may keep the first rows.
 
 mod budget;
+mod kind;
 mod read;
-mod reserve;
+pub(crate) mod reserve;
 mod row;
 mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use kind::Kind;
 pub use row::{Class, NewRow, StoredRow, Verified};
 
 use crate::Error;
 use budget::{Admission, Budget};
 use cofferdam_base::{Millis, TenantId};
 use reserve::{Reserve, is_full};
-use row::{RECOVERED, essential};
 use segment::{Chain, FRAME, Segment, follow, join, link, sync_directory, work};
 use serde::Serialize;
 use serde_json::json;
@@ -112,7 +113,11 @@ impl Ledger {
         // The list has at least one path.
         let path = &paths[paths.len() - 1];
         let file = File::options().write(true).open(path).map_err(work(path))?;
-        let reserve = Reserve::open(dir, now)?;
+        let mut reserve = Reserve::default();
+        if torn.is_none() {
+            // Without room the ledger begins as on a full disk.
+            reserve.keep(&file, len, 0).map_err(work(path))?;
+        }
         let Chain { head, rows } = chain;
         let (dir, opened) = (dir.to_owned(), (now, Instant::now()));
         let mut ledger = Self {
@@ -138,7 +143,7 @@ impl Ledger {
                 at: now,
                 class: Class::A,
                 tenant: None,
-                kind: RECOVERED.to_owned(),
+                kind: Kind::Recovered.as_str().to_owned(),
                 body,
             })?;
         }
@@ -157,8 +162,8 @@ impl Ledger {
 
     /// Writes rows in order, all or none; they are on disk when this returns. The number of the last row.
     ///
-    /// Rows of class B of a tenant over its daily budget are only counted. `Full` if the disk is full and
-    /// not every row is essential: then give the essential ones alone.
+    /// Rows of class B of a tenant over its daily budget are only counted. `DiskFull` if the disk is full
+    /// and not every row is essential: then give the essential ones alone.
     pub fn append_all(&mut self, rows: &[NewRow]) -> Result<u64, Error> {
         let now = self.now();
         if self.lost {
@@ -188,40 +193,34 @@ impl Ledger {
             }
         }
         if !batch.bytes.is_empty() {
-            self.put(&batch, now)?;
+            self.put(&batch)?;
         }
         self.budget.commit(plan);
         Ok(self.rows)
     }
 
-    /// Writes a batch, on a full disk into the room kept back.
-    fn put(&mut self, batch: &Batch, now: Millis) -> Result<(), Error> {
-        if self.reserve.is_released(now)? && !batch.essential {
-            return Err(FULL);
+    /// Writes a batch, on a full disk into the room kept back if all of it is essential.
+    fn put(&mut self, batch: &Batch) -> Result<(), Error> {
+        let bytes = batch.bytes.len() as u64;
+        if self.len > 0 && self.len + bytes > self.limits.segment {
+            self.rotate(bytes)?;
+        }
+        let room = self.reserve.keep(&self.file, self.len, bytes).map_err(|e| self.io(e))?;
+        if !room && !batch.essential {
+            return Err(Error::DiskFull);
         }
         match self.write(batch) {
-            Err(Error::Io { source, .. }) if is_full(&source) && !self.lost => {
-                self.reserve.release(now)?;
-                if !batch.essential {
-                    return Err(FULL);
-                }
-            }
-            done => return done,
-        }
-        match self.write(batch) {
-            Err(Error::Io { source, .. }) if is_full(&source) => Err(FULL),
+            Err(Error::Io { source, .. }) if is_full(&source) => Err(Error::DiskFull),
             done => done,
         }
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), Error> {
-        if self.len > 0 && self.len + batch.bytes.len() as u64 > self.limits.segment {
-            self.rotate()?;
-        }
         let written = self.file.write_all_at(&batch.bytes, self.len).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             let back = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
             self.lost = back.is_err();
+            self.reserve.lost();
             return Err(self.io(error));
         }
         for (seq, offset) in &batch.starts {
@@ -232,10 +231,21 @@ impl Ledger {
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), Error> {
+    /// Begins a new segment, if the disk has room for one; else the last one grows past its size.
+    fn rotate(&mut self, bytes: u64) -> Result<(), Error> {
         let path = segment::name(&self.dir, self.segments.len() as u64 + 1);
-        self.file = create(&self.dir, &path)?;
-        self.len = 0;
+        let file = match create(&self.dir, &path) {
+            Err(Error::Io { source, .. }) if is_full(&source) => return Ok(()),
+            made => made?,
+        };
+        let mut reserve = Reserve::default();
+        if !reserve.keep(&file, 0, bytes).map_err(work(&path))? {
+            std::fs::remove_file(&path).map_err(work(&path))?;
+            return sync_directory(&self.dir);
+        }
+        // What was kept behind the old one is given back.
+        self.file.set_len(self.len).map_err(|e| self.io(e))?;
+        (self.file, self.reserve, self.len) = (file, reserve, 0);
         self.segments.push(Segment { path, first: self.rows + 1 });
         Ok(())
     }
@@ -281,7 +291,7 @@ impl Batch {
         self.rows += 1;
         self.starts.push((self.rows, self.bytes.len() as u64));
         self.head = link(&self.head, json);
-        self.essential &= essential(&row.kind);
+        self.essential &= Kind::ALL.iter().any(|kind| kind.is_essential() && kind.as_str() == row.kind);
         join(&mut self.bytes, json, self.head);
     }
 }
@@ -327,4 +337,3 @@ fn lock(path: &Path) -> Result<File, Error> {
 }
 
 const LIMITS: Limits = Limits { segment: 64 * 1024 * 1024, budget: 64 * 1024 * 1024, counted: 10_000 };
-const FULL: Error = Error::Full { what: "room for the ledger on the disk" };

@@ -317,11 +317,9 @@ fn child_fills_its_disk() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
     let dir = Path::new(&dir);
     let mut ledger = open(dir);
-    let reserve = dir.join("reserve");
-    assert_eq!(fs::metadata(&reserve).unwrap().len(), 1024 * 1024);
     fs::write(dir.join("filler"), vec![1; 3 * 1024 * 1024]).unwrap();
     let large = |n| NewRow { body: json!("x".repeat(100_000)), ..row(Class::A, None, "policy_set", n) };
-    let full = |done: Result<u64, Error>| matches!(done, Err(Error::Full { .. }));
+    let full = |done: Result<u64, Error>| matches!(done, Err(Error::DiskFull));
     let path = dir.join("00000001.log");
     let mut written = 0;
     let refused = loop {
@@ -335,27 +333,44 @@ fn child_fills_its_disk() {
             }
         }
     };
-    assert!(matches!(refused, Error::Full { .. }), "{refused}");
+    assert!(matches!(refused, Error::DiskFull), "{refused}");
     assert!(written > 2 && ledger.rows() == written && ledger.verify().unwrap().whole);
-    assert!(!reserve.exists());
+    // A tenant takes every byte that the disk still gives, and what is kept back is not among them.
+    let mut greedy = File::create(dir.join("greedy")).unwrap();
+    while greedy.write_all(&[1; 512]).is_ok() {}
     // What is essential is taken, what is not is not, and no part of a batch that has both.
     for n in 1..=100 {
         assert_eq!(ledger.append(&row(Class::B, Some("anna"), "deny", n)).unwrap(), written + n);
     }
-    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "kill", 0)).unwrap(), written + 101);
+    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "stop_cell", 0)).unwrap(), written + 101);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))));
     assert!(full(ledger.append_all(&[row(Class::B, None, "deny", 0), row(Class::B, None, "allow", 0)])));
     ledger.opened.0 = NOW.plus(5_000);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))), "still full");
-    // So it is after it was opened again, with no room for the reserve.
+    // So it is after it was opened again.
     drop(ledger);
     let mut ledger = open(dir);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))));
-    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "stop", 0)).unwrap(), written + 102);
-    // When there is room again, the reserve is made again and every row is taken.
+    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "tenant_stop", 0)).unwrap(), written + 102);
+    // When there is room again, every row is taken.
     fs::remove_file(dir.join("filler")).unwrap();
     ledger.opened.0 = NOW.plus(5_000);
     assert_eq!(ledger.append(&row(Class::B, Some("anna"), "allow", 0)).unwrap(), written + 103);
-    assert_eq!(fs::metadata(&reserve).unwrap().len(), 1024 * 1024);
     assert!(ledger.verify().unwrap().whole);
+}
+
+#[test]
+fn a_full_disk_takes_what_is_refused_or_taken_away_and_nothing_that_is_given() {
+    let given =
+        ["approval_granted", "approval_used", "allow", "use", "start_cell", "token_issued", "key_released"];
+    let taken = ["deny", "edge_refused", "tenant_stop", "stop_cell", "tenant_delete", "approval_denied"];
+    let words: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words.len(), Kind::ALL.len(), "no two kinds have one word");
+    for kind in Kind::ALL {
+        let word = kind.as_str();
+        assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{word}");
+        assert!(!(kind.is_essential() && given.contains(&word)), "{word}");
+        assert!(kind.is_essential() || !taken.contains(&word), "{word}");
+    }
+    assert!(given.iter().chain(&taken).all(|word| words.contains(word)));
 }

@@ -4,7 +4,7 @@
 //! a file, and a start that takes what is left for a new host.
 
 use super::{State, backup, migrate};
-use crate::Error;
+use crate::{Error, ledger::reserve::allocate};
 use cofferdam_base::Millis;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::{
@@ -52,6 +52,7 @@ impl State {
         let mut connection = opened.map_err(|e| files.judge(e.into()))?;
         prepare(&connection, &files).map_err(|e| files.judge(e))?;
         let lived = migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
+        files.reserve();
         let mut state = Self { connection, files, unkept: None };
         if lived {
             // A disk without room for a copy still has to stop cells: that is told, and no reason to end.
@@ -129,6 +130,16 @@ impl Files {
         Ok(ledger || log || !backup::all(self)?.is_empty())
     }
 
+    /// Gives the log the blocks that it needs at most, so that on a full disk changes still have room: it is
+    /// written over from its beginning whenever it was copied into the database. What the disk does not give
+    /// now it may give at the next start.
+    pub(super) fn reserve(&self) {
+        let open = |path: &Path| OpenOptions::new().write(true).open(path);
+        if let Ok(log) = open(&self.beside("-wal")) {
+            let _ = allocate(&log, 0, LOG);
+        }
+    }
+
     fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.database.clone().into_os_string();
         name.push(suffix);
@@ -164,6 +175,9 @@ impl Files {
     }
 }
 
+/// What the log takes until SQLite copies it into the database: 1,000 pages, and the pages of one change.
+const LOG: u64 = 4608 * 1024;
+
 /// A new, empty file for its owner alone.
 pub(super) fn create(path: &Path) -> Result<(), Error> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -187,7 +201,9 @@ fn prepare(connection: &Connection, files: &Files) -> Result<(), Error> {
     if mode != "wal" {
         return Err(files.corrupt("it cannot keep a log"));
     }
-    connection
-        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;
+             PRAGMA temp_store = MEMORY;",
+    )?;
     Ok(())
 }

@@ -165,6 +165,62 @@ fn a_newer_or_another_schema_and_another_programs_database_are_refused() {
 }
 
 #[test]
+fn on_a_full_disk_a_stop_is_durable_and_a_start_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=9m none \"$COFFERDAM_TEST_STATE\" || exit 77; exec \"$@\"";
+    let this = std::env::current_exe().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test runs itself, to mount")]
+    let output = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh", this.to_str().unwrap()])
+        .args(["--exact", "state::tests::child_fills_its_disk", "--ignored", "--nocapture"])
+        .env("COFFERDAM_TEST_STATE", dir.path())
+        .output()
+        .unwrap();
+    if matches!(output.status.code(), Some(77 | 1)) {
+        eprintln!("SKIPPED: no disk of its own to fill (needs root)");
+        return;
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+}
+
+#[test]
+#[ignore = "another test runs it as a child, on a small disk"]
+fn child_fills_its_disk() {
+    let Some(dir) = std::env::var_os("COFFERDAM_TEST_STATE") else { return };
+    let dir = Path::new(&dir);
+    let mut state = State::open(dir, Millis(1)).unwrap();
+    let mut ledger = Ledger::open(&dir.join("ledger"), Millis(1)).unwrap();
+    state.change_quietly(|tables| tables.create_tenant(&new_tenant())).unwrap();
+    let mut greedy = fs::File::create(dir.join("greedy")).unwrap();
+    while std::io::Write::write_all(&mut greedy, &[1; 512]).is_ok() {}
+    let mut wish = |desired: &str, kind: &str| {
+        let row = NewRow {
+            at: Millis(2),
+            class: Class::A,
+            tenant: Some(acme()),
+            kind: kind.to_owned(),
+            body: serde_json::json!({}),
+        };
+        state.change(&mut ledger, &row, |tables| tables.set_desired(&acme(), desired))
+    };
+    // The ledger has blocks for some more rows of any kind.
+    let refused = (0..100_000).find_map(|_| wish("\"running\"", "tenant_start").err());
+    assert!(matches!(refused, Some(Error::DiskFull)), "{refused:?}");
+    // Often enough that the log was copied into the database in between.
+    for _ in 0..2000 {
+        wish("\"stopped\"", "tenant_stop").unwrap();
+    }
+    assert!(matches!(wish("\"running\"", "tenant_start"), Err(Error::DiskFull)));
+    assert_eq!(state.read().tenants().unwrap()[0].desired, "\"stopped\"");
+    assert!(ledger.verify().unwrap().whole);
+    // Killed here: the next start finds it so, with the disk as full.
+    drop((state, ledger));
+    assert_eq!(State::open(dir, Millis(3)).unwrap().read().tenants().unwrap()[0].desired, "\"stopped\"");
+}
+
+#[test]
 fn a_change_is_there_with_its_row_or_not_at_all() {
     let dir = host(1);
     let mut state = State::open(dir.path(), Millis(2)).unwrap();
