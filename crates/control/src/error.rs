@@ -57,6 +57,9 @@ pub enum Error {
     /// The configuration cannot be used.
     #[error("the configuration: {0}")]
     Config(String),
+    /// The disk has no room, but for what is essential.
+    #[error("the disk is full: only what is refused, stopped or taken away is still recorded")]
+    DiskFull,
     /// The state database or the ledger cannot be used.
     #[error("{0}")]
     Store(String),
@@ -120,6 +123,7 @@ impl Error {
             Self::LauncherGone(_) => ("launcher_gone", "cofferdam serve".to_owned()),
             Self::Warden { .. } => ("warden", String::new()),
             Self::Config(_) => ("config", String::new()),
+            Self::DiskFull => ("disk_full", "make room on the disk of the data directory".to_owned()),
             // A damaged database names its backup and the command itself.
             Self::Store(what) if what.contains("mend it with") => ("store", String::new()),
             Self::Store(_) => ("store", "cofferdam doctor".to_owned()),

@@ -21,6 +21,7 @@ mod ledger;
 mod plain;
 mod policies;
 mod probe;
+pub mod scribe;
 mod secrets;
 pub mod start;
 mod tenant;

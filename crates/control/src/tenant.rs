@@ -13,6 +13,7 @@ use cofferdam_base::{
         receipt::Receipt,
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::lifecycle::{Action, Desired, Effect, Event, Phase, TenantState, step};
 use serde_json::json;
@@ -230,13 +231,13 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
 async fn note(host: &Host, tenant: &Tenant, event: &Event) {
     let (kind, body) = match event {
         Event::CellEnded { generation, status } => {
-            ("cell_ended", json!({ "generation": generation, "status": status }))
+            (Kind::CellEnded, json!({ "generation": generation, "status": status }))
         }
-        Event::WardenEnded => ("warden_ended", json!({})),
-        Event::WardenLost => ("warden_lost", json!({})),
-        Event::CellReady { generation } => ("cell_ready", json!({ "generation": generation })),
-        Event::CellNotReady { generation } => ("cell_not_ready", json!({ "generation": generation })),
-        Event::Failed(action, why) => ("failed", json!({ "action": action, "why": why })),
+        Event::WardenEnded => (Kind::WardenEnded, json!({})),
+        Event::WardenLost => (Kind::WardenLost, json!({})),
+        Event::CellReady { generation } => (Kind::CellReady, json!({ "generation": generation })),
+        Event::CellNotReady { generation } => (Kind::CellNotReady, json!({ "generation": generation })),
+        Event::Failed(action, why) => (Kind::Failed, json!({ "action": action, "why": why })),
         _ => return,
     };
     host.observe(Some(&tenant.id), kind, body).await;
@@ -264,11 +265,11 @@ async fn publish(host: &Host, tenant: &Tenant, state: &TenantState) {
 async fn act(host: &Host, tenant: &Arc<Tenant>, action: Action) {
     let (op, id, slot) = (host.launcher().op(), tenant.id.clone(), tenant.slot);
     let (kind, command) = match action {
-        Action::MakeHome => ("make_home", Command::MakeHome { op, tenant: id, slot }),
-        Action::RemoveHome => ("remove_home", Command::RemoveHome { op, tenant: id, slot }),
-        Action::StartWarden => ("start_warden", Command::StartWarden { op, tenant: id, slot }),
-        Action::StopWarden => ("stop_warden", Command::StopWarden { op, tenant: id }),
-        Action::StopCell => ("stop_cell", Command::StopCell { op, tenant: id, grace_ms: GRACE_MS }),
+        Action::MakeHome => (Kind::MakeHome, Command::MakeHome { op, tenant: id, slot }),
+        Action::RemoveHome => (Kind::RemoveHome, Command::RemoveHome { op, tenant: id, slot }),
+        Action::StartWarden => (Kind::StartWarden, Command::StartWarden { op, tenant: id, slot }),
+        Action::StopWarden => (Kind::StopWarden, Command::StopWarden { op, tenant: id }),
+        Action::StopCell => (Kind::StopCell, Command::StopCell { op, tenant: id, grace_ms: GRACE_MS }),
         // The machine starts cells by an effect of its own, which bears the generation.
         Action::StartCell => return,
     };

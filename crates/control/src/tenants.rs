@@ -17,6 +17,7 @@ use cofferdam_base::{
         launcher::{CellSeen, Command, Event, Failure, Limits, RuntimeRef},
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
 use serde_json::json;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -125,7 +126,7 @@ impl Host {
             let body = json!({
                 "runtime": runtime_text(&runtime), "limits": limits, "desired": desired_word(desired),
             });
-            let row = self.row(Some(&id), "tenant_created", body);
+            let row = self.row(Some(&id), Kind::TenantCreated, body);
             let new = NewStoredTenant {
                 id: id.clone(),
                 runtime: runtime.clone(),
@@ -157,7 +158,7 @@ impl Host {
     /// Wants it to run.
     pub async fn start(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, "tenant_start").await?;
+        self.wish(&tenant, Desired::Running, Kind::TenantStart).await?;
         tenant.tell(Happened::Want(Desired::Running)).await;
         if wait {
             self.wait_up(&tenant).await?;
@@ -168,7 +169,7 @@ impl Host {
     /// Wants it stopped.
     pub async fn stop(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Stopped, "tenant_stop").await?;
+        self.wish(&tenant, Desired::Stopped, Kind::TenantStop).await?;
         tenant.tell(Happened::Want(Desired::Stopped)).await;
         if wait {
             tenant.wait(|view| view.phase == Phase::Stopped || view.desired != Desired::Stopped).await;
@@ -179,7 +180,7 @@ impl Host {
     /// Wants its cell stopped and started anew.
     pub async fn restart(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, "tenant_restart").await?;
+        self.wish(&tenant, Desired::Running, Kind::TenantRestart).await?;
         tenant.tell(Happened::Restart).await;
         if wait {
             self.wait_up(&tenant).await?;
@@ -190,7 +191,7 @@ impl Host {
     /// Deletes it and its home; returns when nothing is left.
     pub async fn delete(&self, id: &TenantId) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Deleted, "tenant_delete").await?;
+        self.wish(&tenant, Desired::Deleted, Kind::TenantDelete).await?;
         tenant.tell(Happened::Want(Desired::Deleted)).await;
         tenant.wait(|view| view.phase == Phase::Deleted).await;
         // The task strikes it from the store after the view shows the end.
@@ -200,7 +201,7 @@ impl Host {
         Ok(())
     }
 
-    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: &'static str) -> Result<(), Error> {
+    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: Kind) -> Result<(), Error> {
         if tenant.view().desired == Desired::Deleted && desired != Desired::Deleted {
             return Err(Error::Conflict {
                 code: "deleted",
@@ -229,14 +230,14 @@ impl Host {
 
     /// The number of the cell's next start, durable before it is used.
     pub(crate) async fn started(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
-        let row = self.row(Some(id), "start_cell", json!({ "generation": generation }));
+        let row = self.row(Some(id), Kind::StartCell, json!({ "generation": generation }));
         let id = id.clone();
         self.db.run(move |disk| disk.set_generation(&id, generation, &row)).await
     }
 
     /// Strikes a tenant of whom nothing is left.
     pub(crate) async fn forget(&self, tenant: &Tenant) -> Result<(), Error> {
-        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), "tenant_deleted", json!({})));
+        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), Kind::TenantDeleted, json!({})));
         self.db.run(move |disk| disk.forget_tenant(&id, &row)).await?;
         self.forget_approvals(&tenant.id).await;
         self.edge().tell(&Config::TenantGone { tenant: tenant.id.clone() }).await;

@@ -154,9 +154,9 @@ impl Link {
                 });
             }
             Report::Ask { destination, why } => host.asked(tenant, self, destination, why).await?,
-            Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await?,
+            Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await,
             Report::Spend { grant } => {
-                let ok = host.spend(tenant, grant).await?;
+                let ok = host.spend(tenant, grant).await;
                 self.send(tenant, &Command::Spent { grant, ok })?;
             }
             Report::Record(record) => {
@@ -171,7 +171,7 @@ impl Link {
                 };
                 host.record(tenant, boot, &record, missing, done).await;
             }
-            Report::Usage(usage) => host.used(tenant, usage).await?,
+            Report::Usage(usage) => host.used(tenant, usage).await,
         }
         Ok(())
     }

@@ -95,6 +95,13 @@ impl From<rusqlite::Error> for Error {
 }
 
 impl Error {
+    /// Does it say nothing of the database itself, so that another try may help?
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, SystemIoFailure};
+        let code = if let Self::Sqlite(error) = self { error.sqlite_error_code() } else { None };
+        matches!(code, Some(SystemIoFailure | CannotOpen | DatabaseBusy))
+    }
+
     /// An I/O error with its path.
     pub(crate) fn io(path: &Path, source: impl Into<std::io::Error>) -> Self {
         Self::Io { path: path.to_owned(), source: source.into() }

@@ -237,6 +237,11 @@ impl From<cofferdam_store::Error> for Error {
         use cofferdam_store::Error as Store;
         match error {
             Store::Conflict(message) => Self::Conflict { code: "exists", message, mend: String::new() },
+            Store::DiskFull => Self::DiskFull,
+            // Neither says that the state is damaged: another try may help.
+            passing if passing.may_pass() => {
+                Self::io("the state database", std::io::Error::other(passing.to_string()))
+            }
             Store::NotFound { what, name } => Self::NotFound { what, name },
             other => Self::Store(other.to_string()),
         }
@@ -245,7 +250,7 @@ impl From<cofferdam_store::Error> for Error {
 
 fn new_row(row: &Row, class: Class) -> NewRow {
     let Row { at, tenant, kind, body } = row.clone();
-    NewRow { at, class, tenant, kind, body }
+    NewRow { at, class, tenant, kind: kind.as_str().to_owned(), body }
 }
 
 fn ledger_row(row: StoredRow) -> LedgerRow {

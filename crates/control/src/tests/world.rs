@@ -75,6 +75,10 @@ pub(super) fn acme() -> TenantId {
     TenantId::try_from("acme").unwrap()
 }
 
+pub(super) fn globex() -> TenantId {
+    TenantId::try_from("globex").unwrap()
+}
+
 /// Control over a launcher that has nothing running.
 pub(super) async fn world() -> World {
     over(Memory::default(), tempfile::tempdir().unwrap()).await

@@ -79,5 +79,6 @@ kinds! {
     Gap "gap" true "Records of a warden or of the edge are missing."
     Undone "undone" true "What an earlier row tells did not happen."
     Recovered "recovered" true "A torn end was cut off when the ledger was opened; the body says how many bytes."
-    Counted "counted" true "So many rows were counted and not kept."
+    Counted "counted" true "So many rows of a tenant over its daily budget were counted and not kept."
+    Unkept "unkept" false "So many rows found no room on the disk while it was full."
 }

@@ -175,6 +175,7 @@ impl Ledger {
             bytes: Vec::new(),
             starts: Vec::new(),
             essential: true,
+            class_a: rows.iter().all(|row| row.class == Class::A),
         };
         let (mut plan, told) = self.budget.begin(now);
         for row in &told {
@@ -206,7 +207,8 @@ impl Ledger {
             self.rotate(bytes)?;
         }
         let room = self.reserve.keep(&self.file, self.len, bytes).map_err(|e| self.io(e))?;
-        if !room && !batch.essential {
+        let admitted = batch.essential && (batch.class_a || self.reserve.has(self.len, bytes));
+        if !room && !admitted {
             return Err(Error::DiskFull);
         }
         match self.write(batch) {
@@ -271,6 +273,8 @@ struct Batch {
     /// The number of each row, and where it begins in `bytes`.
     starts: Vec<(u64, u64)>,
     essential: bool,
+    /// All that was given is of class A.
+    class_a: bool,
 }
 
 impl Batch {

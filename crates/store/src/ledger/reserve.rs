@@ -33,7 +33,18 @@ impl Reserve {
                 Err(error) => return Err(error),
             }
         }
+        // How much of it is left, if that is not known since the last start.
+        if !self.has(len, bytes)
+            && let Ok(through) = allocate(file, len, len + bytes + LAST)
+        {
+            self.through = through;
+        }
         Ok(false)
+    }
+
+    /// Would the last of the room kept back be left behind so many bytes?
+    pub(crate) fn has(self, len: u64, bytes: u64) -> bool {
+        len.saturating_add(bytes).saturating_add(LAST) <= self.through
     }
 
     /// The file was cut to its length, and with that lost what lay behind it.
@@ -61,5 +72,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 /// How much is kept back: some thousands of rows.
 const KEPT: u64 = 1024 * 1024;
+/// So much of it is for class A alone: a flood of denials leaves room for a stop.
+const LAST: u64 = 256 * 1024;
 /// Blocks are asked for in steps, so that not every row waits for them.
 const STEP: u64 = 1024 * 1024;
