@@ -32,11 +32,11 @@ use segment::{Chain, FRAME, Segment, follow, join, link, sync_directory, work};
 use serde::Serialize;
 use serde_json::json;
 use std::{
-    fs::{DirBuilder, File},
+    fs::{DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// An open ledger; there is one for a directory at a time.
@@ -336,8 +336,16 @@ fn lock(path: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(path)
         .map_err(work(path))?;
-    file.try_lock().map_err(|error| work(path)(error.into()))?;
-    Ok(file)
+    let mut tries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A program that this process is just starting has what we let go of until it is its own.
+            Err(TryLockError::WouldBlock) if tries < 100 => tries += 1,
+            Err(error) => return Err(work(path)(error.into())),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 const LIMITS: Limits = Limits { segment: 64 * 1024 * 1024, budget: 64 * 1024 * 1024, counted: 10_000 };
