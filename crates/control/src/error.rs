@@ -101,6 +101,12 @@ impl Error {
         Self::NotFound { what: "tenant", name: id.to_string() }
     }
 
+    /// What is being deleted cannot be wanted otherwise.
+    pub(crate) fn being_deleted(id: &cofferdam_base::TenantId) -> Self {
+        let message = format!("tenant {id} is being deleted");
+        Self::Conflict { code: "deleted", message, mend: String::new() }
+    }
+
     /// The HTTP status: 400 bad usage, 403 and 422 refused, 404, 409, 500 could not.
     pub fn status(&self) -> u16 {
         match self {

@@ -51,6 +51,8 @@ pub struct Tenant {
     /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
     /// gets them in the order in which they became durable.
     pub changes: Mutex<()>,
+    /// Held while a wish becomes durable and is told.
+    pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
     view: watch::Sender<View>,
 }
@@ -109,6 +111,7 @@ impl Tenant {
             created,
             seat: Seat::default(),
             changes: Mutex::default(),
+            wishes: Mutex::default(),
             mailbox,
             view: watch::Sender::new(view),
         };

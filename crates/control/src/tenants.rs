@@ -158,8 +158,7 @@ impl Host {
     /// Wants it to run.
     pub async fn start(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, Kind::TenantStart).await?;
-        tenant.tell(Happened::Want(Desired::Running)).await;
+        self.wish(&tenant, Desired::Running, Kind::TenantStart, Happened::Want(Desired::Running)).await?;
         if wait {
             self.wait_up(&tenant).await?;
         }
@@ -169,8 +168,7 @@ impl Host {
     /// Wants it stopped.
     pub async fn stop(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Stopped, Kind::TenantStop).await?;
-        tenant.tell(Happened::Want(Desired::Stopped)).await;
+        self.wish(&tenant, Desired::Stopped, Kind::TenantStop, Happened::Want(Desired::Stopped)).await?;
         if wait {
             tenant.wait(|view| view.phase == Phase::Stopped || view.desired != Desired::Stopped).await;
         }
@@ -180,8 +178,7 @@ impl Host {
     /// Wants its cell stopped and started anew.
     pub async fn restart(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, Kind::TenantRestart).await?;
-        tenant.tell(Happened::Restart).await;
+        self.wish(&tenant, Desired::Running, Kind::TenantRestart, Happened::Restart).await?;
         if wait {
             self.wait_up(&tenant).await?;
         }
@@ -191,8 +188,7 @@ impl Host {
     /// Deletes it and its home; returns when nothing is left.
     pub async fn delete(&self, id: &TenantId) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Deleted, Kind::TenantDelete).await?;
-        tenant.tell(Happened::Want(Desired::Deleted)).await;
+        self.wish(&tenant, Desired::Deleted, Kind::TenantDelete, Happened::Want(Desired::Deleted)).await?;
         tenant.wait(|view| view.phase == Phase::Deleted).await;
         // The task strikes it from the store after the view shows the end.
         while self.tenant(id).is_ok_and(|still| Arc::ptr_eq(&still, &tenant)) {
@@ -201,16 +197,17 @@ impl Host {
         Ok(())
     }
 
-    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: Kind) -> Result<(), Error> {
+    /// Notes what somebody wants and tells the tenant's task, one wish at a time: the last in the store is the
+    /// last that the task hears.
+    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: Kind, wish: Happened) -> Result<(), Error> {
+        let _in_order = tenant.wishes.lock().await;
         if tenant.view().desired == Desired::Deleted && desired != Desired::Deleted {
-            return Err(Error::Conflict {
-                code: "deleted",
-                message: format!("tenant {} is being deleted", tenant.id),
-                mend: String::new(),
-            });
+            return Err(Error::being_deleted(&tenant.id));
         }
         let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), kind, json!({})));
-        self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await
+        self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await?;
+        tenant.tell(wish).await;
+        Ok(())
     }
 
     async fn wait_up(&self, tenant: &Tenant) -> Result<(), Error> {

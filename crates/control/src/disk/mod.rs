@@ -100,7 +100,7 @@ pub trait Disk: Send {
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error>;
     /// Makes a tenant with a slot that none ever had. An id that is, or was, in use is [`Error::Conflict`].
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error>;
-    /// Notes what is wanted.
+    /// Notes what is wanted; [`Error::Conflict`] if it is being deleted.
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error>;
     /// Notes the number of a start.
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error>;

@@ -109,8 +109,10 @@ impl Disk for Sqlite {
     }
 
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
-        let desired = write(&desired)?;
-        self.change(row, |tables| tables.set_desired(id, &desired))
+        let (desired, last) = (write(&desired)?, write(&Desired::Deleted)?);
+        let row = new_row(row, Class::A);
+        let change = |tables: &state::Tables<'_>| tables.set_desired(id, &desired, &last);
+        self.state.change_if(&mut self.ledger, &row, change)?.ok_or_else(|| Error::being_deleted(id))
     }
 
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {

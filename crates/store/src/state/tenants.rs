@@ -48,10 +48,14 @@ impl Tables<'_> {
         Ok(slot)
     }
 
-    /// Notes what is wanted.
-    pub fn set_desired(&self, id: &TenantId, desired: &str) -> Result<(), Error> {
-        let sql = "UPDATE tenants SET desired = ?2 WHERE id = ?1";
-        touched(self.0.execute(sql, params![id.as_str(), desired])?, id)
+    /// Notes what is wanted; none if `last`, after which nothing else can be, is wanted already.
+    pub fn set_desired(&self, id: &TenantId, desired: &str, last: &str) -> Result<Option<()>, Error> {
+        let sql = "UPDATE tenants SET desired = ?2 WHERE id = ?1 AND (desired <> ?3 OR ?2 = ?3)";
+        if self.0.execute(sql, params![id.as_str(), desired, last])? == 1 {
+            return Ok(Some(()));
+        }
+        self.must_exist(id)?;
+        Ok(None)
     }
 
     /// Notes the number of a start, which only grows.

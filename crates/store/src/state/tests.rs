@@ -203,7 +203,7 @@ fn child_fills_its_disk() {
             kind: kind.to_owned(),
             body: serde_json::json!({}),
         };
-        state.change(&mut ledger, &row, |tables| tables.set_desired(&acme(), desired))
+        state.change_if(&mut ledger, &row, |tables| tables.set_desired(&acme(), desired, "\"deleted\""))
     };
     // The ledger has blocks for some more rows of any kind.
     let refused = (0..100_000).find_map(|_| wish("\"running\"", "tenant_start").err());
@@ -232,13 +232,24 @@ fn a_change_is_there_with_its_row_or_not_at_all() {
         kind: "tenant_start".to_owned(),
         body: serde_json::json!({}),
     };
-    state.change(&mut ledger, &row, |tables| tables.set_desired(&acme(), "\"running\"")).unwrap();
+    let wish =
+        |desired: &'static str| move |t: &super::Tables<'_>| t.set_desired(&acme(), desired, "\"deleted\"");
+    state.change_if(&mut ledger, &row, wish("\"running\"")).unwrap().unwrap();
     assert_eq!(ledger.rows(), 1);
     state
         .change(&mut ledger, &row, |tables| {
-            tables.set_desired(&acme(), "\"stopped\"")?;
+            wish("\"stopped\"")(tables)?;
             Err::<(), _>(Error::Conflict("no".to_owned()))
         })
         .unwrap_err();
     assert_eq!((ledger.rows(), state.read().tenants().unwrap()[0].desired.as_str()), (1, "\"running\""));
+    // What is being deleted is wanted no other way any more.
+    for (desired, changed) in [("\"deleted\"", true), ("\"running\"", false), ("\"deleted\"", true)] {
+        assert_eq!(
+            state.change_if(&mut ledger, &row, wish(desired)).unwrap().is_some(),
+            changed,
+            "{desired}"
+        );
+    }
+    assert_eq!(ledger.rows(), 3);
 }
