@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 const HELD: usize = 65_536;
 
 type Done = Box<dyn FnOnce() + Send + Sync>;
-type Entry = (Row, Option<Done>);
+type Entry = (Option<Row>, Option<Done>);
 
 /// The queue of class B.
 #[derive(Clone)]
@@ -57,12 +57,17 @@ impl Scribe {
     /// that was queued before it.
     pub async fn record(&self, row: Row, done: impl FnOnce() + Send + Sync + 'static) {
         // The task ends only with the process.
-        let _ = self.0.send((row, Some(Box::new(done)))).await;
+        let _ = self.0.send((Some(row), Some(Box::new(done)))).await;
+    }
+
+    /// Calls `done` once all that was queued before is on disk.
+    pub async fn after(&self, done: impl FnOnce() + Send + Sync + 'static) {
+        let _ = self.0.send((None, Some(Box::new(done)))).await;
     }
 
     /// Queues a row that nobody waits for.
     pub async fn note(&self, row: Row) {
-        let _ = self.0.send((row, None)).await;
+        let _ = self.0.send((Some(row), None)).await;
     }
 }
 
@@ -117,8 +122,7 @@ impl Desk {
 
     /// The disk is full: what is essential goes ahead, the rest is held or counted.
     async fn apart(&mut self, batch: Vec<Entry>) {
-        let (essential, rest): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|(row, _)| row.kind.is_essential());
+        let (essential, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_essential);
         if essential.is_empty() || self.append(&essential).await {
             self.withheld.extend(essential.into_iter().filter_map(|(_, done)| done));
         } else {
@@ -130,10 +134,9 @@ impl Desk {
 
     fn hold(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            if self.held.len() < HELD && (entry.1.is_some() || entry.0.kind.is_essential()) {
+            if self.held.len() < HELD && (entry.1.is_some() || is_essential(&entry)) {
                 self.held.push_back(entry);
-            } else {
-                let Row { at: _, tenant, kind, body: _ } = entry.0;
+            } else if let Some(Row { at: _, tenant, kind, body: _ }) = entry.0 {
                 *self.counted.entry((tenant, kind.as_str())).or_default() += 1;
             }
         }
@@ -149,7 +152,7 @@ impl Desk {
             }
             self.withheld.extend(batch.into_iter().filter_map(|(_, done)| done));
         }
-        let counted: Vec<Entry> = self.counted.iter().map(counted_row).map(|row| (row, None)).collect();
+        let counted: Vec<Entry> = self.counted.iter().map(counted_row).map(|row| (Some(row), None)).collect();
         if !counted.is_empty() && !self.append(&counted).await {
             return;
         }
@@ -160,7 +163,7 @@ impl Desk {
     /// Writes these rows, all or none; false if the disk is full. Any other failure is tried again here.
     async fn append(&self, entries: &[Entry]) -> bool {
         loop {
-            let rows: Vec<Row> = entries.iter().map(|(row, _)| row.clone()).collect();
+            let rows: Vec<Row> = entries.iter().filter_map(|(row, _)| row.clone()).collect();
             match self.db.run(move |disk| disk.append(&rows)).await {
                 Ok(()) => return true,
                 Err(Error::DiskFull) => return false,
@@ -171,6 +174,11 @@ impl Desk {
             }
         }
     }
+}
+
+/// Does a full disk take it? What is no row needs no room.
+fn is_essential((row, _): &Entry) -> bool {
+    row.as_ref().is_none_or(|row| row.kind.is_essential())
 }
 
 fn counted_row(((tenant, kind), count): (&(Option<TenantId>, &'static str), &u64)) -> Row {

@@ -14,6 +14,7 @@ use crate::{
     keys::Issuer,
     launcher::Launcher,
     tenant::Tenant,
+    warden::Heard,
 };
 use cofferdam_base::Clock;
 use cofferdam_sys::clock::SystemClock;
@@ -138,10 +139,17 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
     for tenant in &stored {
         master.unwrap(&tenant.id, &disk.wrapped_key(&tenant.id)?)?;
     }
+    let told = disk.told();
     let tenants = stored.into_iter().map(|stored| {
+        let heard = Heard::before(told.get(&stored.id));
         let state = TenantState::new(stored.desired, stored.generation);
-        let (tenant, inbox) =
-            Tenant::new((stored.id, stored.slot), (stored.runtime, stored.limits), stored.created, &state);
+        let (tenant, inbox) = Tenant::new(
+            (stored.id, stored.slot),
+            (stored.runtime, stored.limits),
+            stored.created,
+            &state,
+            heard,
+        );
         (tenant, state, inbox)
     });
     let tenants: Vec<_> = tenants.collect();

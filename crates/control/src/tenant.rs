@@ -4,7 +4,12 @@
 //! launcher. The state here is a cache of what the store wants and the launcher has: a killed control reads
 //! both again and goes on. The threat: two truths. There is one mailbox, read by one task.
 
-use crate::{Error, host::Host, probe, warden::Seat};
+use crate::{
+    Error,
+    host::Host,
+    probe,
+    warden::{Heard, Seat},
+};
 use cofferdam_base::{
     Clock, Millis, Slot, TenantId,
     ipc::{
@@ -51,6 +56,8 @@ pub struct Tenant {
     /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
     /// gets them in the order in which they became durable.
     pub changes: Mutex<()>,
+    /// How far its wardens' records were heard.
+    pub heard: Heard,
     /// Held while a wish becomes durable and is told.
     pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
@@ -93,6 +100,7 @@ impl Tenant {
         (runtime, limits): (RuntimeRef, Limits),
         created: Millis,
         state: &TenantState,
+        heard: Heard,
     ) -> (Arc<Self>, Inbox) {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let view = View {
@@ -112,6 +120,7 @@ impl Tenant {
             seat: Seat::default(),
             changes: Mutex::default(),
             wishes: Mutex::default(),
+            heard,
             mailbox,
             view: watch::Sender::new(view),
         };
@@ -236,14 +245,20 @@ async fn note(host: &Host, tenant: &Tenant, event: &Event) {
         Event::CellEnded { generation, status } => {
             (Kind::CellEnded, json!({ "generation": generation, "status": status }))
         }
-        Event::WardenEnded => (Kind::WardenEnded, json!({})),
-        Event::WardenLost => (Kind::WardenLost, json!({})),
+        Event::WardenEnded => (Kind::WardenEnded, tail(tenant)),
+        Event::WardenLost => (Kind::WardenLost, tail(tenant)),
         Event::CellReady { generation } => (Kind::CellReady, json!({ "generation": generation })),
         Event::CellNotReady { generation } => (Kind::CellNotReady, json!({ "generation": generation })),
         Event::Failed(action, why) => (Kind::Failed, json!({ "action": action, "why": why })),
         _ => return,
     };
     host.observe(Some(&tenant.id), kind, body).await;
+}
+
+/// What is known of a warden's last words: what came after them, if anything did, died with it.
+fn tail(tenant: &Tenant) -> serde_json::Value {
+    let last = tenant.heard.last();
+    json!({ "boot": last.map(|(boot, _)| boot), "after": last.map(|(_, seq)| seq), "may_be_lost": true })
 }
 
 /// Shows the state to whoever waits for it, and to the edge.

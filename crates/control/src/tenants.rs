@@ -9,6 +9,7 @@ use crate::{
     disk::NewStoredTenant,
     host::Host,
     tenant::{self, Inbox, Tenant, View, desired_word},
+    warden::Heard,
 };
 use cofferdam_base::{
     Digest, TenantId,
@@ -137,7 +138,8 @@ impl Host {
             };
             let slot = self.db.run(move |disk| disk.create_tenant(&new, &row)).await?;
             let state = TenantState::new(desired, 0);
-            let (tenant, inbox) = Tenant::new((id, slot), (runtime, limits), self.now(), &state);
+            let (tenant, inbox) =
+                Tenant::new((id, slot), (runtime, limits), self.now(), &state, Heard::default());
             self.insert(Arc::clone(&tenant));
             self.run(&tenant, state, inbox);
             tenant
@@ -272,10 +274,13 @@ impl Host {
             self.run(&tenant, state, inbox);
         }
         for cell in cells.into_iter().filter(|cell| self.tenant(&cell.tenant).is_err()) {
+            let body = json!({ "what": "cell", "generation": cell.generation });
+            self.journal(&cell.tenant, Kind::KillOrphan, body).await?;
             let kill = Command::KillCell { op: self.launcher().op(), tenant: cell.tenant };
             self.launcher().ask(&kill, &[]).await?;
         }
         for id in wardens.into_iter().filter(|id| self.tenant(id).is_err()) {
+            self.journal(&id, Kind::KillOrphan, json!({ "what": "warden" })).await?;
             self.launcher().ask(&Command::StopWarden { op: self.launcher().op(), tenant: id }, &[]).await?;
         }
         Ok(())

@@ -20,6 +20,7 @@ use cofferdam_base::{
     },
 };
 use cofferdam_policy::approval::State;
+use cofferdam_store::ledger::Told;
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 
@@ -84,6 +85,8 @@ pub trait Disk: Send {
     fn durable(&mut self, row: &Row) -> Result<(), Error>;
     /// Puts rows of class B on disk, all or none, in this order.
     fn append(&mut self, rows: &[Row]) -> Result<(), Error>;
+    /// The last record of each tenant's warden that was in the ledger at the start.
+    fn told(&mut self) -> Told;
     /// How many rows the ledger has.
     fn ledger_rows(&mut self) -> Result<u64, Error>;
     /// The last rows, oldest first.

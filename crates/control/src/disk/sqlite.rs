@@ -14,7 +14,7 @@ use cofferdam_base::{
     ipc::warden::{SealedSecret, Usage},
 };
 use cofferdam_store::{
-    ledger::{Class, Ledger, NewRow, StoredRow, Verified},
+    ledger::{Class, Ledger, NewRow, StoredRow, Told, Verified},
     state::{self, State},
 };
 use cofferdam_sys::clock::SystemClock;
@@ -30,11 +30,15 @@ const PAGE: usize = 1_000;
 pub fn open(directory: &Path) -> Result<Box<dyn Disk>, Error> {
     let now = SystemClock.now();
     // The state first: while it is not whole, a host without a ledger counts as new.
-    let state = State::open(directory, now)?;
+    let mut state = State::open(directory, now)?;
     if let Some(error) = state.without_backup() {
         tracing::error!(%error, "no backup of the state could be made");
     }
-    let ledger = Ledger::open(&directory.join("ledger"), now)?;
+    let mut ledger = Ledger::open(&directory.join("ledger"), now)?;
+    let undone = state.settle(&mut ledger, now)?;
+    if undone > 0 {
+        tracing::warn!(undone, "the ledger told of changes that the state does not have");
+    }
     Ok(Box::new(Sqlite { state, ledger }))
 }
 
@@ -56,6 +60,7 @@ impl Sqlite {
 
 impl Disk for Sqlite {
     fn durable(&mut self, row: &Row) -> Result<(), Error> {
+        debug_assert!(!row.kind.is_change(), "{} is a change", row.kind.as_str());
         self.ledger.append(&new_row(row, Class::A))?;
         Ok(())
     }
@@ -66,6 +71,10 @@ impl Disk for Sqlite {
             self.ledger.append_all(&rows)?;
         }
         Ok(())
+    }
+
+    fn told(&mut self) -> Told {
+        self.ledger.told().clone()
     }
 
     fn ledger_rows(&mut self) -> Result<u64, Error> {

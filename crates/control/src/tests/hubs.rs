@@ -218,6 +218,34 @@ async fn on_a_full_disk_denials_and_stops_are_recorded_and_an_allow_is_not_ackno
 }
 
 #[tokio::test]
+async fn records_that_are_sent_again_after_a_crash_are_not_doubled_and_a_dead_wardens_tail_is_told_of() {
+    let (first, warden) = running().await;
+    for seq in 1..=2 {
+        warden.report(&told(seq, RecordKind::Deny));
+    }
+    while next(&warden).await != (warden::Command::Recorded { through: 2 }) {}
+    let World { disk, dir, .. } = first;
+    let second = over(disk, dir).await;
+    let (warden, second) = blocking(move || (second.wardens.recv().unwrap(), second)).await;
+    let warden = Arc::new(warden);
+    let reader = Arc::clone(&warden);
+    blocking(move || reader.ready()).await;
+    let of = |kind: &str| second.disk.kinds().iter().filter(|row| *row == kind).count();
+    for seq in [1, 2, 3] {
+        warden.report(&told(seq, RecordKind::Deny));
+    }
+    while next(&warden).await != (warden::Command::Recorded { through: 3 }) {}
+    assert_eq!((of("deny"), of("gap")), (3, 0));
+    second.host.launcher_says(Event::WardenEnded { tenant: acme() }, vec![]);
+    while of("warden_ended") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let rows = second.host.ledger_tail(99, Some(acme())).await.unwrap();
+    let ended = rows.iter().find(|row| row.kind == "warden_ended").unwrap();
+    assert_eq!((ended.body["after"].as_u64(), ended.body["may_be_lost"].as_bool()), (Some(3), Some(true)));
+}
+
+#[tokio::test]
 async fn rows_that_nobody_waits_for_are_counted_while_the_disk_is_full() {
     let (world, _warden) = running().await;
     world.disk.3.store(true, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
     ipc::warden::{SealedSecret, Usage},
 };
+use cofferdam_store::ledger::Told;
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 use std::sync::{
@@ -92,6 +93,14 @@ impl Disk for Memory {
             tables.add(row, "B");
         }
         Ok(())
+    }
+    fn told(&mut self) -> Told {
+        let rows = self.0.lock().unwrap();
+        let record = |row: &LedgerRow| {
+            let numbers = (row.body["boot"].as_u64()?, row.body["seq"].as_u64()?);
+            Some((row.tenant.clone()?, numbers))
+        };
+        rows.rows.iter().filter_map(record).collect()
     }
     fn ledger_rows(&mut self) -> Result<u64, Error> {
         Ok(self.open()?.rows.len() as u64)

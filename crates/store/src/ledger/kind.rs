@@ -29,6 +29,69 @@ macro_rules! kinds {
     };
 }
 
+impl Kind {
+    /// The kind of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == word)
+    }
+
+    /// Does it tell of a change to the state database, which a crash may have kept from happening?
+    pub const fn is_change(self) -> bool {
+        match self {
+            Self::ApprovalAsked
+            | Self::ApprovalGranted
+            | Self::ApprovalUsed
+            | Self::ApprovalDenied
+            | Self::ApprovalRevoked
+            | Self::ApprovalExpired
+            | Self::TenantCreated
+            | Self::TenantStart
+            | Self::TenantStop
+            | Self::TenantRestart
+            | Self::TenantDelete
+            | Self::TenantDeleted
+            | Self::PolicySet
+            | Self::SecretSet
+            | Self::SecretRemoved
+            | Self::ModelSet
+            | Self::TokenIssued
+            | Self::TokenRevoked
+            | Self::StartCell => true,
+            Self::MakeHome
+            | Self::RemoveHome
+            | Self::StartWarden
+            | Self::StopWarden
+            | Self::StopCell
+            | Self::KillOrphan
+            | Self::KeyReleased
+            | Self::CellReady
+            | Self::CellNotReady
+            | Self::CellEnded
+            | Self::WardenEnded
+            | Self::WardenLost
+            | Self::Failed
+            | Self::ConfigDrift
+            | Self::Allow
+            | Self::Hold
+            | Self::Use
+            | Self::Deny
+            | Self::Usage
+            | Self::Edge
+            | Self::EdgeRefused
+            | Self::Gap
+            | Self::Undone
+            | Self::Recovered
+            | Self::Counted
+            | Self::Unkept => false,
+        }
+    }
+
+    /// Does it tell what a warden recorded, under the warden's own number?
+    pub const fn is_record(self) -> bool {
+        matches!(self, Self::Allow | Self::Hold | Self::Use | Self::Deny)
+    }
+}
+
 kinds! {
     // What people and cells do to approvals.
     ApprovalAsked "approval_asked" false "A cell asked for something."

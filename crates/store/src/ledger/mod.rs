@@ -32,6 +32,7 @@ use segment::{Chain, FRAME, Segment, follow, join, link, sync_directory, work};
 use serde::Serialize;
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fs::{DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
@@ -46,6 +47,7 @@ pub struct Ledger {
     limits: Limits,
     segments: Vec<Segment>,
     marks: Vec<Mark>,
+    told: Told,
     file: File,
     len: u64,
     head: [u8; 32],
@@ -57,6 +59,9 @@ pub struct Ledger {
     opened: (Millis, Instant),
     _lock: File,
 }
+
+/// By tenant: the start of its warden (`boot`) and the number of a record (`seq`).
+pub type Told = BTreeMap<TenantId, (u64, u64)>;
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -93,12 +98,13 @@ impl Ledger {
         }
         let mut budget = Budget::new(now, limits.budget, limits.counted);
         let (mut chain, mut segments, mut marks) = (Chain::default(), Vec::new(), Vec::new());
-        let (mut len, mut torn) = (0, None);
+        let (mut len, mut torn, mut told) = (0, None, Told::new());
         for (index, path) in paths.iter().enumerate() {
             let segment = Segment { path: path.clone(), first: chain.rows + 1 };
             let end = follow(path, &mut chain, |row, offset, bytes| {
                 mark(&mut marks, row.seq, index, offset);
                 budget.replay(row.at, row.class, row.tenant.as_ref(), bytes);
+                told.extend(row.record());
             })?;
             len = match end {
                 Ok(end) => end,
@@ -125,6 +131,7 @@ impl Ledger {
             limits,
             segments,
             marks,
+            told,
             file,
             len,
             head,
@@ -153,6 +160,12 @@ impl Ledger {
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// The last record of each tenant's warden when the ledger was opened: which start of the warden it was,
+    /// and the record's number.
+    pub fn told(&self) -> &Told {
+        &self.told
     }
 
     /// Writes a row; it is on disk when this returns. The number of the last row.
@@ -295,7 +308,7 @@ impl Batch {
         self.rows += 1;
         self.starts.push((self.rows, self.bytes.len() as u64));
         self.head = link(&self.head, json);
-        self.essential &= Kind::ALL.iter().any(|kind| kind.is_essential() && kind.as_str() == row.kind);
+        self.essential &= Kind::of(&row.kind).is_some_and(Kind::is_essential);
         join(&mut self.bytes, json, self.head);
     }
 }

@@ -178,6 +178,25 @@ fn long_rows_read_back() {
 }
 
 #[test]
+fn an_opened_ledger_knows_the_last_record_of_each_warden() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    let record = |tenant, kind, boot: u64, seq: u64| NewRow {
+        body: json!({ "boot": boot, "seq": seq, "by": "default" }),
+        ..row(Class::B, Some(tenant), kind, 0)
+    };
+    let bodies = [json!([1]), json!("boot"), json!(null), json!(1.5), json!({ "boot": "x", "seq": -1 })];
+    ledger.append_all(&[record("anna", "allow", 7, 1), record("anna", "deny", 8, 3)]).unwrap();
+    ledger.append_all(&[record("bert", "use", 9, 1), record("bert", "edge", 1, 99)]).unwrap();
+    for body in bodies {
+        ledger.append(&NewRow { body, ..row(Class::B, Some("anna"), "allow", 0) }).unwrap();
+    }
+    drop(ledger);
+    let told: Vec<_> = open(dir.path()).told().iter().map(|(t, told)| (t.to_string(), *told)).collect();
+    assert_eq!(told, [("anna".to_owned(), (8, 3)), ("bert".to_owned(), (9, 1))]);
+}
+
+#[test]
 fn two_cannot_have_one_ledger_open() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

@@ -52,8 +52,8 @@ impl State {
         let mut connection = opened.map_err(|e| files.judge(e.into()))?;
         prepare(&connection, &files).map_err(|e| files.judge(e))?;
         let lived = migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
-        files.reserve();
         let mut state = Self { connection, files, unkept: None };
+        state.reserve();
         if lived {
             // A disk without room for a copy still has to stop cells: that is told, and no reason to end.
             state.unkept = state.keep_backup(now).err();
@@ -63,9 +63,31 @@ impl State {
 }
 
 impl State {
-    /// Makes the day's backup if there is none yet; whether it did.
+    /// Sees to the room for a full disk, and makes the day's backup if there is none yet; whether it did.
     pub fn keep_backup(&self, now: Millis) -> Result<bool, Error> {
+        self.reserve();
         backup::if_due(&self.connection, &self.files, now)
+    }
+
+    /// Keeps room for changes on a full disk: free pages in the database, to which the log can then be copied
+    /// without making the file longer, and the blocks that the log needs until it is. What the disk does not
+    /// give now it may give the next time.
+    pub(super) fn reserve(&self) {
+        let free = self.connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
+        if free.is_ok_and(|pages| pages < FREE_PAGES) {
+            let room = format!(
+                "BEGIN IMMEDIATE; CREATE TABLE room (a BLOB); INSERT INTO room VALUES (zeroblob({}));
+                 DROP TABLE room; COMMIT;",
+                2 * FREE_PAGES * 4096
+            );
+            if self.connection.execute_batch(&room).is_err() && !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+        }
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        if let Ok(log) = OpenOptions::new().write(true).open(self.files.beside("-wal")) {
+            let _ = allocate(&log, 0, LOG);
+        }
     }
 
     /// Why the opening made no backup, if it should have and could not.
@@ -130,16 +152,6 @@ impl Files {
         Ok(ledger || log || !backup::all(self)?.is_empty())
     }
 
-    /// Gives the log the blocks that it needs at most, so that on a full disk changes still have room: it is
-    /// written over from its beginning whenever it was copied into the database. What the disk does not give
-    /// now it may give at the next start.
-    pub(super) fn reserve(&self) {
-        let open = |path: &Path| OpenOptions::new().write(true).open(path);
-        if let Ok(log) = open(&self.beside("-wal")) {
-            let _ = allocate(&log, 0, LOG);
-        }
-    }
-
     fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.database.clone().into_os_string();
         name.push(suffix);
@@ -177,6 +189,9 @@ impl Files {
 
 /// What the log takes until SQLite copies it into the database: 1,000 pages, and the pages of one change.
 const LOG: u64 = 4608 * 1024;
+
+/// With fewer free pages than these the database gets as many again.
+const FREE_PAGES: i64 = 64;
 
 /// A new, empty file for its owner alone.
 pub(super) fn create(path: &Path) -> Result<(), Error> {

@@ -17,6 +17,11 @@ impl Tables<'_> {
         all(self.0.prepare("SELECT * FROM tenants ORDER BY id")?, [], tenant)
     }
 
+    /// Was there ever a tenant?
+    pub(super) fn has_identities(&self) -> Result<bool, Error> {
+        Ok(self.0.query_row("SELECT EXISTS (SELECT 1 FROM identities)", [], |row| row.get(0))?)
+    }
+
     /// Makes a tenant with its first policy, in a slot that none ever had.
     pub fn create_tenant(&self, new: &NewTenantRow) -> Result<Slot, Error> {
         let NewTenantRow { id, runtime, limits, desired, created, data_key, policy } = new;

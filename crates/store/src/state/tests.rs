@@ -4,7 +4,7 @@
 use super::{NewTenantRow, State, migrate};
 use crate::{
     Error,
-    ledger::{Class, Ledger, NewRow},
+    ledger::{Class, Kind, Ledger, NewRow},
 };
 use cofferdam_base::{
     Millis, TenantId,
@@ -77,7 +77,7 @@ fn a_database_that_lived_is_backed_up_once_a_day_and_a_new_one_is_not() {
     }
     let kept = backups(dir.path());
     assert_eq!(kept.len(), 7);
-    assert!(kept.iter().any(|path| path.ends_with(format!("state-1-{}.db", 19 * DAY + 2))), "{kept:?}");
+    assert!(kept.iter().any(|path| path.ends_with(format!("state-2-{}.db", 19 * DAY + 2))), "{kept:?}");
     assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -103,8 +103,8 @@ fn damage_and_a_missing_file_name_the_newest_backup_that_is_whole() {
     drop(State::open(dir.path(), Millis(2)).unwrap());
     let whole = backups(dir.path()).remove(0);
     let path = dir.path().join("state.db");
-    fs::write(dir.path().join(format!("backups/state-1-{}.db", 2 * DAY)), "no database").unwrap();
-    fs::write(dir.path().join(format!("backups/state-1-{}.db", 3 * DAY)), "").unwrap();
+    fs::write(dir.path().join(format!("backups/state-2-{}.db", 2 * DAY)), "no database").unwrap();
+    fs::write(dir.path().join(format!("backups/state-2-{}.db", 3 * DAY)), "").unwrap();
     fs::write(&path, "this is another program's file, and long enough to be one of ours".repeat(99)).unwrap();
     for _ in 0..2 {
         let error = State::open(dir.path(), Millis(3)).unwrap_err();
@@ -126,7 +126,7 @@ fn an_older_schema_is_backed_up_first_and_then_brought_forward() {
     assert_eq!(state.connection.query_row(second, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
     drop(state);
     let backup = backups(dir.path()).remove(0);
-    assert_eq!(backup.file_name().unwrap(), "state-1-5.db");
+    assert_eq!(backup.file_name().unwrap(), "state-2-5.db");
     let old = tempfile::tempdir().unwrap();
     fs::copy(&backup, old.path().join("state.db")).unwrap();
     let old = State::open(old.path(), Millis(6)).unwrap();
@@ -252,4 +252,69 @@ fn a_change_is_there_with_its_row_or_not_at_all() {
         );
     }
     assert_eq!(ledger.rows(), 3);
+}
+
+#[test]
+fn a_row_whose_change_a_kill_kept_from_happening_is_called_undone_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let wish = |kind: Kind| NewRow {
+        at: Millis(2),
+        class: Class::A,
+        tenant: Some(acme()),
+        kind: kind.as_str().to_owned(),
+        body: serde_json::json!({}),
+    };
+    let open = || {
+        let state = State::open(dir.path(), Millis(1)).unwrap();
+        (state, Ledger::open(&dir.path().join("ledger"), Millis(1)).unwrap())
+    };
+    let last = |ledger: &Ledger| {
+        let row = ledger.tail(1, None).unwrap().remove(0);
+        (row.kind, row.body["row"].as_u64())
+    };
+    let (mut state, mut ledger) = open();
+    assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 0);
+    // The very first change: only its row came to the disk.
+    ledger.append(&wish(Kind::TenantCreated)).unwrap();
+    drop((state, ledger));
+    let (mut state, mut ledger) = open();
+    assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 1);
+    assert_eq!(last(&ledger), ("undone".to_owned(), Some(1)));
+    // What happened, and rows that tell of no change, are left alone.
+    let made = wish(Kind::TenantCreated);
+    state.change(&mut ledger, &made, |tables| tables.create_tenant(&new_tenant())).unwrap();
+    ledger.append(&wish(Kind::StopCell)).unwrap();
+    ledger.append(&NewRow { class: Class::B, ..wish(Kind::Deny) }).unwrap();
+    drop((state, ledger));
+    let (mut state, mut ledger) = open();
+    assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 0);
+    let seq = ledger.append(&wish(Kind::PolicySet)).unwrap();
+    ledger.append(&wish(Kind::StopCell)).unwrap();
+    drop((state, ledger));
+    for found in [1, 0] {
+        let (mut state, mut ledger) = open();
+        assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), found);
+        assert_eq!(last(&ledger), ("undone".to_owned(), Some(seq)));
+    }
+}
+
+#[test]
+fn a_database_of_the_schema_before_calls_nothing_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = State::open_with(dir.path(), Millis(1), &migrate::ALL[..1]).unwrap();
+    let mut ledger = Ledger::open(&dir.path().join("ledger"), Millis(1)).unwrap();
+    old.change_quietly(|tables| tables.create_tenant(&new_tenant())).unwrap();
+    let row = NewRow {
+        at: Millis(1),
+        class: Class::A,
+        tenant: Some(acme()),
+        kind: Kind::TenantCreated.as_str().to_owned(),
+        body: serde_json::json!({}),
+    };
+    ledger.append(&row).unwrap();
+    drop(old);
+    let mut state = State::open(dir.path(), Millis(2)).unwrap();
+    assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 0);
+    ledger.append(&row).unwrap();
+    assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 1);
 }
