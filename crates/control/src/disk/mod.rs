@@ -79,6 +79,18 @@ pub struct StoredApproval {
     pub answer: String,
 }
 
+/// The ledger as it was at one moment.
+pub trait Ledger: Send {
+    /// How many rows it had.
+    fn rows(&self) -> u64;
+    /// The last rows, oldest first.
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
+    /// The rows after this number, oldest first, at most 1,000; and up to which one was looked.
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error>;
+    /// Reads the whole chain.
+    fn verify(&self) -> Result<LedgerVerified, Error>;
+}
+
 /// The disk.
 pub trait Disk: Send {
     /// Puts one row of class A on disk.
@@ -89,12 +101,10 @@ pub trait Disk: Send {
     fn told(&mut self) -> Told;
     /// How many rows the ledger has.
     fn ledger_rows(&mut self) -> Result<u64, Error>;
-    /// The last rows, oldest first.
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
-    /// The rows after this number, oldest first, at most 1,000.
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
-    /// Reads the whole chain.
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error>;
+    /// The ledger as it is now, to be read on another thread: reading must not stop what is written.
+    fn ledger(&mut self) -> Result<Box<dyn Ledger>, Error>;
+    /// What was found whole, unless something stands behind the end that nobody wrote.
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error>;
 
     /// Makes the day's backup of the state, if there is none yet.
     fn keep_backup(&mut self) -> Result<(), Error>;

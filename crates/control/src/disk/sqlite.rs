@@ -10,11 +10,11 @@ use crate::{
     db::Row,
 };
 use cofferdam_base::{
-    Clock, Millis, SecretName, Slot, TenantId,
+    Clock, Digest, Millis, SecretName, Slot, TenantId,
     ipc::warden::{SealedSecret, Usage},
 };
 use cofferdam_store::{
-    ledger::{Class, Ledger, NewRow, StoredRow, Told, Verified},
+    ledger::{Class, Ledger, NewRow, Reader, StoredRow, Told, Verified},
     state::{self, State},
 };
 use cofferdam_sys::clock::SystemClock;
@@ -58,6 +58,25 @@ impl Sqlite {
     }
 }
 
+impl super::Ledger for Reader {
+    fn rows(&self) -> u64 {
+        self.rows()
+    }
+
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        Ok(self.tail(count, tenant)?.into_iter().map(ledger_row).collect())
+    }
+
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error> {
+        let (rows, through) = self.after(seq, tenant, PAGE)?;
+        Ok((rows.into_iter().map(ledger_row).collect(), through))
+    }
+
+    fn verify(&self) -> Result<LedgerVerified, Error> {
+        Ok(verified(self.verify()?))
+    }
+}
+
 impl Disk for Sqlite {
     fn durable(&mut self, row: &Row) -> Result<(), Error> {
         debug_assert!(!row.kind.is_change(), "{} is a change", row.kind.as_str());
@@ -81,17 +100,14 @@ impl Disk for Sqlite {
         Ok(self.ledger.rows())
     }
 
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.ledger.tail(count, tenant)?.into_iter().map(ledger_row).collect())
+    fn ledger(&mut self) -> Result<Box<dyn super::Ledger>, Error> {
+        Ok(Box::new(self.ledger.reader()))
     }
 
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.ledger.after(seq, tenant, PAGE)?.into_iter().map(ledger_row).collect())
-    }
-
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
-        let Verified { whole, rows, head, problem } = self.ledger.verify()?;
-        Ok(LedgerVerified { whole, rows, head: head.to_string(), problem })
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error> {
+        let LedgerVerified { whole, rows, head, problem } = found;
+        let head = Digest::try_from(head).map_err(|e| Error::Store(e.to_string()))?;
+        Ok(verified(self.ledger.end(Verified { whole, rows, head, problem })?))
     }
 
     fn keep_backup(&mut self) -> Result<(), Error> {
@@ -262,6 +278,10 @@ impl From<cofferdam_store::Error> for Error {
 fn new_row(row: &Row, class: Class) -> NewRow {
     let Row { at, tenant, kind, body } = row.clone();
     NewRow { at, class, tenant, kind: kind.as_str().to_owned(), body }
+}
+
+fn verified(Verified { whole, rows, head, problem }: Verified) -> LedgerVerified {
+    LedgerVerified { whole, rows, head: head.to_string(), problem }
 }
 
 fn ledger_row(row: StoredRow) -> LedgerRow {

@@ -240,7 +240,7 @@ async fn records_that_are_sent_again_after_a_crash_are_not_doubled_and_a_dead_wa
     while of("warden_ended") == 0 {
         tokio::task::yield_now().await;
     }
-    let rows = second.host.ledger_tail(99, Some(acme())).await.unwrap();
+    let rows = second.host.ledger_tail(99, Some(acme())).await.unwrap().0;
     let ended = rows.iter().find(|row| row.kind == "warden_ended").unwrap();
     assert_eq!((ended.body["after"].as_u64(), ended.body["may_be_lost"].as_bool()), (Some(3), Some(true)));
 }
@@ -259,7 +259,7 @@ async fn rows_that_nobody_waits_for_are_counted_while_the_disk_is_full() {
     while !world.disk.kinds().contains(&"unkept".to_owned()) {
         tokio::task::yield_now().await;
     }
-    let rows = world.host.ledger_tail(1, Some(acme())).await.unwrap();
+    let rows = world.host.ledger_tail(1, Some(acme())).await.unwrap().0;
     assert_eq!(
         (rows[0].body["counted"].as_u64(), rows[0].body["kind"].as_str()),
         (Some(3), Some("model_set"))

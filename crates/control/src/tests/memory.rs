@@ -4,7 +4,7 @@ use crate::{
     Error,
     api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
     db::Row,
-    disk::{Disk, NewStoredTenant, StoredApproval, StoredTenant},
+    disk::{Disk, Ledger, NewStoredTenant, StoredApproval, StoredTenant},
 };
 use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
@@ -82,6 +82,25 @@ fn about(tenant: Option<&TenantId>, row: &LedgerRow) -> bool {
     tenant.is_none() || row.tenant.as_ref() == tenant
 }
 
+struct Rows(Vec<LedgerRow>);
+
+impl Ledger for Rows {
+    fn rows(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        let rows: Vec<_> = self.0.iter().filter(|row| about(tenant, row)).cloned().collect();
+        Ok(rows[rows.len().saturating_sub(count as usize)..].to_vec())
+    }
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error> {
+        let rows = self.0.iter().filter(|row| row.seq > seq && about(tenant, row)).cloned().collect();
+        Ok((rows, self.rows()))
+    }
+    fn verify(&self) -> Result<LedgerVerified, Error> {
+        Ok(LedgerVerified { whole: true, rows: self.rows(), head: String::new(), problem: String::new() })
+    }
+}
+
 impl Disk for Memory {
     fn durable(&mut self, row: &Row) -> Result<(), Error> {
         self.change(std::slice::from_ref(row))?.add(row, "A");
@@ -105,16 +124,11 @@ impl Disk for Memory {
     fn ledger_rows(&mut self) -> Result<u64, Error> {
         Ok(self.open()?.rows.len() as u64)
     }
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        let rows: Vec<_> = self.open()?.rows.iter().filter(|row| about(tenant, row)).cloned().collect();
-        Ok(rows[rows.len().saturating_sub(count as usize)..].to_vec())
+    fn ledger(&mut self) -> Result<Box<dyn Ledger>, Error> {
+        Ok(Box::new(Rows(self.open()?.rows.clone())))
     }
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.open()?.rows.iter().filter(|row| row.seq > seq && about(tenant, row)).cloned().collect())
-    }
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
-        let rows = self.open()?.rows.len() as u64;
-        Ok(LedgerVerified { whole: true, rows, head: String::new(), problem: String::new() })
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error> {
+        self.open().map(|_| found)
     }
     fn keep_backup(&mut self) -> Result<(), Error> {
         self.open().map(drop)

@@ -22,6 +22,7 @@ mod segment;
 mod tests;
 
 pub use kind::Kind;
+pub use read::Reader;
 pub use row::{Class, NewRow, StoredRow, Verified};
 
 use crate::Error;
@@ -101,7 +102,7 @@ impl Ledger {
         let (mut len, mut torn, mut told) = (0, None, Told::new());
         for (index, path) in paths.iter().enumerate() {
             let segment = Segment { path: path.clone(), first: chain.rows + 1 };
-            let end = follow(path, &mut chain, |row, offset, bytes| {
+            let end = follow(path, u64::MAX, &mut chain, |row, offset, bytes| {
                 mark(&mut marks, row.seq, index, offset);
                 budget.replay(row.at, row.class, row.tenant.as_ref(), bytes);
                 told.extend(row.record());

@@ -14,7 +14,7 @@ use serde::{
 };
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -132,14 +132,15 @@ pub(super) struct Break {
     pub(super) torn: bool,
 }
 
-/// Follows the chain through a file from its beginning; each row that fits is shown with the offset and the
+/// Follows the chain through so many bytes of a file from its beginning; each row that fits is shown with the offset and the
 /// length of its line.
 pub(super) fn follow(
     path: &Path,
+    most: u64,
     chain: &mut Chain,
     mut row: impl FnMut(&Head, u64, u64),
 ) -> Result<Result<u64, Break>, Error> {
-    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(work(path))?);
+    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(work(path))?.take(most));
     let (mut buffer, mut offset, mut line) = (Vec::new(), 0, 0);
     loop {
         buffer.clear();

@@ -84,6 +84,37 @@ fn rows_taken_off_the_end_are_missed_and_rows_put_there_are_found() {
 }
 
 #[test]
+fn a_reader_sees_the_ledger_as_it_was_while_it_is_written_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open_with(dir.path(), NOW, SMALL).unwrap();
+    let anna = TenantId::try_from("anna").unwrap();
+    let reader = ledger.reader();
+    assert_eq!(reader.after(0, None, 9).unwrap(), (vec![], 0));
+    for n in 1..=40 {
+        ledger.append(&row(Class::A, (n == 3).then_some("anna"), "policy_set", n)).unwrap();
+    }
+    let reader = ledger.reader();
+    let added = std::thread::spawn(move || {
+        for n in 41..=400 {
+            ledger.append(&plain(n)).unwrap();
+        }
+        ledger
+    });
+    while !added.is_finished() {
+        assert!(reader.verify().unwrap().whole);
+        assert_eq!(seqs(&reader.tail(2, None).unwrap()), [39, 40]);
+        assert_eq!(seqs(&reader.after(38, None, 9).unwrap().0), [39, 40]);
+    }
+    // Who follows one tenant does not read again what was not that tenant's.
+    let (rows, through) = reader.after(0, Some(&anna), 9).unwrap();
+    assert_eq!((seqs(&rows), through), (vec![3], 40));
+    let (rows, through) = reader.after(0, None, 5).unwrap();
+    assert_eq!((rows.len(), through), (5, 5));
+    let ledger = added.join().unwrap();
+    assert!(ledger.end(reader.verify().unwrap()).unwrap().whole);
+}
+
+#[test]
 fn a_torn_end_is_cut_off_and_told_of() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path(), 3));
