@@ -89,7 +89,11 @@ fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(
 
     // From here on: our own directory, the socket's and the logs' directory, and nothing else to write.
     let (own, run) = (data.join("control"), data.join("run"));
-    cofferdam_sandbox::confine::control(&own, &[&run]).map_err(|e| Error::Confine(e.to_string()))?;
+    // The cache is read only to see what is installed; without one nothing is.
+    let cache = boot.cache_dir.as_path();
+    let readable: &[&Path] = if cache.is_dir() { &[cache] } else { &[] };
+    cofferdam_sandbox::confine::control(&own, &[&run], readable)
+        .map_err(|e| Error::Confine(e.to_string()))?;
     Ok((Parts { facts, disk, master, issuer, launcher }, data.join("run/control.sock")))
 }
 

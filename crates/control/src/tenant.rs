@@ -85,8 +85,8 @@ pub struct View {
 enum Mail {
     /// Something happened; the sender may wait until it was taken in.
     Event(Event, Option<oneshot::Sender<()>>),
-    /// The launcher started the cell.
-    Started(CellSeen, Receipt),
+    /// The launcher started the cell; and whether its configuration had been changed before.
+    Started(CellSeen, Receipt, bool),
 }
 
 /// What a new task is made of.
@@ -200,7 +200,11 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
         let Some(mail) = mail else { return };
         let (event, taken) = match mail {
             Mail::Event(event, taken) => (event, taken),
-            Mail::Started(cell, receipt) => {
+            Mail::Started(cell, receipt, drift) => {
+                if drift {
+                    let body = json!({ "generation": cell.generation });
+                    host.observe(Some(&tenant.id), Kind::ConfigDrift, body).await;
+                }
                 tenant.view.send_modify(|view| {
                     view.cell = Some(cell);
                     view.receipt = Some(receipt);
@@ -327,7 +331,9 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
     let answer = move |event| {
         let failed = |why| Mail::Event(Event::Failed(Action::StartCell, why), None);
         let mail = match event {
-            launcher::Event::CellStarted { op: _, cell, receipt } => Mail::Started(cell, receipt),
+            launcher::Event::CellStarted { op: _, cell, receipt, drift } => {
+                Mail::Started(cell, receipt, drift)
+            }
             launcher::Event::Failed { op: _, failure } => failed(match failure.mend.as_str() {
                 "" => failure.message,
                 mend => format!("{}; {mend}", failure.message),

@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// What can run in cells.
-    pub fn runtimes(&self) -> Runtimes {
+    pub fn runtimes(&self) -> Result<Runtimes, Error> {
         let tenants = self.tenants();
         let count = |runtime: &RuntimeRef| {
             u32::try_from(tenants.iter().filter(|t| t.runtime == *runtime).count()).unwrap_or(u32::MAX)
@@ -62,12 +62,13 @@ impl Host {
             let runtime = RuntimeRef::Command(name.clone());
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what: program.clone() }
         });
-        let openclaws = self.facts.openclaws.iter().map(|(lock, version)| {
-            let runtime = RuntimeRef::Openclaw(*lock);
+        let installed = self.facts.openclaws()?;
+        let openclaws = installed.into_iter().map(|(lock, version)| {
+            let runtime = RuntimeRef::Openclaw(lock);
             let what = format!("openclaw {version}");
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what }
         });
-        Runtimes { runtimes: commands.chain(openclaws).collect() }
+        Ok(Runtimes { runtimes: commands.chain(openclaws).collect() })
     }
 
     /// All tenants.
@@ -295,12 +296,12 @@ impl Host {
             Some(("openclaw", lock)) => {
                 let lock = Digest::try_from(lock).map_err(|e| Error::Usage(e.to_string()))?;
                 self.facts
-                    .openclaws
+                    .openclaws()?
                     .contains_key(&lock)
                     .then_some(RuntimeRef::Openclaw(lock))
                     .ok_or_else(missing)
             }
-            None if text == "openclaw" => match self.facts.openclaws.keys().collect::<Vec<_>>()[..] {
+            None if text == "openclaw" => match self.facts.openclaws()?.keys().collect::<Vec<_>>()[..] {
                 [lock] => Ok(RuntimeRef::Openclaw(*lock)),
                 [] => Err(missing()),
                 _ => Err(Error::Usage(

@@ -22,10 +22,11 @@ pub fn launcher() -> Result<(), Error> {
     Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)
 }
 
-/// Control: its state directory, what `writable` names besides (the socket's directory), the host's programs
-/// (the key command), nothing else.
-pub fn control(state_dir: &Path, writable: &[&Path]) -> Result<(), Error> {
+/// Control: its state directory, what `writable` names besides (the socket's directory), what `readable` names
+/// (the cache, to know what is installed), the host's programs (the key command), nothing else.
+pub fn control(state_dir: &Path, writable: &[&Path], readable: &[&Path]) -> Result<(), Error> {
     let mut rules = host(Rights::Execute);
+    rules.extend(readable.iter().map(|path| (*path, Rights::Read)));
     rules.push((state_dir, Rights::Full));
     rules.extend(writable.iter().map(|path| (*path, Rights::Full)));
     confine(&rules, true)

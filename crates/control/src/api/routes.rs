@@ -69,8 +69,8 @@ async fn status(State(host): At) -> Answer<types::Status> {
     host.status().await.map(Json)
 }
 
-async fn runtimes(State(host): At) -> Json<types::Runtimes> {
-    Json(host.runtimes())
+async fn runtimes(State(host): At) -> Answer<types::Runtimes> {
+    host.runtimes().map(Json)
 }
 
 async fn tenant_list(State(host): At) -> Answer<types::Tenants> {

@@ -323,13 +323,15 @@ impl<E: Effects> Core<E> {
                 && running.stopping.is_empty()
             {
                 let (cell, receipt) = (running.seen.clone(), running.receipt.clone());
-                self.control.tell(&Event::CellStarted { op: order.op, cell, receipt }, vec![]);
+                let started = Event::CellStarted { op: order.op, cell, receipt, drift: running.drift };
+                self.control.tell(&started, vec![]);
                 return Ok(());
             }
             let generation = running.seen.generation;
             return Err(failure(format!("a cell of {tenant} runs already, generation {generation}")));
         }
-        let Launched { cell, pid, netns_cookie, port, receipt, output } = self.effects.launch(&order)?;
+        let Launched { cell, pid, netns_cookie, port, receipt, output, drift } =
+            self.effects.launch(&order)?;
         let seen = CellSeen { tenant: tenant.clone(), generation: order.generation, pid, netns_cookie, port };
         let op = order.op;
         let (cell, output) = (cell, Some(output));
@@ -338,6 +340,7 @@ impl<E: Effects> Core<E> {
             order,
             seen: seen.clone(),
             receipt: receipt.clone(),
+            drift,
             output,
             stopping: Vec::new(),
             kill_at: None,
@@ -345,7 +348,7 @@ impl<E: Effects> Core<E> {
         self.cells.insert(tenant.clone(), running);
         // On failure the cell was killed; its end follows, and the start has failed.
         self.pass_listeners(&tenant)?;
-        self.control.tell(&Event::CellStarted { op, cell: seen, receipt }, vec![]);
+        self.control.tell(&Event::CellStarted { op, cell: seen, receipt, drift }, vec![]);
         Ok(())
     }
 

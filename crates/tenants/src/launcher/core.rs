@@ -75,6 +75,8 @@ pub(super) struct Running<C> {
     pub(super) order: CellOrder,
     pub(super) seen: CellSeen,
     pub(super) receipt: Receipt,
+    /// Its configuration had been changed before it started.
+    pub(super) drift: bool,
     /// The reading end of its output, until it ends.
     pub(super) output: Option<OwnedFd>,
     /// Who asked for its end.

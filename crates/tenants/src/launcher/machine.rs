@@ -93,7 +93,7 @@ impl<G: Engine> Effects for Machine<G> {
 
     fn launch(&mut self, order: &CellOrder) -> Result<Launched<G::Cell>, Failure> {
         let spec = self.boot.cell(&self.data, order)?;
-        self.engine.launch(order, &spec)
+        Ok(Launched { drift: spec.drift, ..self.engine.launch(order, &spec)? })
     }
 
     fn exec(

@@ -52,6 +52,21 @@ fn a_tenant_starts_warden_first_and_its_parts_are_introduced_to_each_other() {
 }
 
 #[test]
+fn a_changed_configuration_is_told_with_the_start() {
+    let mut host = Host::new(false);
+    host.command(&Command::StartWarden { op: 1, tenant: tenant("acme"), slot: slot(2) });
+    host.world.drift.set(true);
+    for _ in 0..2 {
+        let events = host.command(&Command::StartCell(order("acme", 2, 1)));
+        assert!(matches!(&events[..], [Event::CellStarted { drift: true, .. }]), "{events:?}");
+    }
+    host.command(&Command::StartWarden { op: 1, tenant: tenant("globex"), slot: slot(3) });
+    host.world.drift.set(false);
+    let events = host.command(&Command::StartCell(order("globex", 3, 1)));
+    assert!(matches!(&events[..], [Event::CellStarted { drift: false, .. }]), "{events:?}");
+}
+
+#[test]
 fn there_are_never_two_cells_of_a_tenant() {
     let mut host = Host::new(false);
     host.start("acme", 2);
