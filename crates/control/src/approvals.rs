@@ -1,8 +1,10 @@
 //! Approvals: what cells asked for and what people said, driven by the pure machine of `policy::approval`.
 //!
-//! Every new state is on disk, with its ledger row, before the warden or the person hears of it (law 5,
-//! class A). One lock orders all events. The threat: a grant used twice, or one that a crash turned from
-//! asked into given. What is live is read from the disk at the start and sent to each warden again.
+//! Every answer, use and end is on disk, with its ledger row, before the warden or the person hears of it
+//! (law 5, class A), and so is the first question; that it is asked again, or no longer held, is only
+//! remembered, because a cell can do that as often as it likes. One lock orders all events. The threats: a
+//! grant used twice, one that a crash turned from asked into given, and one that outlives its rule. What is
+//! live is read from the disk at the start and sent to each warden again.
 
 use crate::{
     Error,
@@ -17,11 +19,16 @@ use cofferdam_base::{
     ipc::warden::{Command, Grant, GrantSpan},
 };
 use cofferdam_policy::{
-    Reason,
+    Policy, Reason, Verdict,
     approval::{self, Effect, Event, Span, State, may_ask},
 };
+use cofferdam_store::ledger::Kind;
 use serde_json::json;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 type Live = BTreeMap<u64, StoredApproval>;
@@ -43,7 +50,16 @@ impl Host {
     /// Reads what is live and starts the clock.
     pub async fn open_book(self: &Arc<Self>) -> Result<(), Error> {
         let stored = self.db.run(|disk| disk.approvals(false)).await?;
+        let tenants: BTreeSet<TenantId> = stored.iter().map(|row| row.tenant.clone()).collect();
         *self.book.live.lock().await = stored.into_iter().map(|row| (row.id, row)).collect();
+        // A policy may have become durable without what it takes back.
+        for tenant in tenants {
+            let kept = tenant.clone();
+            let policy = self.db.run(move |disk| disk.policy(&kept)).await?;
+            if let Ok(policy) = Policy::parse(&policy.text) {
+                self.withdraw(&tenant, &policy).await;
+            }
+        }
         let host = Arc::clone(self);
         tokio::spawn(async move {
             loop {
@@ -60,7 +76,14 @@ impl Host {
             self.tenant(id)?;
         }
         let all = query.all;
-        let rows = self.db.run(move |disk| disk.approvals(all)).await?;
+        let mut rows = self.db.run(move |disk| disk.approvals(all)).await?;
+        let live = self.book.live.lock().await;
+        for row in &mut rows {
+            if let Some(now) = live.get(&row.id) {
+                row.clone_from(now);
+            }
+        }
+        drop(live);
         let wanted = |row: &&StoredApproval| query.tenant.as_ref().is_none_or(|id| *id == row.tenant);
         Ok(rows.iter().filter(wanted).map(shown).collect())
     }
@@ -85,17 +108,30 @@ impl Host {
         why: String,
     ) -> Result<(), Error> {
         let mut live = self.book.live.lock().await;
+        // What the disk does not take is refused, and the wire stays: the warden has more to say.
+        let refuse = |reason: String, destination| {
+            link.send(tenant, &Command::Refuse { approval: None, destination, reason })
+        };
+        let unrecorded = |error: &Error| {
+            tracing::error!(tenant = %tenant.id, %error, "a question could not be recorded, and was refused");
+            Reason::LedgerUnavailable.code().to_owned()
+        };
         let same = live.values().find(|row| row.tenant == tenant.id && row.destination == destination);
-        if let Some(id) = same.map(|row| row.id) {
-            let effects = self.event(&mut live, id, Event::Asked, String::new(), None).await?;
-            if !effects.contains(&Effect::AskAnew) {
-                return Ok(());
+        if let Some((id, state)) = same.map(|row| (row.id, row.state)) {
+            let event = async {
+                let ruled = state != State::Granted(GrantSpan::Always)
+                    || self.is_ruled(&tenant.id, &destination).await?;
+                self.event(&mut live, id, Event::Asked { ruled }, String::new(), None).await
+            };
+            match event.await {
+                Ok(effects) if effects.contains(&Effect::AskAnew) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return refuse(unrecorded(&error), destination),
             }
         }
         let open = live.values().filter(|row| row.tenant == tenant.id && row.state.is_open()).count();
         if let Err(reason) = may_ask(open) {
-            let reason = reason.code().to_owned();
-            return link.send(tenant, &Command::Refuse { approval: None, destination, reason });
+            return refuse(reason.code().to_owned(), destination);
         }
         let asked = self.now();
         let mut new = StoredApproval {
@@ -108,22 +144,32 @@ impl Host {
             answer: String::new(),
         };
         let body = json!({ "destination": destination.to_string(), "why": new.why });
-        let (kept, row) = (new.clone(), self.row(Some(&tenant.id), "approval_asked", body));
-        new.id = self.db.run(move |disk| disk.add_approval(&kept, &row)).await?;
+        let (kept, row) = (new.clone(), self.row(Some(&tenant.id), Kind::ApprovalAsked, body));
+        new.id = match self.db.run(move |disk| disk.add_approval(&kept, &row)).await {
+            Ok(id) => id,
+            Err(error) => return refuse(unrecorded(&error), destination),
+        };
         let approval = new.id;
         self.show_change(&new);
         live.insert(approval, new);
         link.send(tenant, &Command::Waiting { approval, destination })
     }
 
+    /// Does the policy that is kept still allow this? What an answer made a rule may be one no longer.
+    async fn is_ruled(&self, tenant: &TenantId, destination: &Destination) -> Result<bool, Error> {
+        let kept = tenant.clone();
+        let policy = self.db.run(move |disk| disk.policy(&kept)).await?;
+        let policy = Policy::parse(&policy.text).map_err(|e| crate::policies::refused(tenant, &e))?;
+        Ok(matches!(policy.verdict(destination), Verdict::Allow { .. }))
+    }
+
     /// A warden refused the last connection that it held for this.
-    pub(crate) async fn hold_ended(&self, tenant: &Tenant, destination: Destination) -> Result<(), Error> {
+    pub(crate) async fn hold_ended(&self, tenant: &Tenant, destination: Destination) {
         let mut live = self.book.live.lock().await;
         let same = live.values().find(|row| row.tenant == tenant.id && row.destination == destination);
         if let Some(id) = same.map(|row| row.id) {
-            self.event(&mut live, id, Event::HoldEnded, String::new(), None).await?;
+            self.logged(&mut live, id, Event::HoldEnded).await;
         }
-        Ok(())
     }
 
     /// A warden is gone, and all that it held with it.
@@ -137,14 +183,13 @@ impl Host {
         }
     }
 
-    /// May this once-grant be used now? True at most once.
-    pub(crate) async fn spend(&self, tenant: &Tenant, grant: u64) -> Result<bool, Error> {
+    /// May this once-grant be used now? True at most once, and only once that is durable.
+    pub(crate) async fn spend(&self, tenant: &Tenant, grant: u64) -> bool {
         let mut live = self.book.live.lock().await;
         if live.get(&grant).is_none_or(|row| row.tenant != tenant.id) {
-            return Ok(false);
+            return false;
         }
-        let effects = self.event(&mut live, grant, Event::Spend, String::new(), None).await?;
-        Ok(effects.contains(&Effect::Spent { ok: true }))
+        self.logged(&mut live, grant, Event::Spend).await.contains(&Effect::Spent { ok: true })
     }
 
     /// Yes.
@@ -198,26 +243,28 @@ impl Host {
         self.answer(&mut live, id, Event::Revoke, String::new(), None).await
     }
 
+    /// Sends a warden every grant that lives, under the lock under which one is taken back: so none is sent
+    /// after its end.
+    pub(crate) async fn send_grants(&self, tenant: &Tenant, link: &Link) -> Result<(), Error> {
+        let live = self.book.live.lock().await;
+        for grant in granted(&live, &tenant.id, self.now()) {
+            link.send(tenant, &Command::Grant(grant))?;
+        }
+        Ok(())
+    }
+
     /// What a warden is told again. What holds for ever is in the policy itself.
     pub(crate) async fn live_grants(&self, tenant: &TenantId) -> Vec<Grant> {
-        let now = self.now();
-        let live = self.book.live.lock().await;
-        let grant = |row: &StoredApproval| match row.state {
-            State::Granted(span @ (GrantSpan::Once { until } | GrantSpan::Until(until))) if until > now => {
-                Some(Grant { id: row.id, destination: row.destination.clone(), span })
-            }
-            _ => None,
-        };
-        live.values().filter(|row| row.tenant == *tenant).filter_map(grant).collect()
+        granted(&*self.book.live.lock().await, tenant, self.now())
     }
 
     /// A policy came in force: what was granted for ever and is not allowed by it any more is withdrawn.
-    pub(crate) async fn withdraw(&self, tenant: &TenantId, policy: &cofferdam_policy::Policy) {
+    pub(crate) async fn withdraw(&self, tenant: &TenantId, policy: &Policy) {
         let mut live = self.book.live.lock().await;
         let over = |row: &&StoredApproval| {
             row.tenant == *tenant
                 && row.state == State::Granted(GrantSpan::Always)
-                && !matches!(policy.verdict(&row.destination), cofferdam_policy::Verdict::Allow { .. })
+                && !matches!(policy.verdict(&row.destination), Verdict::Allow { .. })
         };
         let ids: Vec<u64> = live.values().filter(over).map(|row| row.id).collect();
         for id in ids {
@@ -266,13 +313,14 @@ impl Host {
         Ok(shown(&row))
     }
 
-    async fn logged(&self, live: &mut MutexGuard<'_, Live>, id: u64, event: Event) {
-        if let Err(error) = self.event(live, id, event, String::new(), None).await {
-            tracing::error!(approval = id, %error, "an approval could not be moved on; it will be tried again");
-        }
+    async fn logged(&self, live: &mut MutexGuard<'_, Live>, id: u64, event: Event) -> Vec<Effect> {
+        self.event(live, id, event, String::new(), None).await.unwrap_or_else(|error| {
+            tracing::error!(approval = id, %error, "an approval could not be moved on");
+            Vec::new()
+        })
     }
 
-    /// One event: the new state on disk, then its effects at the warden. The effects, for who caused it.
+    /// One event: the new state on disk, unless it still waits, then its effects at the warden. The effects, for who caused it.
     async fn event(
         &self,
         live: &mut MutexGuard<'_, Live>,
@@ -284,12 +332,16 @@ impl Host {
         let Some(mut row) = live.get(&id).cloned() else { return Ok(vec![]) };
         let (state, effects) = approval::step(row.state, event, self.now());
         let mut revision = None;
-        if state != row.state {
+        if state.is_open() && state != row.state {
+            row.state = state;
+            self.show_change(&row);
+            live.insert(id, row.clone());
+        } else if state != row.state {
             (row.state, row.answer) = (state, words.clone());
             let body = json!({
                 "approval": id, "destination": row.destination.to_string(), "state": state, "words": words,
             });
-            let ledger = self.row(Some(&row.tenant), "approval", body);
+            let ledger = self.row(Some(&row.tenant), row_kind(state), body);
             let granted = matches!(state, State::Granted(GrantSpan::Always));
             let (kept, text) = (row.clone(), policy.clone().filter(|_| granted));
             let number = self.db.run(move |disk| disk.set_approval(&kept, text.as_deref(), &ledger)).await?;
@@ -337,6 +389,29 @@ fn command(row: &StoredApproval, effect: Effect, words: &str) -> Option<Command>
         }
         Effect::Withdraw => Some(Command::Revoke { grant: row.id }),
         Effect::Spent { .. } | Effect::Conflict | Effect::AskAnew => None,
+    }
+}
+
+/// The grants of a tenant that a warden has to know.
+fn granted(live: &Live, tenant: &TenantId, now: Millis) -> Vec<Grant> {
+    let grant = |row: &StoredApproval| match row.state {
+        State::Granted(span @ (GrantSpan::Once { until } | GrantSpan::Until(until))) if until > now => {
+            Some(Grant { id: row.id, destination: row.destination.clone(), span })
+        }
+        _ => None,
+    };
+    live.values().filter(|row| row.tenant == *tenant).filter_map(grant).collect()
+}
+
+/// What a new state is in the ledger.
+fn row_kind(state: State) -> Kind {
+    match state {
+        State::Waiting { asked: _ } | State::HoldEnded { until: _ } => Kind::ApprovalAsked,
+        State::Granted(_) => Kind::ApprovalGranted,
+        State::Used => Kind::ApprovalUsed,
+        State::Denied => Kind::ApprovalDenied,
+        State::Expired => Kind::ApprovalExpired,
+        State::Revoked => Kind::ApprovalRevoked,
     }
 }
 

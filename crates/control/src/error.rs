@@ -57,6 +57,9 @@ pub enum Error {
     /// The configuration cannot be used.
     #[error("the configuration: {0}")]
     Config(String),
+    /// The disk has no room, but for what is essential.
+    #[error("the disk is full: only what is refused, stopped or taken away is still recorded")]
+    DiskFull,
     /// The state database or the ledger cannot be used.
     #[error("{0}")]
     Store(String),
@@ -98,6 +101,12 @@ impl Error {
         Self::NotFound { what: "tenant", name: id.to_string() }
     }
 
+    /// What is being deleted cannot be wanted otherwise.
+    pub(crate) fn being_deleted(id: &cofferdam_base::TenantId) -> Self {
+        let message = format!("tenant {id} is being deleted");
+        Self::Conflict { code: "deleted", message, mend: String::new() }
+    }
+
     /// The HTTP status: 400 bad usage, 403 and 422 refused, 404, 409, 500 could not.
     pub fn status(&self) -> u16 {
         match self {
@@ -120,6 +129,9 @@ impl Error {
             Self::LauncherGone(_) => ("launcher_gone", "cofferdam serve".to_owned()),
             Self::Warden { .. } => ("warden", String::new()),
             Self::Config(_) => ("config", String::new()),
+            Self::DiskFull => ("disk_full", "make room on the disk of the data directory".to_owned()),
+            // A damaged database names its backup and the command itself.
+            Self::Store(what) if what.contains("mend it with") => ("store", String::new()),
             Self::Store(_) => ("store", "cofferdam doctor".to_owned()),
             Self::Vault(_) => ("vault", String::new()),
             Self::Key { .. } => ("key", String::new()),
@@ -170,6 +182,15 @@ pub const EXIT_CONFINE: u8 = 24;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_launcher_knows_which_ends_no_other_try_helps() {
+        let known = cofferdam_tenants::launcher::CONTROL_GIVES_UP;
+        for status in 0..=u8::MAX {
+            let helpless = [EXIT_STORE, EXIT_KEY, EXIT_CONFIG, EXIT_CONFINE].contains(&status);
+            assert_eq!(known.contains(&status), helpless, "{status}");
+        }
+    }
 
     #[test]
     fn each_kind_of_error_has_the_status_that_the_command_line_knows() {

@@ -24,10 +24,10 @@ pub struct Facts {
     pub degradations: Vec<String>,
     /// The command runtimes: name and program.
     pub commands: BTreeMap<String, String>,
-    /// The installed OpenClaws: the digest of the lock, and the version.
-    pub openclaws: BTreeMap<Digest, String>,
     /// What a cell may use unless its tenant has limits of its own.
     pub limits: Limits,
+    /// The cache in which runtimes are installed.
+    pub cache: PathBuf,
     /// Where the launcher writes `<id>.log`.
     pub logs: PathBuf,
     /// What each warden is told of the host.
@@ -70,8 +70,6 @@ impl Facts {
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
         let Boot { data_dir, cache_dir, config, strict, builtin_model: _ } = boot;
         let rootless = !strict;
-        let installed = cofferdam_tenants::openclaw::install::list(cache_dir)
-            .map_err(|e| Error::Config(e.to_string()))?;
         let (relays, holds, names_per_second) = LIMITS;
         let domain = config.edge.domain.as_str();
         let command = |(name, runtime): (&String, &CommandRuntime)| {
@@ -84,8 +82,8 @@ impl Facts {
             profile: if rootless { "rootless" } else { "strict" },
             degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
             commands: config.runtime.command.iter().map(command).collect(),
-            openclaws: installed.into_iter().map(|one| (one.lock, one.version)).collect(),
             limits: config.limits,
+            cache: cache_dir.clone(),
             logs: data_dir.join("logs"),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),
@@ -97,6 +95,17 @@ impl Facts {
                 names_per_second,
             },
         })
+    }
+}
+
+impl Facts {
+    /// The OpenClaws that are installed now: the digest of the lock, and the version. Looked up each time: one
+    /// may be installed at any time.
+    pub fn openclaws(&self) -> Result<BTreeMap<Digest, String>, Error> {
+        let installed = cofferdam_tenants::openclaw::install::list(&self.cache);
+        let installed =
+            installed.map_err(|e| Error::io("the cache", std::io::Error::other(e.to_string())))?;
+        Ok(installed.into_iter().map(|one| (one.lock, one.version)).collect())
     }
 }
 

@@ -7,11 +7,12 @@
 use crate::{
     Error,
     approvals::Book,
-    db::{Db, Row, Scribe},
+    db::{Db, Row},
     edge::Edge,
     facts::Facts,
     keys::Issuer,
     launcher::Launcher,
+    scribe::Scribe,
     tenant::Tenant,
 };
 use cofferdam_base::{
@@ -21,6 +22,7 @@ use cofferdam_base::{
         warden::{Record, Usage},
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_vault::MasterKey;
 use serde_json::{Value, json};
@@ -122,14 +124,14 @@ impl Host {
     }
 
     /// A row of class A: on disk when this returns.
-    pub(crate) async fn journal(&self, tenant: &TenantId, kind: &str, body: Value) -> Result<(), Error> {
+    pub(crate) async fn journal(&self, tenant: &TenantId, kind: Kind, body: Value) -> Result<(), Error> {
         let row = self.row(Some(tenant), kind, body);
         self.db.run(move |disk| disk.durable(&row)).await
     }
 
     /// A row of class B about something that control saw itself.
-    pub(crate) async fn observe(&self, tenant: Option<&TenantId>, kind: &str, body: Value) {
-        self.scribe.record(self.row(tenant, kind, body), || {}).await;
+    pub(crate) async fn observe(&self, tenant: Option<&TenantId>, kind: Kind, body: Value) {
+        self.scribe.note(self.row(tenant, kind, body)).await;
     }
 
     /// A warden's record; `done` once it is on disk. A gap before it is a row of its own.
@@ -139,11 +141,11 @@ impl Host {
         boot: u64,
         record: &Record,
         missing: u64,
-        done: impl FnOnce() + Send + 'static,
+        done: impl FnOnce() + Send + Sync + 'static,
     ) {
         if missing > 0 {
             let body = json!({ "boot": boot, "before": record.seq, "missing": missing });
-            self.observe(Some(&tenant.id), "gap", body).await;
+            self.observe(Some(&tenant.id), Kind::Gap, body).await;
         }
         let Record { seq, at, what, destination, by, reason, count } = record;
         let body = json!({
@@ -151,12 +153,12 @@ impl Host {
             "reason": reason, "count": count,
         });
         let kind = match what {
-            cofferdam_base::ipc::warden::RecordKind::Allow => "allow",
-            cofferdam_base::ipc::warden::RecordKind::Deny => "deny",
-            cofferdam_base::ipc::warden::RecordKind::Hold => "hold",
-            cofferdam_base::ipc::warden::RecordKind::Use => "use",
+            cofferdam_base::ipc::warden::RecordKind::Allow => Kind::Allow,
+            cofferdam_base::ipc::warden::RecordKind::Deny => Kind::Deny,
+            cofferdam_base::ipc::warden::RecordKind::Hold => Kind::Hold,
+            cofferdam_base::ipc::warden::RecordKind::Use => Kind::Use,
         };
-        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind: kind.to_owned(), body };
+        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind, body };
         self.scribe.record(row, done).await;
     }
 
@@ -165,29 +167,32 @@ impl Host {
         &self,
         report: Report,
         missing: u64,
-        done: impl FnOnce() + Send + 'static,
+        done: impl FnOnce() + Send + Sync + 'static,
     ) {
         if missing > 0 {
             let body = json!({ "edge": true, "before": report.seq, "missing": missing });
-            self.observe(None, "gap", body).await;
+            self.observe(None, Kind::Gap, body).await;
         }
         let Report { seq, at, tenant, what, subject, jti, reason, count } = report;
+        let kind = if what == "refused" { Kind::EdgeRefused } else { Kind::Edge };
         let body = json!({
             "seq": seq, "what": what, "subject": subject, "jti": jti, "reason": reason, "count": count,
         });
-        self.scribe.record(Row { at, tenant, kind: "edge".to_owned(), body }, done).await;
+        self.scribe.record(Row { at, tenant, kind, body }, done).await;
     }
 
     /// Tokens that an inference request used: in the store for the sums, in the ledger for the order.
-    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) -> Result<(), Error> {
+    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) {
         let body = serde_json::to_value(&usage).unwrap_or_default();
-        let row = Row { at: usage.at, tenant: Some(tenant.id.clone()), kind: "usage".to_owned(), body };
-        self.scribe.record(row, || {}).await;
+        let row = Row { at: usage.at, tenant: Some(tenant.id.clone()), kind: Kind::Usage, body };
+        self.scribe.note(row).await;
         let id = tenant.id.clone();
-        self.db.run(move |disk| disk.add_usage(&id, &usage)).await
+        if let Err(error) = self.db.run(move |disk| disk.add_usage(&id, &usage)).await {
+            tracing::error!(tenant = %tenant.id, %error, "the sums of usage lack one request");
+        }
     }
 
-    pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: &str, body: Value) -> Row {
-        Row { at: self.now(), tenant: tenant.cloned(), kind: kind.to_owned(), body }
+    pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: Kind, body: Value) -> Row {
+        Row { at: self.now(), tenant: tenant.cloned(), kind, body }
     }
 }

@@ -17,7 +17,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
@@ -97,13 +97,7 @@ fn make(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |e| Error::io(path.display().to_string(), e);
     let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new())
         .map_err(|_| Error::Crypto("make a key"))?;
-    // Written beside and renamed, so that a crash leaves no half of a key.
-    let partial = path.with_extension("new");
-    drop(fs::remove_file(&partial));
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&partial).map_err(failed)?;
-    file.write_all(document.as_ref()).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)?;
+    cofferdam_vault::write_whole(path, document.as_ref()).map_err(failed)?;
     Ok(document.as_ref().to_vec())
 }
 

@@ -6,6 +6,7 @@
 use crate::{
     Error,
     api::types::{LedgerRow, LedgerVerified},
+    disk::Ledger,
     host::Host,
 };
 use cofferdam_base::TenantId;
@@ -22,19 +23,44 @@ impl Host {
         self.db.run(|disk| disk.ledger_rows()).await
     }
 
-    /// The last rows.
-    pub async fn ledger_tail(&self, count: u32, tenant: Option<TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        self.db.run(move |disk| disk.ledger_tail(count, tenant.as_ref())).await
+    /// The last rows, and up to which one was looked.
+    pub async fn ledger_tail(
+        &self,
+        count: u32,
+        tenant: Option<TenantId>,
+    ) -> Result<(Vec<LedgerRow>, u64), Error> {
+        self.read(move |ledger| Ok((ledger.tail(count, tenant.as_ref())?, ledger.rows()))).await
     }
 
-    /// What came after a row.
-    pub async fn ledger_after(&self, seq: u64, tenant: Option<TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        self.db.run(move |disk| disk.ledger_after(seq, tenant.as_ref())).await
+    /// What came after a row, and up to which one was looked.
+    pub async fn ledger_after(
+        &self,
+        seq: u64,
+        tenant: Option<TenantId>,
+    ) -> Result<(Vec<LedgerRow>, u64), Error> {
+        if self.ledger_rows().await? <= seq {
+            return Ok((Vec::new(), seq));
+        }
+        self.read(move |ledger| ledger.after(seq, tenant.as_ref())).await
     }
 
     /// Reads the whole chain.
     pub async fn ledger_verify(&self) -> Result<LedgerVerified, Error> {
-        self.db.run(|disk| disk.ledger_verify()).await
+        let found = self.read(|ledger| ledger.verify()).await?;
+        if !found.whole {
+            return Ok(found);
+        }
+        self.db.run(move |disk| disk.ledger_end(found)).await
+    }
+
+    /// Reads the ledger as it is now, beside the one thread that writes it.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Ledger) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let ledger = self.db.run(|disk| disk.ledger()).await?;
+        let done = tokio::task::spawn_blocking(move || read(&*ledger)).await;
+        done.map_err(|e| Error::io("reading the ledger", io::Error::other(e)))?
     }
 
     /// A tenant's log, from its beginning or so many bytes before its end.

@@ -22,6 +22,7 @@ mod limits;
 mod plain;
 mod policies;
 mod probe;
+pub mod scribe;
 mod secrets;
 pub mod start;
 mod tenant;

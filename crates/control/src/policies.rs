@@ -14,6 +14,7 @@ use crate::{
 };
 use cofferdam_base::{TenantId, ipc::warden::Command};
 use cofferdam_policy::{Policy, Verb};
+use cofferdam_store::ledger::Kind;
 use serde_json::json;
 
 /// The first policy of a tenant: everything is asked for, but what upstream looks up unasked.
@@ -49,15 +50,17 @@ impl Host {
         let tenant = self.tenant(id)?;
         let policy = Policy::parse(&text).map_err(|error| refused(id, &error))?;
         let _in_order = tenant.changes.lock().await;
-        let row = self.row(Some(id), "policy_set", json!({ "policy": text }));
+        let row = self.row(Some(id), Kind::PolicySet, json!({ "policy": text }));
         let (kept, stored) = (id.clone(), text.clone());
         let revision = self.db.run(move |disk| disk.add_policy(&kept, &stored, "operator", &row)).await?;
-        let Some(link) = tenant.seat.link() else {
-            self.withdraw(id, &policy).await;
-            return Ok(PolicySet { revision, in_force: false });
-        };
-        link.send(&tenant, &Command::Configure(self.configuration(&tenant, text, revision)))?;
+        let link = tenant.seat.link();
+        let configuration = self.configuration(&tenant, text, revision);
+        let sent =
+            link.as_ref().map_or(Ok(()), |link| link.send(&tenant, &Command::Configure(configuration)));
+        // Whether or not the warden hears of it: what the new policy does not say is not granted any more.
         self.withdraw(id, &policy).await;
+        sent?;
+        let Some(link) = link else { return Ok(PolicySet { revision, in_force: false }) };
         match link.in_force(&tenant, revision).await {
             Ok(()) => Ok(PolicySet { revision, in_force: true }),
             Err(InForce::Refused(why)) => Err(Error::Warden {

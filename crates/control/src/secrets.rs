@@ -14,6 +14,7 @@ use cofferdam_base::{
     Secret, SecretName, TenantId,
     ipc::warden::{Command, Configuration, SealedSecret},
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_vault::DataKey;
 use serde_json::json;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Host {
             });
         }
         let body = json!({ "name": name, "version": version, "purpose": purpose });
-        let (kept, row) = (id.clone(), self.row(Some(id), "secret_set", body));
+        let (kept, row) = (id.clone(), self.row(Some(id), Kind::SecretSet, body));
         let at = self.now();
         self.db.run(move |disk| disk.set_secret(&kept, &sealed, at, &row)).await?;
         self.send_secrets(&tenant).await?;
@@ -84,7 +85,7 @@ impl Host {
     pub async fn secret_remove(&self, id: &TenantId, name: &SecretName) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
         let _in_order = tenant.changes.lock().await;
-        let row = self.row(Some(id), "secret_removed", json!({ "name": name }));
+        let row = self.row(Some(id), Kind::SecretRemoved, json!({ "name": name }));
         let (kept, gone) = (id.clone(), name.clone());
         if !self.db.run(move |disk| disk.remove_secret(&kept, &gone, &row)).await? {
             return Err(Error::NotFound { what: "secret", name: name.to_string() });
@@ -108,7 +109,7 @@ impl Host {
         }
         let _in_order = tenant.changes.lock().await;
         let (kept, stored) = (id.clone(), route.clone());
-        let row = self.row(Some(id), "model_set", json!({ "model": route }));
+        let row = self.row(Some(id), Kind::ModelSet, json!({ "model": route }));
         self.db.run(move |disk| disk.set_model(&kept, stored.as_ref(), &row)).await?;
         if let Some(link) = tenant.seat.link() {
             link.send(&tenant, &route.clone().map_or(Command::NoModel {}, Command::Model))?;
@@ -164,15 +165,16 @@ impl Host {
                 Ok((policy.text, policy.revision, disk.sealed(&id)?, disk.model(&id)?))
             })
             .await?;
+        if let Ok(policy) = cofferdam_policy::Policy::parse(&policy) {
+            self.withdraw(&tenant.id, &policy).await;
+        }
         let key = self.data_key(&tenant.id).await?;
-        self.journal(&tenant.id, "key_released", released(&secrets)).await?;
+        self.journal(&tenant.id, Kind::KeyReleased, released(&secrets)).await?;
         link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send_key(tenant, &key)?;
         link.send(tenant, &Command::Secrets { secrets })?;
         link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model))?;
-        for grant in self.live_grants(&tenant.id).await {
-            link.send(tenant, &Command::Grant(grant))?;
-        }
+        self.send_grants(tenant, link).await?;
         link.send(tenant, &Command::Ready {})?;
         Ok(revision)
     }

@@ -14,6 +14,7 @@ use crate::{
     keys::Issuer,
     launcher::Launcher,
     tenant::Tenant,
+    warden::Heard,
 };
 use cofferdam_base::Clock;
 use cofferdam_sys::clock::SystemClock;
@@ -25,7 +26,11 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
+
+/// How often a host that lives for days looks whether a backup is due.
+const BACKUP_LOOK: Duration = Duration::from_hours(1);
 
 /// Everything that was opened while control still could.
 pub struct Parts {
@@ -82,9 +87,12 @@ fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(
     let issuer = Issuer::open(&keys.join("issuer.key"))?;
     let facts = Facts::load(&boot, &issuer.public().kid)?;
 
-    // From here on: our own directory, the socket's, and to read the logs; nothing else.
+    // From here on: our own directory, the socket's, and to read the logs and the cache; nothing else.
     let (own, run, logs) = (data.join("control"), data.join("run"), data.join("logs"));
-    cofferdam_sandbox::confine::control(&own, &[&run], &[&logs])
+    // The cache is read only to see what is installed; without one nothing is.
+    let cache = Some(boot.cache_dir.as_path()).filter(|cache| cache.is_dir());
+    let readable: Vec<&Path> = [logs.as_path()].into_iter().chain(cache).collect();
+    cofferdam_sandbox::confine::control(&own, &[&run], &readable)
         .map_err(|e| Error::Confine(e.to_string()))?;
     Ok((Parts { facts, disk, master, issuer, launcher }, data.join("run/control.sock")))
 }
@@ -116,6 +124,16 @@ pub async fn run(parts: Parts, door: Door) -> Error {
     }
 }
 
+/// Looks again and again whether the day's backup is there.
+async fn keep_backups(host: Arc<Host>) {
+    loop {
+        tokio::time::sleep(BACKUP_LOOK).await;
+        if let Err(error) = host.db.run(|disk| disk.keep_backup()).await {
+            tracing::error!(%error, "no backup of the state could be made");
+        }
+    }
+}
+
 /// Puts the parts together, adopts what runs and starts every tenant's task. The second value ends when the
 /// launcher's wire does.
 pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<Error>), Error> {
@@ -125,10 +143,17 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
     for tenant in &stored {
         master.unwrap(&tenant.id, &disk.wrapped_key(&tenant.id)?)?;
     }
+    let told = disk.told();
     let tenants = stored.into_iter().map(|stored| {
+        let heard = Heard::before(told.get(&stored.id));
         let state = TenantState::new(stored.desired, stored.generation);
-        let (tenant, inbox) =
-            Tenant::new((stored.id, stored.slot), (stored.runtime, stored.limits), stored.created, &state);
+        let (tenant, inbox) = Tenant::new(
+            (stored.id, stored.slot),
+            (stored.runtime, stored.limits),
+            stored.created,
+            &state,
+            heard,
+        );
         (tenant, state, inbox)
     });
     let tenants: Vec<_> = tenants.collect();
@@ -148,5 +173,6 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
         })
     };
     host.adopt(tenants).await?;
+    tokio::spawn(keep_backups(Arc::clone(&host)));
     Ok((host, wire))
 }

@@ -4,7 +4,12 @@
 //! launcher. The state here is a cache of what the store wants and the launcher has: a killed control reads
 //! both again and goes on. The threat: two truths. There is one mailbox, read by one task.
 
-use crate::{Error, host::Host, probe, warden::Seat};
+use crate::{
+    Error,
+    host::Host,
+    probe,
+    warden::{Heard, Seat},
+};
 use cofferdam_base::{
     Clock, Millis, Slot, TenantId,
     ipc::{
@@ -13,6 +18,7 @@ use cofferdam_base::{
         receipt::Receipt,
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::lifecycle::{Action, Desired, Effect, Event, Phase, TenantState, step};
 use serde_json::json;
@@ -51,6 +57,10 @@ pub struct Tenant {
     /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
     /// gets them in the order in which they became durable.
     pub changes: Mutex<()>,
+    /// How far its wardens' records were heard.
+    pub heard: Heard,
+    /// Held while a wish becomes durable and is told.
+    pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
     view: watch::Sender<View>,
 }
@@ -76,8 +86,8 @@ pub struct View {
 enum Mail {
     /// Something happened; the sender may wait until it was taken in.
     Event(Event, Option<oneshot::Sender<()>>),
-    /// The launcher started the cell.
-    Started(CellSeen, Receipt),
+    /// The launcher started the cell; and whether its configuration had been changed before.
+    Started(CellSeen, Receipt, bool),
 }
 
 /// What a new task is made of.
@@ -91,6 +101,7 @@ impl Tenant {
         (runtime, limits): (RuntimeRef, Limits),
         created: Millis,
         state: &TenantState,
+        heard: Heard,
     ) -> (Arc<Self>, Inbox) {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let view = View {
@@ -109,6 +120,8 @@ impl Tenant {
             created,
             seat: Seat::default(),
             changes: Mutex::default(),
+            wishes: Mutex::default(),
+            heard,
             mailbox,
             view: watch::Sender::new(view),
         };
@@ -188,7 +201,11 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
         let Some(mail) = mail else { return };
         let (event, taken) = match mail {
             Mail::Event(event, taken) => (event, taken),
-            Mail::Started(cell, receipt) => {
+            Mail::Started(cell, receipt, drift) => {
+                if drift {
+                    let body = json!({ "generation": cell.generation });
+                    host.observe(Some(&tenant.id), Kind::ConfigDrift, body).await;
+                }
                 tenant.view.send_modify(|view| {
                     view.cell = Some(cell);
                     view.receipt = Some(receipt);
@@ -231,16 +248,22 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
 async fn note(host: &Host, tenant: &Tenant, event: &Event) {
     let (kind, body) = match event {
         Event::CellEnded { generation, status } => {
-            ("cell_ended", json!({ "generation": generation, "status": status }))
+            (Kind::CellEnded, json!({ "generation": generation, "status": status }))
         }
-        Event::WardenEnded => ("warden_ended", json!({})),
-        Event::WardenLost => ("warden_lost", json!({})),
-        Event::CellReady { generation } => ("cell_ready", json!({ "generation": generation })),
-        Event::CellNotReady { generation } => ("cell_not_ready", json!({ "generation": generation })),
-        Event::Failed(action, why) => ("failed", json!({ "action": action, "why": why })),
+        Event::WardenEnded => (Kind::WardenEnded, tail(tenant)),
+        Event::WardenLost => (Kind::WardenLost, tail(tenant)),
+        Event::CellReady { generation } => (Kind::CellReady, json!({ "generation": generation })),
+        Event::CellNotReady { generation } => (Kind::CellNotReady, json!({ "generation": generation })),
+        Event::Failed(action, why) => (Kind::Failed, json!({ "action": action, "why": why })),
         _ => return,
     };
     host.observe(Some(&tenant.id), kind, body).await;
+}
+
+/// What is known of a warden's last words: what came after them, if anything did, died with it.
+fn tail(tenant: &Tenant) -> serde_json::Value {
+    let last = tenant.heard.last();
+    json!({ "boot": last.map(|(boot, _)| boot), "after": last.map(|(_, seq)| seq), "may_be_lost": true })
 }
 
 /// Shows the state to whoever waits for it, and to the edge.
@@ -265,11 +288,11 @@ async fn publish(host: &Host, tenant: &Tenant, state: &TenantState) {
 async fn act(host: &Host, tenant: &Arc<Tenant>, action: Action) {
     let (op, id, slot) = (host.launcher().op(), tenant.id.clone(), tenant.slot);
     let (kind, command) = match action {
-        Action::MakeHome => ("make_home", Command::MakeHome { op, tenant: id, slot }),
-        Action::RemoveHome => ("remove_home", Command::RemoveHome { op, tenant: id, slot }),
-        Action::StartWarden => ("start_warden", Command::StartWarden { op, tenant: id, slot }),
-        Action::StopWarden => ("stop_warden", Command::StopWarden { op, tenant: id }),
-        Action::StopCell => ("stop_cell", Command::StopCell { op, tenant: id, grace_ms: GRACE_MS }),
+        Action::MakeHome => (Kind::MakeHome, Command::MakeHome { op, tenant: id, slot }),
+        Action::RemoveHome => (Kind::RemoveHome, Command::RemoveHome { op, tenant: id, slot }),
+        Action::StartWarden => (Kind::StartWarden, Command::StartWarden { op, tenant: id, slot }),
+        Action::StopWarden => (Kind::StopWarden, Command::StopWarden { op, tenant: id }),
+        Action::StopCell => (Kind::StopCell, Command::StopCell { op, tenant: id, grace_ms: GRACE_MS }),
         // The machine starts cells by an effect of its own, which bears the generation.
         Action::StartCell => return,
     };
@@ -309,7 +332,9 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
     let answer = move |event| {
         let failed = |why| Mail::Event(Event::Failed(Action::StartCell, why), None);
         let mail = match event {
-            launcher::Event::CellStarted { op: _, cell, receipt } => Mail::Started(cell, receipt),
+            launcher::Event::CellStarted { op: _, cell, receipt, drift } => {
+                Mail::Started(cell, receipt, drift)
+            }
             launcher::Event::Failed { op: _, failure } => failed(match failure.mend.as_str() {
                 "" => failure.message,
                 mend => format!("{}; {mend}", failure.message),

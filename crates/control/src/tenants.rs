@@ -10,6 +10,7 @@ use crate::{
     host::Host,
     limits,
     tenant::{self, Inbox, Tenant, View, desired_word},
+    warden::Heard,
 };
 use cofferdam_base::{
     Digest, TenantId,
@@ -18,6 +19,7 @@ use cofferdam_base::{
         launcher::{CellSeen, Command, Event, Failure, RuntimeRef},
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
 use serde_json::json;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -52,7 +54,7 @@ impl Host {
     }
 
     /// What can run in cells.
-    pub fn runtimes(&self) -> Runtimes {
+    pub fn runtimes(&self) -> Result<Runtimes, Error> {
         let tenants = self.tenants();
         let count = |runtime: &RuntimeRef| {
             u32::try_from(tenants.iter().filter(|t| t.runtime == *runtime).count()).unwrap_or(u32::MAX)
@@ -61,12 +63,13 @@ impl Host {
             let runtime = RuntimeRef::Command(name.clone());
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what: program.clone() }
         });
-        let openclaws = self.facts.openclaws.iter().map(|(lock, version)| {
-            let runtime = RuntimeRef::Openclaw(*lock);
+        let installed = self.facts.openclaws()?;
+        let openclaws = installed.into_iter().map(|(lock, version)| {
+            let runtime = RuntimeRef::Openclaw(lock);
             let what = format!("openclaw {version}");
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what }
         });
-        Runtimes { runtimes: commands.chain(openclaws).collect() }
+        Ok(Runtimes { runtimes: commands.chain(openclaws).collect() })
     }
 
     /// All tenants.
@@ -125,7 +128,7 @@ impl Host {
             let body = json!({
                 "runtime": runtime_text(&runtime), "limits": limits, "desired": desired_word(desired),
             });
-            let row = self.row(Some(&id), "tenant_created", body);
+            let row = self.row(Some(&id), Kind::TenantCreated, body);
             let new = NewStoredTenant {
                 id: id.clone(),
                 runtime: runtime.clone(),
@@ -136,7 +139,8 @@ impl Host {
             };
             let slot = self.db.run(move |disk| disk.create_tenant(&new, &row)).await?;
             let state = TenantState::new(desired, 0);
-            let (tenant, inbox) = Tenant::new((id, slot), (runtime, limits), self.now(), &state);
+            let (tenant, inbox) =
+                Tenant::new((id, slot), (runtime, limits), self.now(), &state, Heard::default());
             self.insert(Arc::clone(&tenant));
             self.run(&tenant, state, inbox);
             tenant
@@ -157,8 +161,7 @@ impl Host {
     /// Wants it to run.
     pub async fn start(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, "tenant_start").await?;
-        tenant.tell(Happened::Want(Desired::Running)).await;
+        self.wish(&tenant, Desired::Running, Kind::TenantStart, Happened::Want(Desired::Running)).await?;
         if wait {
             self.wait_up(&tenant).await?;
         }
@@ -168,8 +171,7 @@ impl Host {
     /// Wants it stopped.
     pub async fn stop(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Stopped, "tenant_stop").await?;
-        tenant.tell(Happened::Want(Desired::Stopped)).await;
+        self.wish(&tenant, Desired::Stopped, Kind::TenantStop, Happened::Want(Desired::Stopped)).await?;
         if wait {
             tenant.wait(|view| view.phase == Phase::Stopped || view.desired != Desired::Stopped).await;
         }
@@ -179,8 +181,7 @@ impl Host {
     /// Wants its cell stopped and started anew.
     pub async fn restart(&self, id: &TenantId, wait: bool) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Running, "tenant_restart").await?;
-        tenant.tell(Happened::Restart).await;
+        self.wish(&tenant, Desired::Running, Kind::TenantRestart, Happened::Restart).await?;
         if wait {
             self.wait_up(&tenant).await?;
         }
@@ -190,8 +191,7 @@ impl Host {
     /// Deletes it and its home; returns when nothing is left.
     pub async fn delete(&self, id: &TenantId) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
-        self.wish(&tenant, Desired::Deleted, "tenant_delete").await?;
-        tenant.tell(Happened::Want(Desired::Deleted)).await;
+        self.wish(&tenant, Desired::Deleted, Kind::TenantDelete, Happened::Want(Desired::Deleted)).await?;
         tenant.wait(|view| view.phase == Phase::Deleted).await;
         // The task strikes it from the store after the view shows the end.
         while self.tenant(id).is_ok_and(|still| Arc::ptr_eq(&still, &tenant)) {
@@ -200,16 +200,17 @@ impl Host {
         Ok(())
     }
 
-    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: &'static str) -> Result<(), Error> {
+    /// Notes what somebody wants and tells the tenant's task, one wish at a time: the last in the store is the
+    /// last that the task hears.
+    async fn wish(&self, tenant: &Tenant, desired: Desired, kind: Kind, wish: Happened) -> Result<(), Error> {
+        let _in_order = tenant.wishes.lock().await;
         if tenant.view().desired == Desired::Deleted && desired != Desired::Deleted {
-            return Err(Error::Conflict {
-                code: "deleted",
-                message: format!("tenant {} is being deleted", tenant.id),
-                mend: String::new(),
-            });
+            return Err(Error::being_deleted(&tenant.id));
         }
         let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), kind, json!({})));
-        self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await
+        self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await?;
+        tenant.tell(wish).await;
+        Ok(())
     }
 
     async fn wait_up(&self, tenant: &Tenant) -> Result<(), Error> {
@@ -229,14 +230,14 @@ impl Host {
 
     /// The number of the cell's next start, durable before it is used.
     pub(crate) async fn started(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
-        let row = self.row(Some(id), "start_cell", json!({ "generation": generation }));
+        let row = self.row(Some(id), Kind::StartCell, json!({ "generation": generation }));
         let id = id.clone();
         self.db.run(move |disk| disk.set_generation(&id, generation, &row)).await
     }
 
     /// Strikes a tenant of whom nothing is left.
     pub(crate) async fn forget(&self, tenant: &Tenant) -> Result<(), Error> {
-        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), "tenant_deleted", json!({})));
+        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), Kind::TenantDeleted, json!({})));
         self.db.run(move |disk| disk.forget_tenant(&id, &row)).await?;
         self.forget_approvals(&tenant.id).await;
         self.edge().tell(&Config::TenantGone { tenant: tenant.id.clone() }).await;
@@ -274,10 +275,13 @@ impl Host {
             self.run(&tenant, state, inbox);
         }
         for cell in cells.into_iter().filter(|cell| self.tenant(&cell.tenant).is_err()) {
+            let body = json!({ "what": "cell", "generation": cell.generation });
+            self.journal(&cell.tenant, Kind::KillOrphan, body).await?;
             let kill = Command::KillCell { op: self.launcher().op(), tenant: cell.tenant };
             self.launcher().ask(&kill, &[]).await?;
         }
         for id in wardens.into_iter().filter(|id| self.tenant(id).is_err()) {
+            self.journal(&id, Kind::KillOrphan, json!({ "what": "warden" })).await?;
             self.launcher().ask(&Command::StopWarden { op: self.launcher().op(), tenant: id }, &[]).await?;
         }
         Ok(())
@@ -292,12 +296,12 @@ impl Host {
             Some(("openclaw", lock)) => {
                 let lock = Digest::try_from(lock).map_err(|e| Error::Usage(e.to_string()))?;
                 self.facts
-                    .openclaws
+                    .openclaws()?
                     .contains_key(&lock)
                     .then_some(RuntimeRef::Openclaw(lock))
                     .ok_or_else(missing)
             }
-            None if text == "openclaw" => match self.facts.openclaws.keys().collect::<Vec<_>>()[..] {
+            None if text == "openclaw" => match self.facts.openclaws()?.keys().collect::<Vec<_>>()[..] {
                 [lock] => Ok(RuntimeRef::Openclaw(*lock)),
                 [] => Err(missing()),
                 _ => Err(Error::Usage(

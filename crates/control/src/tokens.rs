@@ -12,6 +12,7 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cofferdam_base::{AUDIENCE, Claims, MemberId, Millis, Role, TenantId, ipc::edge::Config};
+use cofferdam_store::ledger::Kind;
 use serde_json::json;
 
 /// The longest life of a token, in seconds: a year.
@@ -33,7 +34,7 @@ impl Host {
         let body = json!({
             "jti": row.jti, "subject": row.subject, "role": role, "expires": expires,
         });
-        let ledger = self.row(Some(&row.tenant), "token_issued", body);
+        let ledger = self.row(Some(&row.tenant), Kind::TokenIssued, body);
         let kept = row.clone();
         let member = self.db.run(move |disk| disk.add_token(&kept, &ledger)).await?;
         let token = self.sign(&row, MemberId::of(member))?;
@@ -52,7 +53,7 @@ impl Host {
     /// Revokes a token; when this returns, the edge was told.
     pub async fn token_revoke(&self, jti: String) -> Result<Token, Error> {
         let at = self.now();
-        let row = self.row(None, "token_revoked", json!({ "jti": jti }));
+        let row = self.row(None, Kind::TokenRevoked, json!({ "jti": jti }));
         let name: String = jti.chars().take(64).collect();
         let token = self.db.run(move |disk| disk.revoke_token(&jti, at, &row)).await?;
         let token = token.ok_or(Error::NotFound { what: "token", name })?;

@@ -92,7 +92,7 @@ impl Link {
 
     /// Takes reports until the wire ends or brings what does not fit.
     pub async fn read(self: &Arc<Self>, host: &Arc<Host>, tenant: &Arc<Tenant>) {
-        let mut inbox = Inbox::default();
+        let mut boot = None;
         let mut ended = self.configured.subscribe();
         let acknowledge = tokio::spawn(Arc::clone(self).acknowledge());
         loop {
@@ -112,7 +112,7 @@ impl Link {
                     break;
                 }
             };
-            if let Err(error) = self.take(report, &mut inbox, host, tenant).await {
+            if let Err(error) = self.take(report, &mut boot, host, tenant).await {
                 tracing::warn!(tenant = %tenant.id, %error, "the warden's wire is given up");
                 break;
             }
@@ -135,18 +135,18 @@ impl Link {
     async fn take(
         self: &Arc<Self>,
         report: Report,
-        inbox: &mut Inbox,
+        boot: &mut Option<u64>,
         host: &Arc<Host>,
         tenant: &Arc<Tenant>,
     ) -> Result<(), Error> {
         match report {
-            Report::Hello { tenant: who, boot } => {
+            Report::Hello { tenant: who, boot: now } => {
                 if who != tenant.id {
                     return Err(nonsense(tenant, "it says that it is another tenant's"));
                 }
-                inbox.boot = Some(boot);
+                *boot = Some(now);
             }
-            _ if inbox.boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
+            _ if boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
             Report::Configured { revision, error } => {
                 self.configured.send_modify(|c| {
                     c.error = error;
@@ -154,14 +154,13 @@ impl Link {
                 });
             }
             Report::Ask { destination, why } => host.asked(tenant, self, destination, why).await?,
-            Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await?,
+            Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await,
             Report::Spend { grant } => {
-                let ok = host.spend(tenant, grant).await?;
+                let ok = host.spend(tenant, grant).await;
                 self.send(tenant, &Command::Spent { grant, ok })?;
             }
             Report::Record(record) => {
-                let missing = inbox.expect(record.seq);
-                let boot = inbox.boot.unwrap_or_default();
+                let boot = boot.unwrap_or_default();
                 let (link, through) = (Arc::downgrade(self), record.seq);
                 let done = move || {
                     // Of a wire that ended nothing is told: the warden sends again what was not answered.
@@ -169,9 +168,12 @@ impl Link {
                         link.recorded.send_modify(|last| *last = (*last).max(through));
                     }
                 };
-                host.record(tenant, boot, &record, missing, done).await;
+                match tenant.heard.expect(boot, record.seq) {
+                    Number::Next { missing } => host.record(tenant, boot, &record, missing, done).await,
+                    Number::Again => host.scribe.after(done).await,
+                }
             }
-            Report::Usage(usage) => host.used(tenant, usage).await?,
+            Report::Usage(usage) => host.used(tenant, usage).await,
         }
         Ok(())
     }
@@ -196,19 +198,50 @@ pub enum InForce {
     Lost,
 }
 
-/// What was heard on one wire.
+/// How far a tenant's wardens were heard, whichever wire they spoke on.
 #[derive(Debug, Default)]
-struct Inbox {
-    boot: Option<u64>,
-    last: Option<u64>,
+pub struct Heard(Mutex<Option<Position>>);
+
+/// A start of the warden, and the number of the last record that was taken from it.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    boot: u64,
+    seq: u64,
 }
 
-impl Inbox {
-    /// Takes the number of the next record; says how many are missing before it.
-    fn expect(&mut self, seq: u64) -> u64 {
-        let missing = self.last.map_or(0, |last| seq.saturating_sub(last.saturating_add(1)));
-        self.last = Some(self.last.unwrap_or(0).max(seq));
-        missing
+/// What the number of a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Number {
+    /// It follows; so many are missing before it.
+    Next { missing: u64 },
+    /// It was taken already, and is sent again because its sender did not hear so.
+    Again,
+}
+
+impl Heard {
+    /// What the ledger had at the start of control.
+    pub fn before(told: Option<&(u64, u64)>) -> Self {
+        Self(Mutex::new(told.map(|(boot, seq)| Position { boot: *boot, seq: *seq })))
+    }
+
+    /// Takes the number of a record of this start. Of a start that was never heard the first is number 1.
+    fn expect(&self, boot: u64, seq: u64) -> Number {
+        let mut heard = self.lock();
+        let last = heard.filter(|position| position.boot == boot).map_or(0, |position| position.seq);
+        if seq <= last {
+            return Number::Again;
+        }
+        *heard = Some(Position { boot, seq });
+        Number::Next { missing: seq - last - 1 }
+    }
+
+    /// After what record a warden that died may have had more to say: its start, and the record's number.
+    pub fn last(&self) -> Option<(u64, u64)> {
+        self.lock().map(|Position { boot, seq }| (boot, seq))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Position>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -252,12 +285,18 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_records_is_counted_and_a_repetition_is_none() {
-        let mut inbox = Inbox::default();
-        // After a restart of control a warden goes on where it was.
-        assert_eq!(inbox.expect(40), 0);
-        assert_eq!(inbox.expect(41), 0);
-        assert_eq!(inbox.expect(41), 0);
-        assert_eq!(inbox.expect(45), 3);
-        assert_eq!(inbox.expect(46), 0);
+        let next = |missing| Number::Next { missing };
+        // After a restart of control a warden goes on where it was, and says again what it may have lost.
+        let heard = Heard::before(Some(&(7, 39)));
+        assert_eq!(heard.expect(7, 39), Number::Again);
+        assert_eq!(heard.expect(7, 40), next(0));
+        assert_eq!(heard.expect(7, 41), next(0));
+        assert_eq!(heard.expect(7, 41), Number::Again);
+        assert_eq!(heard.expect(7, 45), next(3));
+        assert_eq!(heard.expect(7, 46), next(0));
+        // Another start counts from 1, and so does the first of all.
+        assert_eq!(heard.expect(8, 3), next(2));
+        assert_eq!(heard.last(), Some((8, 3)));
+        assert_eq!(Heard::default().expect(1, 1), next(0));
     }
 }

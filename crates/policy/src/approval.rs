@@ -62,7 +62,10 @@ pub enum Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A connection asks again for the same.
-    Asked,
+    Asked {
+        /// Does the policy in force allow it? Only what was granted for ever depends on that.
+        ruled: bool,
+    },
     /// The last held connection was refused, or its warden died.
     HoldEnded,
     /// Yes.
@@ -144,7 +147,7 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
         return (State::Expired, effects);
     }
     match (state, event) {
-        (State::Waiting { .. } | State::HoldEnded { .. }, Event::Asked) => {
+        (State::Waiting { .. } | State::HoldEnded { .. }, Event::Asked { .. }) => {
             (State::new(now), vec![Effect::Wait])
         }
         (State::Waiting { .. }, Event::HoldEnded) => (State::HoldEnded { until: now.plus(OPEN_MS) }, vec![]),
@@ -162,8 +165,12 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
         (State::Granted(GrantSpan::Once { .. }), Event::Spend) => {
             (State::Used, vec![Effect::Spent { ok: true }])
         }
+        // Granted for ever is a rule of the policy; without the rule it is granted no more.
+        (State::Granted(GrantSpan::Always), Event::Asked { ruled: false }) => {
+            (State::Revoked, vec![Effect::Withdraw, Effect::AskAnew])
+        }
         // The question and the answer crossed on the wire.
-        (State::Granted(span), Event::Asked) => (state, vec![Effect::Grant(span)]),
+        (State::Granted(span), Event::Asked { .. }) => (state, vec![Effect::Grant(span)]),
         (State::Granted(_), Event::Revoke) => (State::Revoked, vec![Effect::Withdraw]),
         // A hold may end while, or after, somebody answers: the answer stands.
         (state, Event::HoldEnded | Event::Tick) => (state, vec![]),
@@ -174,7 +181,7 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
 /// What an event gets to hear that cannot have its way.
 const fn over(event: Event) -> Option<Effect> {
     match event {
-        Event::Asked => Some(Effect::AskAnew),
+        Event::Asked { .. } => Some(Effect::AskAnew),
         Event::Spend => Some(Effect::Spent { ok: false }),
         Event::Approve(_) | Event::Deny | Event::Revoke => Some(Effect::Conflict),
         Event::HoldEnded | Event::Tick => None,

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 const HOUR: u64 = 60 * 60 * 1000;
 
-const EVENTS: [Event; 9] = [
-    Event::Asked,
+const EVENTS: [Event; 10] = [
+    Event::Asked { ruled: true },
+    Event::Asked { ruled: false },
     Event::HoldEnded,
     Event::Approve(Span::Once),
     Event::Approve(Span::For(HOUR)),
@@ -126,6 +127,19 @@ fn a_denied_approval_never_allows() {
             !effects.iter().any(|effect| matches!(effect, Effect::Grant(_) | Effect::Spent { ok: true }))
         );
     }
+}
+
+#[test]
+fn what_was_granted_for_ever_is_asked_anew_once_its_rule_is_gone() {
+    let always = State::Granted(GrantSpan::Always);
+    let crossed = step(always, Event::Asked { ruled: true }, Millis(2));
+    assert_eq!(crossed, (always, vec![Effect::Grant(GrantSpan::Always)]));
+    let stale = step(always, Event::Asked { ruled: false }, Millis(2));
+    assert_eq!(stale, (State::Revoked, vec![Effect::Withdraw, Effect::AskAnew]));
+    // What is granted for a time is no rule, and lasts.
+    let until = State::Granted(GrantSpan::Until(Millis(9)));
+    let granted = step(until, Event::Asked { ruled: false }, Millis(2));
+    assert_eq!(granted, (until, vec![Effect::Grant(GrantSpan::Until(Millis(9)))]));
 }
 
 #[test]

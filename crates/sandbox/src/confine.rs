@@ -24,7 +24,7 @@ pub fn launcher() -> Result<(), Error> {
 }
 
 /// Control: its state directory, what `writable` names besides (the socket's directory), what `readable` names
-/// (the logs), the host's programs (the key command), nothing else.
+/// (the logs; the cache, to know what is installed), the host's programs (the key command), nothing else.
 pub fn control(state_dir: &Path, writable: &[&Path], readable: &[&Path]) -> Result<(), Error> {
     let mut rules = host(Rights::Execute);
     rules.push((state_dir, Rights::Full));

@@ -18,13 +18,13 @@ pub enum Error {
     },
     /// The database refused a statement.
     #[error("the state database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// The database ends early: it is empty or shorter than it says.
     #[error("{} is truncated; {}", path.display(), mend(path, newest_backup.as_deref()))]
     Truncated {
         /// The database.
         path: PathBuf,
-        /// The newest backup beside it.
+        /// The newest whole backup beside it.
         newest_backup: Option<PathBuf>,
     },
     /// The database is damaged, or none at all.
@@ -34,7 +34,7 @@ pub enum Error {
         path: PathBuf,
         /// What was seen.
         why: String,
-        /// The newest backup beside it.
+        /// The newest whole backup beside it.
         newest_backup: Option<PathBuf>,
     },
     /// A newer program wrote the database.
@@ -78,6 +78,9 @@ pub enum Error {
         /// Which number.
         what: &'static str,
     },
+    /// The disk has no room, but for what is essential.
+    #[error("the disk is full: only what is refused, stopped or taken away is still recorded")]
+    DiskFull,
     /// The chain of the ledger is broken.
     #[error("the ledger is broken in segment {segment}, line {line}: {why}")]
     LedgerBroken {
@@ -90,7 +93,23 @@ pub enum Error {
     },
 }
 
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
 impl Error {
+    /// Does it say nothing of the database itself, so that another try may help?
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, SystemIoFailure};
+        let code = if let Self::Sqlite(error) = self { error.sqlite_error_code() } else { None };
+        matches!(code, Some(SystemIoFailure | CannotOpen | DatabaseBusy))
+    }
+
     /// An I/O error with its path.
     pub(crate) fn io(path: &Path, source: impl Into<std::io::Error>) -> Self {
         Self::Io { path: path.to_owned(), source: source.into() }
@@ -100,10 +119,10 @@ impl Error {
 fn mend(path: &Path, backup: Option<&Path>) -> String {
     match backup {
         Some(backup) => format!(
-            "the newest backup is {0}; mend it with: rm -f {1}-wal {1}-shm && cp {0} {1}",
+            "the newest backup is {0}; mend it with: rm -f {1}-wal {1}-shm && cp -p {0} {1}",
             backup.display(),
             path.display()
         ),
-        None => "there is no backup beside it".to_owned(),
+        None => "there is no whole backup beside it".to_owned(),
     }
 }

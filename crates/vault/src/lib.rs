@@ -31,6 +31,7 @@ pub use envelope::Context;
 pub use error::Error;
 pub use key::KEY_LEN;
 pub use master::{KeyId, MasterKey};
+pub use source::write_whole;
 
 #[cfg(test)]
 mod tests;

@@ -81,20 +81,37 @@ impl MasterKey {
         parse(&output, &format!("the output of {program}"))
     }
 
-    /// Writes the key as hex to a new file of mode 0400. An existing file is left alone and refused.
+    /// Writes the key as hex to a new file of mode 0400. An existing file is left alone and refused. The file
+    /// is there whole or not at all, whatever interrupts this: half a key would lock everybody out.
     pub fn write_new(&self, path: &Path) -> Result<(), Error> {
         let mut text = Zeroizing::new(Vec::with_capacity(2 * KEY_LEN + 1));
         for byte in self.bytes() {
             text.extend([byte >> 4, byte & 15].map(|nibble| HEX[usize::from(nibble)]));
         }
         text.push(b'\n');
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        };
-        write().map_err(|source| Error::KeyFileWrite { path: path.to_owned(), source })
+        write_whole(path, &text).map_err(|source| Error::KeyFileWrite { path: path.to_owned(), source })
     }
+}
+
+/// Writes a new file of mode 0400: beside it, synced, and renamed into a name that nothing has.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    match std::fs::remove_file(beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+    if let Err(error) = rustix::fs::renameat_with(here, beside, here, path, flags) {
+        std::fs::remove_file(beside)?;
+        return Err(error.into());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Fills `bytes` from exactly twice as many hex digits.

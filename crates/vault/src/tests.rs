@@ -226,3 +226,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_file_is_there_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("master.key");
+    let beside = dir.path().join("master.key.new");
+    // What a kill left of an earlier try is in nobody's way.
+    fs::write(&beside, "").unwrap();
+    let key = MasterKey::generate().unwrap();
+    key.write_new(&path).unwrap();
+    assert!(!beside.exists());
+    assert_eq!(MasterKey::from_file(&path).unwrap().id(), key.id());
+    // Where something is already, nothing changes and nothing is left.
+    let written = fs::read(&path).unwrap();
+    assert!(MasterKey::generate().unwrap().write_new(&path).is_err());
+    assert_eq!((fs::read(&path).unwrap(), beside.exists()), (written, false));
+}

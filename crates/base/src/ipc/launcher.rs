@@ -116,8 +116,9 @@ pub enum Event {
     Failed { op: Op, failure: Failure },
     /// The answer to [`Command::Observe`].
     Observed { op: Op, cells: Vec<CellSeen>, wardens: Vec<TenantId> },
-    /// A cell runs, sealed; its runtime has been started (not: is ready).
-    CellStarted { op: Op, cell: CellSeen, receipt: Receipt },
+    /// A cell runs, sealed; its runtime has been started (not: is ready). `drift`: its configuration had been
+    /// changed, and was written anew before the start.
+    CellStarted { op: Op, cell: CellSeen, receipt: Receipt, drift: bool },
     /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.
     CellEnded { tenant: TenantId, generation: u64, status: String },
     /// A warden's wire to control. One descriptor: the socket.

@@ -1,4 +1,7 @@
 //! The table of routes, and the handlers that only parse, call and answer.
+//!
+//! The threat: a client that goes away between the moment at which a change is durable and that at which it
+//! takes effect. Every handler that changes something therefore runs it as `whole`.
 
 use super::{
     exec::exec,
@@ -54,12 +57,20 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .with_state(host)
 }
 
+/// Makes a change to its end, whether or not the client waits for it: what is durable takes effect too.
+async fn whole<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Answer<T> {
+    let ended = tokio::spawn(change).await;
+    ended.map_err(|error| Error::io("a change", std::io::Error::other(error)))?.map(Json)
+}
+
 async fn status(State(host): At) -> Answer<types::Status> {
     host.status().await.map(Json)
 }
 
-async fn runtimes(State(host): At) -> Json<types::Runtimes> {
-    Json(host.runtimes())
+async fn runtimes(State(host): At) -> Answer<types::Runtimes> {
+    host.runtimes().map(Json)
 }
 
 async fn tenant_list(State(host): At) -> Answer<types::Tenants> {
@@ -67,7 +78,7 @@ async fn tenant_list(State(host): At) -> Answer<types::Tenants> {
 }
 
 async fn tenant_create(State(host): At, Body(new): Body<types::NewTenant>) -> Answer<types::Tenant> {
-    host.create(new).await.map(Json)
+    whole(async move { host.create(new).await }).await
 }
 
 async fn tenant_show(State(host): At, Path(id): Path<String>) -> Answer<types::Tenant> {
@@ -75,7 +86,8 @@ async fn tenant_show(State(host): At, Path(id): Path<String>) -> Answer<types::T
 }
 
 async fn tenant_delete(State(host): At, Path(id): Path<String>) -> Answer<types::Empty> {
-    host.delete(&parse(&id)?).await.map(|()| Json(types::Empty {}))
+    let id = parse(&id)?;
+    whole(async move { host.delete(&id).await.map(|()| types::Empty {}) }).await
 }
 
 async fn tenant_start(
@@ -83,7 +95,8 @@ async fn tenant_start(
     Path(id): Path<String>,
     Body(wait): Body<types::Wait>,
 ) -> Answer<types::Tenant> {
-    host.start(&parse(&id)?, wait.wait).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.start(&id, wait.wait).await }).await
 }
 
 async fn tenant_stop(
@@ -91,7 +104,8 @@ async fn tenant_stop(
     Path(id): Path<String>,
     Body(wait): Body<types::Wait>,
 ) -> Answer<types::Tenant> {
-    host.stop(&parse(&id)?, wait.wait).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.stop(&id, wait.wait).await }).await
 }
 
 async fn tenant_restart(
@@ -99,7 +113,8 @@ async fn tenant_restart(
     Path(id): Path<String>,
     Body(wait): Body<types::Wait>,
 ) -> Answer<types::Tenant> {
-    host.restart(&parse(&id)?, wait.wait).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.restart(&id, wait.wait).await }).await
 }
 
 async fn policy_show(State(host): At, Path(id): Path<String>) -> Answer<types::Policy> {
@@ -111,7 +126,8 @@ async fn policy_set(
     Path(id): Path<String>,
     Body(policy): Body<types::PolicyText>,
 ) -> Answer<types::PolicySet> {
-    host.policy_set(&parse(&id)?, policy.text).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.policy_set(&id, policy.text).await }).await
 }
 
 async fn policy_check(
@@ -144,12 +160,12 @@ async fn secret_set(
     Body(value): Body<types::SecretValue>,
 ) -> Answer<types::SecretRow> {
     let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
-    host.secret_set(&id, name, value).await.map(Json)
+    whole(async move { host.secret_set(&id, name, value).await }).await
 }
 
 async fn secret_remove(State(host): At, Path((id, name)): Path<(String, String)>) -> Answer<types::Empty> {
     let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
-    host.secret_remove(&id, &name).await.map(|()| Json(types::Empty {}))
+    whole(async move { host.secret_remove(&id, &name).await.map(|()| types::Empty {}) }).await
 }
 
 async fn model_show(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
@@ -161,11 +177,13 @@ async fn model_set(
     Path(id): Path<String>,
     Body(route): Body<types::ModelRoute>,
 ) -> Answer<types::Model> {
-    host.model_set(&parse(&id)?, Some(route)).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.model_set(&id, Some(route)).await }).await
 }
 
 async fn model_remove(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
-    host.model_set(&parse(&id)?, None).await.map(Json)
+    let id = parse(&id)?;
+    whole(async move { host.model_set(&id, None).await }).await
 }
 
 async fn approval_list(
@@ -180,7 +198,8 @@ async fn approve(
     Path(number): Path<String>,
     Body(approve): Body<types::Approve>,
 ) -> Answer<types::Approval> {
-    host.approve(parse(&number)?, approve.span).await.map(Json)
+    let number = parse(&number)?;
+    whole(async move { host.approve(number, approve.span).await }).await
 }
 
 async fn deny(
@@ -188,11 +207,13 @@ async fn deny(
     Path(number): Path<String>,
     Body(deny): Body<types::DenyRequest>,
 ) -> Answer<types::Approval> {
-    host.deny(parse(&number)?, deny.reason).await.map(Json)
+    let number = parse(&number)?;
+    whole(async move { host.deny(number, deny.reason).await }).await
 }
 
 async fn revoke(State(host): At, Path(number): Path<String>) -> Answer<types::Approval> {
-    host.revoke(parse(&number)?).await.map(Json)
+    let number = parse(&number)?;
+    whole(async move { host.revoke(number).await }).await
 }
 
 async fn token_list(State(host): At, Params(query): Params<types::TenantQuery>) -> Answer<types::Tokens> {
@@ -200,11 +221,11 @@ async fn token_list(State(host): At, Params(query): Params<types::TenantQuery>) 
 }
 
 async fn token_issue(State(host): At, Body(new): Body<types::NewToken>) -> Answer<types::IssuedToken> {
-    host.token_issue(new).await.map(Json)
+    whole(async move { host.token_issue(new).await }).await
 }
 
 async fn token_revoke(State(host): At, Path(jti): Path<String>) -> Answer<types::Token> {
-    host.token_revoke(jti).await.map(Json)
+    whole(async move { host.token_revoke(jti).await }).await
 }
 
 async fn usage(State(host): At, Params(query): Params<types::TenantQuery>) -> Answer<types::UsageReport> {
@@ -213,4 +234,31 @@ async fn usage(State(host): At, Params(query): Params<types::TenantQuery>) -> An
 
 async fn ledger_verify(State(host): At) -> Answer<types::LedgerVerified> {
     host.ledger_verify().await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_change_goes_on_to_its_end_when_its_client_has_gone() {
+        let (durable, is_durable) = oneshot::channel();
+        let (go_on, gone) = oneshot::channel();
+        let (effect, took_effect) = oneshot::channel();
+        let request = whole(async move {
+            durable.send(()).unwrap();
+            gone.await.unwrap();
+            effect.send(()).unwrap();
+            Ok(())
+        });
+        tokio::select! {
+            _ = request => panic!("it waits for us"),
+            done = is_durable => done.unwrap(),
+        }
+        // The request was dropped here.
+        go_on.send(()).unwrap();
+        took_effect.await.unwrap();
+    }
 }

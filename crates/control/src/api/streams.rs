@@ -85,24 +85,20 @@ pub(super) async fn ledger_tail(
     if count > 10_000 {
         return Err(Error::Usage("at most 10000 rows at once".to_owned()));
     }
-    let rows = host.ledger_tail(count, query.tenant.clone()).await?;
+    let (rows, mut last) = host.ledger_tail(count, query.tenant.clone()).await?;
     Ok(stream(NDJSON, |sink| {
         tokio::spawn(async move {
-            let mut last = 0;
             for row in &rows {
-                last = row.seq;
                 if !line(&sink, row).await {
                     return;
                 }
             }
-            if rows.is_empty() && query.follow {
-                last = host.ledger_rows().await.unwrap_or_default();
-            }
             while query.follow && !sink.is_closed() {
                 tokio::time::sleep(PAUSE).await;
-                let Ok(rows) = host.ledger_after(last, query.tenant.clone()).await else { return };
+                let Ok((rows, through)) = host.ledger_after(last, query.tenant.clone()).await else { return };
+                // Past what is another tenant's too, or it would be read again and again.
+                last = through;
                 for row in &rows {
-                    last = row.seq;
                     if !line(&sink, row).await {
                         return;
                     }

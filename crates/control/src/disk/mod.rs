@@ -20,6 +20,7 @@ use cofferdam_base::{
     },
 };
 use cofferdam_policy::approval::State;
+use cofferdam_store::ledger::Told;
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 
@@ -78,26 +79,41 @@ pub struct StoredApproval {
     pub answer: String,
 }
 
+/// The ledger as it was at one moment.
+pub trait Ledger: Send {
+    /// How many rows it had.
+    fn rows(&self) -> u64;
+    /// The last rows, oldest first.
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
+    /// The rows after this number, oldest first, at most 1,000; and up to which one was looked.
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error>;
+    /// Reads the whole chain.
+    fn verify(&self) -> Result<LedgerVerified, Error>;
+}
+
 /// The disk.
 pub trait Disk: Send {
     /// Puts one row of class A on disk.
     fn durable(&mut self, row: &Row) -> Result<(), Error>;
     /// Puts rows of class B on disk, all or none, in this order.
     fn append(&mut self, rows: &[Row]) -> Result<(), Error>;
+    /// The last record of each tenant's warden that was in the ledger at the start.
+    fn told(&mut self) -> Told;
     /// How many rows the ledger has.
     fn ledger_rows(&mut self) -> Result<u64, Error>;
-    /// The last rows, oldest first.
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
-    /// The rows after this number, oldest first, at most 1,000.
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error>;
-    /// Reads the whole chain.
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error>;
+    /// The ledger as it is now, to be read on another thread: reading must not stop what is written.
+    fn ledger(&mut self) -> Result<Box<dyn Ledger>, Error>;
+    /// What was found whole, unless something stands behind the end that nobody wrote.
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error>;
+
+    /// Makes the day's backup of the state, if there is none yet.
+    fn keep_backup(&mut self) -> Result<(), Error>;
 
     /// All tenants, by id.
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error>;
     /// Makes a tenant with a slot that none ever had. An id that is, or was, in use is [`Error::Conflict`].
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error>;
-    /// Notes what is wanted.
+    /// Notes what is wanted; [`Error::Conflict`] if it is being deleted.
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error>;
     /// Notes the number of a start.
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error>;

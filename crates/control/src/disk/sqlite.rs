@@ -10,11 +10,11 @@ use crate::{
     db::Row,
 };
 use cofferdam_base::{
-    Clock, Millis, SecretName, Slot, TenantId,
+    Clock, Digest, Millis, SecretName, Slot, TenantId,
     ipc::warden::{SealedSecret, Usage},
 };
 use cofferdam_store::{
-    ledger::{Class, Ledger, NewRow, StoredRow, Verified},
+    ledger::{Class, Ledger, NewRow, Reader, StoredRow, Told, Verified},
     state::{self, State},
 };
 use cofferdam_sys::clock::SystemClock;
@@ -30,8 +30,15 @@ const PAGE: usize = 1_000;
 pub fn open(directory: &Path) -> Result<Box<dyn Disk>, Error> {
     let now = SystemClock.now();
     // The state first: while it is not whole, a host without a ledger counts as new.
-    let state = State::open(directory, now)?;
-    let ledger = Ledger::open(&directory.join("ledger"), now)?;
+    let mut state = State::open(directory, now)?;
+    if let Some(error) = state.without_backup() {
+        tracing::error!(%error, "no backup of the state could be made");
+    }
+    let mut ledger = Ledger::open(&directory.join("ledger"), now)?;
+    let undone = state.settle(&mut ledger, now)?;
+    if undone > 0 {
+        tracing::warn!(undone, "the ledger told of changes that the state does not have");
+    }
     Ok(Box::new(Sqlite { state, ledger }))
 }
 
@@ -51,8 +58,28 @@ impl Sqlite {
     }
 }
 
+impl super::Ledger for Reader {
+    fn rows(&self) -> u64 {
+        self.rows()
+    }
+
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        Ok(self.tail(count, tenant)?.into_iter().map(ledger_row).collect())
+    }
+
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error> {
+        let (rows, through) = self.after(seq, tenant, PAGE)?;
+        Ok((rows.into_iter().map(ledger_row).collect(), through))
+    }
+
+    fn verify(&self) -> Result<LedgerVerified, Error> {
+        Ok(verified(self.verify()?))
+    }
+}
+
 impl Disk for Sqlite {
     fn durable(&mut self, row: &Row) -> Result<(), Error> {
+        debug_assert!(!row.kind.is_change(), "{} is a change", row.kind.as_str());
         self.ledger.append(&new_row(row, Class::A))?;
         Ok(())
     }
@@ -65,21 +92,27 @@ impl Disk for Sqlite {
         Ok(())
     }
 
+    fn told(&mut self) -> Told {
+        self.ledger.told().clone()
+    }
+
     fn ledger_rows(&mut self) -> Result<u64, Error> {
         Ok(self.ledger.rows())
     }
 
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.ledger.tail(count, tenant)?.into_iter().map(ledger_row).collect())
+    fn ledger(&mut self) -> Result<Box<dyn super::Ledger>, Error> {
+        Ok(Box::new(self.ledger.reader()))
     }
 
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.ledger.after(seq, tenant, PAGE)?.into_iter().map(ledger_row).collect())
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error> {
+        let LedgerVerified { whole, rows, head, problem } = found;
+        let head = Digest::try_from(head).map_err(|e| Error::Store(e.to_string()))?;
+        Ok(verified(self.ledger.end(Verified { whole, rows, head, problem })?))
     }
 
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
-        let Verified { whole, rows, head, problem } = self.ledger.verify()?;
-        Ok(LedgerVerified { whole, rows, head: head.to_string(), problem })
+    fn keep_backup(&mut self) -> Result<(), Error> {
+        self.state.keep_backup(SystemClock.now())?;
+        Ok(())
     }
 
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {
@@ -101,8 +134,10 @@ impl Disk for Sqlite {
     }
 
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
-        let desired = write(&desired)?;
-        self.change(row, |tables| tables.set_desired(id, &desired))
+        let (desired, last) = (write(&desired)?, write(&Desired::Deleted)?);
+        let row = new_row(row, Class::A);
+        let change = |tables: &state::Tables<'_>| tables.set_desired(id, &desired, &last);
+        self.state.change_if(&mut self.ledger, &row, change)?.ok_or_else(|| Error::being_deleted(id))
     }
 
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {
@@ -229,6 +264,11 @@ impl From<cofferdam_store::Error> for Error {
         use cofferdam_store::Error as Store;
         match error {
             Store::Conflict(message) => Self::Conflict { code: "exists", message, mend: String::new() },
+            Store::DiskFull => Self::DiskFull,
+            // Neither says that the state is damaged: another try may help.
+            passing if passing.may_pass() => {
+                Self::io("the state database", std::io::Error::other(passing.to_string()))
+            }
             Store::NotFound { what, name } => Self::NotFound { what, name },
             Store::TooMany { .. } => Self::Refused {
                 code: "too_many",
@@ -242,7 +282,11 @@ impl From<cofferdam_store::Error> for Error {
 
 fn new_row(row: &Row, class: Class) -> NewRow {
     let Row { at, tenant, kind, body } = row.clone();
-    NewRow { at, class, tenant, kind, body }
+    NewRow { at, class, tenant, kind: kind.as_str().to_owned(), body }
+}
+
+fn verified(Verified { whole, rows, head, problem }: Verified) -> LedgerVerified {
+    LedgerVerified { whole, rows, head: head.to_string(), problem }
 }
 
 fn ledger_row(row: StoredRow) -> LedgerRow {

@@ -1,9 +1,9 @@
 //! The reconciler and the hubs against the world.
 
-use super::world::{Warden, World, acme, another_key, blocking, facts, over, world};
+use super::world::{Warden, World, acme, another_key, blocking, facts, globex, over, world};
 use crate::{
     Error,
-    api::types::{NewTenant, NewToken, SecretValue, Span},
+    api::types::{ApprovalsQuery, NewTenant, NewToken, SecretValue, Span},
     keys::Issuer,
     start::{Parts, begin},
 };
@@ -15,6 +15,7 @@ use cofferdam_base::{
         warden::{self, GrantSpan, Record, RecordKind, Report},
     },
 };
+use cofferdam_store::ledger::Kind;
 use cofferdam_sys::channel::{Channel, pair};
 use std::sync::{Arc, atomic::Ordering};
 
@@ -127,6 +128,28 @@ async fn always_becomes_a_rule_and_a_policy_without_it_withdraws_the_grant() {
 }
 
 #[tokio::test]
+async fn what_is_installed_while_the_host_runs_is_seen_and_a_changed_configuration_is_recorded() {
+    let (world, _warden) = running().await;
+    let lock = cofferdam_base::Digest::from_bytes([7; 32]);
+    let sealed = world.dir.path().join(format!("cache/openclaw/{lock}"));
+    let of_openclaw =
+        || world.host.runtimes().unwrap().runtimes.iter().filter(|r| r.what.contains("2026")).count();
+    assert_eq!(of_openclaw(), 0);
+    std::fs::create_dir_all(&sealed).unwrap();
+    let text = format!(r#"{{"version":"2026.9.6","lock":"{lock}","tree":"{lock}"}}"#);
+    std::fs::write(sealed.join("sealed.json"), text).unwrap();
+    assert_eq!(of_openclaw(), 1);
+    let new = NewTenant { id: globex(), runtime: "openclaw".to_owned(), ..new(false) };
+    assert_eq!(world.host.create(new).await.unwrap().runtime, format!("openclaw:{lock}"));
+    // The second start of the double finds a changed configuration, the first did not.
+    assert!(!world.disk.kinds().contains(&"config_drift".to_owned()));
+    world.host.restart(&acme(), true).await.unwrap();
+    while !world.disk.kinds().contains(&"config_drift".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn the_seventeenth_question_is_refused() {
     let (world, warden) = running().await;
     for number in 0..17 {
@@ -174,6 +197,145 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
     let rows = world.disk.kinds();
     let of = |kind: &str| rows.iter().filter(|row| *row == kind).count();
     assert_eq!((of("deny"), of("gap")), (2, 1), "{rows:?}");
+}
+
+fn told(seq: u64, what: RecordKind) -> Report {
+    Report::Record(Record {
+        seq,
+        at: Millis(1),
+        what,
+        destination: Some(somewhere()),
+        by: "default".to_owned(),
+        reason: String::new(),
+        count: 1,
+    })
+}
+
+#[tokio::test]
+async fn on_a_full_disk_denials_and_stops_are_recorded_and_an_allow_is_not_acknowledged_until_it_is() {
+    let (world, warden) = running().await;
+    let of = |kind: &str| world.disk.kinds().iter().filter(|row| *row == kind).count();
+    world.disk.3.store(true, Ordering::Relaxed);
+    warden.report(&told(1, RecordKind::Allow));
+    warden.report(&told(2, RecordKind::Deny));
+    while of("deny") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(of("allow"), 0);
+    // What cannot be recorded is refused, and the wire stays.
+    warden.report(&Report::Ask { destination: somewhere(), why: String::new() });
+    let refused = next(&warden).await;
+    assert!(
+        matches!(&refused, warden::Command::Refuse { reason, .. } if reason == "ledger_unavailable"),
+        "before any acknowledgement: {refused:?}"
+    );
+    assert_eq!(world.host.create(NewTenant { id: globex(), ..new(false) }).await.unwrap_err().status(), 500);
+    world.disk.3.store(false, Ordering::Relaxed);
+    assert_eq!(next(&warden).await, warden::Command::Recorded { through: 2 });
+    assert_eq!((of("allow"), of("deny")), (1, 1));
+    world.disk.3.store(true, Ordering::Relaxed);
+    assert_eq!(world.host.stop(&acme(), true).await.unwrap().state, "stopped");
+    world.host.delete(&acme()).await.unwrap();
+    assert!(of("tenant_stop") == 1 && of("tenant_deleted") == 1);
+}
+
+#[tokio::test]
+async fn records_that_are_sent_again_after_a_crash_are_not_doubled_and_a_dead_wardens_tail_is_told_of() {
+    let (first, warden) = running().await;
+    for seq in 1..=2 {
+        warden.report(&told(seq, RecordKind::Deny));
+    }
+    while next(&warden).await != (warden::Command::Recorded { through: 2 }) {}
+    let World { disk, dir, .. } = first;
+    let second = over(disk, dir).await;
+    let (warden, second) = blocking(move || (second.wardens.recv().unwrap(), second)).await;
+    let warden = Arc::new(warden);
+    let reader = Arc::clone(&warden);
+    blocking(move || reader.ready()).await;
+    let of = |kind: &str| second.disk.kinds().iter().filter(|row| *row == kind).count();
+    for seq in [1, 2, 3] {
+        warden.report(&told(seq, RecordKind::Deny));
+    }
+    while next(&warden).await != (warden::Command::Recorded { through: 3 }) {}
+    assert_eq!((of("deny"), of("gap")), (3, 0));
+    second.host.launcher_says(Event::WardenEnded { tenant: acme() }, vec![]);
+    while of("warden_ended") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let rows = second.host.ledger_tail(99, Some(acme())).await.unwrap().0;
+    let ended = rows.iter().find(|row| row.kind == "warden_ended").unwrap();
+    assert_eq!((ended.body["after"].as_u64(), ended.body["may_be_lost"].as_bool()), (Some(3), Some(true)));
+}
+
+#[tokio::test]
+async fn rows_that_nobody_waits_for_are_counted_while_the_disk_is_full() {
+    let (world, _warden) = running().await;
+    world.disk.3.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        world.host.observe(Some(&acme()), Kind::ModelSet, serde_json::json!({})).await;
+    }
+    while world.disk.2.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.disk.3.store(false, Ordering::Relaxed);
+    while !world.disk.kinds().contains(&"unkept".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    let rows = world.host.ledger_tail(1, Some(acme())).await.unwrap().0;
+    assert_eq!(
+        (rows[0].body["counted"].as_u64(), rows[0].body["kind"].as_str()),
+        (Some(3), Some("model_set"))
+    );
+}
+
+#[tokio::test]
+async fn asking_again_and_holding_no_longer_is_remembered_and_not_written() {
+    let (world, warden) = running().await;
+    let approval = asked(&warden).await;
+    let rows = || world.disk.kinds().iter().filter(|kind| kind.starts_with("approval")).count();
+    assert_eq!(rows(), 1);
+    let mut changes = world.host.watch_approvals();
+    for _ in 0..3 {
+        warden.report(&Report::HoldEnded { destination: somewhere() });
+        assert_eq!(changes.recv().await.unwrap().state, "hold_ended");
+        assert_eq!(asked(&warden).await, approval);
+        assert_eq!(changes.recv().await.unwrap().state, "waiting");
+    }
+    assert_eq!(rows(), 1, "{:?}", world.disk.kinds());
+    warden.report(&Report::HoldEnded { destination: somewhere() });
+    changes.recv().await.unwrap();
+    let query = ApprovalsQuery { tenant: None, all: false };
+    assert_eq!(world.host.approvals(&query).await.unwrap()[0].state, "hold_ended");
+    world.host.deny(approval, String::new()).await.unwrap();
+    assert!(rows() == 2 && world.disk.kinds().contains(&"approval_denied".to_owned()));
+}
+
+#[tokio::test]
+async fn a_grant_for_ever_whose_rule_is_gone_is_asked_anew_and_does_not_come_back_after_a_crash() {
+    let (first, warden) = running().await;
+    let approval = asked(&warden).await;
+    first.host.approve(approval, Span::Always).await.unwrap();
+    next(&warden).await;
+    // A crash between the new policy and what it takes back.
+    let row = first.host.row(Some(&acme()), Kind::PolicySet, serde_json::json!({}));
+    let set = |disk: &mut dyn crate::disk::Disk| disk.add_policy(&acme(), "version: 1\n", "operator", &row);
+    set(&mut first.disk.clone()).unwrap();
+    warden.report(&Report::Ask { destination: somewhere(), why: String::new() });
+    assert_eq!(next(&warden).await, warden::Command::Revoke { grant: approval });
+    let warden::Command::Waiting { approval: asked_anew, .. } = next(&warden).await else { panic!() };
+    assert_ne!(asked_anew, approval, "the old yes does not answer");
+    first.host.approve(asked_anew, Span::Always).await.unwrap();
+    while !matches!(next(&warden).await, warden::Command::Grant(_)) {}
+    set(&mut first.disk.clone()).unwrap();
+    let World { disk, dir, .. } = first;
+    let second = over(disk, dir).await;
+    let query = ApprovalsQuery { tenant: None, all: false };
+    assert!(second.host.approvals(&query).await.unwrap().is_empty());
+    assert!(second.disk.kinds().contains(&"approval_revoked".to_owned()));
+    let warden = Arc::new(blocking(move || second.wardens.recv().unwrap()).await);
+    let reader = Arc::clone(&warden);
+    blocking(move || reader.ready()).await;
+    assert_ne!(asked(&warden).await, asked_anew);
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use crate::{
     Error,
     api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
     db::Row,
-    disk::{Disk, NewStoredTenant, StoredApproval, StoredTenant},
+    disk::{Disk, Ledger, NewStoredTenant, StoredApproval, StoredTenant},
 };
 use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
     ipc::warden::{SealedSecret, Usage},
 };
+use cofferdam_store::ledger::Told;
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 use std::sync::{
@@ -17,8 +18,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+/// The tables; whether everything fails, and how often it did; whether the disk is full.
 #[derive(Clone, Default)]
-pub(super) struct Memory(Arc<Mutex<Tables>>, pub(super) Arc<AtomicBool>, pub(super) Arc<AtomicUsize>);
+pub(super) struct Memory(
+    Arc<Mutex<Tables>>,
+    pub(super) Arc<AtomicBool>,
+    pub(super) Arc<AtomicUsize>,
+    pub(super) Arc<AtomicBool>,
+);
 
 #[derive(Default)]
 struct Tables {
@@ -41,6 +48,15 @@ impl Memory {
         Ok(self.0.lock().unwrap())
     }
 
+    /// The tables, for a change with these rows.
+    fn change(&self, rows: &[Row]) -> Result<MutexGuard<'_, Tables>, Error> {
+        if self.3.load(Ordering::Relaxed) && rows.iter().any(|row| !row.kind.is_essential()) {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::DiskFull);
+        }
+        self.open()
+    }
+
     pub(super) fn kinds(&self) -> Vec<String> {
         self.0.lock().unwrap().rows.iter().map(|row| row.kind.clone()).collect()
     }
@@ -50,7 +66,8 @@ impl Tables {
     fn add(&mut self, row: &Row, class: &str) {
         let seq = self.rows.len() as u64 + 1;
         let Row { at, tenant, kind, body } = row.clone();
-        self.rows.push(LedgerRow { seq, at, class: class.to_owned(), tenant, kind, body });
+        let (class, kind) = (class.to_owned(), kind.as_str().to_owned());
+        self.rows.push(LedgerRow { seq, at, class, tenant, kind, body });
     }
 
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, at: Millis) -> u64 {
@@ -65,37 +82,62 @@ fn about(tenant: Option<&TenantId>, row: &LedgerRow) -> bool {
     tenant.is_none() || row.tenant.as_ref() == tenant
 }
 
+struct Rows(Vec<LedgerRow>);
+
+impl Ledger for Rows {
+    fn rows(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn tail(&self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
+        let rows: Vec<_> = self.0.iter().filter(|row| about(tenant, row)).cloned().collect();
+        Ok(rows[rows.len().saturating_sub(count as usize)..].to_vec())
+    }
+    fn after(&self, seq: u64, tenant: Option<&TenantId>) -> Result<(Vec<LedgerRow>, u64), Error> {
+        let rows = self.0.iter().filter(|row| row.seq > seq && about(tenant, row)).cloned().collect();
+        Ok((rows, self.rows()))
+    }
+    fn verify(&self) -> Result<LedgerVerified, Error> {
+        Ok(LedgerVerified { whole: true, rows: self.rows(), head: String::new(), problem: String::new() })
+    }
+}
+
 impl Disk for Memory {
     fn durable(&mut self, row: &Row) -> Result<(), Error> {
-        self.open()?.add(row, "A");
+        self.change(std::slice::from_ref(row))?.add(row, "A");
         Ok(())
     }
     fn append(&mut self, rows: &[Row]) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(rows)?;
         for row in rows {
             tables.add(row, "B");
         }
         Ok(())
     }
+    fn told(&mut self) -> Told {
+        let rows = self.0.lock().unwrap();
+        let record = |row: &LedgerRow| {
+            let numbers = (row.body["boot"].as_u64()?, row.body["seq"].as_u64()?);
+            Some((row.tenant.clone()?, numbers))
+        };
+        rows.rows.iter().filter_map(record).collect()
+    }
     fn ledger_rows(&mut self) -> Result<u64, Error> {
         Ok(self.open()?.rows.len() as u64)
     }
-    fn ledger_tail(&mut self, count: u32, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        let rows: Vec<_> = self.open()?.rows.iter().filter(|row| about(tenant, row)).cloned().collect();
-        Ok(rows[rows.len().saturating_sub(count as usize)..].to_vec())
+    fn ledger(&mut self) -> Result<Box<dyn Ledger>, Error> {
+        Ok(Box::new(Rows(self.open()?.rows.clone())))
     }
-    fn ledger_after(&mut self, seq: u64, tenant: Option<&TenantId>) -> Result<Vec<LedgerRow>, Error> {
-        Ok(self.open()?.rows.iter().filter(|row| row.seq > seq && about(tenant, row)).cloned().collect())
+    fn ledger_end(&mut self, found: LedgerVerified) -> Result<LedgerVerified, Error> {
+        self.open().map(|_| found)
     }
-    fn ledger_verify(&mut self) -> Result<LedgerVerified, Error> {
-        let rows = self.open()?.rows.len() as u64;
-        Ok(LedgerVerified { whole: true, rows, head: String::new(), problem: String::new() })
+    fn keep_backup(&mut self) -> Result<(), Error> {
+        self.open().map(drop)
     }
     fn tenants(&mut self) -> Result<Vec<StoredTenant>, Error> {
         Ok(self.open()?.tenants.iter().map(|(tenant, _)| tenant.clone()).collect())
     }
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         if tables.tenants.iter().any(|(tenant, _)| tenant.id == new.id) {
             let message = format!("tenant {} is there already", new.id);
             return Err(Error::Conflict { code: "exists", message, mend: String::new() });
@@ -109,19 +151,19 @@ impl Disk for Memory {
         Ok(slot)
     }
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.desired = desired);
         tables.add(row, "A");
         Ok(())
     }
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.generation = generation);
         tables.add(row, "A");
         Ok(())
     }
     fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.retain(|(tenant, _)| tenant.id != *id);
         tables.add(row, "A");
         Ok(())
@@ -130,7 +172,7 @@ impl Disk for Memory {
         Ok(self.open()?.policies.iter().rfind(|(whose, _)| whose == id).unwrap().1.clone())
     }
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
         Ok(tables.add_policy(id, text, by, row.at))
     }
@@ -160,14 +202,14 @@ impl Disk for Memory {
         at: Millis,
         row: &Row,
     ) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.secrets.retain(|(whose, s, _)| !(whose == id && s.name == sealed.name));
         tables.secrets.push((id.clone(), sealed.clone(), at));
         tables.add(row, "A");
         Ok(())
     }
     fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         let before = tables.secrets.len();
         tables.secrets.retain(|(whose, s, _)| !(whose == id && s.name == *name));
         let gone = tables.secrets.len() < before;
@@ -180,14 +222,14 @@ impl Disk for Memory {
         Ok(self.open()?.models.iter().find(|(whose, _)| whose == id).map(|(_, route)| route.clone()))
     }
     fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.models.retain(|(whose, _)| whose != id);
         tables.models.extend(route.map(|route| (id.clone(), route.clone())));
         tables.add(row, "A");
         Ok(())
     }
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tokens.push(token.clone());
         tables.add(row, "A");
         Ok(1)
@@ -197,7 +239,7 @@ impl Disk for Memory {
         Ok(tables.tokens.iter().filter(|t| tenant.is_none_or(|id| t.tenant == *id)).cloned().collect())
     }
     fn revoke_token(&mut self, jti: &str, at: Millis, row: &Row) -> Result<Option<Token>, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         let found = tables.tokens.iter_mut().find(|token| token.jti == jti).map(|token| {
             token.revoked.get_or_insert(at);
             token.clone()
@@ -211,14 +253,14 @@ impl Disk for Memory {
         Ok(self.open()?.approvals.iter().filter(|row| all || !row.state.is_over()).cloned().collect())
     }
     fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         let id = tables.approvals.len() as u64 + 1;
         tables.approvals.push(StoredApproval { id, ..approval.clone() });
         tables.add(row, "A");
         Ok(id)
     }
     fn set_approval(&mut self, new: &StoredApproval, policy: Option<&str>, row: &Row) -> Result<u64, Error> {
-        let mut tables = self.open()?;
+        let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
         *tables.approvals.iter_mut().find(|old| old.id == new.id).unwrap() = new.clone();
         Ok(policy.map_or(0, |text| tables.add_policy(&new.tenant, text, "approval", row.at)))

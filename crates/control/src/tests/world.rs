@@ -75,6 +75,10 @@ pub(super) fn acme() -> TenantId {
     TenantId::try_from("acme").unwrap()
 }
 
+pub(super) fn globex() -> TenantId {
+    TenantId::try_from("globex").unwrap()
+}
+
 /// Control over a launcher that has nothing running.
 pub(super) async fn world() -> World {
     over(Memory::default(), tempfile::tempdir().unwrap()).await
@@ -115,7 +119,7 @@ pub(super) fn facts(dir: &Path) -> Facts {
         profile: "strict",
         degradations: vec![],
         commands: BTreeMap::from([("echo".to_owned(), "/bin/echo".to_owned())]),
-        openclaws: BTreeMap::new(),
+        cache: dir.join("cache"),
         logs: dir.to_owned(),
         limits: cofferdam_base::ipc::launcher::Limits::default(),
         wardens: WardenFacts { hold_ms: 30_000, relays: 256, holds: 32, ..WardenFacts::default() },
@@ -148,7 +152,12 @@ fn launcher(wire: &Channel, seen: &mpsc::Sender<Command>, wardens: &mpsc::Sender
                     netns_cookie: 1,
                     port: 80,
                 };
-                tell(Event::CellStarted { op: order.op, cell, receipt: Receipt::default() });
+                tell(Event::CellStarted {
+                    op: order.op,
+                    cell,
+                    receipt: Receipt::default(),
+                    drift: order.generation == 2,
+                });
             }
             Command::MakeHome { op, .. }
             | Command::RemoveHome { op, .. }

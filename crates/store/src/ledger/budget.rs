@@ -3,7 +3,10 @@
 //! The threat: a cell that is refused a million times a second writes the disk full, and with it everybody
 //! else's ledger. The day is the ledger's own, not that of the rows, which a broken warden may stamp as it likes.
 
-use super::row::{COUNTED, Class, NewRow};
+use super::{
+    kind::Kind,
+    row::{Class, NewRow},
+};
 use cofferdam_base::{Millis, TenantId};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -101,7 +104,7 @@ fn counted_row(tenant: &TenantId, counted: u64, day: u64, now: Millis) -> NewRow
         at: now,
         class: Class::B,
         tenant: Some(tenant.clone()),
-        kind: COUNTED.to_owned(),
+        kind: Kind::Counted.as_str().to_owned(),
         body: json!({ "counted": counted, "day": day }),
     }
 }

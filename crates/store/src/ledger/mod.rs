@@ -13,29 +13,32 @@
 //! fit is damage, and the ledger does not open. Of a batch, a crash may keep the first rows.
 
 mod budget;
+mod kind;
 mod read;
-mod reserve;
+pub(crate) mod reserve;
 mod row;
 mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use kind::Kind;
+pub use read::Reader;
 pub use row::{Class, NewRow, StoredRow, Verified};
 
 use crate::Error;
 use budget::{Admission, Budget};
 use cofferdam_base::{Millis, TenantId};
 use reserve::{Reserve, is_full};
-use row::{RECOVERED, essential};
 use segment::{Chain, FRAME, Segment, follow, join, link, sync_directory, work};
 use serde::Serialize;
 use serde_json::json;
 use std::{
-    fs::{DirBuilder, File},
+    collections::BTreeMap,
+    fs::{DirBuilder, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// An open ledger; there is one for a directory at a time.
@@ -45,6 +48,7 @@ pub struct Ledger {
     limits: Limits,
     segments: Vec<Segment>,
     marks: Vec<Mark>,
+    told: Told,
     file: File,
     len: u64,
     head: [u8; 32],
@@ -56,6 +60,9 @@ pub struct Ledger {
     opened: (Millis, Instant),
     _lock: File,
 }
+
+/// By tenant: the start of its warden (`boot`) and the number of a record (`seq`).
+pub type Told = BTreeMap<TenantId, (u64, u64)>;
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -92,12 +99,13 @@ impl Ledger {
         }
         let mut budget = Budget::new(now, limits.budget, limits.counted);
         let (mut chain, mut segments, mut marks) = (Chain::default(), Vec::new(), Vec::new());
-        let (mut len, mut torn) = (0, None);
+        let (mut len, mut torn, mut told) = (0, None, Told::new());
         for (index, path) in paths.iter().enumerate() {
             let segment = Segment { path: path.clone(), first: chain.rows + 1 };
-            let end = follow(path, &mut chain, |row, offset, bytes| {
+            let end = follow(path, u64::MAX, &mut chain, |row, offset, bytes| {
                 mark(&mut marks, row.seq, index, offset);
                 budget.replay(row.at, row.class, row.tenant.as_ref(), bytes);
+                told.extend(row.record());
             })?;
             len = match end {
                 Ok(end) => end,
@@ -112,7 +120,11 @@ impl Ledger {
         // The list has at least one path.
         let path = &paths[paths.len() - 1];
         let file = File::options().write(true).open(path).map_err(work(path))?;
-        let reserve = Reserve::open(dir, now)?;
+        let mut reserve = Reserve::default();
+        if torn.is_none() {
+            // Without room the ledger begins as on a full disk.
+            reserve.keep(&file, len, 0).map_err(work(path))?;
+        }
         let Chain { head, rows } = chain;
         let (dir, opened) = (dir.to_owned(), (now, Instant::now()));
         let mut ledger = Self {
@@ -120,6 +132,7 @@ impl Ledger {
             limits,
             segments,
             marks,
+            told,
             file,
             len,
             head,
@@ -138,7 +151,7 @@ impl Ledger {
                 at: now,
                 class: Class::A,
                 tenant: None,
-                kind: RECOVERED.to_owned(),
+                kind: Kind::Recovered.as_str().to_owned(),
                 body,
             })?;
         }
@@ -150,6 +163,12 @@ impl Ledger {
         self.rows
     }
 
+    /// The last record of each tenant's warden when the ledger was opened: which start of the warden it was,
+    /// and the record's number.
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
     /// Writes a row; it is on disk when this returns. The number of the last row.
     pub fn append(&mut self, row: &NewRow) -> Result<u64, Error> {
         self.append_all(std::slice::from_ref(row))
@@ -157,8 +176,8 @@ impl Ledger {
 
     /// Writes rows in order, all or none; they are on disk when this returns. The number of the last row.
     ///
-    /// Rows of class B of a tenant over its daily budget are only counted. `Full` if the disk is full and
-    /// not every row is essential: then give the essential ones alone.
+    /// Rows of class B of a tenant over its daily budget are only counted. `DiskFull` if the disk is full
+    /// and not every row is essential: then give the essential ones alone.
     pub fn append_all(&mut self, rows: &[NewRow]) -> Result<u64, Error> {
         let now = self.now();
         if self.lost {
@@ -170,6 +189,7 @@ impl Ledger {
             bytes: Vec::new(),
             starts: Vec::new(),
             essential: true,
+            class_a: rows.iter().all(|row| row.class == Class::A),
         };
         let (mut plan, told) = self.budget.begin(now);
         for row in &told {
@@ -188,40 +208,35 @@ impl Ledger {
             }
         }
         if !batch.bytes.is_empty() {
-            self.put(&batch, now)?;
+            self.put(&batch)?;
         }
         self.budget.commit(plan);
         Ok(self.rows)
     }
 
-    /// Writes a batch, on a full disk into the room kept back.
-    fn put(&mut self, batch: &Batch, now: Millis) -> Result<(), Error> {
-        if self.reserve.is_released(now)? && !batch.essential {
-            return Err(FULL);
+    /// Writes a batch, on a full disk into the room kept back if all of it is essential.
+    fn put(&mut self, batch: &Batch) -> Result<(), Error> {
+        let bytes = batch.bytes.len() as u64;
+        if self.len > 0 && self.len + bytes > self.limits.segment {
+            self.rotate(bytes)?;
+        }
+        let room = self.reserve.keep(&self.file, self.len, bytes).map_err(|e| self.io(e))?;
+        let admitted = batch.essential && (batch.class_a || self.reserve.has(self.len, bytes));
+        if !room && !admitted {
+            return Err(Error::DiskFull);
         }
         match self.write(batch) {
-            Err(Error::Io { source, .. }) if is_full(&source) && !self.lost => {
-                self.reserve.release(now)?;
-                if !batch.essential {
-                    return Err(FULL);
-                }
-            }
-            done => return done,
-        }
-        match self.write(batch) {
-            Err(Error::Io { source, .. }) if is_full(&source) => Err(FULL),
+            Err(Error::Io { source, .. }) if is_full(&source) => Err(Error::DiskFull),
             done => done,
         }
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), Error> {
-        if self.len > 0 && self.len + batch.bytes.len() as u64 > self.limits.segment {
-            self.rotate()?;
-        }
         let written = self.file.write_all_at(&batch.bytes, self.len).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             let back = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
             self.lost = back.is_err();
+            self.reserve.lost();
             return Err(self.io(error));
         }
         for (seq, offset) in &batch.starts {
@@ -232,10 +247,21 @@ impl Ledger {
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), Error> {
+    /// Begins a new segment, if the disk has room for one; else the last one grows past its size.
+    fn rotate(&mut self, bytes: u64) -> Result<(), Error> {
         let path = segment::name(&self.dir, self.segments.len() as u64 + 1);
-        self.file = create(&self.dir, &path)?;
-        self.len = 0;
+        let file = match create(&self.dir, &path) {
+            Err(Error::Io { source, .. }) if is_full(&source) => return Ok(()),
+            made => made?,
+        };
+        let mut reserve = Reserve::default();
+        if !reserve.keep(&file, 0, bytes).map_err(work(&path))? {
+            std::fs::remove_file(&path).map_err(work(&path))?;
+            return sync_directory(&self.dir);
+        }
+        // What was kept behind the old one is given back.
+        self.file.set_len(self.len).map_err(|e| self.io(e))?;
+        (self.file, self.reserve, self.len) = (file, reserve, 0);
         self.segments.push(Segment { path, first: self.rows + 1 });
         Ok(())
     }
@@ -261,6 +287,8 @@ struct Batch {
     /// The number of each row, and where it begins in `bytes`.
     starts: Vec<(u64, u64)>,
     essential: bool,
+    /// All that was given is of class A.
+    class_a: bool,
 }
 
 impl Batch {
@@ -281,7 +309,7 @@ impl Batch {
         self.rows += 1;
         self.starts.push((self.rows, self.bytes.len() as u64));
         self.head = link(&self.head, json);
-        self.essential &= essential(&row.kind);
+        self.essential &= Kind::of(&row.kind).is_some_and(Kind::is_essential);
         join(&mut self.bytes, json, self.head);
     }
 }
@@ -322,9 +350,16 @@ fn lock(path: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(path)
         .map_err(work(path))?;
-    file.try_lock().map_err(|error| work(path)(error.into()))?;
-    Ok(file)
+    let mut tries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A program that this process is just starting has what we let go of until it is its own.
+            Err(TryLockError::WouldBlock) if tries < 100 => tries += 1,
+            Err(error) => return Err(work(path)(error.into())),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 const LIMITS: Limits = Limits { segment: 64 * 1024 * 1024, budget: 64 * 1024 * 1024, counted: 10_000 };
-const FULL: Error = Error::Full { what: "room for the ledger on the disk" };

@@ -1,4 +1,4 @@
-//! What a row of the ledger is, and which rows are worth the last mebibyte of the disk.
+//! What a row of the ledger is.
 
 use cofferdam_base::{Digest, Millis, TenantId};
 use serde::{Deserialize, Serialize};
@@ -57,38 +57,3 @@ pub struct Verified {
     /// What is wrong and where (segment, line); empty if whole.
     pub problem: String,
 }
-
-/// Kinds that are still written when the disk is full, into the room that the reserve gave back.
-pub(super) fn essential(kind: &str) -> bool {
-    ESSENTIAL.contains(&kind)
-}
-
-/// What is essential: what was refused, taken away or stopped, and what is missing from the ledger.
-const ESSENTIAL: &[&str] = &[
-    // Refused.
-    "deny",
-    "refused",
-    // Taken away.
-    "revoke",
-    "token_revoked",
-    "secret_removed",
-    // Stopped.
-    "kill",
-    "kill_all",
-    "stop",
-    "stop_cell",
-    "stop_warden",
-    "cell_ended",
-    "warden_ended",
-    "warden_lost",
-    "failed",
-    // Lost.
-    "gap",
-    RECOVERED,
-    COUNTED,
-];
-
-/// A torn end was cut off when the ledger was opened; the body says how many bytes.
-pub(super) const RECOVERED: &str = "recovered";
-/// So many rows of a tenant over its daily budget were counted and not kept.
-pub(super) const COUNTED: &str = "counted";

@@ -4,14 +4,17 @@
 //! newline. The digits are SHA-256 over the 32 bytes of the line before and the bytes of the JSON as they
 //! stand; the first line of all follows 32 zero bytes. Nothing is ever serialised again to be checked.
 
-use super::row::Class;
+use super::{kind::Kind, row::Class};
 use crate::Error;
 use aws_lc_rs::digest::{Context, SHA256};
 use cofferdam_base::{Digest, Millis, TenantId};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -44,6 +47,78 @@ pub(super) struct Head {
     pub(super) at: Millis,
     pub(super) class: Class,
     pub(super) tenant: Option<TenantId>,
+    kind: String,
+    body: Numbers,
+}
+
+impl Head {
+    /// Whose warden recorded it, in which start and under which number, if a warden did.
+    pub(super) fn record(&self) -> Option<(TenantId, (u64, u64))> {
+        let numbers = (self.body.boot?, self.body.seq?);
+        let recorded = Kind::of(&self.kind).is_some_and(Kind::is_record);
+        Some((self.tenant.clone().filter(|_| recorded)?, numbers))
+    }
+}
+
+/// The numbers that a warden gave its record; whatever else a body is, it has none.
+#[derive(Debug, Default)]
+struct Numbers {
+    boot: Option<u64>,
+    seq: Option<u64>,
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Numbers::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Numbers {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a body")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+            match key.as_ref() {
+                "boot" => self.boot = map.next_value::<serde_json::Value>()?.as_u64(),
+                "seq" => self.seq = map.next_value::<serde_json::Value>()?.as_u64(),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
 }
 
 /// Where a segment stopped to fit.
@@ -57,14 +132,15 @@ pub(super) struct Break {
     pub(super) torn: bool,
 }
 
-/// Follows the chain through a file from its beginning; each row that fits is shown with the offset and the
+/// Follows the chain through so many bytes of a file from its beginning; each row that fits is shown with the offset and the
 /// length of its line.
 pub(super) fn follow(
     path: &Path,
+    most: u64,
     chain: &mut Chain,
     mut row: impl FnMut(&Head, u64, u64),
 ) -> Result<Result<u64, Break>, Error> {
-    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(work(path))?);
+    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(work(path))?.take(most));
     let (mut buffer, mut offset, mut line) = (Vec::new(), 0, 0);
     loop {
         buffer.clear();

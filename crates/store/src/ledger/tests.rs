@@ -84,6 +84,37 @@ fn rows_taken_off_the_end_are_missed_and_rows_put_there_are_found() {
 }
 
 #[test]
+fn a_reader_sees_the_ledger_as_it_was_while_it_is_written_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open_with(dir.path(), NOW, SMALL).unwrap();
+    let anna = TenantId::try_from("anna").unwrap();
+    let reader = ledger.reader();
+    assert_eq!(reader.after(0, None, 9).unwrap(), (vec![], 0));
+    for n in 1..=40 {
+        ledger.append(&row(Class::A, (n == 3).then_some("anna"), "policy_set", n)).unwrap();
+    }
+    let reader = ledger.reader();
+    let added = std::thread::spawn(move || {
+        for n in 41..=400 {
+            ledger.append(&plain(n)).unwrap();
+        }
+        ledger
+    });
+    while !added.is_finished() {
+        assert!(reader.verify().unwrap().whole);
+        assert_eq!(seqs(&reader.tail(2, None).unwrap()), [39, 40]);
+        assert_eq!(seqs(&reader.after(38, None, 9).unwrap().0), [39, 40]);
+    }
+    // Who follows one tenant does not read again what was not that tenant's.
+    let (rows, through) = reader.after(0, Some(&anna), 9).unwrap();
+    assert_eq!((seqs(&rows), through), (vec![3], 40));
+    let (rows, through) = reader.after(0, None, 5).unwrap();
+    assert_eq!((rows.len(), through), (5, 5));
+    let ledger = added.join().unwrap();
+    assert!(ledger.end(reader.verify().unwrap()).unwrap().whole);
+}
+
+#[test]
 fn a_torn_end_is_cut_off_and_told_of() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path(), 3));
@@ -175,6 +206,25 @@ fn long_rows_read_back() {
         assert_eq!(ledger.tail(2, None).unwrap()[0].body, body);
     }
     assert_eq!(seqs(&ledger.tail(7, None).unwrap()), [4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn an_opened_ledger_knows_the_last_record_of_each_warden() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    let record = |tenant, kind, boot: u64, seq: u64| NewRow {
+        body: json!({ "boot": boot, "seq": seq, "by": "default" }),
+        ..row(Class::B, Some(tenant), kind, 0)
+    };
+    let bodies = [json!([1]), json!("boot"), json!(null), json!(1.5), json!({ "boot": "x", "seq": -1 })];
+    ledger.append_all(&[record("anna", "allow", 7, 1), record("anna", "deny", 8, 3)]).unwrap();
+    ledger.append_all(&[record("bert", "use", 9, 1), record("bert", "edge", 1, 99)]).unwrap();
+    for body in bodies {
+        ledger.append(&NewRow { body, ..row(Class::B, Some("anna"), "allow", 0) }).unwrap();
+    }
+    drop(ledger);
+    let told: Vec<_> = open(dir.path()).told().iter().map(|(t, told)| (t.to_string(), *told)).collect();
+    assert_eq!(told, [("anna".to_owned(), (8, 3)), ("bert".to_owned(), (9, 1))]);
 }
 
 #[test]
@@ -317,11 +367,9 @@ fn child_fills_its_disk() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
     let dir = Path::new(&dir);
     let mut ledger = open(dir);
-    let reserve = dir.join("reserve");
-    assert_eq!(fs::metadata(&reserve).unwrap().len(), 1024 * 1024);
     fs::write(dir.join("filler"), vec![1; 3 * 1024 * 1024]).unwrap();
     let large = |n| NewRow { body: json!("x".repeat(100_000)), ..row(Class::A, None, "policy_set", n) };
-    let full = |done: Result<u64, Error>| matches!(done, Err(Error::Full { .. }));
+    let full = |done: Result<u64, Error>| matches!(done, Err(Error::DiskFull));
     let path = dir.join("00000001.log");
     let mut written = 0;
     let refused = loop {
@@ -335,27 +383,48 @@ fn child_fills_its_disk() {
             }
         }
     };
-    assert!(matches!(refused, Error::Full { .. }), "{refused}");
+    assert!(matches!(refused, Error::DiskFull), "{refused}");
     assert!(written > 2 && ledger.rows() == written && ledger.verify().unwrap().whole);
-    assert!(!reserve.exists());
+    // A tenant takes every byte that the disk still gives, and what is kept back is not among them.
+    let mut greedy = File::create(dir.join("greedy")).unwrap();
+    while greedy.write_all(&[1; 512]).is_ok() {}
     // What is essential is taken, what is not is not, and no part of a batch that has both.
     for n in 1..=100 {
         assert_eq!(ledger.append(&row(Class::B, Some("anna"), "deny", n)).unwrap(), written + n);
     }
-    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "kill", 0)).unwrap(), written + 101);
+    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "stop_cell", 0)).unwrap(), written + 101);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))));
     assert!(full(ledger.append_all(&[row(Class::B, None, "deny", 0), row(Class::B, None, "allow", 0)])));
     ledger.opened.0 = NOW.plus(5_000);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))), "still full");
-    // So it is after it was opened again, with no room for the reserve.
+    // A flood of denials ends before the room for a stop does.
+    let long = NewRow { body: json!("x".repeat(10_000)), ..row(Class::B, None, "deny", 0) };
+    let flood = (1..100_000).find(|_| full(ledger.append(&long))).unwrap();
+    let written = written + flood - 1;
+    // So it is after it was opened again.
     drop(ledger);
     let mut ledger = open(dir);
-    assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))));
-    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "stop", 0)).unwrap(), written + 102);
-    // When there is room again, the reserve is made again and every row is taken.
+    assert!(full(ledger.append(&long)));
+    assert_eq!(ledger.append(&row(Class::A, Some("anna"), "tenant_stop", 0)).unwrap(), written + 102);
+    // When there is room again, every row is taken.
     fs::remove_file(dir.join("filler")).unwrap();
     ledger.opened.0 = NOW.plus(5_000);
     assert_eq!(ledger.append(&row(Class::B, Some("anna"), "allow", 0)).unwrap(), written + 103);
-    assert_eq!(fs::metadata(&reserve).unwrap().len(), 1024 * 1024);
     assert!(ledger.verify().unwrap().whole);
+}
+
+#[test]
+fn a_full_disk_takes_what_is_refused_or_taken_away_and_nothing_that_is_given() {
+    let given =
+        ["approval_granted", "approval_used", "allow", "use", "start_cell", "token_issued", "key_released"];
+    let taken = ["deny", "edge_refused", "tenant_stop", "stop_cell", "tenant_delete", "approval_denied"];
+    let words: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words.len(), Kind::ALL.len(), "no two kinds have one word");
+    for kind in Kind::ALL {
+        let word = kind.as_str();
+        assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{word}");
+        assert!(!(kind.is_essential() && given.contains(&word)), "{word}");
+        assert!(kind.is_essential() || !taken.contains(&word), "{word}");
+    }
+    assert!(given.iter().chain(&taken).all(|word| words.contains(word)));
 }

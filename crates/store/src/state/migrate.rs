@@ -1,24 +1,23 @@
-//! Schemas: numbered files, each with its checksum in the database, and the backup before a new one.
+//! Schemas: numbered files, each with its checksum in the database. Before a new one there is a backup.
 //!
 //! It owns the table `schema`. The threat: a database of another program's making, or a migration that
 //! fails half-way; all of them are one transaction, and a whole copy of what was there lies beside it.
 
-use super::open::{self, Files};
+use super::{backup, open::Files};
 use crate::Error;
 use cofferdam_base::{Digest, Millis};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, backup::Backup, params};
-use std::{fs, path::PathBuf, time::Duration};
+use rusqlite::{Connection, TransactionBehavior, params};
 
 /// Every schema, from 1.
-pub(super) const ALL: &[&str] = &[include_str!("migrations/0001.sql")];
+pub(super) const ALL: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
-/// Brings the database to the newest of these schemas.
+/// Brings the database to the newest of these schemas; whether it was one of ours already.
 pub(super) fn run(
     connection: &mut Connection,
     files: &Files,
     all: &[&str],
     now: Millis,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let has = applied(connection)?;
     let found = u32::try_from(has.len()).unwrap_or(u32::MAX);
     let known = u32::try_from(all.len()).unwrap_or(u32::MAX);
@@ -32,10 +31,10 @@ pub(super) fn run(
         return Err(files.corrupt("its tables are not those of this program"));
     }
     if found == known {
-        return Ok(());
+        return Ok(true);
     }
     if found > 0 {
-        back_up(connection, files, found, now)?;
+        backup::make(connection, files, has.len(), now)?;
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
@@ -49,11 +48,11 @@ pub(super) fn run(
         transaction.execute("INSERT INTO schema VALUES (?1, ?2, ?3)", params![version, checksum(sql), at])?;
     }
     transaction.commit()?;
-    Ok(())
+    Ok(found > 0)
 }
 
 /// The checksums of the schemas that the database went through, none if it is empty.
-fn applied(connection: &Connection) -> Result<Vec<String>, Error> {
+pub(super) fn applied(connection: &Connection) -> Result<Vec<String>, Error> {
     let there = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'schema'";
     if count(connection, there)? == 0 {
         return Ok(Vec::new());
@@ -61,33 +60,6 @@ fn applied(connection: &Connection) -> Result<Vec<String>, Error> {
     let mut query = connection.prepare("SELECT checksum FROM schema ORDER BY version")?;
     let sums = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(sums)
-}
-
-/// Copies the database and reads the copy before it counts as a backup.
-fn back_up(connection: &Connection, files: &Files, version: u32, now: Millis) -> Result<PathBuf, Error> {
-    let target = files.backups.join(format!("state-{version}-{}.db", now.0));
-    let part = files.backups.join("part.tmp");
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&part, error)),
-        _ => {}
-    }
-    open::create(&part)?;
-    let mut copy = Connection::open_with_flags(&part, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    Backup::new(connection, &mut copy)?.run_to_completion(256, Duration::ZERO, None)?;
-    // One file, without a log beside it.
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
-    open::check(&copy, files)?;
-    if applied(&copy)? != applied(connection)? {
-        return Err(files.corrupt("its copy is not the same"));
-    }
-    copy.close().map_err(|(_, error)| error)?;
-    let sync = |path: &std::path::Path| {
-        fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::io(path, e))
-    };
-    sync(&part)?;
-    fs::rename(&part, &target).map_err(|e| Error::io(&target, e))?;
-    sync(&files.backups)?;
-    Ok(target)
 }
 
 fn count(connection: &Connection, sql: &str) -> Result<i64, Error> {

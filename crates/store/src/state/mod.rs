@@ -4,11 +4,15 @@
 //! no effect is without its record. It interprets nothing. The threat: half a change, or one without a row.
 
 mod approvals;
+mod backup;
+mod chain;
 mod migrate;
 mod open;
 mod rows;
 mod secrets;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod usage;
 
@@ -16,7 +20,7 @@ pub use rows::{ApprovalRow, NewTenantRow, PolicyRow, SecretRow, TenantRow, Token
 
 use crate::{
     Error,
-    ledger::{Class, Ledger, NewRow},
+    ledger::{Class, Kind, Ledger, NewRow},
 };
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -24,6 +28,9 @@ use rusqlite::{Connection, TransactionBehavior};
 #[derive(Debug)]
 pub struct State {
     connection: Connection,
+    files: open::Files,
+    /// Why the opening made no backup.
+    unkept: Option<Error>,
 }
 
 /// Its tables, within a change or for reading.
@@ -60,12 +67,19 @@ impl State {
         let Some(made) = change(&Tables(&transaction))? else {
             return Ok(None);
         };
+        debug_assert!(Kind::of(&row.kind).is_none_or(Kind::is_change), "{} is no change", row.kind);
         let seq = ledger.append(row)?;
+        chain::set(&transaction, seq)?;
         if let Err(error) = transaction.commit() {
             let body = serde_json::json!({ "row": seq, "kind": row.kind, "why": error.to_string() });
             let NewRow { at, class: _, tenant, kind: _, body: _ } = row;
-            let undone =
-                NewRow { at: *at, class: Class::A, tenant: tenant.clone(), kind: "undone".to_owned(), body };
+            let undone = NewRow {
+                at: *at,
+                class: Class::A,
+                tenant: tenant.clone(),
+                kind: Kind::Undone.as_str().to_owned(),
+                body,
+            };
             // The change failed already and is reported as such; a ledger that fails too adds nothing.
             let _ = ledger.append(&undone);
             return Err(error.into());

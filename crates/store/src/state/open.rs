@@ -3,8 +3,8 @@
 //! It owns the files' names and modes, and mends nothing by itself. The threat: a disk that lost the end of
 //! a file, and a start that takes what is left for a new host.
 
-use super::{State, migrate};
-use crate::Error;
+use super::{State, backup, migrate};
+use crate::{Error, ledger::reserve::allocate};
 use cofferdam_base::Millis;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::{
@@ -27,8 +27,8 @@ pub(super) struct Files {
 }
 
 impl State {
-    /// Opens `state.db` in this directory, or makes it if the directory is that of a new host. Starts no
-    /// thread.
+    /// Opens `state.db` in this directory, or makes it if the directory is that of a new host; one that was
+    /// there is backed up once a day. Starts no thread.
     pub fn open(directory: &Path, now: Millis) -> Result<Self, Error> {
         Self::open_with(directory, now, migrate::ALL)
     }
@@ -51,8 +51,48 @@ impl State {
         let opened = Connection::open_with_flags(&files.database, flags);
         let mut connection = opened.map_err(|e| files.judge(e.into()))?;
         prepare(&connection, &files).map_err(|e| files.judge(e))?;
-        migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
-        Ok(Self { connection })
+        let lived = migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
+        let mut state = Self { connection, files, unkept: None };
+        state.reserve();
+        if lived {
+            // A disk without room for a copy still has to stop cells: that is told, and no reason to end.
+            state.unkept = state.keep_backup(now).err();
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// Sees to the room for a full disk, and makes the day's backup if there is none yet; whether it did.
+    pub fn keep_backup(&self, now: Millis) -> Result<bool, Error> {
+        self.reserve();
+        backup::if_due(&self.connection, &self.files, now)
+    }
+
+    /// Keeps room for changes on a full disk: free pages in the database, to which the log can then be copied
+    /// without making the file longer, and the blocks that the log needs until it is. What the disk does not
+    /// give now it may give the next time.
+    pub(super) fn reserve(&self) {
+        let free = self.connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
+        if free.is_ok_and(|pages| pages < FREE_PAGES) {
+            let room = format!(
+                "BEGIN IMMEDIATE; CREATE TABLE room (a BLOB); INSERT INTO room VALUES (zeroblob({}));
+                 DROP TABLE room; COMMIT;",
+                2 * FREE_PAGES * 4096
+            );
+            if self.connection.execute_batch(&room).is_err() && !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+        }
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        if let Ok(log) = OpenOptions::new().write(true).open(self.files.beside("-wal")) {
+            let _ = allocate(&log, 0, LOG);
+        }
+    }
+
+    /// Why the opening made no backup, if it should have and could not.
+    pub fn without_backup(&self) -> Option<&Error> {
+        self.unkept.as_ref()
     }
 }
 
@@ -109,7 +149,7 @@ impl Files {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(Error::io(&self.ledger, error)),
         };
-        Ok(ledger || log || self.newest_backup().is_some())
+        Ok(ledger || log || !backup::all(self)?.is_empty())
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -118,19 +158,8 @@ impl Files {
         PathBuf::from(name)
     }
 
-    /// The backup with the latest time in its name.
-    fn newest_backup(&self) -> Option<PathBuf> {
-        let time = |path: &PathBuf| -> Option<u64> {
-            let name = path.file_name()?.to_str()?.strip_prefix("state-")?.strip_suffix(".db")?;
-            name.split_once('-')?.1.parse().ok()
-        };
-        let entries = fs::read_dir(&self.backups).ok()?;
-        let paths = entries.flatten().map(|entry| entry.path());
-        paths.filter_map(|path| Some((time(&path)?, path))).max().map(|(_, path)| path)
-    }
-
     fn truncated(&self) -> Error {
-        Error::Truncated { path: self.database.clone(), newest_backup: self.newest_backup() }
+        Error::Truncated { path: self.database.clone(), newest_backup: backup::newest(self) }
     }
 
     /// The database is damaged, and why.
@@ -138,7 +167,7 @@ impl Files {
         Error::Corrupt {
             path: self.database.clone(),
             why: why.to_owned(),
-            newest_backup: self.newest_backup(),
+            newest_backup: backup::newest(self),
         }
     }
 
@@ -157,6 +186,12 @@ impl Files {
         }
     }
 }
+
+/// What the log takes until SQLite copies it into the database: 1,000 pages, and the pages of one change.
+const LOG: u64 = 4608 * 1024;
+
+/// With fewer free pages than these the database gets as many again.
+const FREE_PAGES: i64 = 64;
 
 /// A new, empty file for its owner alone.
 pub(super) fn create(path: &Path) -> Result<(), Error> {
@@ -181,7 +216,9 @@ fn prepare(connection: &Connection, files: &Files) -> Result<(), Error> {
     if mode != "wal" {
         return Err(files.corrupt("it cannot keep a log"));
     }
-    connection
-        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;
+             PRAGMA temp_store = MEMORY;",
+    )?;
     Ok(())
 }

@@ -17,6 +17,11 @@ impl Tables<'_> {
         all(self.0.prepare("SELECT * FROM tenants ORDER BY id")?, [], tenant)
     }
 
+    /// Was there ever a tenant?
+    pub(super) fn has_identities(&self) -> Result<bool, Error> {
+        Ok(self.0.query_row("SELECT EXISTS (SELECT 1 FROM identities)", [], |row| row.get(0))?)
+    }
+
     /// Makes a tenant with its first policy, in a slot that none ever had.
     pub fn create_tenant(&self, new: &NewTenantRow) -> Result<Slot, Error> {
         let NewTenantRow { id, runtime, limits, desired, created, data_key, policy } = new;
@@ -48,10 +53,14 @@ impl Tables<'_> {
         Ok(slot)
     }
 
-    /// Notes what is wanted.
-    pub fn set_desired(&self, id: &TenantId, desired: &str) -> Result<(), Error> {
-        let sql = "UPDATE tenants SET desired = ?2 WHERE id = ?1";
-        touched(self.0.execute(sql, params![id.as_str(), desired])?, id)
+    /// Notes what is wanted; none if `last`, after which nothing else can be, is wanted already.
+    pub fn set_desired(&self, id: &TenantId, desired: &str, last: &str) -> Result<Option<()>, Error> {
+        let sql = "UPDATE tenants SET desired = ?2 WHERE id = ?1 AND (desired <> ?3 OR ?2 = ?3)";
+        if self.0.execute(sql, params![id.as_str(), desired, last])? == 1 {
+            return Ok(Some(()));
+        }
+        self.must_exist(id)?;
+        Ok(None)
     }
 
     /// Notes the number of a start, which only grows.

@@ -1,11 +1,12 @@
 //! Starting, ending and restarting our own processes, and the wires between them.
 //!
 //! Control and edge are started anew whenever they end, after a wait that doubles while they keep ending;
-//! cells and wardens go on meanwhile. A warden that ends is control's to decide about.
+//! cells and wardens go on meanwhile. A warden that ends is control's to decide about. A control that says
+//! that no other try will help ends the host: one that is never served must not look as if it were.
 
 use super::{
     core::{Core, Model, Running, Warden, duplicate},
-    effects::{Effects, Launched, Part, Process, failure},
+    effects::{Effects, Ended, Launched, Part, Process, failure},
     wires::Wire,
 };
 use cofferdam_base::{
@@ -25,6 +26,9 @@ use std::{
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The statuses by which control says that another try does not help: its state, its keys, the configuration
+/// or its own confinement cannot be used. It has said on standard error which, and what mends it.
+pub const CONTROL_GIVES_UP: std::ops::RangeInclusive<u8> = 21..=24;
 /// Who lived so long starts counting anew.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 
@@ -108,15 +112,15 @@ impl<P: Process> Child<P> {
         }
     }
 
-    /// Has it ended? Then it is to be restarted.
-    pub(super) fn reap(&mut self, now: Instant) -> bool {
-        let Some(ended) = self.running.as_mut().and_then(|(process, _)| process.reap()) else { return false };
+    /// Has it ended, and how? Then it is to be restarted.
+    pub(super) fn reap(&mut self, now: Instant) -> Option<Ended> {
+        let ended = self.running.as_mut().and_then(|(process, _)| process.reap())?;
         tracing::warn!("{} ended: {ended}", self.part.name());
         if self.started.is_some_and(|started| now.saturating_duration_since(started) >= GOOD_FOR) {
             self.failures = 0;
         }
         self.ended(now);
-        true
+        Some(ended)
     }
 
     fn ended(&mut self, now: Instant) {
@@ -168,8 +172,12 @@ impl<E: Effects> Core<E> {
 
     /// Takes note of everything that has ended.
     pub(crate) fn reap(&mut self, now: Instant) {
-        if self.control.reap(now) {
+        if let Some(ended) = self.control.reap(now) {
             self.control_gone();
+            if matches!(ended, Ended::Exit(status) if CONTROL_GIVES_UP.contains(&status)) {
+                self.control.restart_at = None;
+                self.given_up = Some(ended);
+            }
         }
         self.edge.reap(now);
         if let Some(model) = &mut self.model {
@@ -323,13 +331,15 @@ impl<E: Effects> Core<E> {
                 && running.stopping.is_empty()
             {
                 let (cell, receipt) = (running.seen.clone(), running.receipt.clone());
-                self.control.tell(&Event::CellStarted { op: order.op, cell, receipt }, vec![]);
+                let started = Event::CellStarted { op: order.op, cell, receipt, drift: running.drift };
+                self.control.tell(&started, vec![]);
                 return Ok(());
             }
             let generation = running.seen.generation;
             return Err(failure(format!("a cell of {tenant} runs already, generation {generation}")));
         }
-        let Launched { cell, pid, netns_cookie, port, receipt, output } = self.effects.launch(&order)?;
+        let Launched { cell, pid, netns_cookie, port, receipt, output, drift } =
+            self.effects.launch(&order)?;
         let seen = CellSeen { tenant: tenant.clone(), generation: order.generation, pid, netns_cookie, port };
         let op = order.op;
         let (cell, output) = (cell, Some(output));
@@ -338,6 +348,7 @@ impl<E: Effects> Core<E> {
             order,
             seen: seen.clone(),
             receipt: receipt.clone(),
+            drift,
             output,
             stopping: Vec::new(),
             kill_at: None,
@@ -345,7 +356,7 @@ impl<E: Effects> Core<E> {
         self.cells.insert(tenant.clone(), running);
         // On failure the cell was killed; its end follows, and the start has failed.
         self.pass_listeners(&tenant)?;
-        self.control.tell(&Event::CellStarted { op, cell: seen, receipt }, vec![]);
+        self.control.tell(&Event::CellStarted { op, cell: seen, receipt, drift }, vec![]);
         Ok(())
     }
 

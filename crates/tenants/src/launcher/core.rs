@@ -44,6 +44,8 @@ pub(crate) struct Core<E: Effects> {
     pub(super) observed: bool,
     /// Where clients come in.
     pub(super) listen: SocketAddr,
+    /// Control ended so that no other try helps: the host is to end.
+    pub(super) given_up: Option<Ended>,
 }
 
 /// The built-in model: one process, to which every warden has a wire.
@@ -75,6 +77,8 @@ pub(super) struct Running<C> {
     pub(super) order: CellOrder,
     pub(super) seen: CellSeen,
     pub(super) receipt: Receipt,
+    /// Its configuration had been changed before it started.
+    pub(super) drift: bool,
     /// The reading end of its output, until it ends.
     pub(super) output: Option<OwnedFd>,
     /// Who asked for its end.
@@ -110,6 +114,7 @@ impl<E: Effects> Core<E> {
             listeners: BTreeMap::new(),
             observed: false,
             listen,
+            given_up: None,
         };
         let listener = core.effects.listen(listen)?;
         core.listeners.insert(None, (listen, listener));

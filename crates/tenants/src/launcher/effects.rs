@@ -73,6 +73,8 @@ pub struct Launched<C> {
     pub receipt: Receipt,
     /// The reading end of its output.
     pub output: OwnedFd,
+    /// Its configuration had been changed, and was written anew.
+    pub drift: bool,
 }
 
 /// All that is done to the machine.

@@ -121,7 +121,7 @@ impl Engine for Linux {
         };
         let port = spec.runtime.port;
         let cell = LinuxCell { cell: Some(cell), pidfd, cookies, runtime: None };
-        Ok(Launched { cell, pid, netns_cookie, port, receipt, output: output.into() })
+        Ok(Launched { cell, pid, netns_cookie, port, receipt, output: output.into(), drift: spec.drift })
     }
 
     fn exec(
@@ -332,6 +332,7 @@ mod tests {
             home: "/data/tenants/acme/home".into(),
             runtime,
             limits: order("acme", 2, 1).limits,
+            drift: false,
         }
     }
 

@@ -130,7 +130,7 @@ impl<G: Engine> Effects for Machine<G> {
             state: if self.boot.strict { LayerState::Enforced } else { LayerState::Absent },
             detail: if self.boot.strict { "by the warden's uid, nftables" } else { "needs root" }.to_owned(),
         });
-        Ok(launched)
+        Ok(Launched { drift: spec.drift, ..launched })
     }
 
     fn exec(

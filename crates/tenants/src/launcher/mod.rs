@@ -17,6 +17,7 @@ mod run;
 mod tests;
 mod wires;
 
+pub use children::CONTROL_GIVES_UP;
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
 pub use linux::Linux;
 pub use machine::{Engine, Machine};
@@ -29,7 +30,7 @@ use crate::{
     data::{DataDir, Lock},
 };
 use std::{
-    os::fd::BorrowedFd,
+    os::{fd::BorrowedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -71,6 +72,12 @@ impl Host {
             config.egress.nameservers = config::nameservers_of_the_host(Path::new(RESOLV_CONF))?;
         }
         let cache_dir = config.cache.dir.clone().map_or(cache, PathBuf::from);
+        // Control can only ever see a cache that is there when it confines itself. One that cannot be made is
+        // an empty one: nothing can be installed in it either.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&cache_dir);
+        if let Err(error) = made {
+            tracing::warn!(%error, "the cache {} cannot be made", cache_dir.display());
+        }
         let data_dir = std::path::absolute(data_dir).map_err(Error::io(data_dir))?;
         let boot = Boot { data_dir, cache_dir, config, strict, builtin_model };
         let data = DataDir::open(&boot.data_dir, boot.owners())?;

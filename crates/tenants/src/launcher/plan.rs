@@ -64,6 +64,8 @@ pub struct CellSpec {
     pub runtime: RuntimePlan,
     /// What it may use.
     pub limits: Limits,
+    /// Somebody had changed what the runtime is told; it is ours again.
+    pub drift: bool,
 }
 
 impl Boot {
@@ -115,15 +117,20 @@ impl Boot {
         let home = data.home(&order.tenant);
         let owner = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         check_home(&home, owner, order)?;
-        let runtime = match &order.runtime {
-            RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
+        let (runtime, drift) = match &order.runtime {
+            RuntimeRef::Command(name) => (RuntimePlan::of_command(&self.config, name)?, false),
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
         let cgroup = format!("cofferdam/{}/{}", self.instance(), order.tenant);
-        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits })
+        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, drift })
     }
 
-    fn openclaw(&self, data: &DataDir, order: &CellOrder, lock: Digest) -> Result<RuntimePlan, Failure> {
+    fn openclaw(
+        &self,
+        data: &DataDir,
+        order: &CellOrder,
+        lock: Digest,
+    ) -> Result<(RuntimePlan, bool), Failure> {
         openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
         let tree = openclaw::install::tree_path(&self.cache_dir, lock);
         let config = data.tenant_config(&order.tenant);
@@ -134,16 +141,18 @@ impl Boot {
             domain: self.config.edge.domain.as_str(),
             scheme: "http",
         };
-        if openclaw::config::reassert(&config, &gateway).map_err(refused)? == openclaw::config::Drift::Changed
-        {
+        let found = openclaw::config::reassert(&config, &gateway).map_err(refused)?;
+        let drift = found == openclaw::config::Drift::Changed;
+        if drift {
             tracing::warn!(tenant = %order.tenant, "the gateway's configuration had been changed, and is ours again");
         }
-        Ok(RuntimePlan {
+        let plan = RuntimePlan {
             argv: openclaw::gateway_argv(),
             env: openclaw::gateway_env(order.limits.memory_bytes),
             binds: vec![bind(&tree, openclaw::CELL_TREE)?, bind(&config, openclaw::CELL_CONFIG)?],
             port: openclaw::PORT,
-        })
+        };
+        Ok((plan, drift))
     }
 }
 
@@ -202,7 +211,7 @@ mod tests {
         assert!(refused.message.contains("is not there"), "{refused:?}");
         data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
         let spec = boot.cell(&data, &order("acme", 2, 1)).unwrap();
-        assert_eq!((spec.home, spec.runtime.port), (data.home(&tenant("acme")), 9000));
+        assert_eq!((spec.home, spec.runtime.port, spec.drift), (data.home(&tenant("acme")), 9000, false));
         assert_eq!(spec.cgroup, format!("cofferdam/{}/acme", boot.instance()));
         assert_eq!(boot.instance().len(), 16);
         assert_eq!(spec.uid, boot.strict.then_some(1_500_131_074));

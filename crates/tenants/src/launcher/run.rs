@@ -30,11 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Taken from one cell's output at a time, so that no cell keeps the others waiting.
 const CHUNK: usize = 64 << 10;
 
-/// Runs until `stop` becomes readable; then ends everything.
+/// Runs until `stop` becomes readable, or control says that it can never serve; then ends everything.
 pub(crate) fn run<E: Effects>(core: &mut Core<E>, stop: BorrowedFd<'_>) -> Result<(), Error> {
     loop {
         if turn(core, stop)? {
             return end(core);
+        }
+        if let Some(ended) = core.given_up {
+            end(core)?;
+            let why = format!("another try does not help ({ended}); its own message says what does");
+            return Err(Error::Start { what: "control".to_owned(), why });
         }
     }
 }

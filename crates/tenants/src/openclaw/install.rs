@@ -144,7 +144,8 @@ pub fn find(cache: &Path, lock: Digest) -> Result<Installed, Error> {
     read_seal(&home(cache, lock))
 }
 
-/// Every sealed release in the cache, by version.
+/// Every sealed release in the cache, by version. What is no sealed release is skipped: it says nothing of
+/// the others.
 pub fn list(cache: &Path) -> Result<Vec<Installed>, Error> {
     let dir = cache.join("openclaw");
     let entries = match fs::read_dir(&dir) {
@@ -153,7 +154,11 @@ pub fn list(cache: &Path) -> Result<Vec<Installed>, Error> {
     };
     let mut all = Vec::new();
     for entry in entries {
-        all.push(read_seal(&entry.map_err(Error::io(&dir))?.path())?);
+        let path = entry.map_err(Error::io(&dir))?.path();
+        match read_seal(&path) {
+            Ok(installed) => all.push(installed),
+            Err(error) => tracing::warn!(%error, "{} is no sealed release", path.display()),
+        }
     }
     all.sort_by(|a, b| a.version.cmp(&b.version));
     Ok(all)
@@ -321,3 +326,23 @@ fn read_seal(home: &Path) -> Result<Installed, Error> {
 const STAGING: &str = "staging";
 const TREE: &str = "tree";
 const SEAL: &str = "sealed.json";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stray_entry_hides_no_sealed_release() {
+        let cache = tempfile::tempdir().unwrap();
+        assert_eq!(list(cache.path()).unwrap(), []);
+        let lock = Digest::from_bytes([1; 32]);
+        let there = Installed { version: "2026.9.6".to_owned(), lock, tree: Digest::from_bytes([2; 32]) };
+        fs::create_dir_all(home(cache.path(), lock)).unwrap();
+        fs::create_dir_all(cache.path().join("openclaw/half")).unwrap();
+        fs::write(cache.path().join("openclaw/stray"), "").unwrap();
+        let sealed = home(cache.path(), lock).join("sealed.json");
+        fs::write(sealed, serde_json::to_string(&there).unwrap()).unwrap();
+        assert_eq!(list(cache.path()).unwrap(), [there]);
+    }
+}

@@ -120,6 +120,8 @@ pub(super) struct World {
     pub(super) removals: RefCell<Vec<Rc<Handle>>>,
     /// A cell's listeners cannot be proved.
     pub(super) forged: StdCell<bool>,
+    /// A configuration was changed.
+    pub(super) drift: StdCell<bool>,
     /// Whatever is tried fails.
     pub(super) broken: StdCell<bool>,
 }
@@ -181,7 +183,15 @@ impl Effects for Double {
         self.0.cells.borrow_mut().insert(order.tenant.to_string(), (Rc::clone(&process.handle), writer));
         let cell = FakeCell { process, world: Rc::clone(&self.0) };
         let (receipt, output) = (Receipt::default(), output.into());
-        Ok(Launched { cell, pid: 77, netns_cookie: 5, port: 8080, receipt, output })
+        Ok(Launched {
+            cell,
+            pid: 77,
+            netns_cookie: 5,
+            port: 8080,
+            receipt,
+            output,
+            drift: self.0.drift.get(),
+        })
     }
 
     fn exec(

@@ -3,7 +3,7 @@
 
 pub(super) mod double;
 
-use super::{core::ANSWERS, effects::Ended, run};
+use super::{children::CONTROL_GIVES_UP, core::ANSWERS, effects::Ended, run};
 use cofferdam_base::ipc::{
     edge::{Feed as EdgeFeed, SocketRequest},
     launcher::{CellOrder, Command, Event, ExecOrder},
@@ -49,6 +49,21 @@ fn a_tenant_starts_warden_first_and_its_parts_are_introduced_to_each_other() {
     assert_eq!(heard[0].0, WardenFeed::Control {});
     assert_eq!(heard[1].0, WardenFeed::BuiltinModel {});
     assert_eq!(heard[2].0, WardenFeed::Listeners { generation: 1, netns_cookie: 5 });
+}
+
+#[test]
+fn a_changed_configuration_is_told_with_the_start() {
+    let mut host = Host::new(false);
+    host.command(&Command::StartWarden { op: 1, tenant: tenant("acme"), slot: slot(2) });
+    host.world.drift.set(true);
+    for _ in 0..2 {
+        let events = host.command(&Command::StartCell(order("acme", 2, 1)));
+        assert!(matches!(&events[..], [Event::CellStarted { drift: true, .. }]), "{events:?}");
+    }
+    host.command(&Command::StartWarden { op: 1, tenant: tenant("globex"), slot: slot(3) });
+    host.world.drift.set(false);
+    let events = host.command(&Command::StartCell(order("globex", 3, 1)));
+    assert!(matches!(&events[..], [Event::CellStarted { drift: false, .. }]), "{events:?}");
 }
 
 #[test]
@@ -349,6 +364,23 @@ fn output_goes_to_the_log_and_at_the_end_nothing_is_left() {
     for part in ["control", "edge", "the built-in model", "the warden of acme"] {
         assert!(host.world.part(part).has_ended(), "{part}");
     }
+}
+
+#[test]
+fn a_control_that_no_other_try_helps_ends_the_host_and_any_other_is_started_anew() {
+    let (stop, _never) = std::io::pipe().unwrap();
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    host.world.part("control").end(Ended::Exit(1));
+    while host.did("spawn control") < 2 {
+        host.turn();
+    }
+    assert!(!host.world.cell("acme").has_ended(), "exit 1 is worth another try");
+    host.world.part("control").end(Ended::Exit(*CONTROL_GIVES_UP.start()));
+    let error = run::run(&mut host.core, stop.as_fd()).unwrap_err();
+    assert!(matches!(&error, crate::Error::Start { what, .. } if what == "control"), "{error}");
+    assert!(host.core.is_empty() && host.world.cell("acme").has_ended());
+    assert_eq!(host.did("spawn control"), 2);
 }
 
 impl Host {
