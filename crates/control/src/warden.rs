@@ -171,7 +171,11 @@ impl Link {
                 };
                 host.record(tenant, boot, &record, missing, done).await;
             }
-            Report::Usage(usage) => host.used(tenant, usage).await?,
+            Report::Usage(usage) => {
+                let through = usage.seq;
+                host.used(tenant, usage).await?;
+                self.send(tenant, &Command::Counted { through })?;
+            }
         }
         Ok(())
     }
