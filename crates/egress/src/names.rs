@@ -75,7 +75,7 @@ impl Names {
         Self::with_capacity(per_second, ADDRESSES)
     }
 
-    fn with_capacity(per_second: u32, capacity: usize) -> Self {
+    pub(crate) fn with_capacity(per_second: u32, capacity: usize) -> Self {
         Self {
             entries: Vec::new(),
             by_name: HashMap::new(),

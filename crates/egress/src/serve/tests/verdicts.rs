@@ -274,3 +274,18 @@ async fn new_names_in_proxy_requests_count_like_those_that_are_looked_up() {
     assert_eq!(connect("n9999.example".into()).await, "too_many_names");
     assert_eq!(connect("n0.example".into()).await, "no_rule");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_told_that_too_many_approvals_wait() {
+    let cell = cell();
+    let mut client = cell.captured("new.example", 80);
+    say(&mut client, "GET / HTTP/1.1\r\nHost: new.example\r\n\r\n").await;
+    let destination = cell.asked().await;
+    cell.egress.gate.refuse_held(&destination, Refusal::new(Reason::TooManyWaiting, "approval"));
+    let text = message(&mut client).await;
+    assert!(
+        text.starts_with("HTTP/1.1 429") && text.contains("cofferdam-reason: too_many_waiting"),
+        "{text}"
+    );
+    assert!(text.contains("cofferdam approvals list"), "{text}");
+}
