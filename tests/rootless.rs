@@ -1,6 +1,7 @@
 //! The profile `rootless`: the host is a user's, and every wall, question and token is as it is for root. What
 //! the profile lists as not kept is not among these tests.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![expect(clippy::duplicate_mod, reason = "the same tests as without this file, with a host of another kind")]
 
 #[path = "asking.rs"]
 mod asking;

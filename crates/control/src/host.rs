@@ -182,14 +182,17 @@ impl Host {
     }
 
     /// Tokens that an inference request used: in the store for the sums, in the ledger for the order.
-    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) {
+    /// What could not be counted the warden keeps for its next wire.
+    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) -> bool {
         let body = serde_json::to_value(&usage).unwrap_or_default();
         let row = Row { at: usage.at, tenant: Some(tenant.id.clone()), kind: Kind::Usage, body };
         self.scribe.note(row).await;
         let id = tenant.id.clone();
-        if let Err(error) = self.db.run(move |disk| disk.add_usage(&id, &usage)).await {
+        let counted = self.db.run(move |disk| disk.add_usage(&id, &usage)).await;
+        if let Err(error) = &counted {
             tracing::error!(tenant = %tenant.id, %error, "the sums of usage lack one request");
         }
+        counted.is_ok()
     }
 
     pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: Kind, body: Value) -> Row {

@@ -173,7 +173,12 @@ impl Link {
                     Number::Again => host.scribe.after(done).await,
                 }
             }
-            Report::Usage(usage) => host.used(tenant, usage).await,
+            Report::Usage(usage) => {
+                let through = usage.seq;
+                if host.used(tenant, usage).await {
+                    self.send(tenant, &Command::Counted { through })?;
+                }
+            }
         }
         Ok(())
     }

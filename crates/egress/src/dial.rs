@@ -4,7 +4,7 @@
 //! The threat is a name whose answers change or lead home (rebinding, CNAMEs to private addresses): between
 //! check and use there is no second look-up, and nothing is cached.
 
-use crate::{Refusal, Rules, relay::BoxStream};
+use crate::{Refusal, relay::BoxStream};
 use cofferdam_base::{Host, HostName};
 use cofferdam_policy::{CheckedAddress, Reason};
 use futures_util::future::BoxFuture;
@@ -51,8 +51,14 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// Connects to a host: one look-up, then the checked addresses one after another.
-    pub async fn dial(&self, rules: &Rules, host: &Host, port: NonZeroU16) -> Result<BoxStream, Refusal> {
+    /// Connects to a host: one look-up, `check` over every address, then those that it let through one after
+    /// another.
+    pub async fn dial(
+        &self,
+        host: &Host,
+        port: NonZeroU16,
+        check: impl Fn(IpAddr) -> Result<CheckedAddress, Refusal> + Send,
+    ) -> Result<(CheckedAddress, BoxStream), Refusal> {
         let addresses = match host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => timeout(LOOK_UP, self.names.look_up(name))
@@ -63,14 +69,14 @@ impl Dialler {
         let mut refusal = Refusal::new(Reason::ResolveFailed, "resolve").said("the name has no address");
         let mut checked = Vec::new();
         for address in addresses {
-            match rules.check(address) {
+            match check(address) {
                 Ok(address) => checked.push(address),
                 Err(no) => refusal = no,
             }
         }
         for address in checked.into_iter().take(TRIED) {
             match timeout(CONNECT, self.connect.connect(address, port)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => return Ok((address, stream)),
                 Ok(Err(error)) => refusal = Refusal::new(Reason::ConnectFailed, "dial").said(short(&error)),
                 Err(_) => {
                     refusal = Refusal::new(Reason::ConnectFailed, "dial").said("it did not answer in time");

@@ -5,18 +5,24 @@
 //! in force after what made it is gone (each [`Pass`] remembers its authority and is withdrawn with it), and
 //! a connection that is not recorded (nothing is allowed whose row cannot be handed on).
 
+mod pass;
+
+pub use pass::Pass;
+
 use crate::{
     fold::Folder,
     hold::{Holds, Wake},
     names::{Meaning, Names},
+    rate::Questions,
     refusal::{Denied, DeniedRing, Refusal},
     rules::{Rules, Ruling},
 };
 use cofferdam_base::{
-    Clock, Destination, Host, Millis,
+    Clock, Destination, Host, HostName, Millis,
     ipc::warden::{Grant, GrantSpan, RecordKind},
 };
 use cofferdam_policy::Reason;
+use pass::{Authority, Open};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -73,13 +79,6 @@ pub struct Limits {
     pub names_per_second: u32,
 }
 
-/// What let a connection through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Authority {
-    Rule(String),
-    Grant(u64),
-}
-
 /// The gate of one cell.
 pub struct Gate {
     state: Mutex<State>,
@@ -104,8 +103,9 @@ struct State {
     grants: BTreeMap<u64, Grant>,
     /// During a snapshot: the grants that it named.
     snapshot: Option<BTreeSet<u64>>,
-    spending: HashMap<u64, oneshot::Sender<bool>>,
+    spending: HashMap<u64, Spending>,
     holds: Holds,
+    questions: Questions,
     open: HashMap<u64, Open>,
     next: u64,
     names: Names,
@@ -113,45 +113,16 @@ struct State {
     denied: DeniedRing,
 }
 
-struct Open {
+/// A once-grant that is being spent, for a connection that waits for it.
+struct Spending {
     destination: Destination,
-    authority: Authority,
-    /// When the grant that allowed it ends.
-    until: Option<Millis>,
-    withdrawn: CancellationToken,
-}
-
-/// A permission to have one connection, as long as it lives and is not withdrawn.
-#[derive(Debug)]
-pub struct Pass {
-    gate: Arc<Gate>,
-    id: u64,
-    withdrawn: CancellationToken,
-}
-
-impl Pass {
-    /// Cancelled once what allowed the connection is gone.
-    pub fn withdrawn(&self) -> &CancellationToken {
-        &self.withdrawn
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let mut state = self.gate.lock();
-        if let Some(open) = state.open.remove(&self.id)
-            && let Host::Name(name) = &open.destination.host
-        {
-            let now = self.gate.clock.now();
-            state.names.touch(name, now);
-        }
-    }
+    answer: oneshot::Sender<Result<Pass, Refusal>>,
 }
 
 enum Step {
     Pass(Pass),
     Refuse(Refusal),
-    Spend(u64, oneshot::Receiver<bool>),
+    Spend(oneshot::Receiver<Result<Pass, Refusal>>),
     Wait(u64, oneshot::Receiver<Wake>),
 }
 
@@ -167,6 +138,7 @@ impl Gate {
             snapshot: None,
             spending: HashMap::new(),
             holds: Holds::default(),
+            questions: Questions::default(),
             open: HashMap::new(),
             next: 0,
             names: Names::new(limits.names_per_second),
@@ -206,11 +178,9 @@ impl Gate {
             match self.step(destination, first) {
                 Step::Pass(pass) => return Ok(pass),
                 Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
-                Step::Spend(grant, answer) => {
-                    if let Ok(true) = answer.await {
-                        return self
-                            .open(destination, Authority::Grant(grant), None)
-                            .map_err(|refusal| self.refuse(Some(destination), refusal));
+                Step::Spend(answer) => {
+                    if let Ok(outcome) = answer.await {
+                        return outcome.map_err(|refusal| self.refuse(Some(destination), refusal));
                     }
                     // The grant is gone, or nobody can say that it is spent: ask again.
                 }
@@ -241,39 +211,36 @@ impl Gate {
         };
         let why = match rules.judge(destination) {
             Ruling::Allow { by } => {
-                drop(state);
-                return match self.open(destination, Authority::Rule(by), None) {
-                    Ok(pass) => Step::Pass(pass),
-                    Err(refusal) => Step::Refuse(refusal),
-                };
+                let opened = self.open(&mut state, destination, Authority::Rule(by), None);
+                return opened.map_or_else(Step::Refuse, Step::Pass);
             }
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
-            Ruling::Ask { why } => why,
+            Ruling::Ask { why, by_rule: _ } => why,
         };
         match state.grant_for(destination, now) {
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
                 state.grants.remove(&id);
                 let (answer, receiver) = oneshot::channel();
-                state.spending.insert(id, answer);
+                state.spending.insert(id, Spending { destination: destination.clone(), answer });
                 drop(state);
                 if !self.outlet.tell(Notice::Spend(id)) {
                     self.lock().spending.remove(&id);
                     return Step::Refuse(Refusal::new(Reason::LedgerUnavailable, "ledger"));
                 }
-                return Step::Spend(id, receiver);
+                return Step::Spend(receiver);
             }
             Some(Grant { id, span, .. }) => {
-                drop(state);
                 let until = if let GrantSpan::Until(until) = span { Some(until) } else { None };
-                return match self.open(destination, Authority::Grant(id), until) {
-                    Ok(pass) => Step::Pass(pass),
-                    Err(refusal) => Step::Refuse(refusal),
-                };
+                let opened = self.open(&mut state, destination, Authority::Grant(id), until);
+                return opened.map_or_else(Step::Refuse, Step::Pass);
             }
             None => {}
         }
         if state.holds.len() >= state.limits.holds {
             return Step::Refuse(Refusal::new(Reason::TooManyHolds, "limits"));
+        }
+        if !state.holds.holds(destination) && !state.questions.take(destination, now) {
+            return Step::Refuse(Refusal::new(Reason::TooManyWaiting, "limits"));
         }
         let (id, receiver, ask) = state.holds.wait(destination, &why);
         drop(state);
@@ -293,36 +260,54 @@ impl Gate {
         Step::Wait(id, receiver)
     }
 
+    /// Admits a connection of a service of the warden's own, which the operator configured and whose use its
+    /// service records: it counts as a relay, and the guard judges where it leads.
+    pub fn admit_service(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        let mut state = self.lock();
+        let opened = match state.rules.clone().filter(|_| state.ready) {
+            None => Err(Refusal::new(Reason::NotReady, "warden")),
+            Some(rules) => match rules.guard.check_host(&destination.host) {
+                Err(no) => Err(Refusal::new(no.code, "guard")),
+                Ok(()) => self.open(&mut state, destination, Authority::Service, None),
+            },
+        };
+        drop(state);
+        opened.map_err(|refusal| self.refuse(Some(destination), refusal))
+    }
+
+    /// Under the lock under which it was judged, so that no rule and no revocation comes between.
     fn open(
         self: &Arc<Self>,
+        state: &mut State,
         destination: &Destination,
         authority: Authority,
         until: Option<Millis>,
     ) -> Result<Pass, Refusal> {
-        let mut state = self.lock();
         if state.open.len() >= state.limits.relays {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
         }
         let by = match &authority {
-            Authority::Rule(by) => by.clone(),
-            Authority::Grant(id) => format!("grant {id}"),
+            Authority::Rule(by) => Some(by.clone()),
+            Authority::Grant(id) => Some(format!("grant {id}")),
+            Authority::Service => None,
         };
-        let row = Row {
+        let row = by.map(|by| Row {
             what: RecordKind::Allow,
             destination: Some(destination.clone()),
             by,
             reason: String::new(),
             count: 1,
-        };
-        if !self.outlet.record(row) {
+        });
+        if !row.is_none_or(|row| self.outlet.record(row)) {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         state.next += 1;
         let (id, withdrawn) = (state.next, CancellationToken::new());
-        let open = Open { destination: destination.clone(), authority, until, withdrawn: withdrawn.clone() };
-        state.open.insert(id, open);
-        drop(state);
-        Ok(Pass { gate: Arc::clone(self), id, withdrawn })
+        let (destination, service) = (destination.clone(), authority == Authority::Service);
+        let pass = Pass { gate: Arc::clone(self), id, destination, service, withdrawn: withdrawn.clone() };
+        let destination = pass.destination.clone();
+        state.open.insert(id, Open { destination, authority, until, address: None, withdrawn });
+        Ok(pass)
     }
 
     /// Could this destination pass now or after an answer? Decides nothing and records nothing.
@@ -336,7 +321,7 @@ impl Gate {
             Ruling::Allow { .. } => Foresight::Allowed,
             Ruling::Deny(refusal) => Foresight::Refused(refusal),
             Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
-            Ruling::Ask { .. } => Foresight::Asked,
+            Ruling::Ask { by_rule, .. } => Foresight::Asked { by_rule },
         }
     }
 
@@ -367,6 +352,15 @@ impl Gate {
         }
     }
 
+    /// Takes a name that came otherwise than by a look-up. A new one counts against the rate all the same.
+    pub fn named(&self, name: &HostName) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        match self.lock().names.look_up(name, now) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(Refusal::new(Reason::TooManyNames, "proxy").said(why.to_string())),
+        }
+    }
+
     /// Answers one DNS packet.
     pub fn dns(&self, packet: &[u8]) -> Option<Vec<u8>> {
         let now = self.clock.now();
@@ -383,10 +377,7 @@ impl Gate {
         state.limits = limits;
         state.names.set_rate(limits.names_per_second);
         state.open.retain(|_, open| {
-            let stays = match (rules.judge(&open.destination), &open.authority) {
-                (Ruling::Allow { .. }, _) | (Ruling::Ask { .. }, Authority::Grant(_)) => true,
-                (Ruling::Ask { .. }, Authority::Rule(_)) | (Ruling::Deny(_), _) => false,
-            };
+            let stays = open.stands(&rules);
             if !stays {
                 open.withdrawn.cancel();
             }
@@ -453,11 +444,23 @@ impl Gate {
     }
 
     /// The answer to [`Notice::Spend`].
-    pub fn spent(&self, grant: u64, ok: bool) {
-        if let Some(answer) = self.lock().spending.remove(&grant) {
-            // Whoever waited may have left; the grant is spent all the same.
-            let _ = answer.send(ok);
-        }
+    pub fn spent(self: &Arc<Self>, grant: u64, ok: bool) {
+        let mut state = self.lock();
+        let Some(Spending { destination, answer }) = state.spending.remove(&grant).filter(|_| ok) else {
+            return;
+        };
+        // Judged again, since the rules may have changed, and opened at once, so that whatever is withdrawn
+        // from now on finds it.
+        let outcome = match state.rules.clone().map(|rules| rules.judge(&destination)) {
+            None => Err(Refusal::new(Reason::NotReady, "warden")),
+            Some(Ruling::Deny(refusal)) => Err(refusal),
+            Some(Ruling::Allow { .. } | Ruling::Ask { .. }) => {
+                self.open(&mut state, &destination, Authority::Grant(grant), None)
+            }
+        };
+        drop(state);
+        // Whoever waited may have left; the grant is spent all the same.
+        drop(answer.send(outcome));
     }
 
     /// Refuses what is held for this destination.
@@ -480,6 +483,13 @@ impl Gate {
             !over
         });
         state.grants.retain(|_, grant| alive(grant, now));
+        // The address of an open connection's name stays its.
+        let State { open, names, .. } = &mut *state;
+        for open in open.values() {
+            if let Host::Name(name) = &open.destination.host {
+                names.touch(name, now);
+            }
+        }
     }
 }
 
@@ -492,6 +502,7 @@ impl State {
 
     fn revoke(&mut self, grant: u64) {
         self.grants.remove(&grant);
+        self.spending.remove(&grant);
         self.open.retain(|_, open| {
             let stays = open.authority != Authority::Grant(grant);
             if !stays {
@@ -515,7 +526,10 @@ pub enum Foresight {
     /// It would pass.
     Allowed,
     /// It would be held.
-    Asked,
+    Asked {
+        /// Does a rule say so, and not the default?
+        by_rule: bool,
+    },
     /// It would be refused.
     Refused(Refusal),
 }

@@ -33,6 +33,11 @@ impl Holds {
         self.held.values().map(|held| held.waiters.len()).sum()
     }
 
+    /// Does somebody wait for this destination already?
+    pub(crate) fn holds(&self, destination: &Destination) -> bool {
+        self.held.contains_key(destination)
+    }
+
     /// Adds a waiter; true if it is the first for its destination, so that somebody must be asked.
     pub(crate) fn wait(
         &mut self,

@@ -16,6 +16,8 @@ pub mod hello;
 mod hold;
 pub mod http;
 pub mod names;
+mod place;
+mod rate;
 mod refusal;
 mod relay;
 mod rules;

@@ -4,6 +4,7 @@
 //! ever passed on, so names carry nothing out. The threats: an address that is re-used while somebody still
 //! means the old name, and a cell that floods us with names. Pure: the time is passed in.
 
+use crate::rate::Bucket;
 use cofferdam_base::{HostName, Millis};
 use std::{
     collections::HashMap,
@@ -56,7 +57,7 @@ pub enum NoAddress {
 pub struct Names {
     entries: Vec<Entry>,
     by_name: HashMap<HostName, u16>,
-    rate: Rate,
+    rate: Bucket,
     cursor: usize,
     capacity: usize,
 }
@@ -74,11 +75,11 @@ impl Names {
         Self::with_capacity(per_second, ADDRESSES)
     }
 
-    fn with_capacity(per_second: u32, capacity: usize) -> Self {
+    pub(crate) fn with_capacity(per_second: u32, capacity: usize) -> Self {
         Self {
             entries: Vec::new(),
             by_name: HashMap::new(),
-            rate: Rate::new(per_second),
+            rate: Bucket::new(per_second, per_second),
             cursor: 0,
             capacity,
         }
@@ -86,7 +87,7 @@ impl Names {
 
     /// Changes the limit of new names a second.
     pub fn set_rate(&mut self, per_second: u32) {
-        self.rate.per_second = per_second;
+        self.rate.set(per_second);
     }
 
     /// The name's addresses, new or known.
@@ -95,10 +96,11 @@ impl Names {
             self.entries[usize::from(*index)].used = now;
             return Ok(Pair::of(*index));
         }
-        let index = self.free(now)?;
+        // First, so that a cell whose table is full has it searched no faster than that.
         if !self.rate.take(now) {
             return Err(NoAddress::TooFast);
         }
+        let index = self.free(now)?;
         let entry = Entry { name: name.clone(), used: now };
         match self.entries.get_mut(usize::from(index)) {
             Some(old) => {
@@ -157,33 +159,6 @@ impl Pair {
             v4: Ipv4Addr::from_bits(V4 | u32::from(index)),
             v6: Ipv6Addr::from_bits(V6 | u128::from(index)),
         }
-    }
-}
-
-/// A bucket that holds one second's worth of new names.
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    /// Thousandths of a name.
-    level: u64,
-    at: Millis,
-}
-
-impl Rate {
-    const fn new(per_second: u32) -> Self {
-        Self { per_second, level: per_second as u64 * 1000, at: Millis(0) }
-    }
-
-    fn take(&mut self, now: Millis) -> bool {
-        let full = u64::from(self.per_second) * 1000;
-        let gained = now.since(self.at).min(1000) * u64::from(self.per_second);
-        self.level = (self.level + gained).min(full);
-        self.at = self.at.max(now);
-        if self.level < 1000 {
-            return false;
-        }
-        self.level -= 1000;
-        true
     }
 }
 

@@ -1,8 +1,8 @@
 //! Policy and guard as one voice: what is said about a destination before anybody is asked.
 
 use crate::Refusal;
-use cofferdam_base::Destination;
-use cofferdam_policy::{CheckedAddress, Guard, Policy, Reason, Verdict};
+use cofferdam_base::{Destination, Host};
+use cofferdam_policy::{CheckedAddress, Guard, Policy, Reason, RuleId, Verdict};
 use std::net::IpAddr;
 
 /// The policy in force and the guard beside it.
@@ -28,6 +28,8 @@ pub enum Ruling {
     Ask {
         /// The rule, or `default`, that says so.
         why: String,
+        /// Is it a rule, and not the default?
+        by_rule: bool,
     },
 }
 
@@ -39,20 +41,33 @@ impl Rules {
         }
         match self.policy.verdict(destination) {
             Verdict::Allow { rule } => Ruling::Allow { by: self.policy.decider(Some(rule)) },
-            Verdict::Ask { rule } => Ruling::Ask { why: self.policy.decider(rule) },
-            Verdict::Deny { rule, silent } => {
-                let reason = if rule.is_some() { Reason::DeniedByRule } else { Reason::NoRule };
-                let said = rule.and_then(|id| self.policy.rule(id)).and_then(|rule| rule.reason.clone());
-                let mut refusal = Refusal::new(reason, self.policy.decider(rule));
-                refusal.said = said.unwrap_or_default();
-                refusal.silent = silent;
-                Ruling::Deny(refusal)
-            }
+            Verdict::Ask { rule } => Ruling::Ask { why: self.policy.decider(rule), by_rule: rule.is_some() },
+            Verdict::Deny { rule, silent } => Ruling::Deny(self.denial(rule, silent)),
         }
     }
 
-    /// Judges one resolved address.
-    pub fn check(&self, address: IpAddr) -> Result<CheckedAddress, Refusal> {
+    fn denial(&self, rule: Option<RuleId>, silent: bool) -> Refusal {
+        let reason = if rule.is_some() { Reason::DeniedByRule } else { Reason::NoRule };
+        let said = rule.and_then(|id| self.policy.rule(id)).and_then(|rule| rule.reason.clone());
+        let mut refusal = Refusal::new(reason, self.policy.decider(rule));
+        refusal.said = said.unwrap_or_default();
+        refusal.silent = silent;
+        refusal
+    }
+
+    /// Judges one resolved address of a destination: by the guard, and by the rules that deny it as an
+    /// address. A rule that allows or asks about an address says nothing about a name.
+    pub fn check(&self, destination: &Destination, address: IpAddr) -> Result<CheckedAddress, Refusal> {
+        let checked = self.check_address(address)?;
+        let resolved = Destination { host: Host::Address(address), ..destination.clone() };
+        match self.policy.verdict(&resolved) {
+            Verdict::Deny { rule: Some(rule), silent } => Err(self.denial(Some(rule), silent)),
+            Verdict::Deny { rule: None, .. } | Verdict::Allow { .. } | Verdict::Ask { .. } => Ok(checked),
+        }
+    }
+
+    /// Judges one resolved address by the guard alone.
+    pub fn check_address(&self, address: IpAddr) -> Result<CheckedAddress, Refusal> {
         self.guard.check(address).map_err(|refusal| Refusal::new(refusal.code, "guard"))
     }
 }

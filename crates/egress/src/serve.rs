@@ -5,13 +5,14 @@ use crate::{
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
+    place::Placed,
     relay::{BoxStream, relay},
-    sniff::{MOST, Rewound, Spoken, sniff},
+    sniff::{MOST, Rewound, Spoken, classify, sniff},
 };
 use ::http::{Request, Response};
 use bytes::BytesMut;
 use cofferdam_base::{Destination, Host, Protocol};
-use cofferdam_policy::Reason;
+use cofferdam_policy::{CheckedAddress, Reason};
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -70,13 +71,20 @@ impl Egress {
         *self.dialler.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dialler));
     }
 
-    /// Dials a destination that was admitted.
-    pub async fn dial(&self, destination: &Destination) -> Result<BoxStream, Refusal> {
+    /// Dials what a pass was given for, as long as the pass is good.
+    pub async fn dial(&self, pass: &Pass) -> Result<(CheckedAddress, BoxStream), Refusal> {
         let dialler = self.dialler.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(rules), Some(dialler)) = (self.gate.rules(), dialler) else {
             return Err(Refusal::new(Reason::NotReady, "warden"));
         };
-        dialler.dial(&rules, &destination.host, destination.port).await
+        let Destination { host, port, protocol: _ } = pass.destination();
+        let (address, stream) = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled() => return Err(Refusal::new(Reason::Revoked, "policy")),
+            dialled = dialler.dial(host, *port, |address| pass.check(&rules, address)) => dialled?,
+        };
+        pass.dialled(address)?;
+        Ok((address, stream))
     }
 
     /// Accepts connections until the listener breaks. `peer` says how a connection came.
@@ -102,8 +110,8 @@ impl Egress {
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let (Ok(peer), Ok(())) = (peer(&stream), stream.set_nodelay(true)) else { continue };
             let egress = Arc::clone(&self);
+            let stream = Placed { stream, _place: place };
             tokio::spawn(async move {
-                let _place = place;
                 if let Err(error) = egress.serve(stream, peer).await {
                     tracing::debug!(%error, "a connection ended");
                 }
@@ -186,7 +194,7 @@ impl Egress {
 
     /// Admits, dials and relays.
     async fn passage<S: Stream>(
-        &self,
+        self: Arc<Self>,
         mut stream: S,
         mut first: BytesMut,
         destination: Destination,
@@ -197,19 +205,46 @@ impl Egress {
             Err(Error::Refused(refusal)) => return self.away(stream, tls, &destination, refusal).await,
             Err(error) => return Err(error),
         };
-        let dialled = tokio::select! {
-            biased;
-            () = pass.withdrawn().cancelled() => Err(Refusal::new(Reason::Revoked, "policy")),
-            dialled = self.dial(&destination) => dialled,
-        };
-        match dialled {
-            Ok(world) => Ok(carry(stream, first, world, &pass).await?),
+        // Silence let it through as tcp: if it then speaks what something else is said of, that counts.
+        let Destination { host, port, protocol } = &destination;
+        let listens = *protocol == Protocol::Tcp
+            && [Protocol::Https, Protocol::Http].iter().any(|it| self.speaks_of(host, *port, *it));
+        if listens && let Some(spoken) = classify(&first).filter(|spoken| *spoken != Spoken::Opaque) {
+            drop(pass);
+            return self.anew(stream, first, spoken, destination).await;
+        }
+        let mut world = match self.dial(&pass).await {
+            Ok((_, world)) => world,
             Err(refusal) => {
                 drop(pass);
                 let refusal = self.gate.refuse(Some(&destination), refusal);
-                self.away(stream, tls, &destination, refusal).await
+                return self.away(stream, tls, &destination, refusal).await;
+            }
+        };
+        if listens {
+            let spoken = tokio::select! {
+                biased;
+                () = pass.withdrawn().cancelled() => return Ok(()),
+                spoken = overhear(&mut stream, &mut first, &mut world) => spoken?,
+            };
+            if spoken != Spoken::Opaque {
+                drop((pass, world));
+                return self.anew(stream, first, spoken, destination).await;
             }
         }
+        carry(stream, first, world, &pass).await;
+        Ok(())
+    }
+
+    /// Judges a connection as what it turned out to be. Boxed, because it may lead here again.
+    fn anew<S: Stream>(
+        self: Arc<Self>,
+        stream: S,
+        first: BytesMut,
+        spoken: Spoken,
+        destination: Destination,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.sniffed(stream, first, spoken, destination.host, destination.port))
     }
 
     /// Waits for admission, but not longer than the client does.
@@ -319,8 +354,8 @@ impl Egress {
             Ok(pass) => pass,
             Err(refusal) => return http::refused(Some(&destination), &refusal),
         };
-        let world = match self.dial(&destination).await {
-            Ok(world) => world,
+        let world = match self.dial(&pass).await {
+            Ok((_, world)) => world,
             Err(refusal) => return self.told(Some(&destination), refusal),
         };
         let upgrade = hyper::upgrade::on(&mut request);
@@ -351,11 +386,13 @@ impl Egress {
         };
         let mut first = BytesMut::new();
         if protocol == Protocol::Tcp {
-            return Ok(carry(stream, first, world, &pass).await?);
+            carry(stream, first, world, &pass).await;
+            return Ok(());
         }
         let spoken = sniff(&mut stream, &mut first, PATIENCE).await?;
         if matches!(spoken, Spoken::Tls(_)) && same_name(&spoken, &host).is_ok() {
-            return Ok(carry(stream, first, world, &pass).await?);
+            carry(stream, first, world, &pass).await;
+            return Ok(());
         }
         // Not what was admitted: it is judged as what it is.
         drop((pass, world));
@@ -376,22 +413,27 @@ impl Egress {
     pub(crate) fn named(&self, host: &Host) -> Result<Host, Refusal> {
         match host {
             Host::Address(address) => self.gate.meaning(*address),
-            Host::Name(_) => Ok(host.clone()),
+            Host::Name(_) if self.is_local(host) => Ok(host.clone()),
+            Host::Name(name) => self.gate.named(name).map(|()| host.clone()),
         }
     }
 
     /// Is this place open to whatever is spoken, and not to TLS and HTTP in particular? Then there is nothing
-    /// to find out, and no client that waits for its server is kept waiting. A rule that denies one of them
-    /// still wants to see it.
+    /// to find out, and no client that waits for its server is kept waiting. A rule that denies one of them or
+    /// asks about it still wants to see it.
     fn only_opaque(&self, host: &Host, port: NonZeroU16) -> bool {
-        let unnamed = |protocol| match self.gate.foresee(&of(host, port, protocol)) {
-            Foresight::Allowed => false,
-            Foresight::Asked => true,
-            Foresight::Refused(refusal) => refusal.reason == Reason::NoRule,
-        };
         self.gate.foresee(&of(host, port, Protocol::Tcp)) == Foresight::Allowed
-            && unnamed(Protocol::Https)
-            && unnamed(Protocol::Http)
+            && !self.speaks_of(host, port, Protocol::Https)
+            && !self.speaks_of(host, port, Protocol::Http)
+    }
+
+    /// Is anything said of this protocol there, by more than the default?
+    fn speaks_of(&self, host: &Host, port: NonZeroU16, protocol: Protocol) -> bool {
+        match self.gate.foresee(&of(host, port, protocol)) {
+            Foresight::Allowed => true,
+            Foresight::Asked { by_rule } => by_rule,
+            Foresight::Refused(refusal) => refusal.reason != Reason::NoRule,
+        }
     }
 }
 
@@ -423,13 +465,41 @@ fn same_name(spoken: &Spoken, host: &Host) -> Result<(), Refusal> {
     }
 }
 
-/// Passes on what was read, then relays.
-async fn carry<S: Stream>(mut cell: S, first: BytesMut, mut world: BoxStream, pass: &Pass) -> io::Result<()> {
-    world.write_all(&first).await?;
-    drop(first);
+/// Passes on what the world says until the cell has shown what it speaks.
+async fn overhear<S: Stream>(
+    cell: &mut S,
+    first: &mut BytesMut,
+    world: &mut BoxStream,
+) -> io::Result<Spoken> {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut open = true;
+    loop {
+        if let Some(spoken) = classify(first) {
+            return Ok(spoken);
+        }
+        first.reserve(4096);
+        tokio::select! {
+            read = cell.read_buf(first) => if read? == 0 {
+                // Half a request line is no request; half a ClientHello is nothing that may pass.
+                let hello = first.first() == Some(&22);
+                return Ok(if hello { Spoken::BadTls } else { Spoken::Opaque });
+            },
+            read = world.read(&mut buffer), if open => match read? {
+                0 => {
+                    open = false;
+                    cell.shutdown().await?;
+                }
+                count => cell.write_all(&buffer[..count]).await?,
+            },
+        }
+    }
+}
+
+/// Relays, beginning with what was read already.
+async fn carry<S: Stream>(cell: S, first: BytesMut, mut world: BoxStream, pass: &Pass) {
+    let mut cell = Rewound::new(first.freeze(), cell);
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a relay ended");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub enum Error {
     /// The provider could not be reached.
     #[error("the model's provider could not be reached")]
     Connect(#[source] std::io::Error),
+    /// The provider took too long to begin, or to go on.
+    #[error("the model's provider did not answer in time")]
+    Slow,
     /// The provider broke off.
     #[error("the model's provider broke off")]
     Upstream(#[source] hyper::Error),
@@ -42,6 +45,7 @@ impl Error {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Slow => StatusCode::GATEWAY_TIMEOUT,
             Self::BaseUrl(_) | Self::Key | Self::Connect(_) | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
     }

@@ -14,7 +14,7 @@ mod route;
 mod usage;
 
 pub use error::Error;
-pub use relay::{Body, Connect, Connecting, Stream, relay};
+pub use relay::{Body, Connect, Connecting, Stream, Used, relay};
 pub use request::{ChatRequest, Inbound, MAX_BODY, accept, models_answer};
 pub use route::{BaseUrl, Route};
 pub use usage::{Format, Meter, Tokens};

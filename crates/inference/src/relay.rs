@@ -5,7 +5,7 @@ use crate::{ChatRequest, Error, Format, Meter, Route, Tokens};
 use bytes::Bytes;
 use cofferdam_base::Secret;
 use http::{HeaderMap, HeaderName, Response, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -14,8 +14,13 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+    time::{Instant, Sleep, sleep, timeout},
+};
 
 /// A connected stream to a provider: dialled to a checked address, TLS done.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -30,17 +35,41 @@ pub trait Connect: Send + Sync {
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a>;
 }
 
-/// Sends a request and gives back the provider's answer. `done` is called exactly once, when the answer
-/// ended or was dropped, with what was used and the provider's status.
+/// How long a provider may take to begin a stream.
+const BEGIN: Duration = Duration::from_mins(2);
+/// How long it may take for an answer in one piece, which begins when it is thought out.
+const THINK: Duration = Duration::from_mins(10);
+/// How long an answer that began may stand still.
+const IDLE: Duration = Duration::from_mins(2);
+/// How long, and for how many bytes, an answer that nobody wants any more is read for what it used.
+const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_BYTES: usize = 1 << 20;
+/// How many bytes count as a token where the provider does not say.
+const BYTES_A_TOKEN: u64 = 4;
+
+/// What one request used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// How many tokens.
+    pub tokens: Tokens,
+    /// The provider did not say how many; they are guessed from what went by.
+    pub estimated: bool,
+    /// Its status, 0 if there is none.
+    pub status: u16,
+}
+
+/// Sends a request and gives back the provider's answer. `done` is called exactly once, with what was used:
+/// when the answer ended, or, if it is dropped before, once the rest was read for its usage.
 pub async fn relay(
     request: &ChatRequest,
     headers: &HeaderMap,
     route: &Route,
     key: Option<&Secret<Vec<u8>>>,
     connect: &dyn Connect,
-    done: impl FnOnce(Tokens, u16) + Send + 'static,
+    done: impl FnOnce(Used) + Send + 'static,
 ) -> Result<Response<Body>, Error> {
-    let mut report = Report { done: Some(Box::new(done)), meter: None, status: 0 };
+    let asked = request.len() as u64;
+    let mut report = Report { done: Some(Box::new(done)), meter: None, status: 0, asked, answered: 0 };
     let key = key.map(|key| key.expose().as_slice());
     let outgoing = request.rebuild(headers, route, key)?.map(|body| Full::new(Bytes::from(body)));
     let stream = connect.connect(route).await.map_err(Error::Connect)?;
@@ -52,13 +81,16 @@ pub async fn relay(
         }
     });
     let driver = Driver(driver);
-    let (parts, incoming) = sender.send_request(outgoing).await.map_err(Error::Upstream)?.into_parts();
+    let patience = if request.streams() { BEGIN } else { THINK };
+    let answer = timeout(patience, sender.send_request(outgoing)).await.map_err(|_| Error::Slow)?;
+    let (parts, incoming) = answer.map_err(Error::Upstream)?.into_parts();
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
     });
     report.meter = Some(Meter::new(if events { Format::Events } else { Format::Json }));
     report.status = parts.status.as_u16();
-    let mut answer = Response::new(Body { incoming, report, _driver: driver });
+    let idle = Box::pin(sleep(IDLE));
+    let mut answer = Response::new(Body(Some(Exchange { incoming, report, idle, _driver: driver })));
     *answer.status_mut() = parts.status;
     for name in &PASSED {
         if let Some(value) = parts.headers.get(name) {
@@ -78,39 +110,78 @@ const PASSED: [HeaderName; 5] = [
 ];
 
 /// A provider's answer on its way.
-pub struct Body {
+pub struct Body(Option<Exchange>);
+
+struct Exchange {
     incoming: Incoming,
     report: Report,
+    idle: Pin<Box<Sleep>>,
     _driver: Driver,
 }
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+impl Exchange {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(Error::Upstream);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(data), Some(meter)) = (frame.data_ref(), &mut self.report.meter) {
-                    meter.feed(data);
-                }
+                self.report.saw(frame);
+                self.idle.as_mut().reset(Instant::now() + IDLE);
             }
             Poll::Ready(_) => self.report.end(),
+            Poll::Pending if self.idle.as_mut().poll(cx).is_ready() => {
+                self.report.end();
+                return Poll::Ready(Some(Err(Error::Slow)));
+            }
             Poll::Pending => {}
         }
         polled
     }
 
+    /// Reads on for the usage, which comes last.
+    async fn drain(mut self) {
+        let rest = async {
+            let mut read = 0;
+            while read < DRAIN_BYTES
+                && let Some(Ok(frame)) = self.incoming.frame().await
+            {
+                read += frame.data_ref().map_or(0, Bytes::len);
+                self.report.saw(&frame);
+            }
+        };
+        // Whether it ended or is cut off, what was seen is reported.
+        let _ = timeout(DRAIN, rest).await;
+        self.report.end();
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take()
+            && exchange.report.done.is_some()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(exchange.drain());
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |exchange| exchange.poll(cx))
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.0.as_ref().is_none_or(|exchange| exchange.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.0.as_ref().map_or_else(SizeHint::default, |exchange| exchange.incoming.size_hint())
     }
 }
 
@@ -122,16 +193,35 @@ impl fmt::Debug for Body {
 
 /// Reports once, however the exchange ends.
 struct Report {
-    done: Option<Box<dyn FnOnce(Tokens, u16) + Send>>,
+    done: Option<Box<dyn FnOnce(Used) + Send>>,
     meter: Option<Meter>,
     status: u16,
+    /// Bytes of the request, and of the answer so far.
+    asked: u64,
+    answered: u64,
 }
 
 impl Report {
-    fn end(&mut self) {
-        if let Some(done) = self.done.take() {
-            done(self.meter.take().map(Meter::finish).unwrap_or_default(), self.status);
+    fn saw(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(data), Some(meter)) = (frame.data_ref(), &mut self.meter) {
+            self.answered += data.len() as u64;
+            meter.feed(data);
         }
+    }
+
+    fn end(&mut self) {
+        let Some(done) = self.done.take() else { return };
+        let status = self.status;
+        let used = match self.meter.take().and_then(Meter::finish) {
+            Some(tokens) => Used { tokens, estimated: false, status },
+            None if (200..300).contains(&status) => {
+                let [prompt, completion] = [self.asked, self.answered].map(|it| it.div_ceil(BYTES_A_TOKEN));
+                Used { tokens: Tokens { prompt, completion }, estimated: true, status }
+            }
+            // A provider that refused has used nothing.
+            None => Used { tokens: Tokens::default(), estimated: false, status },
+        };
+        done(used);
     }
 }
 

@@ -66,6 +66,11 @@ impl ChatRequest {
         Ok(Self { fields, streams })
     }
 
+    /// How many bytes its fields have.
+    pub(crate) fn len(&self) -> usize {
+        self.fields.iter().map(|(key, value)| key.len() + value.get().len() + 4).sum()
+    }
+
     /// Is the answer to be streamed?
     pub const fn streams(&self) -> bool {
         self.streams
@@ -74,7 +79,7 @@ impl ChatRequest {
     /// The body for the provider.
     pub fn body(&self, model: &str) -> Result<Vec<u8>, Error> {
         let bad = |error: serde_json::Error| Error::Body(error.to_string());
-        let mut body = Vec::with_capacity(self.fields.iter().map(|(k, v)| k.len() + v.get().len() + 4).sum());
+        let mut body = Vec::with_capacity(self.len());
         body.extend_from_slice(b"{\"model\":");
         serde_json::to_writer(&mut body, model).map_err(bad)?;
         for (key, value) in &self.fields {
@@ -150,9 +155,16 @@ impl<'de> de::Deserialize<'de> for Fields {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    // Providers' parsers differ in which of two equal keys they take, and in case.
-                    if fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(&key)) {
-                        return Err(de::Error::custom("a key is given twice"));
+                    // Providers' parsers differ in which of two equal keys they take, and some take `Model`,
+                    // or a long s in `\u017ftream`, for the key that we decide.
+                    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+                    if key.is_empty() || !key.bytes().all(plain) {
+                        let shown: String = key.chars().take(40).collect();
+                        let why = format!("the key {shown:?} has more in it than a-z, 0-9 and _");
+                        return Err(de::Error::custom(why));
+                    }
+                    if fields.iter().any(|(known, _)| *known == key) {
+                        return Err(de::Error::custom(format!("the key {key:.40} is given twice")));
                     }
                     if fields.len() >= 128 {
                         return Err(de::Error::custom("more than 128 keys"));
@@ -200,6 +212,13 @@ mod tests {
             r#"{"model":"a","model":"b","messages":[]}"#,
             r#"{"model":"a","\u006dodel":"b","messages":[]}"#,
             r#"{"Model":"a","model":"b","messages":[]}"#,
+            r#"{"Model":"a","Stream":true,"messages":[]}"#,
+            "{\"\u{17f}tream\":true,\"messages\":[]}",
+            r#"{"\u017ftream":true,"messages":[]}"#,
+            "{\"messages\":[],\"to\u{212a}ens\":1}",
+            r#"{"messages":[],"max-tokens":1}"#,
+            r#"{"messages":[],"":1}"#,
+            r#"{"messages":[],"model ":1}"#,
             r#"{"messages":[],"stream":"true"}"#,
             r#"{"messages":{}}"#,
             r#"{"messages":[]} {}"#,
@@ -211,7 +230,9 @@ mod tests {
             assert!(matches!(ChatRequest::parse(bad.as_bytes()), Err(Error::Body(_))), "{bad}");
         }
         assert!(matches!(ChatRequest::parse(&vec![b' '; MAX_BODY + 1]), Err(Error::TooLong)));
-        assert!(ChatRequest::parse(br#"{"messages":[]}"#).is_ok());
+        assert!(ChatRequest::parse(br#"{"messages":[],"top_p":1,"logit_bias2":{"A-b":1}}"#).is_ok());
+        let error = ChatRequest::parse(br#"{"messages":[],"Stream":true}"#).unwrap_err();
+        assert!(error.to_string().contains("\"Stream\""), "{error}");
     }
 
     #[test]

@@ -31,13 +31,13 @@ pub struct Meter {
     format: Format,
     kept: Vec<u8>,
     overlong: bool,
-    tokens: Tokens,
+    tokens: Option<Tokens>,
 }
 
 impl Meter {
     /// A meter for one answer.
     pub const fn new(format: Format) -> Self {
-        Self { format, kept: Vec::new(), overlong: false, tokens: Tokens { prompt: 0, completion: 0 } }
+        Self { format, kept: Vec::new(), overlong: false, tokens: None }
     }
 
     /// Reads the next bytes, cut anywhere.
@@ -58,9 +58,9 @@ impl Meter {
         }
     }
 
-    /// What was used, once the last byte was fed.
+    /// What was used, once the last byte was fed; none if the provider did not say.
     #[must_use]
-    pub fn finish(mut self) -> Tokens {
+    pub fn finish(mut self) -> Option<Tokens> {
         match self.format {
             Format::Json if !self.overlong => self.read_kept(0),
             Format::Json => {}
@@ -98,7 +98,7 @@ impl Meter {
         }
         // Some providers repeat the running count in each event: the last one counts.
         if let Ok(Answer { usage: Some(tokens) }) = serde_json::from_slice(text) {
-            self.tokens = tokens;
+            self.tokens = Some(tokens);
         }
     }
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\" x\"}}],\"usage\":null}\r\n\r\n: comment\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\ndata: [DONE]\n\n";
-    const USED: Tokens = Tokens { prompt: 7, completion: 3 };
+    const USED: Option<Tokens> = Some(Tokens { prompt: 7, completion: 3 });
 
     #[test]
     fn a_stream_is_metered_wherever_it_is_cut() {
@@ -162,7 +162,7 @@ mod tests {
         for garbage in ["data: {\"usage\":{\"prompt_tokens\":-1}}\n", "data: \"usage\"\n", "\u{0}\u{1}"] {
             let mut meter = Meter::new(Format::Events);
             meter.feed(garbage.as_bytes());
-            assert_eq!(meter.finish(), Tokens::default());
+            assert_eq!(meter.finish(), None);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The built-in model and the relay, against each other over a pipe.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Route, Tokens, relay};
+use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Route, Tokens, Used, relay};
 use cofferdam_base::Secret;
 use http::HeaderMap;
 use std::{
@@ -26,17 +26,21 @@ fn route() -> Route {
     Route { name: "demo".into(), base, model: MODEL.into() }
 }
 
-async fn ask(body: Value) -> (u16, String, Vec<(Tokens, u16)>) {
+async fn ask(body: Value) -> (u16, String, Vec<Used>) {
     let request = ChatRequest::parse(body.to_string().as_bytes()).unwrap();
     let reports = Arc::new(Mutex::new(Vec::new()));
     let seen = reports.clone();
-    let done = move |tokens, status| seen.lock().unwrap().push((tokens, status));
+    let done = move |used| seen.lock().unwrap().push(used);
     let key = Secret::new(b"key".to_vec());
     let answer = relay(&request, &HeaderMap::new(), &route(), Some(&key), &Builtin, done).await.unwrap();
     let status = answer.status().as_u16();
     let text = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
     let reports = reports.lock().unwrap().clone();
     (status, text, reports)
+}
+
+const fn counted(tokens: Tokens, status: u16) -> Used {
+    Used { tokens, estimated: false, status }
 }
 
 fn user(text: &str) -> Value {
@@ -53,7 +57,7 @@ async fn a_plain_answer_says_back_what_was_said_and_is_metered() {
         prompt: value["usage"]["prompt_tokens"].as_u64().unwrap(),
         completion: value["usage"]["completion_tokens"].as_u64().unwrap(),
     };
-    assert_eq!(reports, [(tokens, 200)]);
+    assert_eq!(reports, [counted(tokens, 200)]);
     assert!(tokens.prompt > 0 && tokens.completion > 0);
 }
 
@@ -70,8 +74,8 @@ async fn a_streamed_answer_passes_unchanged_and_is_metered() {
     assert_eq!(content, format!("You said: {said}"));
     let mut meter = Meter::new(crate::Format::Events);
     meter.feed(text.as_bytes());
-    assert_eq!(reports, [(meter.finish(), 200)]);
-    assert!(reports[0].0.completion > 2000);
+    assert_eq!(reports, [counted(meter.finish().unwrap(), 200)]);
+    assert!(reports[0].tokens.completion > 2000);
 }
 
 #[tokio::test]
@@ -113,10 +117,10 @@ async fn an_unreachable_provider_is_a_bad_gateway_and_reported_once() {
     let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
     let reports = Arc::new(Mutex::new(Vec::new()));
     let seen = reports.clone();
-    let done = move |tokens, status| seen.lock().unwrap().push((tokens, status));
+    let done = move |used| seen.lock().unwrap().push(used);
     let error = relay(&request, &HeaderMap::new(), &route(), None, &Unreachable, done).await.unwrap_err();
     assert_eq!(error.status(), 502);
-    assert_eq!(*reports.lock().unwrap(), [(Tokens::default(), 0)]);
+    assert_eq!(*reports.lock().unwrap(), [counted(Tokens::default(), 0)]);
 }
 
 /// A provider that keeps what it was sent and answers with what it was told to.
@@ -131,7 +135,7 @@ impl Connect for Recorder {
         let (heard, answer) = (self.heard.clone(), self.answer);
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
-            while !heard.lock().unwrap().ends_with(b"[]}") {
+            while !heard.lock().unwrap().ends_with(b"}") {
                 let count = far.read(&mut buffer).await.unwrap();
                 heard.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
@@ -157,7 +161,7 @@ async fn a_provider_hears_the_tenants_key_and_nothing_of_the_cells() {
     headers.insert("authorization", "Bearer cell-secret".parse().unwrap());
     headers.insert("cookie", "cell-secret".parse().unwrap());
     let key = Secret::new(b"tenant-key".to_vec());
-    let answer = relay(&request, &headers, &route(), Some(&key), &provider, |_, _| ()).await.unwrap();
+    let answer = relay(&request, &headers, &route(), Some(&key), &provider, |_| ()).await.unwrap();
     // The status and what tells when to come back pass; cookies and banners do not.
     assert_eq!(answer.status(), 429);
     assert_eq!(answer.headers()["retry-after"], "7");
@@ -169,22 +173,61 @@ async fn a_provider_hears_the_tenants_key_and_nothing_of_the_cells() {
     assert!(!heard.contains("cell-secret"), "{heard}");
 }
 
-#[tokio::test]
-async fn an_answer_that_is_dropped_half_way_is_reported_once_with_what_was_seen() {
-    let provider = recorder(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\n",
-    );
+/// What is reported of a streamed answer that is dropped after its first event.
+async fn dropped(answer: &'static [u8]) -> Used {
+    let provider = recorder(answer);
     let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
-    let reports = Arc::new(Mutex::new(Vec::new()));
-    let seen = reports.clone();
-    let done = move |tokens, status| seen.lock().unwrap().push((tokens, status));
+    let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    let done = move |used| seen.send(used).unwrap();
     let answer = relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await.unwrap();
     let mut body = answer.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(first.starts_with(b"data: "), "the first event passes before the stream ends");
-    assert!(reports.lock().unwrap().is_empty());
+    assert!(reports.try_recv().is_err());
     drop(body);
-    assert_eq!(*reports.lock().unwrap(), [(Tokens { prompt: 5, completion: 0 }, 200)]);
+    let used = reports.recv().await.unwrap();
+    assert_eq!(reports.recv().await, None, "it is reported once");
+    used
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_dropped_half_way_is_reported_with_its_usage_or_an_estimate() {
+    // The provider counted so far.
+    let used = dropped(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\n",
+    )
+    .await;
+    assert_eq!(used, counted(Tokens { prompt: 5, completion: 0 }, 200));
+    // It says so only after its reader left.
+    let used = dropped(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: {}\n\r\n41\r\ndata: {\"usage\":{\"prompt_tokens\":70000,\"completion_tokens\":90001}}\n\r\n0\r\n\r\n",
+    )
+    .await;
+    assert_eq!(used, counted(Tokens { prompt: 70000, completion: 90001 }, 200));
+    // It never says so: 15 bytes of fields, and 8 of answer.
+    let used = dropped(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndata: {}\r\n",
+    )
+    .await;
+    assert_eq!(used, Used { tokens: Tokens { prompt: 4, completion: 2 }, estimated: true, status: 200 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_stands_still_is_given_up() {
+    let request = ChatRequest::parse(br#"{"stream":true,"messages":[]}"#).unwrap();
+    let ask = |answer: &'static [u8]| {
+        let (provider, request) = (recorder(answer), &request);
+        async move { relay(request, &HeaderMap::new(), &route(), None, &provider, |_| ()).await }
+    };
+    let error = ask(b"HTTP/1.1 200").await.unwrap_err();
+    assert_eq!(error.status(), 504);
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n\r\ndata";
+    let mut body = ask(head).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data");
+    assert!(matches!(body.frame().await, Some(Err(Error::Slow))));
+    // The positive control: one that goes on.
+    let whole = ask(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap().into_body();
+    assert_eq!(whole.collect().await.unwrap().to_bytes(), "hi");
 }
 
 #[tokio::test]

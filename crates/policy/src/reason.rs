@@ -82,6 +82,9 @@ reasons! {
     /// Too many connections are relayed.
     TooManyRelays = "too_many_relays", "this tenant has too many connections open",
         "close some connections";
+    /// Too many model requests, or too much text in them, at one time.
+    TooManyChats = "too_many_chats", "too many of this tenant's requests to its model are under way",
+        "wait until some of them are answered";
     /// New names too fast, or too many of them.
     TooManyNames = "too_many_names", "this tenant looks up too many new names",
         "look up fewer different names";
@@ -97,9 +100,6 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
-    /// UDP other than DNS.
-    UdpRefused = "udp_refused", "UDP other than DNS is not relayed",
-        "use TCP";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

@@ -86,6 +86,7 @@ impl Office {
             }
             Command::Spent { grant, ok } => gate.spent(grant, ok),
             Command::Recorded { through } => self.outbox.recorded(through),
+            Command::Counted { through } => self.outbox.counted(through),
             Command::Ready {} => gate.ready(),
         }
         Ok(())

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+mod intake;
 mod keys;
 mod listeners;
 mod model;

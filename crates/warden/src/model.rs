@@ -1,22 +1,26 @@
 //! `http://inference.local`: the cell's requests to its model, with the tenant's key added and nothing of the
 //! cell's credentials kept.
 
-use crate::{keys::Keys, outbox::Outbox, tls};
+use crate::{
+    intake::{Intake, NotTaken},
+    keys::Keys,
+    outbox::Outbox,
+    tls,
+};
 use bytes::Bytes;
 use cofferdam_base::{
     Clock, HostName, Protocol, Secret,
     ipc::warden::{ModelRoute, RecordKind, Upstream, Usage},
 };
 use cofferdam_egress::{
-    Egress, Gate, Outlet, Refusal, Row,
-    http::{Body, BodyError, Local, full, refused},
+    Egress, Gate, Outlet, Pass, Refusal, Row,
+    http::{Body, Local, full, passing, refused},
 };
-use cofferdam_inference::{BaseUrl, ChatRequest, Connect, Connecting, Error, Inbound, MAX_BODY, Route};
+use cofferdam_inference::{BaseUrl, ChatRequest, Connect, Connecting, Error, Inbound, Route, Used};
 use cofferdam_policy::Reason;
 use cofferdam_sys::channel::AsyncChannel;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use std::{
     fmt, io,
@@ -24,6 +28,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
+use tokio::sync::Semaphore;
 
 /// The name under which a cell finds its model.
 const NAME: &str = "inference.local";
@@ -33,6 +38,8 @@ const BUILTIN: &str = "http://builtin.invalid/v1";
 const BODY: Duration = Duration::from_mins(1);
 /// How long TLS to a provider may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many requests of a tenant may be under way at one time.
+const CHATS: usize = 8;
 
 /// The model's desk.
 pub(crate) struct Model {
@@ -44,6 +51,19 @@ pub(crate) struct Model {
     /// What dials; set once, right after it was made with this desk as its local service.
     pub(crate) egress: OnceLock<Weak<Egress>>,
     pub(crate) state: Mutex<State>,
+    pub(crate) limits: Limits,
+}
+
+/// What bounds the requests that are under way.
+pub(crate) struct Limits {
+    seats: Arc<Semaphore>,
+    intake: Intake,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { seats: Arc::new(Semaphore::new(CHATS)), intake: Intake::default() }
+    }
 }
 
 /// What may change.
@@ -101,45 +121,66 @@ impl Model {
     }
 
     async fn chat(&self, request: Request<Incoming>, route: ModelRoute, place: Place) -> Response<Body> {
-        let (head, body) = request.into_parts();
-        let body = match tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return failed(&Error::TooLong),
-            Ok(Err(_)) | Err(_) => return failed(&Error::Body("it did not arrive whole".to_owned())),
+        let Ok(seat) = Arc::clone(&self.limits.seats).try_acquire_owned() else {
+            return self.no(Reason::TooManyChats, "");
         };
-        let chat = match ChatRequest::parse(&body) {
+        let Some(place_for_usage) = self.outbox.usage_place() else {
+            return self.no(Reason::LedgerUnavailable, "");
+        };
+        let (head, body) = request.into_parts();
+        let taken = match tokio::time::timeout(BODY, self.limits.intake.take(body)).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(NotTaken::TooLong)) => return failed(&Error::TooLong),
+            Ok(Err(NotTaken::NoRoom)) => return self.no(Reason::TooManyChats, ""),
+            Ok(Err(NotTaken::Broken)) | Err(_) => {
+                return failed(&Error::Body("it did not arrive whole".to_owned()));
+            }
+        };
+        let chat = match ChatRequest::parse(&taken.bytes) {
             Ok(chat) => chat,
             Err(error) => return failed(&error),
         };
-        drop(body);
+        // The text is dropped, its room is kept until the provider has it: the parsed fields are as long.
+        let _room = taken.room;
+        drop(taken.bytes);
         let url = if let Place::Url(url) = &place { url } else { BUILTIN };
         let base = match BaseUrl::parse(url) {
             Ok(base) => base,
             Err(error) => return failed(&error),
+        };
+        let pass = match self.gate.admit_service(base.destination()) {
+            Ok(pass) => Arc::new(pass),
+            Err(refusal) if matches!(refusal.reason, Reason::TooManyRelays | Reason::NotReady) => {
+                return refused(None, &refusal);
+            }
+            // Where the provider is, is not the cell's to know.
+            Err(refusal) => return failed(&Error::Connect(io::Error::other(refusal.reason.code()))),
         };
         let key = match self.key(&route) {
             Ok(key) => key,
             Err(response) => return response,
         };
         let to = Route { name: route.route.clone(), base, model: route.model.clone() };
-        let connect = Dial { model: self, place };
+        let connect = Dial { model: self, place, pass: &pass };
         let done = {
-            let (outbox, clock) = (Arc::clone(&self.outbox), Arc::clone(&self.clock));
-            move |tokens: cofferdam_inference::Tokens, status| {
-                outbox.usage(Usage {
+            let (clock, pass) = (Arc::clone(&self.clock), Arc::clone(&pass));
+            move |used: Used| {
+                place_for_usage.fill(Usage {
+                    seq: 0,
                     at: clock.now(),
                     route: route.route,
                     model: route.model,
-                    prompt_tokens: tokens.prompt,
-                    completion_tokens: tokens.completion,
-                    status,
+                    prompt_tokens: used.tokens.prompt,
+                    completion_tokens: used.tokens.completion,
+                    status: used.status,
+                    estimated: used.estimated,
                 });
+                // Until now it was under way, though its reader may have left.
+                drop((seat, pass));
             }
         };
         match cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done).await {
-            Ok(answer) => {
-                answer.map(|body| body.map_err(|error| Box::new(error) as BodyError).boxed_unsync())
-            }
+            Ok(answer) => answer.map(|body| passing(pass, body)),
             Err(error) => {
                 tracing::info!(%error, source = ?std::error::Error::source(&error), "a model request failed");
                 failed(&error)
@@ -179,6 +220,7 @@ enum Place {
 struct Dial<'a> {
     model: &'a Model,
     place: Place,
+    pass: &'a Arc<Pass>,
 }
 
 impl Connect for Dial<'_> {
@@ -194,7 +236,7 @@ impl Connect for Dial<'_> {
             let destination = route.base.destination();
             let egress = self.model.egress.get().and_then(Weak::upgrade);
             let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
-            let stream = egress.dial(destination).await.map_err(|refusal| {
+            let (_, stream) = egress.dial(self.pass).await.map_err(|refusal| {
                 let refusal = self.model.gate.refuse(Some(destination), refusal);
                 io::Error::other(refusal.reason.code())
             })?;
@@ -234,3 +276,6 @@ fn failed(error: &Error) -> Response<Body> {
     *response.status_mut() = error.status();
     response
 }
+
+#[cfg(test)]
+mod tests;

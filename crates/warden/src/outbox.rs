@@ -1,8 +1,10 @@
 //! What the warden has to say to control, kept until control has it.
 //!
-//! It owns the numbers of records: from 1, without gaps, each kept until it is in the ledger and sent again
-//! on a new wire. The threat is loss: while records cannot be handed on, nothing more is allowed, and the
-//! denials that go on happening have room of their own, and when that is full too they are counted.
+//! It owns the numbers of records and of usage: from 1, without gaps, each kept until control has it for good
+//! and sent again on a new wire. The threat is loss: while records cannot be handed on, nothing more is
+//! allowed, and the denials that go on happening have room of their own, and when that is full too they are
+//! counted; a model is asked only once there is room for what it will have used. Nor can a flood of one kind
+//! hold the others back: each has its turn.
 
 use cofferdam_base::{
     Clock, TenantId,
@@ -20,6 +22,8 @@ use tokio::sync::Notify;
 const ROOM: usize = 1024;
 /// How many more denials are kept one by one.
 const ROOM_FOR_DENIALS: usize = 256;
+/// How many uses of a model may wait to be counted, those under way included, before no model is asked.
+const ROOM_FOR_USAGE: usize = 1024;
 /// How many other messages may wait for a wire.
 const WAITING: usize = 1024;
 
@@ -47,12 +51,111 @@ struct State {
     kept: VecDeque<Record>,
     /// The number of the last record that was given to this wire.
     sent: u64,
-    /// What else waits for this wire, before any record.
+    /// Usage that is not counted yet; its last number, and the last that was given to this wire.
+    usage: VecDeque<Usage>,
+    last_usage: u64,
+    sent_usage: u64,
+    /// Requests under way that will have used something.
+    promised: usize,
+    /// What else waits for this wire, and what of it is on its way.
     waiting: VecDeque<Report>,
+    going: Option<Report>,
+    /// Whose turn it is.
+    turn: Turn,
     /// Denials that found no room.
     uncounted: u32,
     /// Is there a wire?
     wired: bool,
+}
+
+/// The kinds of messages, each of which has its turn.
+#[derive(Clone, Copy, Default)]
+enum Turn {
+    #[default]
+    Others,
+    Usage,
+    Records,
+}
+
+impl Turn {
+    const fn next(self) -> Self {
+        match self {
+            Self::Others => Self::Usage,
+            Self::Usage => Self::Records,
+            Self::Records => Self::Others,
+        }
+    }
+}
+
+impl State {
+    /// The next message, of the first kind from this turn on that has one.
+    fn pick(&mut self) -> Option<Report> {
+        // It was picked before, and did not go out.
+        if self.going.is_some() {
+            return self.going.clone();
+        }
+        let mut turn = self.turn;
+        for _ in 0..3 {
+            let picked = match turn {
+                Turn::Others => {
+                    self.going = self.waiting.pop_front();
+                    self.going.clone()
+                }
+                Turn::Usage => {
+                    self.usage.iter().find(|it| it.seq > self.sent_usage).cloned().map(Report::Usage)
+                }
+                Turn::Records => self.kept.iter().find(|it| it.seq > self.sent).cloned().map(Report::Record),
+            };
+            if picked.is_some() {
+                return picked;
+            }
+            turn = turn.next();
+        }
+        None
+    }
+
+    /// Puts a message at the end. Of one destination no more than one question and one end of it wait.
+    fn queue(&mut self, report: Report) -> bool {
+        let same = |it: &Report| match (it, &report) {
+            (Report::Ask { destination: a, .. }, Report::Ask { destination: b, .. })
+            | (Report::HoldEnded { destination: a }, Report::HoldEnded { destination: b }) => a == b,
+            _ => false,
+        };
+        if let Report::Ask { destination, .. } = &report {
+            // It is held again, so it has not ended.
+            self.waiting.retain(|it| !matches!(it, Report::HoldEnded { destination: a } if a == destination));
+        }
+        if self.waiting.iter().any(same) {
+            return true;
+        }
+        if self.waiting.len() >= WAITING {
+            return false;
+        }
+        self.waiting.push_back(report);
+        true
+    }
+}
+
+/// Room for what one request to a model will have used.
+#[derive(Debug)]
+pub(crate) struct UsagePlace(Arc<Outbox>);
+
+impl UsagePlace {
+    /// Fills it. The number is given here.
+    pub(crate) fn fill(self, mut usage: Usage) {
+        let mut state = self.0.lock();
+        state.last_usage += 1;
+        usage.seq = state.last_usage;
+        state.usage.push_back(usage);
+        drop(state);
+        self.0.more.notify_one();
+    }
+}
+
+impl Drop for UsagePlace {
+    fn drop(&mut self) {
+        self.0.lock().promised -= 1;
+    }
 }
 
 impl Outbox {
@@ -65,17 +168,21 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new wire: hello first, then `asks`, then every record that is not in the ledger.
+    /// A new wire: hello first; then `asks`, every record that is not in the ledger and all usage that is not
+    /// counted, in turns.
     pub(crate) fn attach(&self, asks: Vec<Notice>) {
         let mut state = self.lock();
         state.wired = true;
         state.sent = state.kept.front().map_or(state.last, |first| first.seq - 1);
-        let told = std::mem::take(&mut state.waiting);
+        state.sent_usage = state.usage.front().map_or(state.last_usage, |first| first.seq - 1);
+        state.turn = Turn::Others;
+        let told = state.going.take().into_iter().chain(std::mem::take(&mut state.waiting));
+        // What was asked or spent on the old wire is void; what ended is still over, unless it is asked again.
+        let lasting: Vec<Report> = told.filter(|report| matches!(report, Report::HoldEnded { .. })).collect();
         state.waiting.push_back(Report::Hello { tenant: self.tenant.clone(), boot: self.boot });
-        state.waiting.extend(asks.into_iter().map(report));
-        // What was asked or spent on the old wire is void; the rest is still true.
-        let lasting = |report: &Report| matches!(report, Report::Usage(_) | Report::HoldEnded { .. });
-        state.waiting.extend(told.into_iter().filter(lasting));
+        for report in lasting.into_iter().chain(asks.into_iter().map(report)) {
+            state.queue(report);
+        }
         drop(state);
         self.more.notify_one();
     }
@@ -88,14 +195,8 @@ impl Outbox {
     /// The next message for the wire, waiting for it. It is taken out only once it was sent: [`Self::sent`].
     pub(crate) async fn next(&self) -> Report {
         loop {
-            {
-                let state = self.lock();
-                if let Some(report) = state.waiting.front() {
-                    return report.clone();
-                }
-                if let Some(record) = state.kept.iter().find(|record| record.seq > state.sent) {
-                    return Report::Record(record.clone());
-                }
+            if let Some(report) = self.lock().pick() {
+                return report;
             }
             self.more.notified().await;
         }
@@ -104,11 +205,27 @@ impl Outbox {
     /// A message of [`Self::next`] went out.
     pub(crate) fn sent(&self, report: &Report) {
         let mut state = self.lock();
-        match report {
-            Report::Record(record) => state.sent = record.seq,
-            _ => {
-                state.waiting.pop_front();
+        state.turn = match report {
+            Report::Record(record) => {
+                state.sent = record.seq;
+                Turn::Others
             }
+            Report::Usage(usage) => {
+                state.sent_usage = usage.seq;
+                Turn::Records
+            }
+            _ => {
+                state.going = None;
+                Turn::Usage
+            }
+        };
+    }
+
+    /// Usage up to this number is counted.
+    pub(crate) fn counted(&self, through: u64) {
+        let mut state = self.lock();
+        while state.usage.front().is_some_and(|usage| usage.seq <= through) {
+            state.usage.pop_front();
         }
     }
 
@@ -135,21 +252,20 @@ impl Outbox {
 
     /// Anything else for control.
     pub(crate) fn say(&self, report: Report) -> bool {
-        let mut state = self.lock();
-        if state.waiting.len() >= WAITING {
-            return false;
-        }
-        state.waiting.push_back(report);
-        drop(state);
+        let taken = self.lock().queue(report);
         self.more.notify_one();
-        true
+        taken
     }
 
-    /// What one inference request used.
-    pub(crate) fn usage(&self, usage: Usage) {
-        if !self.say(Report::Usage(usage)) {
-            tracing::warn!("a usage report found no room");
+    /// Room for what a request to a model will have used; none: it must not be made.
+    pub(crate) fn usage_place(self: &Arc<Self>) -> Option<UsagePlace> {
+        let mut state = self.lock();
+        if state.usage.len() + state.promised >= ROOM_FOR_USAGE {
+            return None;
         }
+        state.promised += 1;
+        drop(state);
+        Some(UsagePlace(Arc::clone(self)))
     }
 
     fn push(&self, state: &mut State, row: Row) {
@@ -192,75 +308,4 @@ fn report(notice: Notice) -> Report {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use cofferdam_base::Millis;
-
-    struct At(u64);
-    impl Clock for At {
-        fn now(&self) -> Millis {
-            Millis(self.0)
-        }
-    }
-
-    fn outbox() -> Arc<Outbox> {
-        Outbox::new("acme".parse().unwrap(), 7, Arc::new(At(5)))
-    }
-
-    fn row(what: RecordKind) -> Row {
-        Row { what, destination: None, by: "rule".into(), reason: String::new(), count: 1 }
-    }
-
-    async fn take(outbox: &Outbox) -> Report {
-        let report = outbox.next().await;
-        outbox.sent(&report);
-        report
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_allows_nothing_more_and_still_takes_denials() {
-        let outbox = outbox();
-        for _ in 0..ROOM {
-            assert!(outbox.record(row(RecordKind::Allow)));
-        }
-        assert!(!outbox.record(row(RecordKind::Allow)));
-        for _ in 0..ROOM_FOR_DENIALS {
-            assert!(outbox.record(row(RecordKind::Deny)));
-        }
-        for _ in 0..3 {
-            assert!(!outbox.record(row(RecordKind::Deny)));
-        }
-        // The positive control: once the ledger has them there is room again, and the lost are counted.
-        outbox.recorded((ROOM + ROOM_FOR_DENIALS) as u64);
-        assert!(outbox.record(row(RecordKind::Allow)));
-        outbox.attach(Vec::new());
-        assert!(matches!(take(&outbox).await, Report::Hello { boot: 7, .. }));
-        let Report::Record(lost) = take(&outbox).await else { panic!() };
-        assert_eq!((lost.what, lost.count, lost.seq), (RecordKind::Deny, 3, 1281));
-        let Report::Record(next) = take(&outbox).await else { panic!() };
-        assert_eq!((next.what, next.seq), (RecordKind::Allow, 1282));
-    }
-
-    #[tokio::test]
-    async fn a_new_wire_gets_every_record_that_the_ledger_has_not() {
-        let outbox = outbox();
-        outbox.attach(Vec::new());
-        for _ in 0..4 {
-            outbox.record(row(RecordKind::Deny));
-        }
-        for _ in 0..4 {
-            take(&outbox).await;
-        }
-        outbox.recorded(2);
-        outbox.detach();
-        assert!(!outbox.tell(Notice::Spend(1)));
-        outbox.record(row(RecordKind::Deny));
-        outbox.attach(Vec::new());
-        assert!(matches!(take(&outbox).await, Report::Hello { .. }));
-        for seq in 3..=5 {
-            assert!(matches!(take(&outbox).await, Report::Record(record) if record.seq == seq));
-        }
-        assert!(outbox.tell(Notice::Spend(1)));
-    }
-}
+mod tests;

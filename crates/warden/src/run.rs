@@ -5,13 +5,16 @@ use crate::{
     desk::Office,
     keys::Keys,
     listeners::Serving,
-    model::{Desk, Model},
+    model::{Desk, Limits, Model},
     outbox::Outbox,
     tls,
 };
 use cofferdam_base::{
     Clock, TenantId,
-    ipc::{LAUNCHER_FD, warden::Feed},
+    ipc::{
+        LAUNCHER_FD,
+        warden::{Feed, Listener},
+    },
 };
 use cofferdam_egress::{Egress, Gate};
 use cofferdam_sys::{
@@ -20,7 +23,7 @@ use cofferdam_sys::{
     process,
 };
 use std::{
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -78,6 +81,7 @@ pub(crate) fn office(tenant: TenantId, clock: Arc<dyn Clock>, tls: Arc<rustls::C
         tls,
         egress: OnceLock::new(),
         state: std::sync::Mutex::default(),
+        limits: Limits::default(),
     });
     let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))));
     // It was made two lines above and nobody else sets it.
@@ -91,7 +95,12 @@ pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
     let mut control: Option<JoinHandle<()>> = None;
     let mut serving = Serving::default();
     let mut newest = 0;
-    while let Some((message, descriptors)) = wire.recv::<Feed>().await? {
+    let mut spare = Spare::default();
+    loop {
+        spare.fill(&wire);
+        wire.readable().await?;
+        spare.0.clear();
+        let Some((message, descriptors)) = wire.recv::<Feed>().await? else { return Ok(()) };
         match message {
             Feed::Control {} => {
                 let [socket] = exactly(descriptors)?;
@@ -119,5 +128,18 @@ pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+}
+
+/// Descriptors held for those that the launcher sends. A cell that opens connections until there are none
+/// left would else have a packet arrive without its own, and that ends the warden.
+#[derive(Default)]
+struct Spare(Vec<OwnedFd>);
+
+impl Spare {
+    fn fill(&mut self, wire: &AsyncChannel) {
+        while self.0.len() < Listener::ALL.len() {
+            let Ok(descriptor) = wire.as_fd().try_clone_to_owned() else { return };
+            self.0.push(descriptor);
+        }
+    }
 }

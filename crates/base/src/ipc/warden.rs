@@ -70,6 +70,8 @@ pub enum Command {
     Spent { grant: u64, ok: bool },
     /// Reports up to this sequence number are in the ledger.
     Recorded { through: u64 },
+    /// Usage up to this sequence number is counted.
+    Counted { through: u64 },
     /// The snapshot is complete.
     Ready {},
 }
@@ -221,16 +223,22 @@ pub enum RecordKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
+    /// Counts this warden boot's usage from 1, without gaps. What was not answered with
+    /// [`Command::Counted`] comes again on a new wire: nothing is lost, and control's death in between may
+    /// count one request twice.
+    pub seq: u64,
     /// When the request ended.
     pub at: Millis,
     /// The route's name.
     pub route: String,
     /// The model's name at the provider.
     pub model: String,
-    /// Tokens in the prompt, as the provider counted them; 0 if it did not say.
+    /// Tokens in the prompt, as the provider counted them.
     pub prompt_tokens: u64,
     /// Tokens in the answer, likewise.
     pub completion_tokens: u64,
     /// HTTP status that the provider gave, 0 if none.
     pub status: u16,
+    /// The provider did not say; the tokens are what went by, at four bytes a token.
+    pub estimated: bool,
 }

@@ -266,7 +266,8 @@ impl Disk for Memory {
         Ok(policy.map_or(0, |text| tables.add_policy(&new.tenant, text, "approval", row.at)))
     }
     fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        let Usage { at: _, route, model, prompt_tokens, completion_tokens, status: _ } = usage.clone();
+        let Usage { seq: _, at: _, route, model, prompt_tokens, completion_tokens, status: _, estimated: _ } =
+            usage.clone();
         let tenant = id.clone();
         let row = UsageRow { tenant, route, model, requests: 1, prompt_tokens, completion_tokens };
         self.open()?.usage.push(row);

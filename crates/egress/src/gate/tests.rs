@@ -116,3 +116,99 @@ async fn a_grant_that_is_over_opens_nothing() {
     gate.grant(Grant { id: 6, destination: destination(), span: GrantSpan::Until(Millis(1001)) });
     gate.admit(&destination()).await.unwrap();
 }
+
+const LIMITS: Limits = Limits { relays: 2, holds: 8, hold: Duration::from_secs(30), names_per_second: 20 };
+
+fn rules(policy: &str) -> Arc<Rules> {
+    Arc::new(Rules { policy: Policy::parse(policy).unwrap(), guard: Guard::default() })
+}
+
+/// A connection that waits for its once-grant to be spent.
+async fn spending(gate: &Arc<Gate>) -> tokio::task::JoinHandle<Result<Pass, Refusal>> {
+    gate.ready();
+    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Once { until: Millis(2000) } });
+    let waiter = Arc::clone(gate);
+    let task = tokio::spawn(async move { waiter.admit(&destination()).await });
+    while gate.lock().spending.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    task
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_grant_is_judged_again_by_the_rules_that_came_meanwhile() {
+    let deny = "version: 1\ndefault: ask\nrules:\n  - deny: new.example\n";
+    for (policy, passes) in [("version: 1\ndefault: ask\n", true), (deny, false)] {
+        let (gate, _) = gate();
+        let waiting = spending(&gate).await;
+        gate.configure(rules(policy), LIMITS);
+        gate.spent(5, true);
+        match waiting.await.unwrap() {
+            Ok(_) => assert!(passes),
+            Err(refusal) => assert_eq!((passes, refusal.reason), (false, Reason::DeniedByRule)),
+        }
+        assert!(gate.lock().open.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_withdrawn_right_after_a_grant_was_spent_opens_nothing() {
+    for revoked in [true, false] {
+        let (gate, _) = gate();
+        let waiting = spending(&gate).await;
+        gate.spent(5, true);
+        // Before the waiter runs again.
+        if revoked {
+            gate.revoke(5);
+        }
+        let pass = waiting.await.unwrap().unwrap();
+        assert_eq!(pass.withdrawn().is_cancelled(), revoked);
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_left_before_its_grant_was_spent_takes_no_place() {
+    let (gate, _) = gate();
+    let waiting = spending(&gate).await;
+    waiting.abort();
+    assert!(waiting.await.is_err());
+    gate.spent(5, true);
+    assert!(gate.lock().open.is_empty());
+}
+
+struct Later(std::sync::atomic::AtomicU64);
+
+impl Clock for Later {
+    fn now(&self) -> Millis {
+        Millis(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_a_name_is_not_given_away_while_a_connection_to_it_is_open() {
+    let clock = Arc::new(Later(1000.into()));
+    let gate = Gate::new(Arc::new(Deaf::default()), clock.clone());
+    gate.configure(rules("version: 1\ndefault: ask\n"), LIMITS);
+    gate.ready();
+    gate.grant(always(1));
+    let names = |text: &str| text.parse::<HostName>().unwrap();
+    {
+        let mut state = gate.lock();
+        state.names = Names::with_capacity(20, 2);
+        for name in ["new.example", "idle.example"] {
+            state.names.look_up(&names(name), Millis(1000)).unwrap();
+        }
+    }
+    let _pass = gate.admit(&destination()).await.unwrap();
+    for _ in 0..2 {
+        clock.0.fetch_add(crate::names::REST_MS, std::sync::atomic::Ordering::SeqCst);
+        gate.tick();
+    }
+    let mut state = gate.lock();
+    let now = gate.now();
+    let kept = state.names.look_up(&names("new.example"), now).unwrap();
+    // The positive control: the address that nobody uses is given to another name.
+    state.names.look_up(&names("other.example"), now).unwrap();
+    assert_eq!(state.names.look_up(&names("another.example"), now), Err(crate::names::NoAddress::Full));
+    assert_eq!(state.names.meaning(kept.v4.into(), now), Meaning::Name(names("new.example")));
+}

@@ -1,35 +1,40 @@
 //! One request onward: admitted, its head rebuilt, its body and its answer streamed.
 
-use super::{Body, BodyError, head};
+use super::{Body, head, passing};
 use crate::{Egress, Pass, Refusal};
 use bytes::Bytes;
 use cofferdam_base::Destination;
-use cofferdam_policy::Reason;
+use cofferdam_policy::{CheckedAddress, Reason};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The kept connection to the world of one client connection. It is never shared with another.
 #[derive(Default)]
-pub(super) struct Upstream(Mutex<Option<(Destination, SendRequest<Body>)>>);
+pub(super) struct Upstream(Mutex<Option<Kept>>);
+
+struct Kept {
+    destination: Destination,
+    address: CheckedAddress,
+    sender: SendRequest<Body>,
+    /// The withdrawal of the request in flight.
+    flight: watch::Sender<CancellationToken>,
+}
 
 impl Upstream {
-    fn take(&self, destination: &Destination) -> Option<SendRequest<Body>> {
+    /// The kept connection, if it leads there and would still be let through.
+    fn take(&self, pass: &Pass) -> Option<Kept> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        (kept.0 == *destination && kept.1.is_ready()).then_some(kept.1)
+        let fits = kept.destination == *pass.destination() && kept.sender.is_ready();
+        (fits && pass.dialled(kept.address).is_ok()).then_some(kept)
     }
 
-    fn keep(&self, destination: &Destination, sender: SendRequest<Body>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((destination.clone(), sender));
+    fn keep(&self, kept: Kept) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 }
 
@@ -40,14 +45,14 @@ pub(super) async fn forward(
     destination: &Destination,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let pass = egress.gate.admit(destination).await?;
+    // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
+    let pass = Arc::new(egress.gate.admit(destination).await?);
     let websocket = head::wants_websocket(request.headers());
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-    let withdrawn = pass.withdrawn().clone();
     let answered = tokio::select! {
         biased;
-        () = withdrawn.cancelled() => Err(Refusal::new(Reason::Revoked, "policy")),
-        answered = exchange(egress, upstream, destination, request, websocket) => answered,
+        () = pass.withdrawn().cancelled() => Err(Refusal::new(Reason::Revoked, "policy")),
+        answered = exchange(egress, upstream, &pass, request, websocket) => answered,
     };
     let mut response = answered.map_err(|refusal| egress.gate.refuse(Some(destination), refusal))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -58,21 +63,20 @@ pub(super) async fn forward(
         let world = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
             if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
-                super::tunnel(cell, world, pass).await;
+                super::tunnel(cell, world, &pass).await;
             }
         });
         let (parts, _) = response.into_parts();
         let mut response = Response::new(super::full(Bytes::new()));
         *response.status_mut() = parts.status;
-        *response.headers_mut() = head::end_to_end(&parts.headers);
+        *response.headers_mut() = head::from_world(&parts.headers);
         switch_headers(response.headers_mut());
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let body = Passing { gone: Box::pin(pass.withdrawn().clone().cancelled_owned()), _pass: pass, body };
-    let mut response = Response::new(BodyExt::boxed_unsync(body));
+    let mut response = Response::new(passing(pass, body));
     *response.status_mut() = parts.status;
-    *response.headers_mut() = head::end_to_end(&parts.headers);
+    *response.headers_mut() = head::from_world(&parts.headers);
     Ok(response)
 }
 
@@ -80,21 +84,22 @@ pub(super) async fn forward(
 fn exchange<'a>(
     egress: &'a Egress,
     upstream: &'a Upstream,
-    destination: &'a Destination,
+    pass: &'a Arc<Pass>,
     request: Request<Incoming>,
     websocket: bool,
 ) -> BoxFuture<'a, Result<Response<Incoming>, Refusal>> {
     Box::pin(async move {
-        let mut request = rebuilt(destination, request, websocket)?;
+        let mut request = rebuilt(pass, request, websocket)?;
         let failed = |error: &hyper::Error| {
             let said =
                 if error.is_timeout() { "it did not answer in time" } else { "it broke the connection" };
             Refusal::new(Reason::ConnectFailed, "http").said(said)
         };
-        if let Some(mut sender) = upstream.take(destination) {
-            match sender.try_send_request(request).await {
+        if let Some(mut kept) = upstream.take(pass) {
+            kept.flight.send_replace(pass.withdrawn().clone());
+            match kept.sender.try_send_request(request).await {
                 Ok(response) => {
-                    upstream.keep(destination, sender);
+                    upstream.keep(kept);
                     return Ok(response);
                 }
                 // The server closed the kept connection before anything was sent: a new one.
@@ -104,39 +109,55 @@ fn exchange<'a>(
                 },
             }
         }
-        let stream = egress.dial(destination).await?;
+        let (address, stream) = egress.dial(pass).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to the world ended");
-            }
-        });
+        let (flight, watched) = watch::channel(pass.withdrawn().clone());
+        tokio::spawn(drive(connection.with_upgrades(), watched));
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-        upstream.keep(destination, sender);
+        upstream.keep(Kept { destination: pass.destination().clone(), address, sender, flight });
         Ok(response)
     })
 }
 
+/// Drives a connection to the world until it ends, or until the request in flight may not go on, whichever
+/// of its bodies moves or stalls.
+async fn drive(
+    connection: impl Future<Output = hyper::Result<()>>,
+    mut flight: watch::Receiver<CancellationToken>,
+) {
+    tokio::pin!(connection);
+    loop {
+        let withdrawn = flight.borrow_and_update().clone();
+        tokio::select! {
+            biased;
+            () = withdrawn.cancelled() => return,
+            // Once nobody keeps the connection, the last request's withdrawal is the one that counts.
+            Ok(()) = flight.changed() => {}
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to the world ended");
+                }
+                return;
+            }
+        }
+    }
+}
+
 /// The request as it goes on: from its parsed parts, under the judged host.
-fn rebuilt(
-    destination: &Destination,
-    request: Request<Incoming>,
-    websocket: bool,
-) -> Result<Request<Body>, Refusal> {
+fn rebuilt(pass: &Arc<Pass>, request: Request<Incoming>, websocket: bool) -> Result<Request<Body>, Refusal> {
     let bad = || Refusal::new(Reason::BadRequest, "http");
     let (parts, body) = request.into_parts();
     let mut headers = head::end_to_end(&parts.headers);
-    let authority = head::Authority { host: destination.host.clone(), port: destination.port };
-    let host = HeaderValue::try_from(authority.to_header()).map_err(|_| bad())?;
+    let Destination { host, port, protocol: _ } = pass.destination().clone();
+    let host = HeaderValue::try_from(head::Authority { host, port }.to_header()).map_err(|_| bad())?;
     headers.insert(header::HOST, host);
     headers.remove(header::EXPECT);
     if websocket {
         switch_headers(&mut headers);
     }
-    let body = body.map_err(|error| Box::new(error) as BodyError).boxed_unsync();
-    let mut request = Request::new(body);
+    let mut request = Request::new(passing(Arc::clone(pass), body));
     *request.method_mut() = parts.method;
     *request.uri_mut() = head::origin_form(&parts.uri).ok_or_else(bad)?;
     *request.headers_mut() = headers;
@@ -146,34 +167,4 @@ fn rebuilt(
 fn switch_headers(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-}
-
-/// An answer's body, as long as its pass is good.
-struct Passing {
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
-    _pass: Pass,
-    body: Incoming,
-}
-
-impl HttpBody for Passing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if Future::poll(self.gone.as_mut(), cx).is_ready() {
-            return Poll::Ready(Some(Err("the permission was withdrawn".into())));
-        }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

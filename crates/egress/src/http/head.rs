@@ -126,6 +126,17 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
+/// The headers of an answer that go on to the cell: whoever answers cannot speak as the warden does.
+pub(crate) fn from_world(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = end_to_end(headers);
+    let ours: Vec<HeaderName> =
+        kept.keys().filter(|name| name.as_str().starts_with("cofferdam-")).cloned().collect();
+    for name in ours {
+        kept.remove(name);
+    }
+    kept
+}
+
 /// Does the request ask for a WebSocket, and for nothing else?
 pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     let upgrade: Vec<String> = tokens(headers, &header::UPGRADE).collect();

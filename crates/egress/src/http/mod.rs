@@ -6,6 +6,9 @@
 
 mod forward;
 mod head;
+mod passing;
+
+pub use passing::passing;
 
 use crate::{Egress, Error, Refusal, Stream, relay};
 use bytes::Bytes;
@@ -162,7 +165,11 @@ pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response
         Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
         Reason::BadRequest => (StatusCode::BAD_REQUEST, true),
         Reason::ResolveFailed | Reason::ConnectFailed => (StatusCode::BAD_GATEWAY, false),
-        Reason::TooManyRelays | Reason::TooManyHolds => (StatusCode::TOO_MANY_REQUESTS, false),
+        Reason::TooManyRelays
+        | Reason::TooManyHolds
+        | Reason::TooManyWaiting
+        | Reason::TooManyNames
+        | Reason::TooManyChats => (StatusCode::TOO_MANY_REQUESTS, false),
         _ => (StatusCode::FORBIDDEN, false),
     };
     let mut response = Response::new(full(refusal.denial(destination).to_json()));
@@ -197,7 +204,7 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 pub(crate) async fn tunnel(
     cell: hyper::upgrade::Upgraded,
     world: hyper::upgrade::Upgraded,
-    pass: crate::Pass,
+    pass: &crate::Pass,
 ) {
     let (mut cell, mut world) = (TokioIo::new(cell), TokioIo::new(world));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod standing;
+mod verdicts;
+
 use super::*;
 use crate::{
     Limits, Notice, Outlet, Row, Rules,
@@ -44,7 +47,7 @@ impl Outlet for Told {
     }
 }
 
-struct At(AtomicU64);
+struct At(Arc<AtomicU64>);
 
 impl Clock for At {
     fn now(&self) -> Millis {
@@ -93,6 +96,7 @@ struct Cell {
     egress: Arc<Egress>,
     told: Arc<Told>,
     world: World,
+    time: Arc<AtomicU64>,
 }
 
 const POLICY: &str = "version: 1
@@ -119,7 +123,8 @@ const LIMITS: Limits = Limits { relays: 8, holds: 2, hold: Duration::from_secs(3
 
 fn cell() -> Cell {
     let told = Arc::new(Told::default());
-    let gate = Gate::new(told.clone(), Arc::new(At(AtomicU64::new(1000))));
+    let time = Arc::new(AtomicU64::new(1000));
+    let gate = Gate::new(told.clone(), Arc::new(At(Arc::clone(&time))));
     gate.configure(rules(POLICY), LIMITS);
     gate.ready();
     let egress = Egress::new(gate, Arc::new(NoLocal));
@@ -128,7 +133,7 @@ fn cell() -> Cell {
         world.names.lock().unwrap().insert(name.into(), vec!["93.184.216.34".parse().unwrap()]);
     }
     egress.set_dialler(Dialler { names: Box::new(world.clone()), connect: Box::new(world.clone()) });
-    Cell { egress, told, world }
+    Cell { egress, told, world, time }
 }
 
 impl Cell {
@@ -141,6 +146,11 @@ impl Cell {
         let reply = hickory_proto::op::Message::from_vec(&reply).unwrap();
         let hickory_proto::rr::RData::A(address) = reply.answers[0].data else { panic!() };
         self.to(SocketAddr::new(IpAddr::V4(address.0), port))
+    }
+
+    fn resolves(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.world.names.lock().unwrap().insert(name.into(), addresses);
     }
 
     fn to(&self, address: SocketAddr) -> DuplexStream {

@@ -10,10 +10,17 @@ fn ip(text: &str) -> IpAddr {
 /// A host with addresses of its own, whose operator opened one network of each private kind.
 fn guard() -> Guard {
     Guard {
-        operator_private: ["10.1.0.0/16", "100.64.5.0/24", "fd12::/16", "64:ff9b::/96", "fd00:ec2::/32"]
-            .iter()
-            .map(|network| network.parse().unwrap())
-            .collect(),
+        operator_private: [
+            "10.1.0.0/16",
+            "100.64.5.0/24",
+            "fd12::/16",
+            "64:ff9b::/96",
+            "fd00:ec2::/32",
+            "fd00:42::/32",
+        ]
+        .iter()
+        .map(|network| network.parse().unwrap())
+        .collect(),
         host_addresses: vec![ip("5.9.1.1"), ip("10.1.0.1"), ip("2a01:4f8::1")],
     }
 }
@@ -40,6 +47,9 @@ fn metadata_is_refused_in_every_spelling_and_nothing_opens_it() {
         "192.0.0.192",
         "168.63.129.16",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd00:ec2::253",
+        "fd00:42::42",
         "fd20:ce::254",
         "::ffff:169.254.169.254",
         "::169.254.169.254",

@@ -18,7 +18,8 @@ const MOST_SUM: i64 = 1 << 62;
 impl Tables<'_> {
     /// Adds one request.
     pub fn add_usage(&self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        let Usage { at: _, route, model, prompt_tokens, completion_tokens, status: _ } = usage;
+        let Usage { seq: _, at: _, route, model, prompt_tokens, completion_tokens, status: _, estimated: _ } =
+            usage;
         self.must_exist(id)?;
         let cut = |tokens: u64| i64::try_from(tokens.min(MOST)).map_err(|_| Error::Malformed("number"));
         self.0.execute(

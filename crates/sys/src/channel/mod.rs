@@ -148,6 +148,12 @@ impl AsyncChannel {
         }
     }
 
+    /// Waits until there is a packet, or the end.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await?.retain_ready();
+        Ok(())
+    }
+
     /// The next packet, waiting for it; none if the peer closed its end.
     pub async fn recv<T: DeserializeOwned>(&self) -> Result<Option<Packet<T>>, ChannelError> {
         self.next(wire::Loss::Ends).await

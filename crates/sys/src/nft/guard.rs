@@ -9,7 +9,7 @@ use super::{
     expression::{
         Expression, Family, Meta, TCP, UDP, destination, family, not_unicast, port, protocol, to_address,
     },
-    ranges::refused,
+    ranges::{is_refused, refused},
 };
 use std::{net::SocketAddr, ops::RangeInclusive};
 
@@ -25,6 +25,13 @@ pub struct UidFirewall {
     /// Private blocks that the operator opened. They open nothing else: no loopback, metadata or link-local
     /// address, and no address of the host itself.
     pub opened: Vec<Cidr>,
+}
+
+impl UidFirewall {
+    /// Is this whole block refused, whatever the host's own addresses are?
+    pub fn refuses(&self, block: Cidr) -> bool {
+        is_refused(block, &self.opened)
+    }
 }
 
 /// `NF_IP_PRI_FILTER`: after any translation of the destination.

@@ -52,6 +52,9 @@ const NEVER: &[&str] = &[
     "f000::/5",           // not assigned
     "f800::/6",           // not assigned
     "fe00::/7",           // link-local, site-local, multicast
+    "fd00:42::42/128",    // metadata of Scaleway
+    "fd00:ec2::23/128",   // pod identities of AWS
+    "fd00:ec2::253/128",  // the resolver of AWS
     "fd00:ec2::254/128",  // metadata of AWS
     "fd20:ce::254/128",   // metadata of Google Cloud
 ];
@@ -68,13 +71,23 @@ const PRIVATE: &[&str] = &[
 /// What is refused when these blocks are open: ranges of IPv4 and of IPv6, upwards, apart from each other.
 pub(super) fn refused(opened: &[Cidr]) -> (Vec<Bytes>, Vec<Bytes>) {
     let of = |v4: bool| {
-        let table = |rows: &[&str]| ranges(rows.iter().filter_map(|row| Cidr::from_str(row).ok()), v4);
-        let private = without(table(PRIVATE), &ranges(opened.iter().copied(), v4));
-        let all = union([table(NEVER), private].concat());
         let bytes = |number: u128| number.to_be_bytes()[if v4 { 12 } else { 0 }..].to_vec();
+        let all = refused_of(opened, v4);
         all.into_iter().map(|(first, last)| (bytes(first), bytes(last))).collect()
     };
     (of(true), of(false))
+}
+
+/// Is the whole block refused when these are open?
+pub(super) fn is_refused(block: Cidr, opened: &[Cidr]) -> bool {
+    let (first, last) = block.range();
+    refused_of(opened, block.address.is_ipv4()).iter().any(|range| range.0 <= first && last <= range.1)
+}
+
+fn refused_of(opened: &[Cidr], v4: bool) -> Vec<Range> {
+    let table = |rows: &[&str]| ranges(rows.iter().filter_map(|row| Cidr::from_str(row).ok()), v4);
+    let private = without(table(PRIVATE), &ranges(opened.iter().copied(), v4));
+    union([table(NEVER), private].concat())
 }
 
 /// The blocks of one family as ranges, upwards and apart.

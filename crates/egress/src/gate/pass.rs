@@ -1,0 +1,107 @@
+//! What is open: each connection that was let through, what allowed it, and where it went.
+
+use super::{Gate, State};
+use crate::{Refusal, Rules, Ruling};
+use cofferdam_base::{Destination, Host, Millis};
+use cofferdam_policy::{CheckedAddress, Reason};
+use std::{net::IpAddr, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// What let a connection through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Authority {
+    Rule(String),
+    Grant(u64),
+    /// A service of the warden's own, configured by the operator: policy has no say, the guard has.
+    Service,
+}
+
+/// A connection that was let through.
+pub(super) struct Open {
+    pub(super) destination: Destination,
+    pub(super) authority: Authority,
+    /// When the grant that allowed it ends.
+    pub(super) until: Option<Millis>,
+    /// What was dialled, once it was.
+    pub(super) address: Option<CheckedAddress>,
+    pub(super) withdrawn: CancellationToken,
+}
+
+impl Open {
+    /// Would these rules let it go on?
+    pub(super) fn stands(&self, rules: &Rules) -> bool {
+        let allowed = match &self.authority {
+            Authority::Service => rules.guard.check_host(&self.destination.host).is_ok(),
+            authority => match rules.judge(&self.destination) {
+                Ruling::Allow { .. } => true,
+                Ruling::Ask { .. } => matches!(authority, Authority::Grant(_)),
+                Ruling::Deny(_) => false,
+            },
+        };
+        allowed && self.address.is_none_or(|address| self.check(rules, address.ip()).is_ok())
+    }
+
+    fn check(&self, rules: &Rules, address: IpAddr) -> Result<CheckedAddress, Refusal> {
+        check(rules, &self.destination, self.authority == Authority::Service, address)
+    }
+}
+
+fn check(
+    rules: &Rules,
+    destination: &Destination,
+    service: bool,
+    address: IpAddr,
+) -> Result<CheckedAddress, Refusal> {
+    if service { rules.check_address(address) } else { rules.check(destination, address) }
+}
+
+/// A permission to have one connection, as long as it lives and is not withdrawn.
+#[derive(Debug)]
+pub struct Pass {
+    pub(super) gate: Arc<Gate>,
+    pub(super) id: u64,
+    pub(super) destination: Destination,
+    pub(super) service: bool,
+    pub(super) withdrawn: CancellationToken,
+}
+
+impl Pass {
+    /// Cancelled once what allowed the connection is gone.
+    pub fn withdrawn(&self) -> &CancellationToken {
+        &self.withdrawn
+    }
+
+    /// Where it leads.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// May this address of the destination be dialled under it?
+    pub(crate) fn check(&self, rules: &Rules, address: IpAddr) -> Result<CheckedAddress, Refusal> {
+        check(rules, &self.destination, self.service, address)
+    }
+
+    /// Notes what was dialled, or what an earlier connection that is used again had dialled: from now on the
+    /// address is judged with its name. Refused if the rules changed since it was checked.
+    pub(crate) fn dialled(&self, address: CheckedAddress) -> Result<(), Refusal> {
+        let mut state = self.gate.lock();
+        let State { rules: Some(rules), open, .. } = &mut *state else {
+            return Err(Refusal::new(Reason::NotReady, "warden"));
+        };
+        let open = open.get_mut(&self.id).ok_or_else(|| Refusal::new(Reason::Revoked, "policy"))?;
+        open.address = Some(self.check(rules, address.ip())?);
+        Ok(())
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let now = self.gate.now();
+        let mut state = self.gate.lock();
+        if let Some(open) = state.open.remove(&self.id)
+            && let Host::Name(name) = &open.destination.host
+        {
+            state.names.touch(name, now);
+        }
+    }
+}

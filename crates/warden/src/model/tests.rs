@@ -1,0 +1,168 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{desk::Office, run, tls};
+use cofferdam_base::Millis;
+use cofferdam_egress::{
+    BoxStream, Limits as GateLimits, Peer, Rules,
+    dial::{Connect as DialConnect, Dialler, LookUp},
+};
+use cofferdam_policy::{CheckedAddress, Guard, Policy};
+use std::{net::IpAddr, num::NonZeroU16};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::mpsc,
+};
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Millis {
+        Millis(1000)
+    }
+}
+
+/// Resolves every name to one address and gives each dialled connection to the test.
+#[derive(Clone, Debug)]
+struct World(IpAddr, mpsc::UnboundedSender<(CheckedAddress, DuplexStream)>);
+
+impl LookUp for World {
+    fn look_up<'a>(&'a self, _: &'a HostName) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Ok(vec![self.0]) })
+    }
+}
+
+impl DialConnect for World {
+    fn connect(&self, address: CheckedAddress, _: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>> {
+        let (ours, theirs) = duplex(64 * 1024);
+        self.1.send((address, theirs)).unwrap();
+        Box::pin(async { Ok(Box::new(ours) as BoxStream) })
+    }
+}
+
+struct Host {
+    office: Office,
+    dialled: mpsc::UnboundedReceiver<(CheckedAddress, DuplexStream)>,
+}
+
+const LIMITS: GateLimits =
+    GateLimits { relays: 256, holds: 4, hold: Duration::from_secs(30), names_per_second: 20 };
+
+/// A warden whose provider resolves to this address.
+fn host(url: &str, address: &str) -> Host {
+    let tls = tls::config(rustls::RootCertStore::empty()).unwrap();
+    let office = run::office("acme".parse().unwrap(), Arc::new(Noon), tls);
+    let (sender, dialled) = mpsc::unbounded_channel();
+    let world = World(address.parse().unwrap(), sender);
+    office.egress.set_dialler(Dialler { names: Box::new(world.clone()), connect: Box::new(world) });
+    let host = Host { office, dialled };
+    host.configure(&[], LIMITS);
+    host.office.egress.gate.ready();
+    host.office.model.set_route(Some(ModelRoute {
+        route: "main".into(),
+        upstream: Upstream::Url(url.into()),
+        model: "real".into(),
+        secret: None,
+    }));
+    host
+}
+
+impl Host {
+    fn configure(&self, opened: &[&str], limits: GateLimits) {
+        let operator_private = opened.iter().map(|network| network.parse().unwrap()).collect();
+        let guard = Guard { operator_private, host_addresses: Vec::new() };
+        // Whom the operator made the provider is not the policy's to allow or deny.
+        let policy = "version: 1\ndefault: deny\nrules:\n  - deny: 93.184.216.34\n  - deny: api.example\n";
+        let rules = Rules { policy: Policy::parse(policy).unwrap(), guard };
+        self.office.egress.gate.configure(Arc::new(rules), limits);
+    }
+
+    fn client(&self) -> DuplexStream {
+        let (client, server) = duplex(64 * 1024);
+        let egress = Arc::clone(&self.office.egress);
+        tokio::spawn(async move {
+            let _ = egress.serve(server, Peer::Proxy).await;
+        });
+        client
+    }
+
+    /// Asks the model; the answer is still to be read.
+    async fn ask(&self) -> DuplexStream {
+        let mut client = self.client();
+        let body = r#"{"stream":true,"messages":[]}"#;
+        let request = format!(
+            "POST http://inference.local/v1/chat/completions HTTP/1.1\r\nHost: inference.local\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        client
+    }
+
+    /// The provider's end of the next dialled connection, its answer begun.
+    async fn answering(&mut self) -> DuplexStream {
+        let (_, mut provider) = self.dialled.recv().await.unwrap();
+        until(&mut provider, "}}").await;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {}\n\n";
+        provider.write_all(head).await.unwrap();
+        provider
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        self.office.egress.gate.denied().iter().map(|denied| denied.denial.reason).collect()
+    }
+}
+
+async fn until(stream: &mut DuplexStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        text.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_provider_is_dialled_only_where_the_operator_opened_it() {
+    for url in ["http://10.0.0.7/v1", "http://model.example/v1"] {
+        let mut host = host(url, "10.0.0.7");
+        let mut client = host.ask().await;
+        let head = until(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 502") && !head.contains("private"), "{head}");
+        assert_eq!(host.reasons(), [Reason::PrivateAddress]);
+        assert!(host.dialled.try_recv().is_err());
+        // The positive control: opened, it is.
+        host.configure(&["10.0.0.0/24"], LIMITS);
+        let mut client = host.ask().await;
+        let _provider = host.answering().await;
+        assert!(until(&mut client, "data: {}\n\n").await.starts_with("HTTP/1.1 200"));
+        // And closed again, its answer ends.
+        host.configure(&[], LIMITS);
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_to_the_model_have_their_limit_and_count_as_relays() {
+    let mut host = host("http://api.example/v1", "93.184.216.34");
+    let mut open = Vec::new();
+    for _ in 0..CHATS {
+        let mut client = host.ask().await;
+        let provider = host.answering().await;
+        until(&mut client, "data: {}\n\n").await;
+        open.push((client, provider));
+    }
+    let told = until(&mut host.ask().await, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 429") && told.contains("too_many_chats"), "{told}");
+    // One that is over, to its last event, makes room; as a relay it needs room too.
+    let (mut client, mut provider) = open.pop().unwrap();
+    provider.shutdown().await.unwrap();
+    until(&mut client, "0\r\n\r\n").await;
+    host.configure(&[], GateLimits { relays: CHATS - 1, ..LIMITS });
+    let told = until(&mut host.ask().await, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 429") && told.contains("too_many_relays"), "{told}");
+    host.configure(&[], LIMITS);
+    let mut client = host.ask().await;
+    let _provider = host.answering().await;
+    assert!(until(&mut client, "data: {}\n\n").await.starts_with("HTTP/1.1 200"));
+}

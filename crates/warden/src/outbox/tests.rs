@@ -1,0 +1,165 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use cofferdam_base::{Destination, Host, Millis, Protocol};
+
+struct At(u64);
+impl Clock for At {
+    fn now(&self) -> Millis {
+        Millis(self.0)
+    }
+}
+
+fn outbox() -> Arc<Outbox> {
+    Outbox::new("acme".parse().unwrap(), 7, Arc::new(At(5)))
+}
+
+fn row(what: RecordKind) -> Row {
+    Row { what, destination: None, by: "rule".into(), reason: String::new(), count: 1 }
+}
+
+async fn take(outbox: &Outbox) -> Report {
+    let report = outbox.next().await;
+    outbox.sent(&report);
+    report
+}
+
+#[tokio::test]
+async fn a_full_queue_allows_nothing_more_and_still_takes_denials() {
+    let outbox = outbox();
+    for _ in 0..ROOM {
+        assert!(outbox.record(row(RecordKind::Allow)));
+    }
+    assert!(!outbox.record(row(RecordKind::Allow)));
+    for _ in 0..ROOM_FOR_DENIALS {
+        assert!(outbox.record(row(RecordKind::Deny)));
+    }
+    for _ in 0..3 {
+        assert!(!outbox.record(row(RecordKind::Deny)));
+    }
+    // The positive control: once the ledger has them there is room again, and the lost are counted.
+    outbox.recorded((ROOM + ROOM_FOR_DENIALS) as u64);
+    assert!(outbox.record(row(RecordKind::Allow)));
+    outbox.attach(Vec::new());
+    assert!(matches!(take(&outbox).await, Report::Hello { boot: 7, .. }));
+    let Report::Record(lost) = take(&outbox).await else { panic!() };
+    assert_eq!((lost.what, lost.count, lost.seq), (RecordKind::Deny, 3, 1281));
+    let Report::Record(next) = take(&outbox).await else { panic!() };
+    assert_eq!((next.what, next.seq), (RecordKind::Allow, 1282));
+}
+
+#[tokio::test]
+async fn a_new_wire_gets_every_record_that_the_ledger_has_not() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    for _ in 0..4 {
+        outbox.record(row(RecordKind::Deny));
+    }
+    for _ in 0..4 {
+        take(&outbox).await;
+    }
+    outbox.recorded(2);
+    outbox.detach();
+    assert!(!outbox.tell(Notice::Spend(1)));
+    outbox.record(row(RecordKind::Deny));
+    outbox.attach(Vec::new());
+    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+    for seq in 3..=5 {
+        assert!(matches!(take(&outbox).await, Report::Record(record) if record.seq == seq));
+    }
+    assert!(outbox.tell(Notice::Spend(1)));
+}
+
+fn destination(n: u16) -> Destination {
+    let host = Host::Name("new.example".parse().unwrap());
+    Destination { host, port: n.try_into().unwrap(), protocol: Protocol::Https }
+}
+
+fn ask(n: u16) -> Notice {
+    Notice::Ask { destination: destination(n), why: "default".into() }
+}
+
+fn usage() -> Usage {
+    Usage {
+        seq: 0,
+        at: Millis(1),
+        route: "main".into(),
+        model: "m".into(),
+        prompt_tokens: 1,
+        completion_tokens: 2,
+        status: 200,
+        estimated: false,
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_questions_holds_no_record_back() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    for n in 1..=500 {
+        outbox.tell(ask(n));
+    }
+    outbox.usage_place().unwrap().fill(usage());
+    outbox.record(row(RecordKind::Deny));
+    outbox.record(row(RecordKind::Deny));
+    let mut kinds = String::new();
+    for _ in 0..7 {
+        kinds.push(match take(&outbox).await {
+            Report::Ask { .. } => 'a',
+            Report::Usage(_) => 'u',
+            Report::Record(_) => 'r',
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(kinds, "uraraaa");
+}
+
+#[tokio::test]
+async fn of_one_destination_one_question_and_one_end_wait() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    let ended = |n| Notice::HoldEnded(destination(n));
+    for _ in 0..100 {
+        assert!(outbox.tell(ask(1)));
+        assert!(outbox.tell(ended(1)));
+        assert!(outbox.tell(ended(1)));
+    }
+    assert!(outbox.tell(ended(2)));
+    let rest = [take(&outbox).await, take(&outbox).await, take(&outbox).await];
+    assert_eq!(rest, [report(ask(1)), report(ended(1)), report(ended(2))]);
+    // What is held again has not ended.
+    outbox.tell(ended(1));
+    outbox.tell(ask(1));
+    assert_eq!(take(&outbox).await, report(ask(1)));
+    assert!(outbox.lock().pick().is_none());
+}
+
+#[tokio::test]
+async fn usage_is_kept_until_it_is_counted_and_no_model_is_asked_without_room_for_it() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    for _ in 0..3 {
+        outbox.usage_place().unwrap().fill(usage());
+    }
+    for _ in 0..3 {
+        take(&outbox).await;
+    }
+    outbox.counted(1);
+    outbox.detach();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    for seq in 2..=3 {
+        assert!(matches!(take(&outbox).await, Report::Usage(usage) if usage.seq == seq));
+    }
+    let mut places: Vec<_> = (2..ROOM_FOR_USAGE).map(|_| outbox.usage_place().unwrap()).collect();
+    assert!(outbox.usage_place().is_none());
+    // The positive control: a request that used nothing gives its place back, and so does what is counted.
+    places.pop();
+    places.push(outbox.usage_place().unwrap());
+    assert!(outbox.usage_place().is_none());
+    outbox.counted(2);
+    assert!(outbox.usage_place().is_some());
+}
