@@ -51,7 +51,7 @@ pub(super) fn run() -> Result<()> {
     if met { Ok(()) } else { bail!("a gate is missed") }
 }
 
-///
+/// From a program's start to its end, in milliseconds.
 fn spawn(command: &mut Command) -> Result<f64> {
     let start = Instant::now();
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
