@@ -60,7 +60,7 @@ impl Edge {
     ) -> Self {
         Self {
             state: State::new(clock),
-            pool: Pool::new(requests),
+            pool: Pool::new(requests, limits.stock()),
             reports: Reports::default(),
             limits,
             source,

@@ -63,6 +63,11 @@ impl Limits {
         }
     }
 
+    /// How many sockets of cells may be kept ready: half of the last third.
+    pub(crate) fn stock(&self) -> usize {
+        self.most / 2
+    }
+
     /// An accepted socket; none if there are too many.
     pub fn socket(&self) -> Option<Socket> {
         self.sockets.enter((), 1, self.most)

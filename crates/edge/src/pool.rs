@@ -20,6 +20,7 @@ pub const STOCK: usize = 16;
 #[derive(Debug)]
 pub struct Pool {
     shelves: Mutex<HashMap<TenantId, Shelf>>,
+    most: usize,
     requests: mpsc::UnboundedSender<SocketRequest>,
 }
 
@@ -49,10 +50,11 @@ struct Shelf {
 }
 
 impl Pool {
-    /// An empty pool that asks for sockets on this channel.
+    /// An empty pool that asks for sockets on this channel. With so many in stock, further ones are kept only
+    /// for those who wait.
     #[must_use]
-    pub fn new(requests: mpsc::UnboundedSender<SocketRequest>) -> Self {
-        Self { shelves: Mutex::default(), requests }
+    pub fn new(requests: mpsc::UnboundedSender<SocketRequest>, most: usize) -> Self {
+        Self { shelves: Mutex::default(), most, requests }
     }
 
     /// A socket of this tenant's namespace; waits for the launcher if none is in stock.
@@ -77,6 +79,7 @@ impl Pool {
     /// Sockets arrived. Those that are not what they should be are closed.
     pub fn stock(&self, tenant: &TenantId, generation: u64, cookie: u64, port: u16, received: Vec<OwnedFd>) {
         let mut shelves = self.lock();
+        let all: usize = shelves.values().map(|shelf| shelf.sockets.len()).sum();
         let shelf = shelves.entry(tenant.clone()).or_default();
         shelf.asked.pop_front();
         let past = generation < shelf.generation || (generation == shelf.generation && shelf.ended);
@@ -87,7 +90,8 @@ impl Pool {
                 shelf.ended = false;
             }
             shelf.port = port;
-            for socket in received {
+            let room = self.most.saturating_sub(all).max(shelf.waiting.len());
+            for socket in received.into_iter().take(room) {
                 match socket::fresh_stream(socket.as_fd(), cookie) {
                     Ok(()) => shelf.sockets.push(socket),
                     Err(error) => tracing::error!(%tenant, %error, "a socket from the launcher is refused"),
@@ -195,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn a_stock_is_asked_for_ahead_and_again_when_half_is_used() {
         let (requests, mut asked) = mpsc::unbounded_channel();
-        let pool = Pool::new(requests);
+        let pool = Pool::new(requests, 100);
         let tenant = acme();
         let answer = async {
             let request = asked.recv().await.unwrap();
@@ -216,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn only_fresh_sockets_of_the_named_namespace_are_kept() {
         let (requests, _asked) = mpsc::unbounded_channel();
-        let pool = Pool::new(requests);
+        let pool = Pool::new(requests, 100);
         let (sockets, cookie) = fresh(2);
         pool.stock(&acme(), 1, cookie + 1, 80, sockets);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -237,9 +241,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_stock_still_serves_those_who_wait() {
+        let (requests, mut asked) = mpsc::unbounded_channel();
+        let pool = Pool::new(requests, 3);
+        let tenant = |name: &str| TenantId::try_from(name).unwrap();
+        let (sockets, cookie) = fresh(8);
+        pool.stock(&acme(), 1, cookie, 80, sockets);
+        assert_eq!(pool.lock()[&acme()].sockets.len(), 3);
+        let globex = tenant("globex");
+        let (sockets, _) = fresh(8);
+        let answer = async {
+            assert_eq!(asked.recv().await.unwrap().tenant, globex);
+            pool.stock(&globex, 1, cookie, 80, sockets);
+        };
+        let (taken, ()) = tokio::join!(pool.take(&globex), answer);
+        assert_eq!(taken.unwrap().port, 80);
+        assert!(pool.lock()[&globex].sockets.is_empty(), "none is kept beyond");
+    }
+
+    #[tokio::test]
     async fn sockets_of_a_cell_that_is_gone_are_never_used() {
         let (requests, mut asked) = mpsc::unbounded_channel();
-        let pool = Pool::new(requests);
+        let pool = Pool::new(requests, 100);
         let (sockets, cookie) = fresh(2);
         pool.stock(&acme(), 4, cookie, 80, sockets);
         assert!(pool.alive(&acme(), 4));
