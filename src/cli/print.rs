@@ -12,8 +12,13 @@ pub(crate) fn json(value: &impl Serialize) -> std::io::Result<()> {
 
 /// Prints a line; a reader that went away ends the program quietly.
 pub(crate) fn line(text: &str) -> std::io::Result<()> {
+    raw(format!("{text}\n").as_bytes())
+}
+
+/// Prints bytes as they are, at once; likewise.
+pub(crate) fn raw(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}") {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other,
     }

@@ -11,7 +11,6 @@ use super::{
 use cofferdam_base::{TenantId, ipc::receipt::LayerState};
 use cofferdam_control::api::types;
 use http::Method;
-use std::io::Write;
 
 pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
     match command {
@@ -64,7 +63,7 @@ pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
         }
         Tenant::Logs { id, follow, raw } => {
             let path = format!("tenants/{id}/logs?follow={follow}&raw={raw}");
-            client.stream(&path, |chunk| Ok(std::io::stdout().lock().write_all(chunk)?)).await?;
+            client.stream(&path, |chunk| Ok(print::raw(chunk)?)).await?;
             Ok(OK)
         }
         Tenant::Other(words) => Err(other("tenant", &words)),

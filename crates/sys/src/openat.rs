@@ -107,7 +107,6 @@ mod tests {
     use std::{
         fs::{self, Permissions},
         os::unix::fs::{PermissionsExt, chown, symlink},
-        path::PathBuf,
     };
 
     /// As a tenant: a thread of another uid, for whom modes count.
@@ -163,9 +162,10 @@ mod tests {
             fs::create_dir_all(dir.path().join(name)).unwrap();
             symlink(other.path(), dir.path().join(name).join("link")).unwrap();
         }
-        let many: Vec<PathBuf> = (0..3000).map(|n| dir.path().join("e").join(n.to_string())).collect();
-        many.iter().for_each(|path| fs::write(path, "").unwrap());
-        fs::set_permissions(dir.path().join("a"), Permissions::from_mode(0)).unwrap();
+        for number in 0..3000 {
+            fs::write(dir.path().join("e").join(number.to_string()), "").unwrap();
+        }
+        fs::set_permissions(dir.path().join("a"), Permissions::from_mode(0o000)).unwrap();
         empty(open(dir.path()).as_fd()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(other.path().join("kept").exists());

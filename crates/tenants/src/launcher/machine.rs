@@ -24,11 +24,13 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Connections that wait to be accepted by the edge.
 const BACKLOG: i32 = 1024;
+/// So long after our start what an earlier launcher left may still be dying.
+const DYING: Duration = Duration::from_secs(3);
 
 /// What makes processes and cells.
 pub trait Engine {
@@ -72,12 +74,13 @@ pub struct Machine<G> {
     logs: BTreeMap<TenantId, Log>,
     /// The installed runtimes that were proved since this launcher's start.
     proved: BTreeSet<Digest>,
+    started: Instant,
 }
 
 impl<G: Engine> Machine<G> {
     /// A machine that has been swept of what an earlier launcher left.
     pub fn new(boot: Boot, data: DataDir, engine: G) -> Self {
-        Self { boot, data, engine, logs: BTreeMap::new(), proved: BTreeSet::new() }
+        Self { boot, data, engine, logs: BTreeMap::new(), proved: BTreeSet::new(), started: Instant::now() }
     }
 
     /// Before the first cell of a runtime starts, every byte of it is compared with its seal. Afterwards only
@@ -149,7 +152,16 @@ impl<G: Engine> Effects for Machine<G> {
             rustix::net::listen(&listener, BACKLOG)?;
             std::io::Result::Ok(listener)
         };
-        open().map(OwnedFd::from).map_err(|error| Failure {
+        let mut opened = open();
+        // The edge of a launcher that was killed dies with it, but not in the same moment. Nothing tells of
+        // its end: it is no child of ours.
+        while opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+            && self.started.elapsed() < DYING
+        {
+            std::thread::sleep(Duration::from_millis(10));
+            opened = open();
+        }
+        opened.map(OwnedFd::from).map_err(|error| Failure {
             message: format!("the edge cannot listen on {address}: {error}"),
             mend: "end what listens there, or set another [edge] listen in cofferdam.toml".to_owned(),
         })
@@ -287,8 +299,25 @@ mod tests {
     fn an_address_in_use_is_a_failure_with_its_mend() {
         let dir = tempfile::tempdir().unwrap();
         let mut machine = machine(&dir.path().join("data"));
+        machine.started -= DYING;
         let first = TcpListener::from(machine.listen("127.0.0.1:0".parse().unwrap()).unwrap());
         let refused = machine.listen(first.local_addr().unwrap()).unwrap_err();
         assert!(refused.mend.contains("[edge] listen"), "{refused:?}");
+    }
+
+    #[test]
+    fn an_address_whose_last_holder_is_dying_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(&dir.path().join("data"));
+        let dying = machine.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = TcpListener::from(dying.try_clone().unwrap()).local_addr().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Dying takes its time.
+                std::thread::sleep(Duration::from_millis(50));
+                drop(dying);
+            });
+            machine.listen(address).unwrap();
+        });
     }
 }
