@@ -179,7 +179,14 @@ impl Model {
                 drop((seat, pass));
             }
         };
-        match cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done).await {
+        let answered = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled() => return self.no(Reason::Revoked, ""),
+            answered = cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done) => {
+                answered
+            }
+        };
+        match answered {
             Ok(answer) => answer.map(|body| passing(pass, body)),
             Err(error) => {
                 tracing::info!(%error, source = ?std::error::Error::source(&error), "a model request failed");
