@@ -244,7 +244,7 @@ impl Connect for Dial<'_> {
             let egress = self.model.egress.get().and_then(Weak::upgrade);
             let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
             let (_, stream) = egress.dial(self.pass).await.map_err(|refusal| {
-                let refusal = self.model.gate.refuse(Some(destination), refusal);
+                let refusal = self.model.gate.refuse_service(destination, refusal);
                 io::Error::other(refusal.reason.code())
             })?;
             if destination.protocol != Protocol::Https {
