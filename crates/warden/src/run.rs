@@ -151,3 +151,6 @@ impl Spare {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
