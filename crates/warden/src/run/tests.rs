@@ -39,13 +39,13 @@ fn few_descriptors() {
         // It waits for its first packet.
         tokio::task::yield_now().await;
         let mut held: Vec<File> = Vec::new();
-        while let Ok(file) = File::open("/dev/null") {
-            held.push(file);
-        }
-        assert!(!held.is_empty());
+        let mut hold = || held.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+        hold();
         launcher.send(&Feed::Control {}, &[ours.as_fd()]).await.unwrap();
         // Now only what was sent keeps the wire open.
         drop(ours);
+        hold();
+        assert!(File::open("/dev/null").is_err());
         let hello = control.recv::<Report>().await.unwrap().map(|(report, _)| report);
         assert!(matches!(hello, Some(Report::Hello { .. })), "{hello:?}");
         drop(launcher);
