@@ -272,7 +272,7 @@ impl Gate {
             },
         };
         drop(state);
-        opened.map_err(|refusal| self.refuse(Some(destination), refusal))
+        opened.map_err(|refusal| self.refuse_service(destination, refusal))
     }
 
     /// Under the lock under which it was judged, so that no rule and no revocation comes between.
@@ -327,9 +327,23 @@ impl Gate {
 
     /// Records a refusal, keeps it for `/denied` and gives it back.
     pub fn refuse(&self, destination: Option<&Destination>, refusal: Refusal) -> Refusal {
+        self.note(destination, destination, refusal)
+    }
+
+    /// The same for a service of the warden's own: where that leads is the operator's to know, not the cell's.
+    pub fn refuse_service(&self, destination: &Destination, refusal: Refusal) -> Refusal {
+        self.note(None, Some(destination), refusal)
+    }
+
+    fn note(
+        &self,
+        shown: Option<&Destination>,
+        destination: Option<&Destination>,
+        refusal: Refusal,
+    ) -> Refusal {
         let now = self.clock.now();
         let mut state = self.lock();
-        state.denied.push(now, refusal.denial(destination));
+        state.denied.push(now, refusal.denial(shown));
         if let Some(row) = state.folder.add(destination, &refusal, now) {
             // A refusal stays one whether or not it could be recorded.
             self.outlet.record(row);

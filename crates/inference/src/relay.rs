@@ -19,6 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
+    sync::oneshot,
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -69,7 +70,8 @@ pub async fn relay(
     done: impl FnOnce(Used) + Send + 'static,
 ) -> Result<Response<Body>, Error> {
     let asked = request.len() as u64;
-    let mut report = Report { done: Some(Box::new(done)), meter: None, status: 0, asked, answered: 0 };
+    let mut report =
+        Report { done: Some(Box::new(done)), meter: None, status: 0, asked, answered: 0, abandoned: false };
     let key = key.map(|key| key.expose().as_slice());
     let outgoing = request.rebuild(headers, route, key)?.map(|body| Full::new(Bytes::from(body)));
     let stream = connect.connect(route).await.map_err(Error::Connect)?;
@@ -82,8 +84,31 @@ pub async fn relay(
     });
     let driver = Driver(driver);
     let patience = if request.streams() { BEGIN } else { THINK };
-    let answer = timeout(patience, sender.send_request(outgoing)).await.map_err(|_| Error::Slow)?;
-    let (parts, incoming) = answer.map_err(Error::Upstream)?.into_parts();
+    let (mut tell, told) = oneshot::channel();
+    // A task of its own: the provider works on what it was asked, whether or not its reader stays.
+    tokio::spawn(async move {
+        let answering = timeout(patience, sender.send_request(outgoing));
+        tokio::pin!(answering);
+        let answered = tokio::select! {
+            answered = &mut answering => answered,
+            () = tell.closed() => {
+                report.abandoned = true;
+                timeout(DRAIN, answering).await.and_then(|answered| answered)
+            }
+        };
+        let answer = match answered {
+            Ok(Ok(response)) => Ok(answer(response, report, driver)),
+            Ok(Err(error)) => Err(Error::Upstream(error)),
+            Err(_) => Err(Error::Slow),
+        };
+        // With nobody to take it, it is dropped here and read for what it used.
+        drop(tell.send(answer));
+    });
+    told.await.unwrap_or(Err(Error::Slow))
+}
+
+fn answer(response: Response<Incoming>, mut report: Report, driver: Driver) -> Response<Body> {
+    let (parts, incoming) = response.into_parts();
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
     });
@@ -97,7 +122,7 @@ pub async fn relay(
             answer.headers_mut().insert(name.clone(), value.clone());
         }
     }
-    Ok(answer)
+    answer
 }
 
 /// What of a provider's headers travels on: what describes the body and tells when to come back.
@@ -199,6 +224,8 @@ struct Report {
     /// Bytes of the request, and of the answer so far.
     asked: u64,
     answered: u64,
+    /// Its reader left before the provider answered.
+    abandoned: bool,
 }
 
 impl Report {
@@ -214,11 +241,11 @@ impl Report {
         let status = self.status;
         let used = match self.meter.take().and_then(Meter::finish) {
             Some(tokens) => Used { tokens, estimated: false, status },
-            None if (200..300).contains(&status) => {
+            None if (200..300).contains(&status) || (status == 0 && self.abandoned) => {
                 let [prompt, completion] = [self.asked, self.answered].map(|it| it.div_ceil(BYTES_A_TOKEN));
                 Used { tokens: Tokens { prompt, completion }, estimated: true, status }
             }
-            // A provider that refused has used nothing.
+            // A provider that refused or failed has used nothing.
             None => Used { tokens: Tokens::default(), estimated: false, status },
         };
         done(used);

@@ -212,6 +212,52 @@ async fn an_answer_that_is_dropped_half_way_is_reported_with_its_usage_or_an_est
     assert_eq!(used, Used { tokens: Tokens { prompt: 4, completion: 2 }, estimated: true, status: 200 });
 }
 
+/// A provider that answers when it is told to, if at all.
+struct Thinking(Mutex<Option<tokio::sync::oneshot::Receiver<&'static [u8]>>>, Arc<tokio::sync::Notify>);
+
+impl Connect for Thinking {
+    fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let (answer, heard) = (self.0.lock().unwrap().take().unwrap(), self.1.clone());
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            let _ = far.read(&mut buffer).await;
+            heard.notify_one();
+            if let Ok(answer) = answer.await {
+                let _ = far.write_all(answer).await;
+            }
+            let _ = far.read(&mut buffer).await;
+        });
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_leaves_before_the_answer_is_counted_all_the_same() {
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 52\r\n\r\n{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":6}}";
+    let estimate = Used { tokens: Tokens { prompt: 4, completion: 0 }, estimated: true, status: 0 };
+    let provider_said = counted(Tokens { prompt: 5, completion: 6 }, 200);
+    for (answer, expected) in [(Some(said.as_slice()), provider_said), (None, estimate)] {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let heard = Arc::new(tokio::sync::Notify::new());
+        let provider = Thinking(Mutex::new(Some(told)), heard.clone());
+        let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let asking = tokio::spawn(async move {
+            let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
+            let done = move |used| seen.send(used).unwrap();
+            relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await
+        });
+        heard.notified().await;
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        let mut tell = Some(tell);
+        if let Some(answer) = answer {
+            tell.take().unwrap().send(answer).unwrap();
+        }
+        assert_eq!(reports.recv().await.unwrap(), expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_stands_still_is_given_up() {
     let request = ChatRequest::parse(br#"{"stream":true,"messages":[]}"#).unwrap();

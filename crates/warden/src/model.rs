@@ -179,7 +179,14 @@ impl Model {
                 drop((seat, pass));
             }
         };
-        match cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done).await {
+        let answered = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled() => return self.no(Reason::Revoked, ""),
+            answered = cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done) => {
+                answered
+            }
+        };
+        match answered {
             Ok(answer) => answer.map(|body| passing(pass, body)),
             Err(error) => {
                 tracing::info!(%error, source = ?std::error::Error::source(&error), "a model request failed");
@@ -237,7 +244,7 @@ impl Connect for Dial<'_> {
             let egress = self.model.egress.get().and_then(Weak::upgrade);
             let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
             let (_, stream) = egress.dial(self.pass).await.map_err(|refusal| {
-                let refusal = self.model.gate.refuse(Some(destination), refusal);
+                let refusal = self.model.gate.refuse_service(destination, refusal);
                 io::Error::other(refusal.reason.code())
             })?;
             if destination.protocol != Protocol::Https {

@@ -97,7 +97,13 @@ pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
     let mut newest = 0;
     let mut spare = Spare::default();
     loop {
-        spare.fill(&wire);
+        while !spare.fill(&wire) {
+            // There are none now: what the cell closes next is taken, unless a packet comes first.
+            if let Ok(ready) = tokio::time::timeout(TICK, wire.readable()).await {
+                ready?;
+                break;
+            }
+        }
         wire.readable().await?;
         spare.0.clear();
         let Some((message, descriptors)) = wire.recv::<Feed>().await? else { return Ok(()) };
@@ -136,10 +142,15 @@ pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
 struct Spare(Vec<OwnedFd>);
 
 impl Spare {
-    fn fill(&mut self, wire: &AsyncChannel) {
+    /// False: it is not full yet.
+    fn fill(&mut self, wire: &AsyncChannel) -> bool {
         while self.0.len() < Listener::ALL.len() {
-            let Ok(descriptor) = wire.as_fd().try_clone_to_owned() else { return };
+            let Ok(descriptor) = wire.as_fd().try_clone_to_owned() else { return false };
             self.0.push(descriptor);
         }
+        true
     }
 }
+
+#[cfg(test)]
+mod tests;

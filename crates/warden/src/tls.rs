@@ -41,3 +41,6 @@ pub(crate) async fn connect(
     };
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,6 +129,8 @@ async fn a_private_provider_is_dialled_only_where_the_operator_opened_it() {
         let head = until(&mut client, "\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 502") && !head.contains("private"), "{head}");
         assert_eq!(host.reasons(), [Reason::PrivateAddress]);
+        let shown = host.office.egress.gate.denied();
+        assert!(shown.iter().all(|denied| denied.denial.destination.is_none()), "{shown:?}");
         assert!(host.dialled.try_recv().is_err());
         // The positive control: opened, it is.
         host.configure(&["10.0.0.0/24"], LIMITS);
