@@ -98,7 +98,7 @@ impl Host {
         self.tenant(id)?;
         let id = id.clone();
         let model = self.db.run(move |disk| disk.model(&id)).await?;
-        Ok(Model { model })
+        Ok(Model { model: model.map(|(route, _)| route) })
     }
 
     /// Sets the model route, or removes it.
@@ -173,7 +173,7 @@ impl Host {
         link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send_key(tenant, &key)?;
         link.send(tenant, &Command::Secrets { secrets })?;
-        link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model))?;
+        link.send(tenant, &model.map_or(Command::NoModel {}, |(route, _)| Command::Model(route)))?;
         self.send_grants(tenant, link).await?;
         link.send(tenant, &Command::Ready {})?;
         Ok(revision)

@@ -33,7 +33,7 @@ struct Tables {
     tenants: Vec<(StoredTenant, WrappedDataKey)>,
     policies: Vec<(TenantId, Policy)>,
     secrets: Vec<(TenantId, SealedSecret, Millis)>,
-    models: Vec<(TenantId, ModelRoute)>,
+    models: Vec<(TenantId, ModelRoute, Millis)>,
     tokens: Vec<Token>,
     approvals: Vec<StoredApproval>,
     usage: Vec<UsageRow>,
@@ -171,6 +171,12 @@ impl Disk for Memory {
     fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
         Ok(self.open()?.policies.iter().rfind(|(whose, _)| whose == id).unwrap().1.clone())
     }
+    fn policies(&mut self, id: &TenantId, below: u64) -> Result<Vec<Policy>, Error> {
+        let tables = self.open()?;
+        let mine =
+            tables.policies.iter().rev().filter(|(whose, policy)| whose == id && policy.revision < below);
+        Ok(mine.map(|(_, policy)| policy.clone()).take(2).collect())
+    }
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
@@ -218,13 +224,14 @@ impl Disk for Memory {
         }
         Ok(gone)
     }
-    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
-        Ok(self.open()?.models.iter().find(|(whose, _)| whose == id).map(|(_, route)| route.clone()))
+    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
+        let tables = self.open()?;
+        Ok(tables.models.iter().find(|(whose, ..)| whose == id).map(|(_, route, at)| (route.clone(), *at)))
     }
     fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
-        tables.models.retain(|(whose, _)| whose != id);
-        tables.models.extend(route.map(|route| (id.clone(), route.clone())));
+        tables.models.retain(|(whose, ..)| whose != id);
+        tables.models.extend(route.map(|route| (id.clone(), route.clone(), row.at)));
         tables.add(row, "A");
         Ok(())
     }
