@@ -138,7 +138,7 @@ impl Host {
             id: 0,
             tenant: tenant.id.clone(),
             destination: destination.clone(),
-            why: why.chars().take(500).collect(),
+            why,
             asked,
             state: State::new(asked),
             answer: String::new(),

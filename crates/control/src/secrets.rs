@@ -40,12 +40,11 @@ impl Host {
         &self,
         id: &TenantId,
         name: SecretName,
-        value: SecretValue,
+        mut value: SecretValue,
     ) -> Result<SecretRow, Error> {
         let tenant = self.tenant(id)?;
-        let SecretValue { value, purpose } = value;
-        let value = Secret::new(value.into_bytes());
-        let purpose = purpose.unwrap_or_else(|| PURPOSE.to_owned());
+        let purpose = value.purpose.take().unwrap_or_else(|| PURPOSE.to_owned());
+        let value = Secret::new(std::mem::take(&mut value.value).into_bytes());
         if value.expose().is_empty() || value.expose().len() > LONGEST {
             return Err(Error::Usage(format!("a secret is 1 to {LONGEST} bytes")));
         }

@@ -147,7 +147,9 @@ impl Disk for Sqlite {
     }
 
     fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
-        self.change(row, |tables| tables.forget_tenant(id))
+        self.change(row, |tables| tables.forget_tenant(id))?;
+        self.state.scrub();
+        Ok(())
     }
 
     fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
@@ -193,7 +195,9 @@ impl Disk for Sqlite {
     ) -> Result<(), Error> {
         let SealedSecret { name, version, purpose, envelope } = sealed.clone();
         let kept = state::SecretRow { name, version, purpose, envelope, at };
-        self.change(row, |tables| tables.set_secret(id, &kept))
+        self.change(row, |tables| tables.set_secret(id, &kept))?;
+        self.state.scrub();
+        Ok(())
     }
 
     fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error> {
@@ -201,6 +205,7 @@ impl Disk for Sqlite {
         let gone = self
             .state
             .change_if(&mut self.ledger, &row, |tables| Ok(tables.remove_secret(id, name)?.then_some(())))?;
+        self.state.scrub();
         Ok(gone.is_some())
     }
 

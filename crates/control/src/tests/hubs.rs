@@ -212,6 +212,16 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
 }
 
 #[tokio::test]
+async fn what_a_warden_says_reaches_a_person_as_one_plain_line() {
+    let (world, warden) = running().await;
+    let why = "no rule\u{1b}]0;x\u{7}\nline two \u{202e}".to_owned();
+    warden.report(&Report::Ask { destination: somewhere(), why });
+    next(&warden).await;
+    let asked = world.host.approvals(&ApprovalsQuery { tenant: None, all: false }).await.unwrap().remove(0);
+    assert_eq!(asked.why, "no rule]0;xline two ");
+}
+
+#[tokio::test]
 async fn the_seventeenth_question_is_refused() {
     let (world, warden) = running().await;
     for number in 0..17 {
