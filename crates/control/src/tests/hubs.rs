@@ -222,6 +222,23 @@ async fn what_a_warden_says_reaches_a_person_as_one_plain_line() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_cannot_be_struck_from_the_store_ends_no_request_late_and_goes_in_the_end() {
+    let world = world().await;
+    world.host.create(new(false)).await.unwrap();
+    world.disk.4.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = world.host.delete(&acme()).await.unwrap_err();
+        assert!(error.status() == 409 && error.to_string().contains("no tenant can be forgotten"), "{error}");
+    }
+    assert!(world.host.show(&acme()).await.is_ok());
+    world.disk.4.store(false, Ordering::Relaxed);
+    let tenant = world.host.tenant(&acme()).unwrap();
+    tenant.wait(|view| view.struck == Some(Ok(()))).await;
+    assert!(matches!(world.host.show(&acme()).await, Err(Error::NotFound { .. })));
+    assert!(world.disk.kinds().contains(&"tenant_deleted".to_owned()));
+}
+
+#[tokio::test]
 async fn the_seventeenth_question_is_refused() {
     let (world, warden) = running().await;
     for number in 0..17 {

@@ -18,12 +18,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// The tables; whether everything fails, and how often it did; whether the disk is full.
+/// The tables; whether everything fails, and how often it did; whether the disk is full; whether no tenant
+/// can be forgotten.
 #[derive(Clone, Default)]
 pub(super) struct Memory(
     Arc<Mutex<Tables>>,
     pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicUsize>,
+    pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicBool>,
 );
 
@@ -163,6 +165,9 @@ impl Disk for Memory {
         Ok(())
     }
     fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
+        if self.4.load(Ordering::Relaxed) {
+            return Err(Error::Store("no tenant can be forgotten".to_owned()));
+        }
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.retain(|(tenant, _)| tenant.id != *id);
         tables.add(row, "A");
