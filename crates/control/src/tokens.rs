@@ -10,7 +10,6 @@ use crate::{
     host::Host,
     tenant::Tenant,
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cofferdam_base::{AUDIENCE, Claims, MemberId, Millis, Role, TenantId, ipc::edge::Config};
 use cofferdam_store::ledger::Kind;
 use serde_json::json;
@@ -119,16 +118,22 @@ fn check(subject: &str, ttl: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// 128 random bits as text.
+/// 128 random bits as 32 hex digits: a person types it after `token revoke`, where a first `-` would be a flag.
 fn random() -> Result<String, Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Crypto("make a random number"))?;
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_hex_and_no_flag() {
+        let number = random().unwrap_or_default();
+        assert!(number.len() == 32 && number.bytes().all(|byte| byte.is_ascii_hexdigit()), "{number}");
+    }
 
     #[test]
     fn subjects_and_lives_are_bounded() {
