@@ -3,9 +3,9 @@
 //! The mock that answers is the same program three times: on the host's loopback for *direct* and nginx,
 //! and inside a sealed cell for the edge.
 //!
-//! One exchange at a time is one thing at a time, so for latencies client, proxies and mock share one processor:
-//! what counts is the work on the way. On two, *direct* still runs on one, and every proxy is charged for waking
-//! another from its sleep, which in a virtual machine costs more than all the work. Sixteen clients have all.
+//! For latencies the processors are kept from sleeping, by loops that run only when nobody else does: on a machine
+//! that does nothing else, *direct* stays on one processor, and every proxy is charged for waking another, which in
+//! a virtual machine costs more than all the work on the way. Sixteen clients keep them awake by themselves.
 
 use super::{
     client::{Contender, Echo, Http},
@@ -50,10 +50,9 @@ pub(super) fn run() -> Result<()> {
     ];
 
     println!("{:<10} {:>12} {:>12} {:>14} {:>12}", "", "HTTP p50 µs", "p99 µs", "16 clients /s", "WS p50 µs");
-    let all = format!("0-{}", std::thread::available_parallelism()?.get() - 1);
     let mut figures = vec![[const { Vec::new() }; 4]; contenders.len()];
     for _ in 0..ROUNDS {
-        bind_everything("0")?;
+        let awake = keep_awake()?;
         for (contender, figures) in contenders.iter().zip(&mut figures) {
             let mut samples = latencies(&mut |n| http(contender, n))?;
             figures[0].push(percentile(&mut samples, 50));
@@ -61,7 +60,7 @@ pub(super) fn run() -> Result<()> {
             let mut samples = latencies(&mut |n| echo(contender, n))?;
             figures[3].push(percentile(&mut samples, 50));
         }
-        bind_everything(&all)?;
+        drop(awake);
         for (contender, figures) in contenders.iter().zip(&mut figures) {
             figures[2].push(throughput(contender)?);
         }
@@ -94,26 +93,15 @@ pub(super) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Binds this process and all that it started, threads included, to processors.
-fn bind_everything(processors: &str) -> Result<()> {
-    let parent = |pid: u32| -> Option<u32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// A loop on each processor, in the class `SCHED_IDLE`; they end when dropped.
+fn keep_awake() -> Result<Vec<Process>> {
+    let spin = |processor: usize| {
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0", "taskset", "--cpu-list", &processor.to_string()]);
+        command.args(["sh", "-c", "while :; do :; done"]).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Process(command.spawn().context("chrt, of util-linux, could not be started")?))
     };
-    let pids =
-        std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let own = std::process::id();
-    let ours = |pid: &u32| std::iter::successors(Some(*pid), |pid| parent(*pid)).any(|pid| pid == own);
-    for pid in pids.filter(ours) {
-        let mut command = Command::new("taskset");
-        // One that has ended meanwhile is none to bind.
-        command
-            .args(["-a", "-c", "-p", processors, &pid.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().context("taskset, of util-linux, could not be started")?;
-    }
-    Ok(())
+    (0..std::thread::available_parallelism()?.get()).map(spin).collect()
 }
 
 fn http(contender: &Contender, count: usize) -> Result<Vec<f64>> {
