@@ -138,10 +138,11 @@ impl Host {
             id: 0,
             tenant: tenant.id.clone(),
             destination: destination.clone(),
-            why: why.chars().take(500).collect(),
+            why,
             asked,
             state: State::new(asked),
             answer: String::new(),
+            answered: None,
         };
         let body = json!({ "destination": destination.to_string(), "why": new.why });
         let (kept, row) = (new.clone(), self.row(Some(&tenant.id), Kind::ApprovalAsked, body));
@@ -258,6 +259,17 @@ impl Host {
         granted(&*self.book.live.lock().await, tenant, self.now())
     }
 
+    /// What is granted now, in whatever way.
+    pub(crate) async fn granted(&self, tenant: &TenantId) -> Vec<StoredApproval> {
+        let (now, live) = (self.now(), self.book.live.lock().await);
+        let granted = |row: &&StoredApproval| {
+            row.tenant == *tenant
+                && matches!(row.state, State::Granted(_))
+                && row.state.deadline().is_none_or(|deadline| deadline > now)
+        };
+        live.values().filter(granted).cloned().collect()
+    }
+
     /// A policy came in force: what was granted for ever and is not allowed by it any more is withdrawn.
     pub(crate) async fn withdraw(&self, tenant: &TenantId, policy: &Policy) {
         let mut live = self.book.live.lock().await;
@@ -338,6 +350,9 @@ impl Host {
             live.insert(id, row.clone());
         } else if state != row.state {
             (row.state, row.answer) = (state, words.clone());
+            if row.answered.is_none() {
+                row.answered = Some(self.now());
+            }
             let body = json!({
                 "approval": id, "destination": row.destination.to_string(), "state": state, "words": words,
             });

@@ -31,6 +31,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+/// No words of the edge are longer, in characters.
+const LONGEST_WORDS: usize = 500;
+
 /// Everything that the tasks share.
 #[derive(Debug)]
 pub struct Host {
@@ -174,6 +177,8 @@ impl Host {
             self.observe(None, Kind::Gap, body).await;
         }
         let Report { seq, at, tenant, what, subject, jti, reason, count } = report;
+        let [what, subject, jti, reason] =
+            [what, subject, jti, reason].map(|text| crate::plain::line(&text, LONGEST_WORDS));
         let kind = if what == "refused" { Kind::EdgeRefused } else { Kind::Edge };
         let body = json!({
             "seq": seq, "what": what, "subject": subject, "jti": jti, "reason": reason, "count": count,

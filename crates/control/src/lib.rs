@@ -10,6 +10,7 @@ mod approvals;
 pub mod db;
 pub mod disk;
 mod edge;
+mod effective;
 mod error;
 mod events;
 mod exec;

@@ -3,6 +3,17 @@
 //! The threat: output that moves the cursor, renames the window, fills the clipboard or makes the operator's
 //! terminal type. What stays: printable bytes, UTF-8, newline, carriage return before a newline, tab.
 
+/// A text of somebody else's making as one line of at most so many characters: without control characters,
+/// and without those that change the direction of what follows or show nothing.
+pub(crate) fn line(text: &str, most: usize) -> String {
+    let shown = |c: &char| {
+        !c.is_control()
+            && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            && !matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    text.chars().filter(shown).take(most).collect()
+}
+
 /// Where the filter stands in the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
@@ -114,6 +125,19 @@ mod tests {
             ("\u{a0}é", "\u{a0}é"),
         ] {
             assert_eq!(String::from_utf8(plain(input.as_bytes())).unwrap(), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_keeps_its_words_and_nothing_that_moves_what_is_shown() {
+        for (text, expected) in [
+            ("grün, 日本", "grün, 日本"),
+            ("a\x1b[2Jb\nc\r\u{9b}d", "a[2Jbcd"),
+            ("evil\u{202e}moc.elgoog", "evilmoc.elgoog"),
+            ("a\u{200b}b\u{2066}c\u{feff}\u{e0041}", "abc"),
+            ("123456", "12345"),
+        ] {
+            assert_eq!(line(text, if text == "123456" { 5 } else { 99 }), expected, "{text:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Policies: show, set, check, explain, and all that is reachable.
+//! Policies: show, set, check.
 //!
 //! A document that does not parse changes nothing. A new one is durable before the warden gets it, and the
 //! answer says whether the warden enforces it. The threat: an operator who believes in a policy that is not
@@ -6,14 +6,12 @@
 
 use crate::{
     Error,
-    api::types::{
-        Effective, EffectiveRow, ExplainRequest, Explained, Policy as Shown, PolicyChecked, PolicySet,
-    },
+    api::types::{Policy as Shown, PolicyChecked, PolicySet},
     host::Host,
     warden::InForce,
 };
 use cofferdam_base::{TenantId, ipc::warden::Command};
-use cofferdam_policy::{Policy, Verb};
+use cofferdam_policy::Policy;
 use cofferdam_store::ledger::Kind;
 use serde_json::json;
 
@@ -79,81 +77,11 @@ impl Host {
         let rules = &policy.document().rules;
         let mut warnings = Vec::new();
         for (at, rule) in rules.iter().enumerate() {
-            let twin = |other: &&cofferdam_policy::Rule| {
-                (other.verb, &other.pattern, &other.ports, other.protocol)
-                    == (rule.verb, &rule.pattern, &rule.ports, rule.protocol)
-            };
-            if let Some(first) = rules.iter().take(at).find(twin) {
+            if let Some(first) = rules.iter().take(at).find(|other| crate::effective::same(rule, other)) {
                 warnings.push(format!("line {} says the same as line {}", rule.line, first.line));
             }
         }
         Ok(PolicyChecked { rules: u32::try_from(rules.len()).unwrap_or(u32::MAX), warnings })
-    }
-
-    /// What would happen to a connection, and why.
-    pub async fn policy_explain(&self, id: &TenantId, request: ExplainRequest) -> Result<Explained, Error> {
-        let ExplainRequest { destination, text } = request;
-        let text = match text {
-            Some(text) => text,
-            None => self.policy_show(id).await?.text,
-        };
-        let policy = Policy::parse(&text).map_err(|error| refused(id, &error))?;
-        let explanation = policy.explain(&destination);
-        let grant = self.live_grants(id).await.into_iter().find(|grant| grant.destination == destination);
-        if let Some(grant) = grant.filter(|_| explanation.verdict == Verb::Ask) {
-            return Ok(Explained {
-                verdict: Verb::Allow.as_str().to_owned(),
-                by: format!("approval {}", grant.id),
-                text: format!("{destination}: allow by approval {}\n{explanation}", grant.id),
-            });
-        }
-        Ok(Explained {
-            verdict: explanation.verdict.as_str().to_owned(),
-            by: policy.decider(explanation.rule),
-            text: explanation.to_string(),
-        })
-    }
-
-    /// All that is reachable now.
-    pub async fn policy_effective(&self, id: &TenantId) -> Result<Effective, Error> {
-        let kept = self.policy_show(id).await?;
-        let policy = Policy::parse(&kept.text).map_err(|error| refused(id, &error))?;
-        let allow = || Verb::Allow.as_str().to_owned();
-        let mut rows: Vec<EffectiveRow> = policy
-            .effective()
-            .into_iter()
-            .map(|row| {
-                let except: Vec<&str> = row.except.iter().map(|except| except.host.as_str()).collect();
-                let except = if except.is_empty() {
-                    String::new()
-                } else {
-                    format!(", but not {}", except.join(", "))
-                };
-                let reason = row.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                EffectiveRow {
-                    verdict: allow(),
-                    destination: format!("{}://{}:{}", row.protocol, row.host, row.port),
-                    why: format!("line {}{reason}{except}", row.line),
-                    since: kept.at,
-                    until: None,
-                }
-            })
-            .collect();
-        let query = crate::api::types::ApprovalsQuery { tenant: Some(id.clone()), all: false };
-        for approval in self.approvals(&query).await?.into_iter().filter(|a| a.state == "granted") {
-            rows.push(EffectiveRow {
-                verdict: allow(),
-                destination: approval.destination.to_string(),
-                why: format!("approval {}", approval.id),
-                since: approval.asked,
-                until: approval.until,
-            });
-        }
-        let default = match policy.document().default {
-            cofferdam_policy::Default::Ask => "ask",
-            cofferdam_policy::Default::Deny => "deny",
-        };
-        Ok(Effective { revision: kept.revision, default: default.to_owned(), rows })
     }
 }
 
@@ -170,6 +98,7 @@ pub(crate) fn refused(id: &TenantId, error: &cofferdam_policy::Error) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use cofferdam_policy::Verb;
 
     #[test]
     fn the_first_policy_asks_and_keeps_quiet_about_upstreams_own_look_ups() {

@@ -40,12 +40,11 @@ impl Host {
         &self,
         id: &TenantId,
         name: SecretName,
-        value: SecretValue,
+        mut value: SecretValue,
     ) -> Result<SecretRow, Error> {
         let tenant = self.tenant(id)?;
-        let SecretValue { value, purpose } = value;
-        let value = Secret::new(value.into_bytes());
-        let purpose = purpose.unwrap_or_else(|| PURPOSE.to_owned());
+        let purpose = value.purpose.take().unwrap_or_else(|| PURPOSE.to_owned());
+        let value = Secret::new(std::mem::take(&mut value.value).into_bytes());
         if value.expose().is_empty() || value.expose().len() > LONGEST {
             return Err(Error::Usage(format!("a secret is 1 to {LONGEST} bytes")));
         }
@@ -98,7 +97,7 @@ impl Host {
         self.tenant(id)?;
         let id = id.clone();
         let model = self.db.run(move |disk| disk.model(&id)).await?;
-        Ok(Model { model })
+        Ok(Model { model: model.map(|(route, _)| route) })
     }
 
     /// Sets the model route, or removes it.
@@ -173,7 +172,7 @@ impl Host {
         link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send_key(tenant, &key)?;
         link.send(tenant, &Command::Secrets { secrets })?;
-        link.send(tenant, &model.map_or(Command::NoModel {}, Command::Model))?;
+        link.send(tenant, &model.map_or(Command::NoModel {}, |(route, _)| Command::Model(route)))?;
         self.send_grants(tenant, link).await?;
         link.send(tenant, &Command::Ready {})?;
         Ok(revision)

@@ -5,7 +5,6 @@
 //! both again and goes on. The threat: two truths. There is one mailbox, read by one task.
 
 use crate::{
-    Error,
     host::Host,
     probe,
     warden::{Heard, Seat},
@@ -35,6 +34,10 @@ const GRACE_MS: u32 = 5_000;
 const PATIENCE_COMMAND: Duration = Duration::from_secs(30);
 /// How long an OpenClaw may take; its first start on a busy machine takes most of a minute.
 const PATIENCE_OPENCLAW: Duration = Duration::from_mins(3);
+/// The first wait before a deleted tenant is struck from the store again; it doubles.
+const FORGET_AGAIN: Duration = Duration::from_millis(250);
+/// The longest.
+const FORGET_LONGEST: Duration = Duration::from_mins(1);
 /// The first pause between two probes; it doubles up to half a second.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
 
@@ -79,6 +82,8 @@ pub struct View {
     pub cell: Option<CellSeen>,
     /// Its seal; unknown for a cell that an earlier control started.
     pub receipt: Option<Receipt>,
+    /// Was it struck from the store, once nothing else is left of it, or why not? None before that was tried.
+    pub struck: Option<Result<(), String>>,
 }
 
 #[derive(Debug)]
@@ -110,6 +115,7 @@ impl Tenant {
             trouble: String::new(),
             cell: None,
             receipt: None,
+            struck: None,
         };
         let tenant = Self {
             id,
@@ -189,9 +195,17 @@ pub(crate) fn desired_word(desired: Desired) -> &'static str {
 pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantState, mut inbox: Inbox) {
     let mut wake: Option<Instant> = None;
     let mut probing: Option<AbortHandle> = None;
+    let mut forgetting: Option<Forgetting> = None;
     loop {
         let mail = tokio::select! {
             mail = inbox.0.recv() => mail,
+            () = sleep_until(forgetting.map_or_else(Instant::now, |f| f.again_at)), if forgetting.is_some() => {
+                forgetting = forget(&host, &tenant, forgetting).await;
+                if forgetting.is_none() {
+                    return;
+                }
+                continue;
+            }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 wake = None;
                 Some(Mail::Event(Event::Woken, None))
@@ -234,7 +248,8 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
                     }
                 }
                 Effect::Forget => {
-                    if forget(&host, &tenant).await {
+                    forgetting = forget(&host, &tenant, None).await;
+                    if forgetting.is_none() {
                         return;
                     }
                 }
@@ -382,11 +397,20 @@ async fn probe(host: Arc<Host>, tenant: Arc<Tenant>, generation: u64) {
     tenant.post(Event::CellNotReady { generation });
 }
 
-/// Strikes the tenant from the store; false if that failed and will be tried again at the next start.
-async fn forget(host: &Host, tenant: &Tenant) -> bool {
-    let struck: Result<(), Error> = host.forget(tenant).await;
-    if let Err(error) = &struck {
-        tracing::error!(tenant = %tenant.id, %error, "a deleted tenant is still in the store");
-    }
-    struck.is_ok()
+/// A tenant of whom nothing is left but its rows, and when these are tried again.
+#[derive(Clone, Copy, Debug)]
+struct Forgetting {
+    again_at: Instant,
+    wait: Duration,
+}
+
+/// Strikes the tenant from the store; if that failed, when it is tried again.
+async fn forget(host: &Host, tenant: &Tenant, earlier: Option<Forgetting>) -> Option<Forgetting> {
+    let struck = host.forget(tenant).await;
+    let told = struck.as_ref().copied().map_err(ToString::to_string);
+    tenant.view.send_modify(|view| view.struck = Some(told));
+    let error = struck.err()?;
+    tracing::error!(tenant = %tenant.id, %error, "a deleted tenant is still in the store");
+    let wait = earlier.map_or(FORGET_AGAIN, |forgetting| (forgetting.wait * 2).min(FORGET_LONGEST));
+    Some(Forgetting { again_at: Instant::now() + wait, wait })
 }

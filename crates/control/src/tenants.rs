@@ -21,7 +21,10 @@ use cofferdam_base::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
 use serde_json::json;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+/// A deletion is waited for so long; it goes on.
+const PATIENCE_DELETE: Duration = Duration::from_mins(2);
 
 impl Host {
     /// Where the edge answers for this tenant alone.
@@ -86,7 +89,7 @@ impl Host {
     }
 
     async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
-        let View { desired, phase, generation, trouble, cell: _, receipt } = tenant.view();
+        let View { desired, phase, generation, trouble, cell: _, receipt, struck: _ } = tenant.view();
         let policy_revision = self.revision(&tenant.id).await?;
         let link = tenant.seat.link();
         let port = self.facts.edge.port();
@@ -188,16 +191,23 @@ impl Host {
         self.describe(&tenant).await
     }
 
-    /// Deletes it and its home; returns when nothing is left.
+    /// Deletes it and its home; returns when nothing is left, or says what it waits for.
     pub async fn delete(&self, id: &TenantId) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
         self.wish(&tenant, Desired::Deleted, Kind::TenantDelete, Happened::Want(Desired::Deleted)).await?;
-        tenant.wait(|view| view.phase == Phase::Deleted).await;
-        // The task strikes it from the store after the view shows the end.
-        while self.tenant(id).is_ok_and(|still| Arc::ptr_eq(&still, &tenant)) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        Ok(())
+        // The task strikes it from the store after the view shows the end, and goes on trying.
+        let ended = tokio::time::timeout(PATIENCE_DELETE, tenant.wait(|view| view.struck.is_some())).await;
+        let View { struck, trouble, .. } = ended.unwrap_or_else(|_| tenant.view());
+        let why = match struck {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => why,
+            None => trouble,
+        };
+        Err(Error::Conflict {
+            code: "not_deleted_yet",
+            message: format!("{id} is still being deleted, and it is tried again: {why}"),
+            mend: format!("cofferdam tenant show {id}"),
+        })
     }
 
     /// Notes what somebody wants and tells the tenant's task, one wish at a time: the last in the store is the

@@ -4,7 +4,7 @@
 //! records to the ledger, usage to the store. The threat: a warden broken by hostile bytes. It can say
 //! nothing about another tenant, because the wire is the tenant; a report that does not fit ends the wire.
 
-use crate::{Error, host::Host, tenant::Tenant};
+use crate::{Error, host::Host, plain, tenant::Tenant};
 use cofferdam_base::ipc::warden::{Command, Report};
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
@@ -16,6 +16,9 @@ use tokio::sync::{mpsc, watch};
 
 /// A warden takes no longer than this to put a policy in force.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// No words of a warden are longer, in characters.
+const LONGEST_WORDS: usize = 500;
 
 /// So many messages may wait for a warden to read them.
 const QUEUE: usize = 1024;
@@ -139,7 +142,7 @@ impl Link {
         host: &Arc<Host>,
         tenant: &Arc<Tenant>,
     ) -> Result<(), Error> {
-        match report {
+        match tidy(report) {
             Report::Hello { tenant: who, boot: now } => {
                 if who != tenant.id {
                     return Err(nonsense(tenant, "it says that it is another tenant's"));
@@ -177,6 +180,19 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// Whatever a warden's words are made of, a person sees them as one line.
+fn tidy(mut report: Report) -> Report {
+    let line = |text: &mut String| *text = plain::line(text, LONGEST_WORDS);
+    match &mut report {
+        Report::Configured { revision: _, error } => error.iter_mut().for_each(line),
+        Report::Ask { destination: _, why } => line(why),
+        Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
+        Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),
+        Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } => {}
+    }
+    report
 }
 
 /// Sends what is queued, in order, until the wire or the link ends.

@@ -24,9 +24,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|_| Error::Usage(format!("the body cannot be read, or is over {LONGEST_BODY} bytes")))?;
-        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let body: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let parsed = serde_json::from_slice(body);
+        wipe(bytes);
         // The error names line, column and field, never a value: a secret's body must not come back.
-        serde_json::from_slice(bytes).map(Self).map_err(|e| Error::Usage(format!("the body: {}", shape(&e))))
+        parsed.map(Self).map_err(|e| Error::Usage(format!("the body: {}", shape(&e))))
+    }
+}
+
+/// Wipes a body, if it is ours alone; a short one may still lie in the connection's own buffer, which is
+/// written over by the next request or given back.
+fn wipe(bytes: Bytes) {
+    if let Ok(mut bytes) = bytes.try_into_mut() {
+        zeroize::Zeroize::zeroize(bytes.as_mut());
     }
 }
 

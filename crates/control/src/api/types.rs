@@ -420,6 +420,12 @@ pub struct SecretValue {
     pub purpose: Option<String>,
 }
 
+impl Drop for SecretValue {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.value);
+    }
+}
+
 impl std::fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SecretValue").field("purpose", &self.purpose).finish_non_exhaustive()

@@ -77,6 +77,8 @@ pub struct StoredApproval {
     pub state: State,
     /// The reason of a denial; empty if there is none.
     pub answer: String,
+    /// When it was answered, or nobody did in time.
+    pub answered: Option<Millis>,
 }
 
 /// The ledger as it was at one moment.
@@ -122,6 +124,8 @@ pub trait Disk: Send {
 
     /// The current policy (`in_force` is left empty).
     fn policy(&mut self, id: &TenantId) -> Result<Policy, Error>;
+    /// The newest revisions below this number, the newest first; some of them.
+    fn policies(&mut self, id: &TenantId, below: u64) -> Result<Vec<Policy>, Error>;
     /// Adds a revision; its number.
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error>;
 
@@ -141,8 +145,8 @@ pub trait Disk: Send {
     ) -> Result<(), Error>;
     /// Removes a secret; false if there is none.
     fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error>;
-    /// The model route.
-    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error>;
+    /// The model route, and since when.
+    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error>;
     /// Sets or removes the model route.
     fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error>;
 

@@ -25,6 +25,8 @@ use std::path::Path;
 
 /// So many rows at most are one page of the ledger.
 const PAGE: usize = 1_000;
+/// So many revisions at most are one page of a policy's history.
+const REVISIONS: u32 = 16;
 
 /// Opens the disk of control in its directory: `state.db`, `ledger/`, `backups/`. Starts no thread.
 pub fn open(directory: &Path) -> Result<Box<dyn Disk>, Error> {
@@ -145,12 +147,17 @@ impl Disk for Sqlite {
     }
 
     fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
-        self.change(row, |tables| tables.forget_tenant(id))
+        self.change(row, |tables| tables.forget_tenant(id))?;
+        self.state.scrub();
+        Ok(())
     }
 
     fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
-        let state::PolicyRow { revision, at, author, document } = self.state.read().policy(id)?;
-        Ok(Policy { text: document, revision, at, by: author, in_force: None })
+        Ok(policy(self.state.read().policy(id)?))
+    }
+
+    fn policies(&mut self, id: &TenantId, below: u64) -> Result<Vec<Policy>, Error> {
+        Ok(self.state.read().policies(id, below, REVISIONS)?.into_iter().map(policy).collect())
     }
 
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
@@ -188,7 +195,9 @@ impl Disk for Sqlite {
     ) -> Result<(), Error> {
         let SealedSecret { name, version, purpose, envelope } = sealed.clone();
         let kept = state::SecretRow { name, version, purpose, envelope, at };
-        self.change(row, |tables| tables.set_secret(id, &kept))
+        self.change(row, |tables| tables.set_secret(id, &kept))?;
+        self.state.scrub();
+        Ok(())
     }
 
     fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error> {
@@ -196,15 +205,16 @@ impl Disk for Sqlite {
         let gone = self
             .state
             .change_if(&mut self.ledger, &row, |tables| Ok(tables.remove_secret(id, name)?.then_some(())))?;
+        self.state.scrub();
         Ok(gone.is_some())
     }
 
-    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
+    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
         Ok(self.state.read().model(id)?)
     }
 
     fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
-        self.change(row, |tables| tables.set_model(id, route))
+        self.change(row, |tables| tables.set_model(id, route, row.at))
     }
 
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
@@ -299,21 +309,26 @@ fn stored_tenant(row: state::TenantRow) -> Result<StoredTenant, Error> {
     Ok(StoredTenant { id, slot, runtime, limits, desired, generation, created })
 }
 
+fn policy(row: state::PolicyRow) -> Policy {
+    let state::PolicyRow { revision, at, author, document } = row;
+    Policy { text: document, revision, at, by: author, in_force: None }
+}
+
 fn token(row: state::TokenRow) -> Token {
     let state::TokenRow { jti, tenant, subject, role, issued, expires, revoked } = row;
     Token { jti, tenant, subject, role, issued, expires, revoked }
 }
 
 fn approval_row(approval: &StoredApproval) -> Result<state::ApprovalRow, Error> {
-    let StoredApproval { id, tenant, destination, why, asked, state, answer } = approval.clone();
+    let StoredApproval { id, tenant, destination, why, asked, state, answer, answered } = approval.clone();
     let (over, state) = (state.is_over(), write(&state)?);
-    Ok(state::ApprovalRow { id, tenant, destination, why, asked, state, over, answer })
+    Ok(state::ApprovalRow { id, tenant, destination, why, asked, state, over, answer, answered })
 }
 
 fn stored_approval(row: state::ApprovalRow) -> Result<StoredApproval, Error> {
-    let state::ApprovalRow { id, tenant, destination, why, asked, state, over: _, answer } = row;
+    let state::ApprovalRow { id, tenant, destination, why, asked, state, over: _, answer, answered } = row;
     let state = read(&state)?;
-    Ok(StoredApproval { id, tenant, destination, why, asked, state, answer })
+    Ok(StoredApproval { id, tenant, destination, why, asked, state, answer, answered })
 }
 
 fn write<T: Serialize>(value: &T) -> Result<String, Error> {

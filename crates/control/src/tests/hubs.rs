@@ -1,9 +1,14 @@
 //! The reconciler and the hubs against the world.
 
-use super::world::{Warden, World, acme, another_key, blocking, facts, globex, over, world};
+use super::{
+    memory::Memory,
+    world::{Warden, World, acme, another_key, beside, blocking, facts, globex, over, world},
+};
 use crate::{
     Error,
-    api::types::{ApprovalsQuery, NewTenant, NewToken, SecretValue, Span},
+    api::types::{
+        ApprovalsQuery, ExplainRequest, ModelRoute, NewTenant, NewToken, SecretValue, Span, Upstream,
+    },
     keys::Issuer,
     start::{Parts, begin},
 };
@@ -147,6 +152,112 @@ async fn what_is_installed_while_the_host_runs_is_seen_and_a_changed_configurati
     while !world.disk.kinds().contains(&"config_drift".to_owned()) {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_the_model() {
+    let (world, warden) = running().await;
+    let id = acme();
+    let approval = asked(&warden).await;
+    world.host.approve(approval, Span::ForSeconds(60)).await.unwrap();
+    let host = Arc::clone(&world.host);
+    let reader = std::thread::spawn({
+        let warden = Arc::clone(&warden);
+        move || while !matches!(warden.next(), warden::Command::Model(_)) {}
+    });
+    let rule = |name: &str| format!("  - allow: {name}\n");
+    let set = |rules: String| host.policy_set(&id, format!("version: 1\nrules:\n{rules}"));
+    let (one, two) = (rule("one.example"), rule("two.example"));
+    set(one.clone()).await.unwrap();
+    let first = host.policy_show(&acme()).await.unwrap();
+    set(rule("other.example")).await.unwrap();
+    let after = host.now();
+    while host.now() <= after {
+        tokio::task::yield_now().await;
+    }
+    set(format!("{two}{one}")).await.unwrap();
+    let back = host.policy_show(&acme()).await.unwrap();
+    let named = ["metadata.google.internal", "127.0.0.1", "192.0.2.1"].map(rule).concat();
+    set(format!("{named}{two}{one}{}", rule("1.1.1.1"))).await.unwrap();
+    let route = ModelRoute {
+        route: "main".to_owned(),
+        upstream: Upstream::Url("https://api.example/v1".to_owned()),
+        model: "m".to_owned(),
+        secret: None,
+    };
+    host.model_set(&acme(), Some(route)).await.unwrap();
+    blocking(move || reader.join().unwrap()).await;
+    let all = host.policy_effective(&acme()).await.unwrap().rows;
+    let row = |part: &str| all.iter().find(|row| row.destination.contains(part)).unwrap();
+    for refused in ["metadata", "127.0.0.1", "192.0.2.1"] {
+        assert!(row(refused).verdict == "deny" && row(refused).why.contains("guard"), "{:?}", row(refused));
+    }
+    for open in ["one.example", "1.1.1.1", "api.example.com"] {
+        assert_eq!(row(open).verdict, "allow", "{:?}", row(open));
+    }
+    // It was there before, was taken out, and came back.
+    assert_eq!(row("one.example").since, back.at);
+    assert!(first.at < back.at && row("1.1.1.1").since >= back.at);
+    let granted = host.approvals(&ApprovalsQuery { tenant: None, all: false }).await.unwrap().remove(0);
+    assert!(row("api.example.com").since >= granted.asked && row("api.example.com").until.is_some());
+    let model = row("inference.local");
+    assert!(model.why.contains("https://api.example/v1") && model.since >= back.at, "{model:?}");
+    let explain = |name: &str| {
+        let destination = Destination {
+            host: name.parse().map_or_else(|_| Place::Address(name.parse().unwrap()), Place::Name),
+            ..somewhere()
+        };
+        host.policy_explain(&id, ExplainRequest { destination, text: None })
+    };
+    let metadata = explain("metadata.google.internal").await.unwrap();
+    assert!(metadata.verdict == "deny" && metadata.by.starts_with("guard (metadata)"), "{metadata:?}");
+    assert_eq!(explain("one.example").await.unwrap().verdict, "allow");
+}
+
+#[tokio::test]
+async fn what_a_warden_says_reaches_a_person_as_one_plain_line() {
+    let (world, warden) = running().await;
+    let why = "no rule\u{1b}]0;x\u{7}\nline two \u{202e}".to_owned();
+    warden.report(&Report::Ask { destination: somewhere(), why });
+    next(&warden).await;
+    let asked = world.host.approvals(&ApprovalsQuery { tenant: None, all: false }).await.unwrap().remove(0);
+    assert_eq!(asked.why, "no rule]0;xline two ");
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_struck_from_the_store_ends_no_request_late_and_goes_in_the_end() {
+    let world = world().await;
+    world.host.create(new(false)).await.unwrap();
+    world.disk.4.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let error = world.host.delete(&acme()).await.unwrap_err();
+        assert!(error.status() == 409 && error.to_string().contains("no tenant can be forgotten"), "{error}");
+    }
+    assert!(world.host.show(&acme()).await.is_ok());
+    world.disk.4.store(false, Ordering::Relaxed);
+    let tenant = world.host.tenant(&acme()).unwrap();
+    tenant.wait(|view| view.struck == Some(Ok(()))).await;
+    assert!(matches!(world.host.show(&acme()).await, Err(Error::NotFound { .. })));
+    assert!(world.disk.kinds().contains(&"tenant_deleted".to_owned()));
+}
+
+#[tokio::test]
+async fn what_no_tenant_owns_is_in_the_ledger_before_it_is_killed() {
+    let world = beside(Memory::default(), tempfile::tempdir().unwrap(), vec![globex()]).await;
+    let (rows, _) = world.host.ledger_tail(9, Some(globex())).await.unwrap();
+    let killed: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.body["what"].as_str())).collect();
+    assert_eq!(killed, [("kill_orphan", Some("cell")), ("kill_orphan", Some("warden"))]);
+    let told: Vec<_> = world.commands.try_iter().collect();
+    assert!(matches!(
+        &told[..],
+        [Command::Observe { .. }, Command::KillCell { tenant: one, .. }, Command::StopWarden { tenant: two, .. }]
+            if *one == globex() && *two == globex()
+    ));
+    // What has an owner is left alone.
+    world.host.create(new(false)).await.unwrap();
+    let World { disk, dir, .. } = world;
+    let second = beside(disk, dir, vec![acme()]).await;
+    assert_eq!(second.disk.kinds().iter().filter(|kind| *kind == "kill_orphan").count(), 2);
 }
 
 #[tokio::test]

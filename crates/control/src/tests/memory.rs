@@ -18,12 +18,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// The tables; whether everything fails, and how often it did; whether the disk is full.
+/// The tables; whether everything fails, and how often it did; whether the disk is full; whether no tenant
+/// can be forgotten.
 #[derive(Clone, Default)]
 pub(super) struct Memory(
     Arc<Mutex<Tables>>,
     pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicUsize>,
+    pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicBool>,
 );
 
@@ -33,7 +35,7 @@ struct Tables {
     tenants: Vec<(StoredTenant, WrappedDataKey)>,
     policies: Vec<(TenantId, Policy)>,
     secrets: Vec<(TenantId, SealedSecret, Millis)>,
-    models: Vec<(TenantId, ModelRoute)>,
+    models: Vec<(TenantId, ModelRoute, Millis)>,
     tokens: Vec<Token>,
     approvals: Vec<StoredApproval>,
     usage: Vec<UsageRow>,
@@ -163,6 +165,9 @@ impl Disk for Memory {
         Ok(())
     }
     fn forget_tenant(&mut self, id: &TenantId, row: &Row) -> Result<(), Error> {
+        if self.4.load(Ordering::Relaxed) {
+            return Err(Error::Store("no tenant can be forgotten".to_owned()));
+        }
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.retain(|(tenant, _)| tenant.id != *id);
         tables.add(row, "A");
@@ -170,6 +175,12 @@ impl Disk for Memory {
     }
     fn policy(&mut self, id: &TenantId) -> Result<Policy, Error> {
         Ok(self.open()?.policies.iter().rfind(|(whose, _)| whose == id).unwrap().1.clone())
+    }
+    fn policies(&mut self, id: &TenantId, below: u64) -> Result<Vec<Policy>, Error> {
+        let tables = self.open()?;
+        let mine =
+            tables.policies.iter().rev().filter(|(whose, policy)| whose == id && policy.revision < below);
+        Ok(mine.map(|(_, policy)| policy.clone()).take(2).collect())
     }
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, row: &Row) -> Result<u64, Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
@@ -218,13 +229,14 @@ impl Disk for Memory {
         }
         Ok(gone)
     }
-    fn model(&mut self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
-        Ok(self.open()?.models.iter().find(|(whose, _)| whose == id).map(|(_, route)| route.clone()))
+    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
+        let tables = self.open()?;
+        Ok(tables.models.iter().find(|(whose, ..)| whose == id).map(|(_, route, at)| (route.clone(), *at)))
     }
     fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
-        tables.models.retain(|(whose, _)| whose != id);
-        tables.models.extend(route.map(|route| (id.clone(), route.clone())));
+        tables.models.retain(|(whose, ..)| whose != id);
+        tables.models.extend(route.map(|route| (id.clone(), route.clone(), row.at)));
         tables.add(row, "A");
         Ok(())
     }

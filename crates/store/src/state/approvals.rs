@@ -18,7 +18,7 @@ impl Tables<'_> {
 
     /// Keeps a new approval; its number.
     pub fn add_approval(&self, new: &ApprovalRow) -> Result<u64, Error> {
-        let ApprovalRow { id: _, tenant, destination, why, asked, state, over, answer } = new;
+        let ApprovalRow { id: _, tenant, destination, why, asked, state, over, answer, answered: _ } = new;
         self.must_exist(tenant)?;
         self.0.execute(
             "INSERT INTO approvals (tenant, destination, why, asked, state, over, answer)
@@ -30,10 +30,12 @@ impl Tables<'_> {
 
     /// Keeps where an approval stands; what was asked stays as it was.
     pub fn set_approval(&self, changed: &ApprovalRow) -> Result<(), Error> {
-        let ApprovalRow { id, tenant, destination: _, why: _, asked: _, state, over, answer } = changed;
+        let ApprovalRow { id, tenant, destination: _, why: _, asked: _, state, over, answer, answered } =
+            changed;
+        let answered = answered.map(|at| number(at.0)).transpose()?;
         let rows = self.0.execute(
-            "UPDATE approvals SET state = ?3, over = ?4, answer = ?5 WHERE id = ?1 AND tenant = ?2",
-            params![number(*id)?, tenant.as_str(), state, over, answer],
+            "UPDATE approvals SET state = ?3, over = ?4, answer = ?5, answered = ?6 WHERE id = ?1 AND tenant = ?2",
+            params![number(*id)?, tenant.as_str(), state, over, answer, answered],
         )?;
         let missing = || Error::NotFound { what: "approval", name: id.to_string() };
         if rows == 1 { Ok(()) } else { Err(missing()) }
@@ -41,6 +43,8 @@ impl Tables<'_> {
 }
 
 fn approval(row: &Row<'_>) -> Result<ApprovalRow, Error> {
+    let answered: Option<i64> = row.get("answered")?;
+    let answered = answered.map(u64::try_from).transpose().map_err(|_| Error::Malformed("answered"))?;
     Ok(ApprovalRow {
         id: count(row, "id")?,
         tenant: word(row, "tenant")?,
@@ -50,5 +54,6 @@ fn approval(row: &Row<'_>) -> Result<ApprovalRow, Error> {
         state: row.get("state")?,
         over: row.get("over")?,
         answer: row.get("answer")?,
+        answered: answered.map(Millis),
     })
 }

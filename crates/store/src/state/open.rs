@@ -90,6 +90,13 @@ impl State {
         }
     }
 
+    /// Lets nothing that was deleted lie on in the log: the database itself wipes what it deletes. Backups keep
+    /// it until they go. What fails here is done by the next change that fills the log.
+    pub fn scrub(&self) {
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.reserve();
+    }
+
     /// Why the opening made no backup, if it should have and could not.
     pub fn without_backup(&self) -> Option<&Error> {
         self.unkept.as_ref()
@@ -218,7 +225,7 @@ fn prepare(connection: &Connection, files: &Files) -> Result<(), Error> {
     }
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;
-             PRAGMA temp_store = MEMORY;",
+             PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON;",
     )?;
     Ok(())
 }

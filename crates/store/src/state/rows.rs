@@ -115,6 +115,8 @@ pub struct ApprovalRow {
     pub over: bool,
     /// The reason of a denial, or empty.
     pub answer: String,
+    /// When it was answered, if it was.
+    pub answered: Option<Millis>,
 }
 
 /// Sums of usage.

@@ -44,19 +44,19 @@ impl Tables<'_> {
         Ok(self.0.execute(sql, [id.as_str(), name.as_str()])? > 0)
     }
 
-    /// The model route.
-    pub fn model(&self, id: &TenantId) -> Result<Option<ModelRoute>, Error> {
-        let query = self.0.prepare("SELECT route FROM models WHERE tenant = ?1")?;
-        one(query, [id.as_str()], |row| json(row, "route"))
+    /// The model route, and since when.
+    pub fn model(&self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
+        let query = self.0.prepare("SELECT route, at FROM models WHERE tenant = ?1")?;
+        one(query, [id.as_str()], |row| Ok((json(row, "route")?, Millis(count(row, "at")?))))
     }
 
     /// Sets or removes the model route.
-    pub fn set_model(&self, id: &TenantId, route: Option<&ModelRoute>) -> Result<(), Error> {
+    pub fn set_model(&self, id: &TenantId, route: Option<&ModelRoute>, at: Millis) -> Result<(), Error> {
         self.must_exist(id)?;
         match route {
             Some(route) => self.0.execute(
-                "INSERT OR REPLACE INTO models (tenant, route) VALUES (?1, ?2)",
-                params![id.as_str(), text(route)?],
+                "INSERT OR REPLACE INTO models (tenant, route, at) VALUES (?1, ?2, ?3)",
+                params![id.as_str(), text(route)?, number(at.0)?],
             )?,
             None => self.0.execute("DELETE FROM models WHERE tenant = ?1", [id.as_str()])?,
         };

@@ -88,6 +88,14 @@ impl Tables<'_> {
         one(self.0.prepare(sql)?, [id.as_str()], policy)?.ok_or_else(|| no_tenant(id))
     }
 
+    /// At most so many revisions below this number, the newest first.
+    pub fn policies(&self, id: &TenantId, below: u64, most: u32) -> Result<Vec<PolicyRow>, Error> {
+        let below = i64::try_from(below).unwrap_or(i64::MAX);
+        let sql =
+            "SELECT * FROM policies WHERE tenant = ?1 AND revision < ?2 ORDER BY revision DESC LIMIT ?3";
+        all(self.0.prepare(sql)?, params![id.as_str(), below, most], policy)
+    }
+
     /// Adds a policy; its revision.
     pub fn add_policy(&self, id: &TenantId, document: &str, author: &str, at: Millis) -> Result<u64, Error> {
         self.must_exist(id)?;

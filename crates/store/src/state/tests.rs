@@ -318,3 +318,31 @@ fn a_database_of_the_schema_before_calls_nothing_undone() {
     ledger.append(&row).unwrap();
     assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), 1);
 }
+
+#[test]
+fn what_was_deleted_is_in_no_file_but_the_backups() {
+    let dir = host(1);
+    let mut state = State::open(dir.path(), Millis(2)).unwrap();
+    let marks = ["first-envelope-of-a-secret", "second-envelope-of-a-secret"];
+    let found = |mark: &str| {
+        ["state.db", "state.db-wal"].iter().any(|file| {
+            let bytes = fs::read(dir.path().join(file)).unwrap_or_default();
+            bytes.windows(mark.len()).any(|window| window == mark.as_bytes())
+        })
+    };
+    let secret = |version, envelope: &str| super::SecretRow {
+        name: "KEY".parse().unwrap(),
+        version,
+        purpose: "model".to_owned(),
+        envelope: envelope.to_owned(),
+        at: Millis(1),
+    };
+    for (version, mark) in (1..).zip(marks) {
+        state.change_quietly(|tables| tables.set_secret(&acme(), &secret(version, mark))).unwrap();
+        state.scrub();
+    }
+    assert_eq!(marks.map(found), [false, true], "a new value leaves nothing of the old one");
+    state.change_quietly(|tables| tables.forget_tenant(&acme())).unwrap();
+    state.scrub();
+    assert_eq!(marks.map(found), [false, false]);
+}

@@ -1,0 +1,179 @@
+//! What a policy comes to: what would happen to one connection, and all that is reachable now.
+//!
+//! Both ask the guard as the warden does: what it refuses is not reachable, whatever a rule says. The threat:
+//! a list that an operator reads as the truth and that leaves something out, or shows what never was.
+
+use crate::{
+    Error,
+    api::types::{Effective, EffectiveRow, ExplainRequest, Explained, ModelRoute, Upstream},
+    host::Host,
+    policies::refused,
+};
+use cofferdam_base::{Millis, TenantId};
+use cofferdam_policy::{Guard, Pattern, Policy, Reachable, Refusal, Rule, Verb};
+
+/// The model's address within a cell.
+const INFERENCE: &str = "http://inference.local:80";
+
+impl Host {
+    /// What would happen to a connection, and why.
+    pub async fn policy_explain(&self, id: &TenantId, request: ExplainRequest) -> Result<Explained, Error> {
+        let ExplainRequest { destination, text } = request;
+        let text = match text {
+            Some(text) => text,
+            None => self.policy_show(id).await?.text,
+        };
+        let policy = Policy::parse(&text).map_err(|error| refused(id, &error))?;
+        let explanation = policy.explain(&destination);
+        if let Err(refusal) = self.guard()?.check_host(&destination.host)
+            && explanation.verdict != Verb::Deny
+        {
+            return Ok(Explained {
+                verdict: Verb::Deny.as_str().to_owned(),
+                by: guarded(refusal),
+                text: format!("{destination}: deny by the {}\n{explanation}", guarded(refusal)),
+            });
+        }
+        let grant = self.live_grants(id).await.into_iter().find(|grant| grant.destination == destination);
+        if let Some(grant) = grant.filter(|_| explanation.verdict == Verb::Ask) {
+            return Ok(Explained {
+                verdict: Verb::Allow.as_str().to_owned(),
+                by: format!("approval {}", grant.id),
+                text: format!("{destination}: allow by approval {}\n{explanation}", grant.id),
+            });
+        }
+        Ok(Explained {
+            verdict: explanation.verdict.as_str().to_owned(),
+            by: policy.decider(explanation.rule),
+            text: explanation.to_string(),
+        })
+    }
+
+    /// All that is reachable now, and what a rule names that is not.
+    pub async fn policy_effective(&self, id: &TenantId) -> Result<Effective, Error> {
+        let kept = self.policy_show(id).await?;
+        let policy = Policy::parse(&kept.text).map_err(|error| refused(id, &error))?;
+        let guard = self.guard()?;
+        let since = self.since(id, &policy).await?;
+        let mut rows = Vec::new();
+        for reachable in policy.effective() {
+            let rule = policy.rule(reachable.rule);
+            let at = since.iter().find(|(known, _)| *known == reachable.rule).map_or(kept.at, |(_, at)| *at);
+            rows.push(rule_row(&reachable, rule.map_or(Ok(()), |rule| check(&guard, rule)), at));
+        }
+        for approval in self.granted(id).await {
+            let outcome = guard.check_host(&approval.destination.host);
+            let (verdict, but) = verdict(outcome);
+            rows.push(EffectiveRow {
+                verdict,
+                destination: approval.destination.to_string(),
+                why: format!("approval {}{but}", approval.id),
+                since: approval.answered.unwrap_or(approval.asked),
+                until: approval.state.deadline(),
+            });
+        }
+        let kept_for = id.clone();
+        if let Some((route, at)) = self.db.run(move |disk| disk.model(&kept_for)).await? {
+            rows.push(model_row(&route, at));
+        }
+        let default = match policy.document().default {
+            cofferdam_policy::Default::Ask => "ask",
+            cofferdam_policy::Default::Deny => "deny",
+        };
+        Ok(Effective { revision: kept.revision, default: default.to_owned(), rows })
+    }
+
+    /// The guard as every warden has it.
+    fn guard(&self) -> Result<Guard, Error> {
+        let facts = &self.facts.wardens;
+        let private = facts.operator_private.iter().map(|network| network.parse());
+        let private = private.collect::<Result<_, _>>();
+        let operator_private =
+            private.map_err(|error: cofferdam_policy::Error| Error::Config(error.to_string()))?;
+        Ok(Guard { operator_private, host_addresses: facts.host_addresses.clone() })
+    }
+
+    /// Since when each rule of this policy is there without a break: when the first revision with the same
+    /// rule was set, wherever it stood in it.
+    async fn since(
+        &self,
+        id: &TenantId,
+        policy: &Policy,
+    ) -> Result<Vec<(cofferdam_policy::RuleId, Millis)>, Error> {
+        let mut open: Vec<&Rule> = policy.document().rules.iter().collect();
+        let mut since: Vec<_> = Vec::new();
+        let mut below = u64::MAX;
+        while !open.is_empty() {
+            let kept = id.clone();
+            let page = self.db.run(move |disk| disk.policies(&kept, below)).await?;
+            let Some(last) = page.last() else { break };
+            below = last.revision;
+            for revision in page {
+                // A revision of another program may not parse: then nothing is known of before.
+                let Ok(older) = Policy::parse(&revision.text) else { return Ok(since) };
+                open.retain(|rule| older.document().rules.iter().any(|other| same(rule, other)));
+                for rule in &open {
+                    since.retain(|(known, _)| *known != rule.id);
+                    since.push((rule.id, revision.at));
+                }
+            }
+        }
+        Ok(since)
+    }
+}
+
+/// Do two rules say the same?
+pub(crate) fn same(one: &Rule, other: &Rule) -> bool {
+    let of = |rule: &Rule| (rule.verb, rule.pattern.clone(), rule.ports.clone(), rule.protocol);
+    of(one) == of(other)
+}
+
+/// The guard's word on what a rule names; of a wildcard, on what all its names end with.
+fn check(guard: &Guard, rule: &Rule) -> Result<(), Refusal> {
+    match &rule.pattern {
+        Pattern::Exact(host) => guard.check_host(host),
+        Pattern::Wildcard(base) => guard.check_name(base),
+    }
+}
+
+fn verdict(outcome: Result<(), Refusal>) -> (String, String) {
+    match outcome {
+        Ok(()) => (Verb::Allow.as_str().to_owned(), String::new()),
+        Err(refusal) => {
+            (Verb::Deny.as_str().to_owned(), format!(", but refused by the {}", guarded(refusal)))
+        }
+    }
+}
+
+fn guarded(refusal: Refusal) -> String {
+    format!("guard ({}): {refusal}", refusal.code.code())
+}
+
+fn rule_row(row: &Reachable, outcome: Result<(), Refusal>, since: Millis) -> EffectiveRow {
+    let except: Vec<&str> = row.except.iter().map(|except| except.host.as_str()).collect();
+    let except = if except.is_empty() { String::new() } else { format!(", but not {}", except.join(", ")) };
+    let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let (verdict, but) = verdict(outcome);
+    EffectiveRow {
+        verdict,
+        destination: format!("{}://{}:{}", row.protocol, row.host, row.port),
+        why: format!("line {}{reason}{except}{but}", row.line),
+        since,
+        until: None,
+    }
+}
+
+fn model_row(route: &ModelRoute, since: Millis) -> EffectiveRow {
+    let ModelRoute { route, upstream, model, secret: _ } = route;
+    let provider = match upstream {
+        Upstream::Url(url) => url.as_str(),
+        Upstream::Builtin => "the built-in model",
+    };
+    EffectiveRow {
+        verdict: Verb::Allow.as_str().to_owned(),
+        destination: INFERENCE.to_owned(),
+        why: format!("model route {route}: {model} at {provider}"),
+        since,
+        until: None,
+    }
+}
