@@ -33,6 +33,45 @@ fn a_configuration_with_an_unknown_key_or_a_wrong_type_is_refused_with_its_place
 }
 
 #[test]
+fn a_host_whose_state_ledger_or_key_cannot_be_used_ends_and_says_what_mends_it() {
+    let mut host = Host::start();
+    // Several rows: a last one that does not fit is what a crash leaves, and no damage.
+    for id in ["acme", "globex"] {
+        host.json(&["tenant", "create", id, "--runtime", "command:echo"]);
+    }
+    host.restart();
+    assert_eq!(host.stop(), Some(0));
+    let control = host.dir.join("control");
+    let (state, ledger, key) =
+        (control.join("state.db"), control.join("ledger/00000001.log"), control.join("keys/master.key"));
+    for (path, words) in
+        [(&ledger, "the ledger is broken in segment 00000001.log, line 1"), (&key, "master key")]
+    {
+        let good = fs::read(path).unwrap();
+        let mut bad = good.clone();
+        // Another hex digit in either: of the first row's hash's text, or of the key.
+        bad[8] = if bad[8] == b'1' { b'2' } else { b'1' };
+        fs::write(path, &bad).unwrap();
+        host.spawn();
+        assert_eq!(host.ended(), Some(2), "{}", host.log());
+        assert!(host.log().contains(words), "{}", host.log());
+        assert_eq!(fs::read(path).unwrap(), bad, "nothing is mended unasked");
+        fs::write(path, &good).unwrap();
+        host.serve();
+        assert_eq!(host.stop(), Some(0));
+    }
+    fs::OpenOptions::new().write(true).open(&state).unwrap().set_len(50).unwrap();
+    host.spawn();
+    assert_eq!(host.ended(), Some(2), "{}", host.log());
+    let log = host.log();
+    assert!(log.contains("is truncated; the newest backup is"), "{log}");
+    let mend = log.lines().rev().find_map(|line| line.split_once("mend it with: ")).unwrap().1;
+    assert!(std::process::Command::new("sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
+    host.serve();
+    assert_eq!(host.json(&["tenant", "list"])["tenants"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_bad_tenant_id_is_refused_and_makes_nothing() {
     let host = Host::start();
     for bad in ["Acme", "../etc", "a b", "", "-a", "a.b", &"a".repeat(41)] {

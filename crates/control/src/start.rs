@@ -74,6 +74,10 @@ fn prepare(open: impl FnOnce(&Path) -> Result<Box<dyn Disk>, Error>) -> Result<(
     let data = boot.data_dir.clone();
     let launcher = cofferdam_sys::process::inherited(cofferdam_base::ipc::LAUNCHER_FD)
         .ok_or_else(|| Error::LauncherGone("this is started by the launcher only".to_owned()))?;
+    // Our end closes with the process and no sooner: the launcher kills whoever closes it, and would not
+    // learn by which status a start has failed.
+    let kept = launcher.try_clone().map_err(|e| Error::io("the launcher's wire", e))?;
+    std::mem::forget(kept);
     let keys = data.join("control/keys");
     match std::fs::DirBuilder::new().mode(0o700).create(&keys) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -1,6 +1,9 @@
 //! The reconciler and the hubs against the world.
 
-use super::world::{Warden, World, acme, another_key, blocking, facts, globex, over, world};
+use super::{
+    memory::Memory,
+    world::{Warden, World, acme, another_key, beside, blocking, facts, globex, over, world},
+};
 use crate::{
     Error,
     api::types::{
@@ -236,6 +239,25 @@ async fn a_tenant_that_cannot_be_struck_from_the_store_ends_no_request_late_and_
     tenant.wait(|view| view.struck == Some(Ok(()))).await;
     assert!(matches!(world.host.show(&acme()).await, Err(Error::NotFound { .. })));
     assert!(world.disk.kinds().contains(&"tenant_deleted".to_owned()));
+}
+
+#[tokio::test]
+async fn what_no_tenant_owns_is_in_the_ledger_before_it_is_killed() {
+    let world = beside(Memory::default(), tempfile::tempdir().unwrap(), vec![globex()]).await;
+    let (rows, _) = world.host.ledger_tail(9, Some(globex())).await.unwrap();
+    let killed: Vec<_> = rows.iter().map(|row| (row.kind.as_str(), row.body["what"].as_str())).collect();
+    assert_eq!(killed, [("kill_orphan", Some("cell")), ("kill_orphan", Some("warden"))]);
+    let told: Vec<_> = world.commands.try_iter().collect();
+    assert!(matches!(
+        &told[..],
+        [Command::Observe { .. }, Command::KillCell { tenant: one, .. }, Command::StopWarden { tenant: two, .. }]
+            if *one == globex() && *two == globex()
+    ));
+    // What has an owner is left alone.
+    world.host.create(new(false)).await.unwrap();
+    let World { disk, dir, .. } = world;
+    let second = beside(disk, dir, vec![acme()]).await;
+    assert_eq!(second.disk.kinds().iter().filter(|kind| *kind == "kill_orphan").count(), 2);
 }
 
 #[tokio::test]

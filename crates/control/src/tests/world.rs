@@ -86,10 +86,15 @@ pub(super) async fn world() -> World {
 
 /// Control over a disk that an earlier one left.
 pub(super) async fn over(disk: Memory, dir: tempfile::TempDir) -> World {
+    beside(disk, dir, vec![]).await
+}
+
+/// Likewise, where cells and wardens of these run already.
+pub(super) async fn beside(disk: Memory, dir: tempfile::TempDir, running: Vec<TenantId>) -> World {
     let (ours, theirs) = pair().unwrap();
     let (command, commands) = mpsc::channel();
     let (warden, wardens) = mpsc::channel();
-    std::thread::spawn(move || launcher(&Channel::from(theirs), &command, &warden));
+    std::thread::spawn(move || launcher(&Channel::from(theirs), running, &command, &warden));
     let parts = Parts {
         facts: facts(dir.path()),
         disk: Box::new(disk.clone()),
@@ -130,11 +135,20 @@ pub(super) fn another_key() -> MasterKey {
     MasterKey::generate().unwrap()
 }
 
-fn launcher(wire: &Channel, seen: &mpsc::Sender<Command>, wardens: &mpsc::Sender<Warden>) {
+fn launcher(
+    wire: &Channel,
+    running: Vec<TenantId>,
+    seen: &mpsc::Sender<Command>,
+    wardens: &mpsc::Sender<Warden>,
+) {
+    let cell = |tenant| CellSeen { tenant, generation: 1, pid: 1, netns_cookie: 1, port: 80 };
     let tell = |event: Event| wire.send(&event, &[]).unwrap();
     while let Ok(Some((command, _))) = wire.recv::<Command>() {
         match command.clone() {
-            Command::Observe { op } => tell(Event::Observed { op, cells: vec![], wardens: vec![] }),
+            Command::Observe { op } => {
+                let cells = running.iter().cloned().map(cell).collect();
+                tell(Event::Observed { op, cells, wardens: running.clone() });
+            }
             Command::StartWarden { op, tenant, .. } => {
                 let (ours, theirs) = pair().unwrap();
                 let event = Event::WardenWire { tenant: tenant.clone() };
@@ -145,13 +159,7 @@ fn launcher(wire: &Channel, seen: &mpsc::Sender<Command>, wardens: &mpsc::Sender
                 tell(Event::Done { op });
             }
             Command::StartCell(order) => {
-                let cell = CellSeen {
-                    tenant: order.tenant,
-                    generation: order.generation,
-                    pid: 1,
-                    netns_cookie: 1,
-                    port: 80,
-                };
+                let cell = CellSeen { generation: order.generation, ..cell(order.tenant) };
                 tell(Event::CellStarted {
                     op: order.op,
                     cell,
