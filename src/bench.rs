@@ -2,12 +2,12 @@
 //! command in them.
 
 use cofferdam_base::ipc::launcher::Limits;
-use cofferdam_sandbox::{Cell, CellPlan, Network, Profile, launch};
+use cofferdam_sandbox::{Cell, CellEvent, CellPlan, Network, Profile, launch};
 use cofferdam_sys::pidfd::Ended;
 use std::{io::Write, path::Path, process::ExitCode, time::Instant};
 
 /// `__cell PROGRAM ARGUMENTS…`, as root: a cell for each line of standard input, as a running launcher makes
-/// them. Prints how many milliseconds each took, from the plan to the removed groups.
+/// them. Prints how many milliseconds each took, from the plan to the end of the command.
 pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,12 +39,24 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     failed
 }
 
+/// Timed to the moment at which the launcher knows that the command has ended; the cell is taken away after that.
 fn one(plan: &CellPlan) -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
-    let ended = end(start(plan)?)?;
+    let cell = start(plan)?;
+    let code = loop {
+        match cell.event()? {
+            Some(CellEvent::RuntimeEnded { code, .. }) => break code,
+            Some(CellEvent::Gone) => return Err("the cell was gone before its command ended".into()),
+            None => rustix::event::poll(
+                &mut [rustix::event::PollFd::from_borrowed_fd(cell.wire(), rustix::event::PollFlags::IN)],
+                None,
+            )?,
+        };
+    };
     let took = begun.elapsed();
-    if ended.code() != 0 {
-        return Err(format!("the command ended with {ended}").into());
+    end(cell)?;
+    if code != 0 {
+        return Err(format!("the command ended with {code}").into());
     }
     writeln!(std::io::stdout().lock(), "{}", took.as_secs_f64() * 1e3)?;
     Ok(())

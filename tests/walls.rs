@@ -282,9 +282,9 @@ fn the_providers_key_is_nowhere_in_the_cell_and_a_planted_canary_is_found_by_the
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line)
         .unwrap();
-    let places = host.places("acme", &format!("memory-{canary}"));
+    let places = host.places("acme", &[&format!("memory-{canary}")]);
     assert!(!places.is_empty() && places.iter().all(|place| place.ends_with("/mem")), "{places:?}");
-    assert_eq!(host.places("acme", key), Vec::<String>::new());
+    assert_eq!(host.places("acme", &[key]), Vec::<String>::new());
     holder.kill().unwrap();
     holder.wait().unwrap();
 }

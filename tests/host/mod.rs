@@ -365,12 +365,12 @@ impl Host {
         found.into_iter().map(|(pid, ..)| pid).collect()
     }
 
-    /// Where in a tenant's cell a word is, seen by the host's root: in the environment, the arguments and every
+    /// Where in a tenant's cell any of some words is, seen by the host's root: in the environment, the arguments and every
     /// readable byte of memory of every process, and in every file of its home and its configuration.
-    pub fn places(&self, tenant: &str, word: &str) -> Vec<String> {
+    pub fn places(&self, tenant: &str, words: &[&str]) -> Vec<String> {
         let mut found = Vec::new();
         let mut look = |place: String, bytes: &[u8]| {
-            if memchr::memmem::find(bytes, word.as_bytes()).is_some() {
+            if words.iter().any(|word| memchr::memmem::find(bytes, word.as_bytes()).is_some()) {
                 found.push(place);
             }
         };

@@ -1,7 +1,8 @@
 //! A cell's whole life to `/bin/true` against bubblewrap's `--unshare-all`.
 //!
 //! bubblewrap is started by a process that runs already; so are our cells, by the launcher. Both are timed from
-//! that start to the end of everything, ours with its groups removed.
+//! that start to the moment at which whoever started them knows that the command has ended. bubblewrap's own
+//! process ends then, while the kernel still takes its namespaces apart; so it is with our cell.
 
 use super::{
     peers, release_binary,
