@@ -233,16 +233,21 @@ fn proc(root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
         rustix::fs::statat(&proc, *name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).intersects(others))
     };
+    let null = at("dev/null").layer("proc")?;
     for name in MASKED.into_iter().filter(open_to_others) {
-        let null =
-            mount::copy_of(at("dev/null").layer("proc")?.as_fd(), safe & !Attributes::MOUNT_ATTR_NODEV)
-                .layer("proc")?;
-        cover(name, &null).layer("proc")?;
+        let copy = mount::copy_of(null.as_fd(), safe & !Attributes::MOUNT_ATTR_NODEV).layer("proc")?;
+        cover(name, &copy).layer("proc")?;
     }
-    for name in HIDDEN.into_iter().filter(open_to_others) {
-        let options = [("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")];
-        let nothing = mount::create("tmpfs", &options, safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
-        cover(name, &nothing).layer("proc")?;
+    // One empty file system for all of them.
+    let mut hidden = HIDDEN.into_iter().filter(open_to_others);
+    let Some(first) = hidden.next() else { return Ok(()) };
+    let options = [("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")];
+    let nothing = mount::create("tmpfs", &options, safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
+    cover(first, &nothing).layer("proc")?;
+    let nothing = at(&format!("proc/{first}")).layer("proc")?;
+    for name in hidden {
+        let copy = mount::copy_of(nothing.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
+        cover(name, &copy).layer("proc")?;
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 //! Which calls are in the tables is not decided here. Every program kills a process that calls by another
 //! architecture's convention.
 
+mod search;
+
 use crate::process::check_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use std::{collections::BTreeMap, io};
 
@@ -44,7 +46,7 @@ pub enum Action {
 /// Why a table makes no program.
 #[derive(Debug, thiserror::Error)]
 #[error("a seccomp table makes no program: {0}")]
-pub struct TableError(#[from] seccompiler::BackendError);
+pub struct TableError(#[from] BackendError);
 
 /// A program as the kernel takes it: 8 bytes an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,17 @@ impl Program {
             [code_low, code_high, step.jt, step.jf, a, b, c, d]
         });
         Ok(Self(bytes.collect()))
+    }
+
+    /// `listed` happens to these calls whatever their arguments, `others` to the rest. A search among the calls'
+    /// ranges instead of a walk along them: the kernel tries every call when it installs a program, which for a
+    /// walk over all calls takes a good part of a cell's start.
+    pub fn of_calls(
+        calls: impl IntoIterator<Item = libc::c_long>,
+        listed: Action,
+        others: Action,
+    ) -> Result<Self, TableError> {
+        search::program(calls, listed, others).map(Self).ok_or(TableError(BackendError::FilterTooLarge(0)))
     }
 
     /// The instructions.

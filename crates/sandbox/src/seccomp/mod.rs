@@ -32,16 +32,15 @@ pub(crate) fn launcher() -> Result<Program, LayerFailure> {
 
 /// The program of a cell's init, once the runtime runs.
 pub(crate) fn init() -> Result<Program, LayerFailure> {
-    Program::build(allowed::INIT.iter().map(|call| always(*call)), Action::Allow, fail_perm())
-        .layer("seccomp")
+    Program::of_calls(allowed::INIT.iter().copied(), Action::Allow, fail_perm()).layer("seccomp")
 }
 
 fn build(more: &[Row]) -> Result<[Program; 3], cofferdam_sys::seccomp::TableError> {
-    let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).map(|call| always(*call));
+    let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).copied();
     let named = denied::DANGEROUS.iter().chain(more).copied();
-    let first = listed.chain(named.clone().map(|row| always(row.call)));
+    let first = listed.chain(named.clone().map(|row| row.call));
     Ok([
-        Program::build(first, Action::Allow, Action::Fail(libc_errno::ENOSYS))?,
+        Program::of_calls(first, Action::Allow, Action::Fail(libc_errno::ENOSYS))?,
         Program::build(
             denied::FAMILIES.iter().copied(),
             Action::Fail(libc_errno::EAFNOSUPPORT),
@@ -49,10 +48,6 @@ fn build(more: &[Row]) -> Result<[Program; 3], cofferdam_sys::seccomp::TableErro
         )?,
         Program::build(named, fail_perm(), Action::Allow)?,
     ])
-}
-
-fn always(call: i64) -> Row {
-    Row { call, when: &[] }
 }
 
 fn fail_perm() -> Action {
