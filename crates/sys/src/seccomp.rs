@@ -89,15 +89,14 @@ impl Program {
         Ok(Self(bytes.collect()))
     }
 
-    /// `listed` happens to these calls whatever their arguments, `others` to the rest. A search among the calls'
-    /// ranges instead of a walk along them: the kernel tries every call when it installs a program, which for a
-    /// walk over all calls takes a good part of a cell's start.
+    /// What happens to each call whatever its arguments, the last word counting, and `others` to the rest. A search
+    /// among the calls' ranges instead of a walk along them: the kernel tries every call when it installs a
+    /// program, which for a walk over all calls takes a good part of a cell's start.
     pub fn of_calls(
-        calls: impl IntoIterator<Item = libc::c_long>,
-        listed: Action,
+        calls: impl IntoIterator<Item = (libc::c_long, Action)>,
         others: Action,
     ) -> Result<Self, TableError> {
-        search::program(calls, listed, others).map(Self).ok_or(TableError(BackendError::FilterTooLarge(0)))
+        search::program(calls, others).map(Self).ok_or(TableError(BackendError::FilterTooLarge(0)))
     }
 
     /// The instructions.

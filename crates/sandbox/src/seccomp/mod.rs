@@ -1,9 +1,10 @@
 //! The seccomp programs: three for a cell, one for the launcher, two for services.
 //!
-//! Three programs, because a program has one verdict for its rows and one for the rest. Of several with the
-//! same kind of verdict the kernel takes the newest's, so the order below is also which errno a caller sees:
-//! what is not listed does not exist (ENOSYS), families that are not ours are not supported
-//! (EAFNOSUPPORT), what is dangerous is not permitted (EPERM).
+//! Three programs, because one that looks at arguments has one verdict for its rows and one for the rest. Of
+//! several with the same kind of verdict the kernel takes the newest's, so the order below is also which errno a
+//! caller sees: what is not listed does not exist (ENOSYS), and what is always dangerous is not permitted (EPERM);
+//! families that are not ours are not supported (EAFNOSUPPORT); what is dangerous with some arguments is not
+//! permitted with them (EPERM).
 
 mod allowed;
 mod denied;
@@ -32,21 +33,26 @@ pub(crate) fn launcher() -> Result<Program, LayerFailure> {
 
 /// The program of a cell's init, once the runtime runs.
 pub(crate) fn init() -> Result<Program, LayerFailure> {
-    Program::of_calls(allowed::INIT.iter().copied(), Action::Allow, fail_perm()).layer("seccomp")
+    Program::of_calls(allowed::INIT.iter().map(|call| (*call, Action::Allow)), fail_perm()).layer("seccomp")
 }
 
 fn build(more: &[Row]) -> Result<[Program; 3], cofferdam_sys::seccomp::TableError> {
-    let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).copied();
-    let named = denied::DANGEROUS.iter().chain(more).copied();
-    let first = listed.chain(named.clone().map(|row| row.call));
+    let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).map(|call| (*call, Action::Allow));
+    // Refused always: at once, whatever the allow-list says. The rest, for some arguments, by the last program,
+    // and so is `seccomp`, which must pass until that is installed.
+    let (always, sometimes): (Vec<Row>, Vec<Row>) = denied::DANGEROUS
+        .iter()
+        .chain(more)
+        .partition(|row| row.when.is_empty() && row.call != cofferdam_sys::seccomp::call::SYS_seccomp);
+    let always = always.iter().map(|row| (row.call, fail_perm()));
     Ok([
-        Program::of_calls(first, Action::Allow, Action::Fail(libc_errno::ENOSYS))?,
+        Program::of_calls(listed.chain(always), Action::Fail(libc_errno::ENOSYS))?,
         Program::build(
             denied::FAMILIES.iter().copied(),
             Action::Fail(libc_errno::EAFNOSUPPORT),
             Action::Allow,
         )?,
-        Program::build(named, fail_perm(), Action::Allow)?,
+        Program::build(sometimes, fail_perm(), Action::Allow)?,
     ])
 }
 

@@ -4,28 +4,32 @@
 //! call by another architecture's convention kills the process; x32 numbers lie above every range.
 
 use super::Action;
+use std::collections::BTreeMap;
 
 /// One instruction: operation, where to go on if it holds and if not, and its number.
 type Step = (u16, u8, u8, u32);
 
-/// The instructions as bytes; none if a jump would be too long for one, or a number is no call's.
+/// The instructions as bytes; none if a jump would be too long for one, or a number is no call's. Of several
+/// verdicts on one call the last counts.
 pub(super) fn program(
-    calls: impl IntoIterator<Item = libc::c_long>,
-    listed: Action,
+    calls: impl IntoIterator<Item = (libc::c_long, Action)>,
     others: Action,
 ) -> Option<Vec<u8>> {
-    let mut numbers = calls.into_iter().map(u32::try_from).collect::<Result<Vec<u32>, _>>().ok()?;
-    numbers.sort_unstable();
-    numbers.dedup();
-    // Where the verdict changes: at the first number of each range and after its last.
-    let mut changes: Vec<u32> = Vec::new();
-    for number in numbers {
-        if changes.last() == Some(&number) {
+    let mut verdicts = BTreeMap::new();
+    for (call, action) in calls {
+        verdicts.insert(u32::try_from(call).ok()?, verdict(action));
+    }
+    let others = verdict(others);
+    // Where the verdict changes, and to what: at each range's first number, and after its last.
+    let mut changes = vec![(0, others)];
+    for (number, verdict) in verdicts {
+        if changes.last().is_some_and(|(first, _)| *first == number) {
             changes.pop();
-        } else {
-            changes.push(number);
         }
-        changes.push(number.checked_add(1)?);
+        if changes.last().is_none_or(|(_, before)| *before != verdict) {
+            changes.push((number, verdict));
+        }
+        changes.push((number.checked_add(1)?, others));
     }
     let mut steps: Vec<Step> = vec![
         (LOAD, 0, 0, ARCHITECTURE_AT),
@@ -33,7 +37,7 @@ pub(super) fn program(
         (RETURN, 0, 0, KILL_PROCESS),
         (LOAD, 0, 0, NUMBER_AT),
     ];
-    search(&changes, 0, changes.len(), [verdict(others), verdict(listed)], &mut steps)?;
+    search(&changes, &mut steps)?;
     let bytes = steps.into_iter().flat_map(|(operation, holds, fails, number)| {
         let [low, high] = operation.to_ne_bytes();
         let [a, b, c, d] = number.to_ne_bytes();
@@ -42,24 +46,18 @@ pub(super) fn program(
     Some(bytes.collect())
 }
 
-/// Which of the intervals `first..=last` the number is in; every second one is listed.
-fn search(
-    changes: &[u32],
-    first: usize,
-    last: usize,
-    verdicts: [u32; 2],
-    steps: &mut Vec<Step>,
-) -> Option<()> {
-    if first == last {
-        steps.push((RETURN, 0, 0, verdicts[first % 2]));
+/// Finds the last change that is not above the number.
+fn search(changes: &[(u32, u32)], steps: &mut Vec<Step>) -> Option<()> {
+    if let [(_, verdict)] = changes {
+        steps.push((RETURN, 0, 0, *verdict));
         return Some(());
     }
-    let middle = (first + last).div_ceil(2);
+    let (below, above) = changes.split_at(changes.len().div_ceil(2));
     let at = steps.len();
-    steps.push((AT_LEAST, 0, 0, *changes.get(middle - 1)?));
-    search(changes, first, middle - 1, verdicts, steps)?;
+    steps.push((AT_LEAST, 0, 0, above.first()?.0));
+    search(below, steps)?;
     steps[at].1 = u8::try_from(steps.len() - at - 1).ok()?;
-    search(changes, middle, last, verdicts, steps)
+    search(above, steps)
 }
 
 /// As `SECCOMP_RET_*` of `<linux/seccomp.h>`.
@@ -107,22 +105,30 @@ mod tests {
         }
     }
 
+    const SAID: [Action; 3] = [Action::Allow, Action::Fail(1), Action::Fail(38)];
+
     proptest::proptest! {
         #[test]
-        fn each_call_gets_the_verdict_of_the_table(calls in proptest::collection::btree_set(0_u32..480, 0..300)) {
-            let listed = calls.iter().map(|call| libc::c_long::from(*call));
-            let program = program(listed, Action::Allow, Action::Fail(38)).unwrap();
+        fn each_call_gets_the_verdict_of_the_table(
+            calls in proptest::collection::btree_map(0_u32..480, 0_usize..3, 0..100),
+        ) {
+            let listed = calls.iter().map(|(call, said)| (libc::c_long::from(*call), SAID[*said]));
+            let program = program(listed, Action::Fail(38)).unwrap();
             for number in (0..600).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
-                let expected = if calls.contains(&number) { 0x7fff_0000 } else { 0x0005_0026 };
-                assert_eq!(run(&program, number, ARCHITECTURE), expected, "{number}");
+                let expected = calls.get(&number).map_or(Action::Fail(38), |said| SAID[*said]);
+                assert_eq!(run(&program, number, ARCHITECTURE), verdict(expected), "{number}");
                 assert_eq!(run(&program, number, 0x4000_0003), KILL_PROCESS);
             }
         }
     }
 
     #[test]
-    fn no_number_that_is_no_calls_makes_a_program() {
-        assert!(program([-1], Action::Allow, Action::Fail(38)).is_none());
-        assert!(program([0x1_0000_0000], Action::Allow, Action::Fail(38)).is_none());
+    fn the_last_word_on_a_call_counts_and_no_number_that_is_no_calls_makes_a_program() {
+        let twice = program([(7, Action::Allow), (7, Action::Fail(1))], Action::Fail(38)).unwrap();
+        assert_eq!(run(&twice, 7, ARCHITECTURE), 0x0005_0001);
+        assert_eq!(run(&twice, 8, ARCHITECTURE), 0x0005_0026);
+        for bad in [-1, 0x1_0000_0000, 0xffff_ffff] {
+            assert!(program([(bad, Action::Allow)], Action::Fail(38)).is_none());
+        }
     }
 }
