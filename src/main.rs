@@ -15,10 +15,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let hidden = std::env::args().nth(1).is_some_and(|first| first.starts_with("__"));
-    if hidden && !matches!(std::env::args().nth(1).as_deref(), Some("__init" | "__cell")) {
+    if hidden && !matches!(std::env::args().nth(1).as_deref(), Some("__nursery" | "__init" | "__cell")) {
         serve::log_to_stderr();
     }
     match std::env::args().nth(1).as_deref() {
+        Some("__nursery") => cofferdam_sandbox::nursery_main(),
         Some("__init") => cofferdam_sandbox::init_main(),
         Some("__control") => cofferdam_control::main(cofferdam_control::disk::open),
         Some("__edge") => cofferdam_edge::main(),

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use world::{WEB, http::Reply};
 
-const PARTS: [&str; 5] = ["launcher", "__control", "__edge", "__warden acme", "__init"];
+const PARTS: [&str; 5] = ["launcher", "__control", "__edge", "__warden acme", "init acme"];
 const POLICY: &str = "version: 1\ndefault: ask\nrules:\n  - {allow: web.example.com, protocol: http}\n";
 
 /// Marsaglia's xorshift.
@@ -66,13 +66,13 @@ fn fifty_deaths_lose_nothing_double_nothing_and_leave_nothing() {
     assert_eq!(grant.len(), 1, "{grant:?}");
 
     for part in deaths {
-        let pid = if part == "launcher" { host.launcher() } else { until(part, || host.process(part)) };
+        let pid = until(part, || host.part(part));
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
         if part == "launcher" {
             host.ended();
             host.serve();
         } else {
-            until("its end", || (host.process(part) != Some(pid)).then_some(()));
+            until("its end", || (host.part(part) != Some(pid)).then_some(()));
             until("the edge", || {
                 let status: Value = serde_json::from_slice(&host.cli(&["--json", "status"]).stdout).ok()?;
                 (status["edge"] == true).then_some(())

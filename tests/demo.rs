@@ -22,7 +22,9 @@ fn machine() -> BTreeSet<String> {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains("cofferdam-demo-") || line.contains("__guide") || line.contains("__model") {
+        if line.contains("cofferdam-demo-")
+            || ["__guide", "__model", "__nursery"].iter().any(|entry| line.contains(entry))
+        {
             found.insert(format!("process {line}"));
         }
     }

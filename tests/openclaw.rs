@@ -217,15 +217,15 @@ fn unanswered(host: &Host, admin: &str) {
 
 /// Every part dies once under a gateway in use; what was said is still there.
 fn deaths(host: &mut Host, admin: &str) {
-    for part in ["__edge", "__control", "__warden acme", "__init", "launcher"] {
-        let pid = if part == "launcher" { host.launcher() } else { until(part, || host.process(part)) };
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    for part in ["__edge", "__control", "__warden acme", "init acme", "launcher"] {
+        let number = until(part, || host.part(part));
+        let pid = rustix::process::Pid::from_raw(number).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         if part == "launcher" {
             host.ended();
             host.serve();
         } else {
-            until("its end", || (host.process(part) != Some(pid.as_raw_nonzero().get())).then_some(()));
+            until("its end", || (host.part(part) != Some(number)).then_some(()));
         }
         for tenant in ["acme", "globex"] {
             host.ready(tenant);

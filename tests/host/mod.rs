@@ -409,6 +409,15 @@ impl Host {
         self.own_processes().into_iter().find(|(_, _, line)| line.contains(entry)).map(|(pid, ..)| pid)
     }
 
+    /// A part of this host: `launcher`, `init TENANT`, or what a command line contains.
+    pub fn part(&self, name: &str) -> Option<i32> {
+        match name.strip_prefix("init ") {
+            Some(tenant) => self.cell_processes(tenant).into_iter().min(),
+            None if name == "launcher" => Some(self.launcher()),
+            None => self.process(name),
+        }
+    }
+
     /// The name of this host's cgroups.
     pub fn instance(&self) -> String {
         let digest =

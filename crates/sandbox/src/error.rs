@@ -41,6 +41,13 @@ pub struct LayerFailure {
     pub mend: String,
 }
 
+impl LayerFailure {
+    /// With what mends the layer.
+    pub(crate) fn of(layer: &str, message: String) -> Self {
+        Self { layer: layer.to_owned(), message, mend: mend(layer).to_owned() }
+    }
+}
+
 impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
@@ -71,11 +78,7 @@ pub(crate) trait Layer<T> {
 
 impl<T, E: std::fmt::Display> Layer<T> for Result<T, E> {
     fn layer(self, layer: &str) -> Result<T, LayerFailure> {
-        self.map_err(|error| LayerFailure {
-            layer: layer.to_owned(),
-            message: error.to_string(),
-            mend: mend(layer).to_owned(),
-        })
+        self.map_err(|error| LayerFailure::of(layer, error.to_string()))
     }
 }
 

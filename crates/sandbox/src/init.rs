@@ -29,7 +29,7 @@ use std::{
     path::Path,
 };
 
-/// The hidden entry `__init`: never returns.
+/// What a child of the nursery becomes; also the hidden entry `__init`. Never returns.
 pub fn init_main() -> ! {
     let Some(wire) = process::inherited(LAUNCHER_FD) else { process::exit(2) };
     let wire = Channel::from(wire);

@@ -1,19 +1,18 @@
 //! From plan to running cell, seen from outside: groups, birth, maps, orders, and the answer.
 //!
-//! Whatever fails on the way, what was made is killed and removed before the error is returned. The cgroup
-//! moves run while init builds the root: on version 1 they are the slowest part.
+//! Whatever fails on the way, what was made is killed and removed before the error is returned.
 
 use crate::{
     Cell, CellPlan, Error, Network, Profile, cell,
     cgroup::Groups,
     error::{Layer, LayerFailure},
-    root, seccomp,
+    nursery, root, seccomp,
     wire::{Answer, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
     channel::{self, Channel},
-    clone::{self, Birth, INNER_ID},
+    clone::INNER_ID,
     pidfd, userns,
 };
 use rustix::{
@@ -70,7 +69,6 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Error::io(path.to_owned())(errno.into()))
     };
-    let program = open("/proc/self/exe", OFlags::PATH)?;
     let null = open("/dev/null", OFlags::RDONLY)?;
     let (ours, theirs) = channel::pair().map_err(Error::io("the wire to init"))?;
     let (gate, opener) = io::pipe().map_err(Error::io("the gate of a cell"))?;
@@ -81,20 +79,16 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         }
         None => None,
     };
-    let tasks = groups.tasks()?;
     let strict = plan.profile == Profile::Strict;
-    let (pid, pidfd) = clone::birth(&Birth {
-        program: program.as_fd(),
-        argument: c"__init",
+    let (pid, pidfd) = nursery::birth(&nursery::Order {
         gate: gate.as_fd(),
         wire: theirs.as_fd(),
         stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
-        cgroup: unified.as_ref().map(AsFd::as_fd),
-        tasks: &tasks.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
+        tasks: &groups.tasks()?,
+        unified: unified.as_ref(),
         groups: strict,
-    })
-    .layer("user namespace")?;
-    let pid = pid.as_raw_nonzero().get();
+    })?;
+    drop((theirs, null));
     let mapped = userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace");
     let opened = mapped
         .map_err(Error::from)

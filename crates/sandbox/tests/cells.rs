@@ -19,6 +19,7 @@ const TESTS: &[Test] = &[
     ("true_runs_and_nothing_is_left", true_runs_and_nothing_is_left),
     ("every_wall_stands_and_every_control_passes", every_wall_stands_and_every_control_passes),
     ("a_command_can_neither_signal_nor_see_the_runtime", a_command_can_neither_signal_nor_see_the_runtime),
+    ("a_nursery_that_was_killed_is_replaced", a_nursery_that_was_killed_is_replaced),
     ("exec_gives_back_the_exit_status", exec_gives_back_the_exit_status),
     ("terminate_reaches_the_runtime", terminate_reaches_the_runtime),
     ("a_fork_bomb_stops_at_the_limit", a_fork_bomb_stops_at_the_limit),
@@ -48,6 +49,7 @@ const TESTS: &[Test] = &[
 fn main() {
     let argv: Vec<String> = std::env::args().collect();
     match argv.get(1).map(String::as_str) {
+        Some("__nursery") => cofferdam_sandbox::nursery_main(),
         Some("__init") => cofferdam_sandbox::init_main(),
         Some("__rootless") => return rootless_child(Path::new(&argv[2])),
         _ => {}
@@ -300,6 +302,23 @@ fn a_command_can_neither_signal_nor_see_the_runtime() {
     assert!(text.contains("own child signalled"), "{text}");
     assert_eq!(cell.try_wait().unwrap(), None);
     end(cell);
+}
+
+fn a_nursery_that_was_killed_is_replaced() {
+    let setting = setting("nursery", &["/bin/true"]);
+    assert_eq!(run(&setting.plan).1, 0);
+    let ours = format!("/proc/{0}/task/{0}/children", std::process::id());
+    let nursery = || {
+        let children = fs::read_to_string(&ours).unwrap();
+        let named =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("__nursery");
+        let found = children.split_whitespace().find(named).unwrap().parse().unwrap();
+        rustix::process::Pid::from_raw(found).unwrap()
+    };
+    let first = nursery();
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(run(&setting.plan).1, 0);
+    assert_ne!(nursery(), first);
 }
 
 fn exec_gives_back_the_exit_status() {

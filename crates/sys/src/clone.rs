@@ -1,13 +1,13 @@
 //! Making the first process of a cell, and the processes that join it.
 //!
-//! The child of [`birth`] may come from a process with threads, so until its exec it only makes system calls:
-//! it allocates nothing and locks nothing. The threat: a cell whose init carries the launcher's memory or
-//! descriptors; it execs before it reads its first order, with four descriptors and no environment.
+//! The child of [`birth`] is a copy of a process that was executed for nothing else. The threat: a cell whose init
+//! carries the launcher's memory or descriptors; it has those of the nursery, which never had any, and keeps four
+//! descriptors.
 
 use crate::process::{check, check_long};
 use rustix::process::Pid;
 use std::{
-    ffi::{c_char, c_int},
+    ffi::c_int,
     io,
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -27,10 +27,6 @@ pub const CELL_NAMESPACES: c_int = libc::CLONE_NEWUSER
 /// What the first process of a cell is born with.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth<'a> {
-    /// The program: ours.
-    pub program: BorrowedFd<'a>,
-    /// Its first argument.
-    pub argument: &'a std::ffi::CStr,
     /// A pipe: the child goes on when it reads a byte, and ends when it reads the end.
     pub gate: BorrowedFd<'a>,
     /// Becomes descriptor 3.
@@ -63,30 +59,30 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Makes the first process of a cell, in new namespaces, waiting at its gate for its uid map.
-pub fn birth(birth: &Birth<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let mut flags = flag(CELL_NAMESPACES) | flag(libc::CLONE_PIDFD);
+/// Makes the first process of a cell, in new namespaces, as a child of this process's parent. Returns twice: in
+/// the child, which is none, once its gate has opened and it has its ids, descriptors and nothing else. For a
+/// process with one thread and nothing to hide.
+pub fn birth(birth: &Birth<'_>) -> io::Result<Option<(Pid, OwnedFd)>> {
+    let mut flags = flag(CELL_NAMESPACES) | flag(libc::CLONE_PIDFD) | flag(libc::CLONE_PARENT);
     let mut pidfd: c_int = -1;
-    let mut args = CloneArgs {
-        pidfd: ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: flag(libc::SIGCHLD),
-        ..CloneArgs::default()
-    };
+    let mut args = CloneArgs { pidfd: ptr::from_mut(&mut pidfd) as u64, ..CloneArgs::default() };
     if let Some(cgroup) = birth.cgroup {
         const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
         flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
     args.flags = flags;
-    let argv = [c"init".as_ptr(), birth.argument.as_ptr(), ptr::null()];
-    // SAFETY: without CLONE_VM the child has its own copy of everything, and runs only `born`, which makes
-    // system calls and never returns.
+    // SAFETY: a plain fork, of a process that has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
     check_long(pid)?;
-    if pid == 0 {
-        born(birth, &argv);
+    if pid != 0 {
+        return parent(pid, pidfd).map(Some);
     }
-    parent(pid, pidfd)
+    match step_by_step(birth) {
+        Ok(()) => Ok(None),
+        // SAFETY: ends the child; the exit status tells the step that failed.
+        Err(code) => unsafe { libc::_exit(code) },
+    }
 }
 
 /// Forks a child that is a sibling of this process: its parent is ours. For the process that has joined a pid
@@ -115,17 +111,7 @@ const fn flag(flag: c_int) -> u64 {
     flag.cast_unsigned() as u64
 }
 
-/// The exit status tells the step that failed.
-fn born(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> ! {
-    let code = match step_by_step(birth, argv) {
-        Ok(()) => 0,
-        Err(code) => code,
-    };
-    // SAFETY: ends the child.
-    unsafe { libc::_exit(code) }
-}
-
-fn step_by_step(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> Result<(), c_int> {
+fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
     for tasks in birth.tasks {
         // SAFETY: one byte of a literal.
         if unsafe { libc::write(tasks.as_raw_fd(), c"0".as_ptr().cast(), 1) } != 1 {
@@ -142,40 +128,27 @@ fn step_by_step(birth: &Birth<'_>, argv: &[*const c_char; 3]) -> Result<(), c_in
         // SAFETY: no groups; raw, because the C library's own would signal the threads of the parent.
         check_long(unsafe { libc::syscall(libc::SYS_setgroups, 0, ptr::null::<u32>()) }).map_err(|_| 101)?;
     }
-    // The ids, with the capabilities of the namespace kept: over the change, and then over the exec.
+    // The ids, with the capabilities of the namespace kept over the change.
     // SAFETY: numbers only.
     unsafe {
         check(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0)).map_err(|_| 102)?;
         check_long(libc::syscall(libc::SYS_setresgid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 103)?;
         check_long(libc::syscall(libc::SYS_setresuid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 104)?;
     }
-    crate::caps::keep_over_exec().map_err(|_| 105)?;
+    crate::caps::raise_own().map_err(|_| 105)?;
     // Out of the way of the low numbers first.
-    let mut high = [0; 5];
-    let all = [birth.stdio[0], birth.stdio[1], birth.stdio[2], birth.wire, birth.program];
+    let mut high = [0; 4];
+    let all = [birth.stdio[0], birth.stdio[1], birth.stdio[2], birth.wire];
     for (copy, original) in high.iter_mut().zip(all) {
         // SAFETY: numbers only.
         *copy = unsafe { libc::fcntl(original.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
         check(*copy).map_err(|_| 106)?;
     }
-    for (number, copy) in (0..).zip(&high[..4]) {
+    for (number, copy) in (0..).zip(&high) {
         // SAFETY: numbers only.
         check(unsafe { libc::dup2(*copy, number) }).map_err(|_| 107)?;
     }
-    // SAFETY: marks descriptors; the program's own is marked too, which exec allows.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-        .map_err(|_| 108)?;
-    let env: [*const c_char; 1] = [ptr::null()];
-    // SAFETY: both arrays end with a null pointer, and their strings live through the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            high[4],
-            c"".as_ptr(),
-            argv.as_ptr(),
-            env.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    Err(109)
+    // SAFETY: closes what nobody in the child uses: its owners are gone with the parent's side.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, 0) }).map_err(|_| 108)?;
+    Ok(())
 }

@@ -1,0 +1,171 @@
+//! The nursery: where the first processes of cells come from.
+//!
+//! A process of ours that was executed once, holds nothing and hears nobody but the launcher. For each cell it
+//! clones itself into new namespaces and groups, as a child of the launcher; that copy becomes the cell's init. So
+//! an init has neither the launcher's memory nor its descriptors, and no cell's start pays for executing it. The
+//! threat: what a launcher learns in a long life (names, paths, other cells' descriptors) in the memory of every
+//! cell's pid 1.
+
+use crate::{Error, init_main};
+use cofferdam_sys::{
+    channel::{self, Channel},
+    clone::{self, Birth},
+    process,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+/// Launcher → nursery. Descriptors: the gate, the wire, the three of stdio, `tasks` of the version 1 groups, and
+/// the version 2 group if there is one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Wanted {
+    /// May the child drop its supplementary groups?
+    groups: bool,
+    /// Is the last descriptor a version 2 group?
+    unified: bool,
+}
+
+/// Nursery → launcher: the child as the host numbers it, with its pidfd, or why there is none.
+#[derive(Debug, Serialize, Deserialize)]
+enum Born {
+    Child { pid: i32 },
+    None { why: String },
+}
+
+#[derive(Debug)]
+struct Nursery {
+    process: Child,
+    wire: Channel,
+    /// Whose it is: a fork of that process has a nursery of its own.
+    owner: u32,
+}
+
+/// This process's own, from its first cell on.
+static NURSERY: Mutex<Option<Nursery>> = Mutex::new(None);
+
+/// What a first process is born with; see [`Birth`].
+pub(crate) struct Order<'a> {
+    pub(crate) gate: BorrowedFd<'a>,
+    pub(crate) wire: BorrowedFd<'a>,
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    pub(crate) tasks: &'a [OwnedFd],
+    pub(crate) unified: Option<&'a OwnedFd>,
+    pub(crate) groups: bool,
+}
+
+/// Has the first process of a cell made. It waits at its gate.
+pub(crate) fn birth(order: &Order<'_>) -> Result<(i32, OwnedFd), Error> {
+    let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = std::process::id();
+    if let Some(nursery) = kept.take_if(|nursery| nursery.owner == own) {
+        match nursery.birth(order) {
+            Err(Error::Ended(_)) => nursery.end()?,
+            born => {
+                *kept = Some(nursery);
+                return born;
+            }
+        }
+    }
+    // The first, or one that was killed: then the next one answers.
+    kept.insert(Nursery::start(own)?).birth(order)
+}
+
+impl Nursery {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this program itself, with no environment and one descriptor"
+    )]
+    fn start(owner: u32) -> Result<Self, Error> {
+        let (ours, theirs) = channel::pair().map_err(Error::io("the wire of the nursery"))?;
+        let process = Command::new("/proc/self/exe")
+            .arg(ENTRY)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(Error::io("the nursery"))?;
+        Ok(Self { process, wire: Channel::from(ours), owner })
+    }
+
+    fn birth(&self, order: &Order<'_>) -> Result<(i32, OwnedFd), Error> {
+        let gone = |_| Error::Ended("the nursery is gone".into());
+        let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
+        let groups = order.tasks.iter().chain(order.unified).map(AsFd::as_fd);
+        let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(groups).collect();
+        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some() };
+        self.wire.send(&wanted, &lent).map_err(gone)?;
+        match self.wire.recv::<Born>().map_err(gone)? {
+            Some((Born::Child { pid }, descriptors)) => {
+                let [pidfd] = channel::exactly(descriptors)?;
+                Ok((pid, pidfd))
+            }
+            Some((Born::None { why }, _)) => Err(crate::LayerFailure::of("user namespace", why).into()),
+            None => Err(Error::Ended("the nursery is gone".into())),
+        }
+    }
+
+    fn end(mut self) -> Result<(), Error> {
+        // One that has ended already cannot be killed, and is reaped all the same.
+        let _ = self.process.kill();
+        self.process.wait().map(drop).map_err(Error::io("reaping the nursery"))
+    }
+}
+
+/// The hidden entry `__nursery`, with the wire at descriptor 0: never returns.
+pub fn nursery_main() -> ! {
+    let Some(wire) = process::inherited(0) else { process::exit(2) };
+    let wire = Channel::from(wire);
+    // A launcher that died before has closed its end.
+    if process::die_with_parent().is_err() {
+        process::exit(2);
+    }
+    while let Ok(Some((wanted, descriptors))) = wire.recv::<Wanted>() {
+        let (born, pidfd) = match clone(&wanted, &descriptors) {
+            Ok(None) if wanted.groups => init_main(),
+            Ok(None) => execute_init(),
+            Ok(Some((pid, pidfd))) => (Born::Child { pid }, Some(pidfd)),
+            Err(error) => (Born::None { why: error.to_string() }, None),
+        };
+        let lent: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
+        if wire.send(&born, &lent).is_err() {
+            break;
+        }
+    }
+    process::exit(0)
+}
+
+/// Without root the launcher may join a cell only if its init was executed in the cell's user namespace: the kernel
+/// asks there, where the launcher's user owns all, instead of where the nursery was executed.
+fn execute_init() -> ! {
+    let argv = [c"init".to_owned(), c"__init".to_owned()];
+    // The launcher learns of it by the end of the wire, and by the status.
+    process::exec(c"/proc/self/exe", &argv, &[]);
+    process::exit(109)
+}
+
+fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> std::io::Result<Option<(i32, OwnedFd)>> {
+    let [gate, wire, stdin, stdout, stderr, groups @ ..] = descriptors else {
+        return Err(std::io::Error::other("descriptors are missing"));
+    };
+    let groups: Vec<BorrowedFd<'_>> = groups.iter().map(AsFd::as_fd).collect();
+    let (unified, tasks) = match groups.split_last() {
+        Some((last, rest)) if wanted.unified => (Some(*last), rest),
+        _ => (None, &groups[..]),
+    };
+    let born = clone::birth(&Birth {
+        gate: gate.as_fd(),
+        wire: wire.as_fd(),
+        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        cgroup: unified,
+        tasks,
+        groups: wanted.groups,
+    })?;
+    Ok(born.map(|(pid, pidfd)| (pid.as_raw_nonzero().get(), pidfd)))
+}
+
+const ENTRY: &str = "__nursery";
