@@ -10,13 +10,14 @@ mod programs;
 mod run;
 mod test;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
 
 const USAGE: &str = "\
 cargo xtask <verb>
 
   test [FILTER]   every test; what it needs it installs (real OpenClaw included)
-  lint            formatting, clippy, check-deps, lengths
+  lint            formatting, check-deps, lengths, clippy, deny.toml (installs cargo-deny)
   check-deps      crate edges follow ARCHITECTURE.md
   bench cell      cell start against bubblewrap
   bench edge      the edge against nginx
@@ -44,5 +45,19 @@ fn lint() -> Result<()> {
     run::cargo(&["fmt", "--all", "--check"])?;
     deps::check()?;
     lengths::check()?;
-    run::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    run::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    deny()
+}
+
+/// `deny.toml`, but for advisories: their database is not in a registry.
+fn deny() -> Result<()> {
+    let tools = run::root().join("target/tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.is_file() {
+        let at = tools.to_str().context("the repository's path is not UTF-8")?;
+        run::cargo(&["install", "cargo-deny@0.20.2", "--locked", "--quiet", "--root", at])?;
+    }
+    let mut check = Command::new(deny);
+    check.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
+    run::run(check.current_dir(run::root()))
 }
