@@ -8,7 +8,7 @@ use host::{Host, edge, until};
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::MetadataExt, net::UnixStream},
     path::PathBuf,
     process::Command,
@@ -91,19 +91,24 @@ fn a_mebibyte_of_garbage_on_each_socket_stops_nothing() {
     let host = Host::with(&["acme"]);
     let mut garbage = vec![0; 1 << 20];
     aws_lc_rs::rand::fill(&mut garbage).unwrap();
-    let tcp = || host.world.host(|| TcpStream::connect(edge())).unwrap();
+    let shown = host.json(&["tenant", "show", "acme"]);
+    let own: SocketAddr = shown["address"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+    let tcp = |address| host.world.host(|| TcpStream::connect(address)).unwrap();
     let unix = || UnixStream::connect(host.dir.join("run/control.sock")).unwrap();
     for bytes in
         [garbage.clone(), vec![b'A'; 1 << 20], vec![0; 1 << 20], b"GET / HTTP/1.1\r\n".repeat(65_536)]
     {
-        let (mut client, mut operator) = (tcp(), unix());
-        client.set_write_timeout(Some(Duration::from_secs(40))).unwrap();
-        // Whether all of it is read is the host's own affair.
-        let _ = client.write_all(&bytes);
+        for address in [edge(), own] {
+            let mut client = tcp(address);
+            client.set_write_timeout(Some(Duration::from_secs(40))).unwrap();
+            // Whether all of it is read is the host's own affair.
+            let _ = client.write_all(&bytes);
+            drop(client.shutdown(std::net::Shutdown::Write));
+            let _ = client.read(&mut [0; 512]);
+        }
+        let mut operator = unix();
         let _ = operator.write_all(&bytes);
-        drop(client.shutdown(std::net::Shutdown::Write));
         drop(operator.shutdown(std::net::Shutdown::Write));
-        let _ = client.read(&mut [0; 512]);
         let _ = operator.read(&mut [0; 512]);
     }
     let (token, _) = host.token("acme", "member");

@@ -65,6 +65,12 @@ fn fifty_deaths_lose_nothing_double_nothing_and_leave_nothing() {
     let grant = grants(&host);
     assert_eq!(grant.len(), 1, "{grant:?}");
 
+    let (kept, _) = host.token("acme", "member");
+    let (gone, revoked) = host.token("acme", "member");
+    host.json(&["token", "revoke", &revoked]);
+    assert!(host.feed(&["secret", "set", "acme", "KEY"], "sk-kept").status.success());
+    let secrets = host.json(&["secret", "list", "acme"]);
+
     for part in deaths {
         let pid = until(part, || host.part(part));
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -80,6 +86,9 @@ fn fifty_deaths_lose_nothing_double_nothing_and_leave_nothing() {
         }
         converged(&host);
         assert_eq!(grants(&host), grant, "after {part}");
+        assert_eq!(host.get("acme", "/", &kept).status, 200, "after {part}");
+        assert_eq!(host.get("acme", "/", &gone).status, 401, "after {part}");
+        assert_eq!(host.json(&["secret", "list", "acme"]), secrets, "after {part}");
     }
     let used = host.exec("acme", &["curl", "-sS", url]);
     assert_eq!(String::from_utf8_lossy(&used.stdout), "once", "{used:?}");

@@ -298,9 +298,20 @@ fn a_cell_shows_nothing_of_its_neighbour_or_the_host() {
         assert!(host.exec(tenant, &["sh", "-c", &line]).status.success());
     }
     fs::write(host.dir.join("host-secret"), "mark-of-the-host-55cc").unwrap();
-    let result = scan(&host, &[mark, "mark-of-the-host-55cc", "__warden", "__control", "__edge", own], "");
+    // What is another's: its words, its processes' names, its addresses.
+    let others = [
+        mark,
+        "mark-of-the-host-55cc",
+        "__warden",
+        "__control",
+        "__edge",
+        "127.18.0.3",
+        "192.0.2.1",
+        "2001:db8::1",
+    ];
+    let result = scan(&host, &[&others[..], &[own]].concat(), "");
     assert!(result["found"][own].is_array(), "{result}");
-    for word in [mark, "mark-of-the-host-55cc", "__warden", "__control", "__edge"] {
+    for word in others {
         assert!(result["found"][word].is_null(), "{word}: {result}");
     }
     let numbers =

@@ -1,14 +1,20 @@
 //! Real cells, as root and as nobody. This binary is also the init of the cells that it starts.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use cofferdam_base::ipc::{launcher::Limits, receipt::LayerState};
+use cofferdam_base::ipc::{
+    launcher::{Failure, Limits},
+    receipt::LayerState,
+};
 use cofferdam_sandbox::{Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, launch, sweep};
-use cofferdam_sys::process::{self, Forked};
+use cofferdam_sys::{
+    process::{self, Forked},
+    seccomp::{self, Action, Is, Program, Row, call},
+};
 use std::{
     collections::BTreeMap,
     ffi::CString,
     fs::{self, File},
-    io::{self, PipeReader, Read},
+    io::{self, PipeReader, Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -29,6 +35,10 @@ const TESTS: &[Test] = &[
         a_captured_cell_gives_listeners_and_marked_sockets,
     ),
     ("a_program_that_is_not_there_names_its_layer", a_program_that_is_not_there_names_its_layer),
+    (
+        "a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend",
+        a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend,
+    ),
     ("a_sweep_kills_what_an_earlier_launcher_left", a_sweep_kills_what_an_earlier_launcher_left),
     ("node_git_python_curl_and_a_shell_work", node_git_python_curl_and_a_shell_work),
     (
@@ -416,6 +426,59 @@ fn a_captured_cell_gives_listeners_and_marked_sockets() {
     }
     assert_ne!(cofferdam_sys::netns::current_cookie().unwrap(), cookie);
     end(cell);
+}
+
+/// A kernel that lacks something: a filter over the whole of a launcher makes the call fail as if it did.
+const LACKS: &[(&str, Row, i32)] = &[
+    ("user namespace", Row { call: call::SYS_clone3, when: &[] }, ENOSYS),
+    ("uts namespace", Row { call: call::SYS_sethostname, when: &[] }, EPERM),
+    ("network", Row { call: call::SYS_socket, when: &[(0, Is::Equal(16)), (2, Is::Equal(0))] }, ENOSYS),
+    ("capture", Row { call: call::SYS_socket, when: &[(0, Is::Equal(16)), (2, Is::Equal(12))] }, ENOSYS),
+    ("mount namespace", Row { call: call::SYS_move_mount, when: &[] }, ENOSYS),
+    ("cgroup namespace", Row { call: call::SYS_unshare, when: &[] }, EPERM),
+    ("keyring", Row { call: call::SYS_keyctl, when: &[] }, EPERM),
+    ("rlimits", Row { call: call::SYS_prlimit64, when: &[(1, Is::Equal(4)), (2, Is::Given)] }, EPERM),
+    ("capabilities", Row { call: call::SYS_prctl, when: &[(0, Is::Equal(24))] }, EPERM),
+    ("landlock", Row { call: call::SYS_landlock_restrict_self, when: &[] }, ENOSYS),
+];
+
+/// Every kernel that we run on has these; what mends a filter of the operator's own he knows.
+const SELF_EXPLAINING: &[&str] = &["uts namespace", "cgroup namespace", "keyring", "rlimits", "capabilities"];
+const EPERM: i32 = 1;
+const ENOSYS: i32 = 38;
+
+fn a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend() {
+    for (layer, row, errno) in LACKS {
+        let mut setting = setting("lacking", &["/bin/true"]);
+        setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+        let (mut says, tells) = io::pipe().unwrap();
+        match process::fork().unwrap() {
+            Forked::Child => {
+                rustix::thread::set_no_new_privs(true).unwrap();
+                let filter = Program::build([*row], Action::Fail(*errno), Action::Allow).unwrap();
+                seccomp::install(&filter).unwrap();
+                let told = match start(&setting.plan) {
+                    Err(error) => {
+                        let Failure { message, mend } = Failure::from(error);
+                        format!("{message}; mend: {mend}")
+                    }
+                    _ => "it started".to_owned(),
+                };
+                (&tells).write_all(told.as_bytes()).unwrap();
+                process::exit(0)
+            }
+            Forked::Parent(pid) => {
+                drop(tells);
+                let mut told = String::new();
+                says.read_to_string(&mut told).unwrap();
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+                assert!(told.contains(layer) && told.contains("os error"), "{layer}: {told}");
+                assert!(SELF_EXPLAINING.contains(layer) || !told.ends_with("mend: "), "{layer}: {told}");
+            }
+        }
+        // The control: without the lack the same cell starts.
+        assert_eq!(run(&setting.plan).1, 0, "{layer}");
+    }
 }
 
 fn a_program_that_is_not_there_names_its_layer() {
