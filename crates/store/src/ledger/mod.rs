@@ -104,7 +104,7 @@ impl Ledger {
             let segment = Segment { path: path.clone(), first: chain.rows + 1 };
             let end = follow(path, u64::MAX, &mut chain, |row, offset, bytes| {
                 mark(&mut marks, row.seq, index, offset);
-                budget.replay(row.at, row.class, row.tenant.as_ref(), bytes);
+                budget.replay(row, bytes);
                 told.extend(row.record());
             })?;
             len = match end {

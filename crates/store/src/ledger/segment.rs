@@ -47,7 +47,7 @@ pub(super) struct Head {
     pub(super) at: Millis,
     pub(super) class: Class,
     pub(super) tenant: Option<TenantId>,
-    kind: String,
+    pub(super) kind: String,
     body: Numbers,
 }
 

@@ -255,7 +255,9 @@ fn rows_over_a_tenants_daily_budget_are_counted_and_its_neighbours_are_kept() {
     let counted = kinds(&ledger, "counted");
     assert_eq!(counted.len() as u64, (18 - kept) / 5);
     assert_eq!(counted[0].body["counted"], 5);
-    // Controls: a neighbour, and class A of the same tenant.
+    // Controls: a neighbour, what the edge saw at the same tenant's door, and class A of the same tenant.
+    let seen = ledger.rows();
+    assert_eq!(ledger.append(&row(Class::B, Some("loud"), "edge_refused", 1)).unwrap(), seen + 1);
     let before = ledger.rows();
     ledger.append(&row(Class::B, Some("quiet"), "deny", 1)).unwrap();
     assert_eq!(ledger.append(&row(Class::A, Some("loud"), "kill", 1)).unwrap(), before + 2);
