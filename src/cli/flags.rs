@@ -307,7 +307,7 @@ pub(crate) enum Approvals {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Take a yes back; what goes through it already goes on to its end
+    /// Take a yes back, and close what goes through it
     Revoke {
         /// The number that `approvals list --all` shows
         id: u64,
