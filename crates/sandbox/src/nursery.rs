@@ -47,6 +47,16 @@ struct Nursery {
 /// This process's own, from its first cell on.
 static NURSERY: Mutex<Option<Nursery>> = Mutex::new(None);
 
+/// Ends this process's nursery, if it has one; the next cell gets another. It would end with this process too, but
+/// a moment later.
+pub fn close_nursery() -> Result<(), Error> {
+    let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    match kept.take_if(|nursery| nursery.owner == std::process::id()) {
+        Some(nursery) => nursery.end(),
+        None => Ok(()),
+    }
+}
+
 /// What a first process is born with; see [`Birth`].
 pub(crate) struct Order<'a> {
     pub(crate) gate: BorrowedFd<'a>,

@@ -80,6 +80,12 @@ impl Linux {
     }
 }
 
+impl Drop for Linux {
+    fn drop(&mut self) {
+        logged(sandbox::close_nursery());
+    }
+}
+
 impl Engine for Linux {
     type Part = LinuxPart;
     type Cell = LinuxCell;

@@ -96,6 +96,7 @@ impl Host {
         let mut core =
             started.map_err(|failure| Error::Start { what: "the host".to_owned(), why: failure.message })?;
         let outcome = run::run(&mut core, stop);
+        drop(core);
         drop(guard);
         // Held to the last: nobody else may start on what still ends.
         drop(lock);

@@ -6,7 +6,9 @@
 
 use super::{CELL_TREE, Error, command_argv, lock::sha256, npm::end_of};
 use cofferdam_base::ipc::launcher::Limits;
-use cofferdam_sandbox::{Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, launch, sweep};
+use cofferdam_sandbox::{
+    Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, close_nursery, launch, sweep,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     fs,
@@ -103,6 +105,7 @@ fn run(plan: &CellPlan, stop: BorrowedFd<'_>) -> Result<(), Error> {
     let mut output = Output { pipe: Some(output), end: Vec::new() };
     let outcome = follow(&cell, &mut output, stop, Instant::now() + PATIENCE);
     cell.kill().and_then(|()| cell.wait()).and_then(|_| cell.remove()).map_err(lifecycle)?;
+    close_nursery().map_err(lifecycle)?;
     match outcome? {
         Some(0) => Ok(()),
         _ => Err(Error::Lifecycle(end_of(&output.end))),
