@@ -77,11 +77,20 @@ fn main() {
         println!("SKIPPED all tests of cells: they need root");
         return;
     }
+    let _swept = Swept;
     for (name, test) in chosen {
         test();
         println!("test {name} ... ok");
     }
-    sweep(&format!("test-{}", std::process::id())).unwrap();
+}
+
+/// Takes away what a test that failed left.
+struct Swept;
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        sweep(&format!("test-{}", std::process::id())).unwrap();
+    }
 }
 
 struct Setting {
@@ -462,7 +471,10 @@ fn a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend(
                         let Failure { message, mend } = Failure::from(error);
                         format!("{message}; mend: {mend}")
                     }
-                    _ => "it started".to_owned(),
+                    Ok((cell, _)) => {
+                        end(cell);
+                        "it started".to_owned()
+                    }
                 };
                 (&tells).write_all(told.as_bytes()).unwrap();
                 process::exit(0)
