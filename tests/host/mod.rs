@@ -195,7 +195,12 @@ impl Host {
             command.uid(self.uids).gid(self.uids).env("HOME", &self.dir).current_dir("/");
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.server = Some(self.world.host(|| command.spawn()).unwrap());
+        // A child that another test is just making has the copy of the program open for writing until it executes.
+        let started = until("a program that nobody writes", || match self.world.host(|| command.spawn()) {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+            started => Some(started.unwrap()),
+        });
+        self.server = Some(started);
     }
 
     /// The launcher's process number.
@@ -462,20 +467,21 @@ pub fn edge() -> SocketAddr {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let log = self.log();
         let code = self.server.is_some().then(|| self.stop());
-        if std::thread::panicking() {
-            eprintln!("--- the host's log\n{log}");
-        } else {
-            if let Some(code) = code {
-                assert_eq!(code, Some(0), "{}", self.log());
-            }
-            self.assert_gone();
-        }
+        let log = self.log();
+        // Before anything is judged, so that a host which fails leaves no files either.
         let _ = fs::remove_file(self.log_path());
         if ROOTLESS {
             let _ = fs::remove_file(&self.program);
         }
         let _ = fs::remove_dir_all(&self.dir);
+        if std::thread::panicking() {
+            eprintln!("--- the host's log\n{log}");
+            return;
+        }
+        if let Some(code) = code {
+            assert_eq!(code, Some(0), "{log}");
+        }
+        self.assert_gone();
     }
 }
