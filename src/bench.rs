@@ -2,7 +2,7 @@
 //! command in them.
 
 use cofferdam_base::ipc::launcher::Limits;
-use cofferdam_sandbox::{Cell, CellEvent, CellPlan, Network, Profile, launch};
+use cofferdam_sandbox::{Cell, CellEvent, CellPlan, Network, Profile, group, launch};
 use cofferdam_sys::pidfd::Ended;
 use std::{io::Write, path::Path, process::ExitCode, time::Instant};
 
@@ -88,7 +88,7 @@ fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
         cwd: "/sandbox".into(),
         network: Network::Captured { port: 8080, mark: 1 },
         limits: Limits::default(),
-        cgroup: format!("cofferdam/bench-{}/{name}", std::process::id()),
+        cgroup: group(&format!("bench-{}", std::process::id()), name),
     }
 }
 

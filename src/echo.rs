@@ -1,7 +1,8 @@
 //! The runtime `command` of `demo`: a small HTTP and WebSocket server that shows what reached the cell.
 //!
-//! `GET /` answers with the request's headers as JSON, `/echo` gives the body back as it comes, `/sse?n=N`
-//! sends N events, `/ws` echoes WebSocket messages. It runs inside a cell and holds nothing.
+//! `GET /` answers with the request's headers as JSON, `/page` with the same kibibyte each time, `/echo` gives
+//! the body back as it comes, `/sse?n=N` sends N events, `/ws` echoes WebSocket messages. It runs inside a cell
+//! and holds nothing.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -23,6 +24,8 @@ use tokio_tungstenite::{
 
 /// Where it listens in the cell.
 pub(crate) const PORT: u16 = 8080;
+
+const PAGE: [u8; 1024] = [b'.'; 1024];
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -59,6 +62,8 @@ fn answer(request: Request<Incoming>) -> Response<Body> {
         "/sse" => events(&request),
         "/ws" => websocket(request),
         "/" => document(&shown(&request)),
+        // Costs the same whoever asks, with whatever headers: benches compare what is in front of it.
+        "/page" => Response::new(full(&PAGE[..])),
         _ => {
             let mut response = document(&json!({ "error": "not found" }));
             *response.status_mut() = StatusCode::NOT_FOUND;

@@ -42,11 +42,11 @@ fn machine() -> BTreeSet<String> {
     found
 }
 
-/// The cgroups of hosts: `cofferdam/<instance>` and what is below. Other tests have some too, and they go.
+/// The cgroups of hosts: `cofferdam.<instance>.<name>`. Other tests have some too, and they go.
 fn groups(dir: &std::path::Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.path().to_string_lossy().contains("/cofferdam/") {
+            if entry.path().to_string_lossy().contains("/cofferdam.") {
                 found.insert(format!("cgroup {}", entry.path().display()));
             }
             groups(&entry.path(), found);

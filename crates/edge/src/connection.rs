@@ -98,6 +98,7 @@ pub async fn serve(
         .max_headers(HEAD_HEADERS)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(BUFFER)
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {

@@ -1,8 +1,9 @@
 //! A cell's cgroups: limits on memory, processes and CPU, and the switch that kills all at once.
 //!
 //! Each controller is taken from version 2 where it is there, else from its version 1 hierarchy; killing is
-//! version 2's. Groups lie below the launcher's own: `<own>/cofferdam/<instance>/<cell>`. The threat: a
-//! limit that is asked for and silently not set; what cannot be set is an error or, rootless, a row.
+//! version 2's. Groups lie directly below the launcher's own, `<own>/cofferdam.<instance>.<cell>`: each level
+//! between would be counted and scheduled at every wake of a cell. The threat: a limit that is asked for and
+//! silently not set; what cannot be set is an error or, rootless, a row.
 
 use crate::{Error, Profile};
 use cofferdam_base::ipc::{
@@ -188,13 +189,14 @@ impl Groups {
     pub(crate) fn remove(&self) -> Result<(), Error> {
         for group in self.joined.iter().chain(&self.unified) {
             remove(group).map_err(Error::io(group.display().to_string()))?;
-            // The instance's group and ours go with the last cell; others in them keep them.
-            for above in group.ancestors().skip(1).take(2) {
-                let _ = fs::remove_dir(above);
-            }
         }
         Ok(())
     }
+}
+
+/// The name of a group of an instance, which has no dot in its own name.
+pub fn group(instance: &str, name: &str) -> String {
+    format!("cofferdam.{instance}.{name}")
 }
 
 /// Moves the caller, a process of one thread, into groups. The kernel asks whether whoever opened them may.
@@ -220,26 +222,20 @@ fn remove(group: &Path) -> io::Result<()> {
     }
 }
 
-/// Kills and removes every group that an earlier launcher of this instance left: `cofferdam/<instance>`
-/// below our own groups. Returns the names of what it removed.
+/// Kills and removes every group that an earlier launcher of this instance left below our own groups. Returns the
+/// names of what it removed.
 pub fn sweep(instance: &str) -> Result<Vec<String>, Error> {
-    let below = Path::new("cofferdam").join(instance);
+    let prefix = group(instance, "");
     let mut removed = std::collections::BTreeSet::new();
     for hierarchy in hierarchies().map_err(Error::io("/proc/self/cgroup"))? {
-        let top = hierarchy.own.join(&below);
-        let entries = match fs::read_dir(&top) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(Error::io(top.display().to_string()))?,
-        };
-        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            let group = entry.path();
+        let entries = fs::read_dir(&hierarchy.own);
+        for entry in entries.map_err(Error::io(hierarchy.own.display().to_string()))?.flatten() {
+            let (name, group) = (entry.file_name(), entry.path());
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
             empty(&group).map_err(Error::io(group.display().to_string()))?;
             remove(&group).map_err(Error::io(group.display().to_string()))?;
-            removed.insert(entry.file_name().to_string_lossy().into_owned());
+            removed.insert(name.to_owned());
         }
-        remove(&top).map_err(Error::io(top.display().to_string()))?;
-        // Another instance may have groups there.
-        let _ = fs::remove_dir(hierarchy.own.join("cofferdam"));
     }
     Ok(removed.into_iter().collect())
 }
@@ -265,20 +261,16 @@ fn empty(group: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `own/name`, and switches the controllers on along the way where the hierarchy is unified.
+/// Makes `own/name`, and hands it the wanted ones of these controllers of a unified hierarchy.
 fn make(own: &Path, name: &str, controllers: &[String]) -> io::Result<PathBuf> {
-    let mut path = own.to_owned();
-    for part in Path::new(name) {
-        for controller in WANTED.iter().filter(|wanted| controllers.iter().any(|own| own == *wanted)) {
-            fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"))?;
-        }
-        path.push(part);
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+    for controller in WANTED.iter().filter(|wanted| controllers.iter().any(|own| own == *wanted)) {
+        fs::write(own.join("cgroup.subtree_control"), format!("+{controller}"))?;
     }
-    Ok(path)
+    let path = own.join(name);
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(path),
+    }
 }
 
 /// Where the launcher itself is in version 2, below the group that its cells share with it.

@@ -23,7 +23,7 @@ pub mod tenant_files;
 mod wire;
 
 pub use cell::{Cell, CellEvent, Exec};
-pub use cgroup::{settle, sweep};
+pub use cgroup::{group, settle, sweep};
 pub use error::{Error, LayerFailure};
 pub use features::{Feature, host_features};
 pub use init::init_main;

@@ -85,7 +85,7 @@ pub struct CellPlan {
     pub network: Network,
     /// What it may use.
     pub limits: Limits,
-    /// Its cgroup, below our own: `cofferdam/<instance>/<name>`.
+    /// Its cgroup, below our own; see [`group`](crate::group).
     pub cgroup: String,
 }
 

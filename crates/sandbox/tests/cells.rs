@@ -5,7 +5,9 @@ use cofferdam_base::ipc::{
     launcher::{Failure, Limits},
     receipt::LayerState,
 };
-use cofferdam_sandbox::{Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, launch, sweep};
+use cofferdam_sandbox::{
+    Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, group, launch, sweep,
+};
 use cofferdam_sys::{
     process::{self, Forked},
     seccomp::{self, Action, Is, Program, Row, call},
@@ -118,7 +120,7 @@ fn setting(name: &str, argv: &[&str]) -> Setting {
         cwd: "/sandbox".into(),
         network: Network::None,
         limits: Limits::default(),
-        cgroup: format!("cofferdam/test-{}/{name}", std::process::id()),
+        cgroup: group(&format!("test-{}", std::process::id()), name),
     };
     Setting { directory, plan }
 }

@@ -331,7 +331,7 @@ mod tests {
         );
         let config = HostConfig::parse(Path::new("c"), &text).unwrap();
         let runtime = RuntimePlan::of_command(&config, "echo").unwrap();
-        let (uid, cgroup) = (Some(1_500_131_074), "cofferdam/0123456789abcdef/acme".to_owned());
+        let (uid, cgroup) = (Some(1_500_131_074), "cofferdam.0123456789abcdef.acme".to_owned());
         CellSpec {
             uid,
             cgroup,

@@ -45,7 +45,7 @@ pub struct PartSpec {
     pub arguments: Vec<String>,
     /// Its uid and gid; none without root.
     pub uid: Option<u32>,
-    /// Its cgroup, relative: `cofferdam/<instance>/_warden.acme`. No tenant's id begins like that.
+    /// Its cgroup, relative: `cofferdam.<instance>._warden.acme`. No tenant's id begins like that.
     pub cgroup: String,
     /// What it may use. What hostile bytes make of it stays within.
     pub limits: Limits,
@@ -56,7 +56,7 @@ pub struct PartSpec {
 pub struct CellSpec {
     /// The host uid and gid of everything in it; none without root.
     pub uid: Option<u32>,
-    /// Its cgroup, relative: `cofferdam/<instance>/<tenant>`.
+    /// Its cgroup, relative: `cofferdam.<instance>.<tenant>`.
     pub cgroup: String,
     /// The cell's `/sandbox`.
     pub home: PathBuf,
@@ -107,7 +107,7 @@ impl Boot {
             Part::Warden(tenant, _) => (format!("_warden.{tenant}"), 256 << 20, 200),
         };
         let limits = Limits { memory_bytes, pids: 64, cpu_percent, ..Limits::default() };
-        let cgroup = format!("cofferdam/{}/{group}", self.instance());
+        let cgroup = cofferdam_sandbox::group(&self.instance(), &group);
         Ok(PartSpec { arguments, uid: self.strict.then_some(uid), cgroup, limits })
     }
 
@@ -121,7 +121,7 @@ impl Boot {
             RuntimeRef::Command(name) => (RuntimePlan::of_command(&self.config, name)?, false),
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
-        let cgroup = format!("cofferdam/{}/{}", self.instance(), order.tenant);
+        let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, drift })
     }
 
@@ -212,7 +212,7 @@ mod tests {
         data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
         let spec = boot.cell(&data, &order("acme", 2, 1)).unwrap();
         assert_eq!((spec.home, spec.runtime.port, spec.drift), (data.home(&tenant("acme")), 9000, false));
-        assert_eq!(spec.cgroup, format!("cofferdam/{}/acme", boot.instance()));
+        assert_eq!(spec.cgroup, format!("cofferdam.{}.acme", boot.instance()));
         assert_eq!(boot.instance().len(), 16);
         assert_eq!(spec.uid, boot.strict.then_some(1_500_131_074));
     }

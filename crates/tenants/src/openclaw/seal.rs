@@ -7,7 +7,7 @@
 use super::{CELL_TREE, Error, command_argv, lock::sha256, npm::end_of};
 use cofferdam_base::ipc::launcher::Limits;
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, close_nursery, launch, sweep,
+    Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, close_nursery, group, launch, sweep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -66,7 +66,7 @@ pub fn complete(tree: &Path, stop: BorrowedFd<'_>) -> Result<(), Error> {
         cwd: "/sandbox".into(),
         network: Network::None,
         limits: Limits::default(),
-        cgroup: format!("cofferdam/{}/cell", groups(&tree)),
+        cgroup: group(&groups(&tree), "cell"),
     };
     run(&plan, stop)?;
     if root {
