@@ -5,7 +5,7 @@
 //! between would be counted and scheduled at every wake of a cell. The threat: a limit that is asked for and
 //! silently not set; what cannot be set is an error or, rootless, a row.
 
-use crate::{Error, Profile};
+use crate::{Error, Profile, Protection};
 use cofferdam_base::ipc::{
     launcher::Limits,
     receipt::{LayerRow, LayerState},
@@ -36,12 +36,18 @@ pub(crate) struct Groups {
 }
 
 const WANTED: [&str; 3] = ["memory", "pids", "cpu"];
+const PROTECTIONS: [Protection; 3] = [Protection::Memory, Protection::Pids, Protection::Cpu];
 
 impl Groups {
     /// Makes the groups and sets the limits.
-    pub(crate) fn create(name: &str, limits: &Limits, profile: Profile) -> Result<Self, Error> {
+    pub(crate) fn create(
+        name: &str,
+        limits: &Limits,
+        profile: Profile,
+        without: &[Protection],
+    ) -> Result<Self, Error> {
         let mut groups = Self::default();
-        match groups.make(name, limits, profile) {
+        match groups.make(name, limits, profile, without) {
             Ok(()) => Ok(groups),
             Err(error) => {
                 // What stays is swept at the next start; the cause is what must be told.
@@ -51,7 +57,13 @@ impl Groups {
         }
     }
 
-    fn make(&mut self, name: &str, limits: &Limits, profile: Profile) -> Result<(), Error> {
+    fn make(
+        &mut self,
+        name: &str,
+        limits: &Limits,
+        profile: Profile,
+        without: &[Protection],
+    ) -> Result<(), Error> {
         let hierarchies = hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
         if let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
             match make(&unified.own, name, &unified.controllers) {
@@ -61,7 +73,10 @@ impl Groups {
         } else {
             self.absent("cgroup kill", &io::Error::other("cgroup2 is not mounted"), profile)?;
         }
-        for controller in WANTED {
+        for (controller, protection) in WANTED.into_iter().zip(PROTECTIONS) {
+            if without.contains(&protection) {
+                continue;
+            }
             if let Err(error) = self.limit(&hierarchies, controller, name, limits) {
                 self.absent(&format!("cgroup {controller}"), &error, profile)?;
             }

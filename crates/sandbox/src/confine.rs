@@ -67,7 +67,7 @@ fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
     single()?;
     process::hide().layer("capabilities")?;
     let programs = table::service(execs)?;
-    landlock::restrict(rules).layer("landlock")?;
+    landlock::restrict(rules, &[]).layer("landlock")?;
     programs.iter().try_for_each(seccomp::install).layer("seccomp")?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use cofferdam_sys::{
     clone::{self, INNER_ID},
     pidfd,
     process::{self, Forked},
+    seccomp::Program,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,7 +32,7 @@ pub(crate) fn exec(
 ) -> Result<Exec, Error> {
     let command = seal::Command::new(plan, argv).map_err(Error::io("a command"))?;
     // Before the fork: the child only uses it.
-    table::cell()?;
+    let programs = table::cell(&plan.without)?;
     let entrances = groups.entrances()?;
     let (ours, theirs) = channel::pair().map_err(Error::io("the wire of a command"))?;
     match process::fork().map_err(Error::io("fork"))? {
@@ -44,7 +45,7 @@ pub(crate) fn exec(
                 }
                 Ok(None) => {
                     drop(theirs);
-                    become_command(plan, &command, &entrances, stdio, terminal)
+                    become_command(plan, &command, &programs, &entrances, stdio, terminal)
                 }
                 Err(error) => {
                     // The launcher learns it, or is gone.
@@ -90,6 +91,7 @@ fn join(plan: &CellPlan, init: BorrowedFd<'_>) -> Result<Sibling, Error> {
 fn become_command(
     plan: &CellPlan,
     command: &seal::Command,
+    programs: &[Program],
     entrances: &[OwnedFd],
     stdio: &[OwnedFd; 3],
     terminal: bool,
@@ -115,7 +117,7 @@ fn become_command(
         seal::shed(plan)?;
         process::hide().map_err(Error::io("hiding"))?;
         seal::files(plan)?;
-        seal::filters(table::cell()?)?;
+        seal::filters(programs)?;
         Ok(())
     })();
     let code = if let Err(error) = sealed {

@@ -27,6 +27,8 @@ struct Wanted {
     groups: bool,
     /// Is the last descriptor a version 2 group?
     unified: bool,
+    /// Which namespaces are the launcher's; see [`Birth::shared`].
+    shared: i32,
 }
 
 /// Nursery → launcher: the child as the host numbers it, with its pidfd, or why there is none.
@@ -65,6 +67,7 @@ pub(crate) struct Order<'a> {
     pub(crate) tasks: &'a [OwnedFd],
     pub(crate) unified: Option<&'a OwnedFd>,
     pub(crate) groups: bool,
+    pub(crate) shared: i32,
 }
 
 /// Has the first process of a cell made. It waits at its gate.
@@ -107,7 +110,7 @@ impl Nursery {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
         let groups = order.tasks.iter().chain(order.unified).map(AsFd::as_fd);
         let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(groups).collect();
-        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some() };
+        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some(), shared: order.shared };
         self.wire.send(&wanted, &lent).map_err(gone)?;
         match self.wire.recv::<Born>().map_err(gone)? {
             Some((Born::Child { pid }, descriptors)) => {
@@ -174,6 +177,7 @@ fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> std::io::Result<Option<(i3
         cgroup: unified,
         tasks,
         groups: wanted.groups,
+        shared: wanted.shared,
     })?;
     Ok(born.map(|(pid, pidfd)| (pid.as_raw_nonzero().get(), pidfd)))
 }

@@ -121,6 +121,7 @@ fn setting(name: &str, argv: &[&str]) -> Setting {
         network: Network::None,
         limits: Limits::default(),
         cgroup: group(&format!("test-{}", std::process::id()), name),
+        without: Vec::new(),
     };
     Setting { directory, plan }
 }

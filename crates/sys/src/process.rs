@@ -124,12 +124,16 @@ pub fn new_keyring() -> io::Result<()> {
     }
 }
 
-/// No core dumps, and at most this many open files. A core limit of 1 is too small for a file, and the only one
-/// at which the kernel leaves a helper that the host named in `core_pattern` alone.
-pub fn limit(open_files: u64) -> io::Result<()> {
+/// No core dumps, and at most this many open files, each only if it is wanted. A core limit of 1 is too small for
+/// a file, and the only one at which the kernel leaves a helper that the host named in `core_pattern` alone.
+pub fn limit(open_files: Option<u64>, no_core: bool) -> io::Result<()> {
     let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    rustix::process::setrlimit(Resource::Core, both(1))?;
-    rustix::process::setrlimit(Resource::Nofile, both(open_files))?;
+    if no_core {
+        rustix::process::setrlimit(Resource::Core, both(1))?;
+    }
+    if let Some(files) = open_files {
+        rustix::process::setrlimit(Resource::Nofile, both(files))?;
+    }
     rustix::process::setrlimit(Resource::Memlock, both(8 << 20))?;
     rustix::process::setrlimit(Resource::Msgqueue, both(0))?;
     Ok(())

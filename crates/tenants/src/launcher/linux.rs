@@ -182,6 +182,7 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
         network: Network::Captured { port: spec.runtime.port, mark: MARK },
         limits: spec.limits,
         cgroup: spec.cgroup.clone(),
+        without: Vec::new(),
     }
 }
 
