@@ -187,7 +187,9 @@ fn files(found: &mut Findings, plan: &CellPlan) {
         }
     }
     found.note("files", format!("{read_only} mounts read-only, /sandbox and /tmp writable"));
-    let wrong = (!hidden).then(|| "processes of others are listed".to_owned());
+    // Without processes of its own it has no `/proc` of its own, either.
+    let listed = !hidden && plan.keeps(Protection::PidNamespace);
+    let wrong = listed.then(|| "processes of others are listed".to_owned());
     found.0.push(Finding { layer: "proc".into(), wrong, detail: String::new() });
     for (path, layer) in [("/", "files"), ("/usr", "files"), ("/etc", "files"), ("/proc/sys", "proc")] {
         let made = rustix::fs::mkdir(format!("{}/.cofferdam-proof", path.trim_end_matches('/')), Mode::RWXU);
