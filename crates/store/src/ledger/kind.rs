@@ -71,6 +71,7 @@ impl Kind {
             | Self::WardenLost
             | Self::Failed
             | Self::ConfigDrift
+            | Self::CellSealed
             | Self::Allow
             | Self::Hold
             | Self::Use
@@ -129,6 +130,7 @@ kinds! {
     WardenEnded "warden_ended" true "A warden ended; its last records may be lost."
     WardenLost "warden_lost" true "A warden's wire ended; its last records may be lost."
     Failed "failed" true "A step failed."
+    CellSealed "cell_sealed" true "A cell was built; its receipt says how far each layer holds."
     ConfigDrift "config_drift" true "A gateway's configuration had been changed, and was written anew."
     // What wardens and the edge report.
     Allow "allow" false "A connection was let through."

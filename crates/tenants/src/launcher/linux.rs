@@ -182,7 +182,7 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
         network: Network::Captured { port: spec.runtime.port, mark: MARK },
         limits: spec.limits,
         cgroup: spec.cgroup.clone(),
-        without: Vec::new(),
+        without: spec.without.clone(),
     }
 }
 
@@ -339,6 +339,7 @@ mod tests {
             home: "/data/tenants/acme/home".into(),
             runtime,
             limits: order("acme", 2, 1).limits,
+            without: Vec::new(),
             drift: false,
         }
     }

@@ -127,6 +127,11 @@ impl<G: Engine> Effects for Machine<G> {
         self.prove(&order.runtime)?;
         let spec = self.boot.cell(&self.data, order)?;
         let mut launched = self.engine.launch(order, &spec)?;
+        for left in &self.boot.config.without {
+            for row in launched.receipt.layers.iter_mut().filter(|row| row.layer == left.layer) {
+                row.detail = format!("cofferdam.toml: {}; {}", left.reason, row.detail);
+            }
+        }
         // Strict does not come so far without it: see `guard`.
         launched.receipt.layers.push(LayerRow {
             layer: "uid firewall".to_owned(),

@@ -16,6 +16,7 @@ use cofferdam_base::{
     Digest,
     ipc::launcher::{CellOrder, Failure, Limits, RuntimeRef},
 };
+use cofferdam_sandbox::Protection;
 use serde::{Deserialize, Serialize};
 use std::{
     os::unix::fs::MetadataExt,
@@ -64,6 +65,8 @@ pub struct CellSpec {
     pub runtime: RuntimePlan,
     /// What it may use.
     pub limits: Limits,
+    /// What its seal leaves out, by the operator's word.
+    pub without: Vec<Protection>,
     /// Somebody had changed what the runtime is told; it is ours again.
     pub drift: bool,
 }
@@ -122,7 +125,8 @@ impl Boot {
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
-        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, drift })
+        let without = self.config.left_out();
+        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, without, drift })
     }
 
     fn openclaw(
