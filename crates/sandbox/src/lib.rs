@@ -15,6 +15,7 @@ mod init;
 mod launch;
 mod nursery;
 mod plan;
+pub mod probe;
 mod proof;
 mod protection;
 mod root;

@@ -37,6 +37,21 @@ fn errno(result: libc::c_long) -> i32 {
     if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 }
 }
 
+/// `ioctl`.
+pub const IOCTL: i64 = libc::SYS_ioctl;
+/// `setns`.
+pub const SETNS: i64 = libc::SYS_setns;
+/// `setsockopt`.
+pub const SETSOCKOPT: i64 = libc::SYS_setsockopt;
+
+/// The hard limit of a resource by its number; `u64::MAX` is none.
+pub fn hard_limit(resource: u32) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes the structure.
+    process::check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
 /// One argument of a call.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -21,3 +21,4 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod userns;
+pub mod world;
