@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Some("__echo") => echo::main(),
         Some("__guide") => demo::guide_main(),
         Some("__cell") => bench::main(),
+        Some("__witness") => cofferdam_audit::witness_main(),
         Some("__probe") => cofferdam_sandbox::probe::probe_main(),
         _ => cli::main(),
     }

@@ -6,7 +6,7 @@
 use crate::verdict::{Judged, Mutants, Verdict};
 use aws_lc_rs::{digest as sha, signature};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use cofferdam_base::{Digest, ipc::receipt::LayerRow};
+use cofferdam_base::{Digest, ipc::receipt::LayerRow, proof_message};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub struct Signature {
     pub document: String,
     /// The host's public key, Ed25519, base64url.
     pub key: String,
-    /// Over [`signed_bytes`], base64url.
+    /// Over [`proof_message`], base64url.
     pub signature: String,
 }
 
@@ -61,9 +61,6 @@ pub enum DocumentError {
     Signature,
 }
 
-/// Nothing else that the host's key signs begins like this.
-const DOMAIN: &[u8] = b"cofferdam proof 1\n";
-
 /// The SHA-256 of some bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Digest {
@@ -72,19 +69,13 @@ pub fn digest(bytes: &[u8]) -> Digest {
     Digest::from_bytes(out)
 }
 
-/// What is signed: the domain, and the digest of the document's text.
-#[must_use]
-pub(crate) fn signed_bytes(document: Digest) -> Vec<u8> {
-    [DOMAIN, document.to_string().as_bytes()].concat()
-}
-
 /// Checks a file. Works without a host; that the key is the host's own, its reader must know.
 pub fn verify(file: &str) -> Result<(Document, Signature), DocumentError> {
     let malformed = |error: &dyn std::fmt::Display| DocumentError::Malformed(error.to_string());
     let signature: Signature = serde_json::from_str(file).map_err(|error| malformed(&error))?;
     let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| malformed(&error));
     let (key, signed) = (bytes(&signature.key)?, bytes(&signature.signature)?);
-    let message = signed_bytes(digest(signature.document.as_bytes()));
+    let message = proof_message(digest(signature.document.as_bytes()));
     signature::UnparsedPublicKey::new(&signature::ED25519, key)
         .verify(&message, &signed)
         .map_err(|_| DocumentError::Signature)?;
@@ -183,7 +174,7 @@ mod tests {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let text = serde_json::to_string(document).unwrap();
-        let signature = pair.sign(&signed_bytes(digest(text.as_bytes())));
+        let signature = pair.sign(&proof_message(digest(text.as_bytes())));
         serde_json::to_string(&Signature {
             document: text,
             key: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),

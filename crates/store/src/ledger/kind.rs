@@ -72,6 +72,7 @@ impl Kind {
             | Self::Failed
             | Self::ConfigDrift
             | Self::CellSealed
+            | Self::Proved
             | Self::Allow
             | Self::Hold
             | Self::Use
@@ -114,6 +115,7 @@ kinds! {
     ModelSet "model_set" false "The model route was set or removed."
     TokenIssued "token_issued" false "A token was issued."
     TokenRevoked "token_revoked" true "A token was revoked."
+    Proved "proved" false "A seal was proved, and the proof signed."
     // What control has the launcher do.
     MakeHome "make_home" false "A home is made."
     RemoveHome "remove_home" true "A home is removed, which makes room."

@@ -114,7 +114,10 @@ impl Engine for Linux {
         let nonblocking = rustix::io::ioctl_fionbio(&output, true);
         nonblocking.map_err(|errno| failure(format!("a pipe: {errno}")))?;
         let second = writer.try_clone().map_err(|error| failure(format!("a pipe: {error}")))?;
-        let cell = sandbox::launch(&plan(self.strict, order, spec), [writer.into(), second.into()])?;
+        let cell = sandbox::launch(
+            &plan(self.strict, &order.tenant, order.generation, spec),
+            [writer.into(), second.into()],
+        )?;
         let (pid, receipt) = (u32::try_from(cell.pid).unwrap_or(0), cell.receipt.clone());
         let proved = prove(&cell);
         let (netns_cookie, cookies, pidfd) = match proved {
@@ -156,7 +159,7 @@ fn profile(strict: bool) -> sandbox::Profile {
 }
 
 /// The plan of a cell, complete.
-fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
+pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &CellSpec) -> CellPlan {
     let (uid, gid) = match spec.uid {
         Some(uid) => (uid, uid),
         None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -168,12 +171,12 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
         label: "runtime".to_owned(),
     });
     CellPlan {
-        name: order.tenant.to_string(),
-        generation: order.generation,
+        name: tenant.to_string(),
+        generation,
         profile: profile(strict),
         uid,
         gid,
-        hostname: order.tenant.to_string(),
+        hostname: tenant.to_string(),
         binds: binds.collect(),
         home: spec.home.clone(),
         argv: spec.runtime.argv.clone(),
@@ -346,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_plan_of_a_command_is_one_that_the_sandbox_takes() {
-        let plan_of = |target: &str| plan(true, &order("acme", 2, 7), &spec(target));
+        let plan_of = |target: &str| plan(true, &order("acme", 2, 7).tenant, 7, &spec(target));
         plan_of("/opt/echo").check().unwrap();
         assert!(plan_of("/usr/bin/env").check().is_err(), "what is the cell's own is not covered");
         let plan = plan_of("/opt/echo");

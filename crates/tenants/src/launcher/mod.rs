@@ -48,10 +48,10 @@ pub struct Host {
     lock: Lock,
 }
 
-impl Host {
-    /// Reads the configuration, checks the layout and takes the lock. `cache` is where the shared cache is
-    /// if the configuration does not say.
-    pub fn open(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
+impl Boot {
+    /// Reads the configuration of a data directory. `cache` is where the shared cache is if the configuration does
+    /// not say.
+    pub fn read(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
         let mut config = HostConfig::load(&data_dir.join(config::FILE))?;
         let root = rustix::process::geteuid().is_root();
         let strict = match config.profile {
@@ -79,7 +79,15 @@ impl Host {
             tracing::warn!(%error, "the cache {} cannot be made", cache_dir.display());
         }
         let data_dir = std::path::absolute(data_dir).map_err(Error::io(data_dir))?;
-        let boot = Boot { data_dir, cache_dir, config, strict, builtin_model };
+        Ok(Self { data_dir, cache_dir, config, strict, builtin_model })
+    }
+}
+
+impl Host {
+    /// Reads the configuration, checks the layout and takes the lock. `cache` is where the shared cache is
+    /// if the configuration does not say.
+    pub fn open(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
+        let boot = Boot::read(data_dir, cache, builtin_model)?;
         let data = DataDir::open(&boot.data_dir, boot.owners())?;
         let lock = data.lock()?;
         Ok(Self { boot, data, lock })

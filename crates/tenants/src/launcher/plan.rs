@@ -13,10 +13,10 @@ use crate::{
     runtime::RuntimePlan,
 };
 use cofferdam_base::{
-    Digest,
+    Digest, TenantId,
     ipc::launcher::{CellOrder, Failure, Limits, RuntimeRef},
 };
-use cofferdam_sandbox::Protection;
+use cofferdam_sandbox::{CellPlan, Protection};
 use serde::{Deserialize, Serialize};
 use std::{
     os::unix::fs::MetadataExt,
@@ -129,6 +129,30 @@ impl Boot {
         Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, without, drift })
     }
 
+    /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
+    /// is told stays as it is.
+    pub fn sibling(
+        &self,
+        tenant: &TenantId,
+        runtime: &RuntimeRef,
+        limits: Limits,
+    ) -> Result<CellPlan, Failure> {
+        let data =
+            DataDir::open(&self.data_dir, self.owners()).map_err(|error| failure(error.to_string()))?;
+        let home = data.home(tenant);
+        let owner = std::fs::symlink_metadata(&home)
+            .map_err(|error| failure(format!("the home {} is not there: {error}", home.display())))?
+            .uid();
+        let runtime = match runtime {
+            RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
+            RuntimeRef::Openclaw(lock) => self.gateway(&data, tenant, *lock, limits)?,
+        };
+        let cgroup = cofferdam_sandbox::group(&self.instance(), tenant.as_str());
+        let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
+        let spec = CellSpec { uid, cgroup, home, runtime, limits, without, drift: false };
+        Ok(super::linux::plan(self.strict, tenant, 1, &spec))
+    }
+
     fn openclaw(
         &self,
         data: &DataDir,
@@ -136,7 +160,6 @@ impl Boot {
         lock: Digest,
     ) -> Result<(RuntimePlan, bool), Failure> {
         openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
-        let tree = openclaw::install::tree_path(&self.cache_dir, lock);
         let config = data.tenant_config(&order.tenant);
         let gateway = openclaw::config::Gateway {
             tenant: &order.tenant,
@@ -150,13 +173,27 @@ impl Boot {
         if drift {
             tracing::warn!(tenant = %order.tenant, "the gateway's configuration had been changed, and is ours again");
         }
-        let plan = RuntimePlan {
+        Ok((self.gateway(data, &order.tenant, lock, order.limits)?, drift))
+    }
+
+    fn gateway(
+        &self,
+        data: &DataDir,
+        tenant: &TenantId,
+        lock: Digest,
+        limits: Limits,
+    ) -> Result<RuntimePlan, Failure> {
+        openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
+        let tree = openclaw::install::tree_path(&self.cache_dir, lock);
+        Ok(RuntimePlan {
             argv: openclaw::gateway_argv(),
-            env: openclaw::gateway_env(order.limits.memory_bytes),
-            binds: vec![bind(&tree, openclaw::CELL_TREE)?, bind(&config, openclaw::CELL_CONFIG)?],
+            env: openclaw::gateway_env(limits.memory_bytes),
+            binds: vec![
+                bind(&tree, openclaw::CELL_TREE)?,
+                bind(&data.tenant_config(tenant), openclaw::CELL_CONFIG)?,
+            ],
             port: openclaw::PORT,
-        };
-        Ok((plan, drift))
+        })
     }
 }
 
