@@ -57,14 +57,6 @@ pub struct WardenFacts {
 const HOLD_MS: u32 = 30_000;
 /// The limits that every warden has: relays, holds, new names a second.
 const LIMITS: (u32, u32, u32) = (256, 32, 20);
-/// What `rootless` does not keep.
-const ROOTLESS: [&str; 4] = [
-    "uids: cells, wardens, edge and control run under what /etc/subuid grants, or under one uid",
-    "cgroups: no limit of memory, processes or cores without a delegated cgroup",
-    "uid firewall: only the warden itself refuses private and host addresses",
-    "quota: no limit of disk space for a tenant's home",
-];
-
 impl Facts {
     /// What the launcher says and what the host says of itself. `kid` names the issuer's key.
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
@@ -80,7 +72,7 @@ impl Facts {
             edge: config.edge.listen,
             domain: (domain != "localhost").then(|| domain.to_owned()),
             profile: if rootless { "rootless" } else { "strict" },
-            degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
+            degradations: degradations(rootless),
             commands: config.runtime.command.iter().map(command).collect(),
             limits: config.limits,
             cache: cache_dir.clone(),
@@ -133,6 +125,12 @@ fn addresses4(trie: &str) -> Vec<IpAddr> {
         }
     }
     all.into_iter().collect()
+}
+
+/// What `rootless` does not keep, by the numbers of SPECIFICATION.md.
+fn degradations(rootless: bool) -> Vec<String> {
+    let unkept = cofferdam_sandbox::ROOTLESS.iter().filter(|_| rootless);
+    unkept.map(|row| format!("promise {}: {}", row.promise, row.lacks)).collect()
 }
 
 /// In `if_inet6` each line begins with the 32 hex digits of an address.

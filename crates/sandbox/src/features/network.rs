@@ -1,106 +1,48 @@
-//! What this machine offers for the seal, for `doctor`: each feature, what it buys, and what mends its lack.
-//!
-//! What can be asked of files is read there. The network of a cell is tried out, in a namespace that a child
-//! of ours makes and that goes with it.
+//! The network of a cell, tried out in a namespace that a child of ours makes and that goes with it.
 
-use crate::cgroup;
-use cofferdam_base::ipc::receipt::LayerState;
+use super::{Feature, Known, Need, strictly};
 use cofferdam_sys::{
-    landlock, netlink, netns,
+    netlink, netns,
     nft::{self, CellTable, NftError, UidFirewall},
     process::{self, Forked},
     userns,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    io::{self, Read, Write},
-    path::Path,
+use std::io::{self, Read, Write};
+
+const NETWORK: Known = Known {
+    group: "Network",
+    name: "anyip",
+    need: Need::Required,
+    buys: "all that a cell dials arrives at its warden",
+    used_by: "every cell; promises 1, 7 and 11",
+    mend: "a kernel that makes network namespaces and takes local routes for whole families",
 };
-
-/// One feature of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Feature {
-    /// Its name.
-    pub name: String,
-    /// Whether it is there.
-    pub state: LayerState,
-    /// Without it no cell starts under the profile that this user would get.
-    pub required: bool,
-    /// What it buys.
-    pub buys: String,
-    /// What to do if it is not there; empty if it is.
-    pub mend: String,
-}
-
-/// What a cell needs besides a user namespace.
-const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
-
-/// Looks at this machine. Changes nothing.
-pub fn host_features() -> Vec<Feature> {
-    let root = rustix::process::geteuid().is_root();
-    let mut features = vec![
-        feature("root", root, false, "own uids, profile strict", "start as root"),
-        feature(
-            "user namespaces",
-            number("/proc/sys/user/max_user_namespaces") > 0
-                && flag("/proc/sys/kernel/unprivileged_userns_clone")
-                && number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 0,
-            true,
-            "cells without privilege",
-            "sysctl user.max_user_namespaces=10000, and lift AppArmor's restriction",
-        ),
-    ];
-    let lacking: Vec<&str> = NAMESPACES.into_iter().filter(|kind| !has_namespace(kind)).collect();
-    features.push(feature(
-        "other namespaces",
-        lacking.is_empty(),
-        true,
-        "a cell sees its own files, processes, network, names and groups only",
-        &format!("a kernel with namespaces of the kinds {}", lacking.join(", ")),
-    ));
-    features.extend([
-        feature(
-            &format!("landlock (abi {})", landlock::abi()),
-            landlock::abi() >= landlock::LEAST as i32,
-            true,
-            "files, signals and abstract sockets stay in the cell",
-            "a kernel of 6.12 or later with landlock in lsm=",
-        ),
-        feature(
-            "seccomp",
-            Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-            true,
-            "the allow-list of system calls",
-            "a kernel with CONFIG_SECCOMP_FILTER",
-        ),
-    ]);
-    features.extend(network(root));
-    features.push(feature(
-        "cgroup.kill",
-        Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-            || Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists(),
-        root,
-        "a cell is killed whole, at once",
-        "mount cgroup2 at /sys/fs/cgroup",
-    ));
-    for (controller, version) in cgroup::available() {
-        features.push(feature(
-            &format!(
-                "cgroup {controller}{}",
-                version.map(|version| format!(" ({version})")).unwrap_or_default()
-            ),
-            version.is_some(),
-            root,
-            "a cell's limits",
-            "delegate the memory, pids and cpu controllers to this user",
-        ));
-    }
-    features
-}
+const TABLES: Known = Known {
+    name: "nf_tables",
+    buys: "a gateway's port is shut to its cell's tools",
+    used_by: "promise 6",
+    mend: "modprobe nf_tables nft_reject_inet",
+    ..NETWORK
+};
+const TPROXY: Known = Known {
+    name: "nft tproxy",
+    buys: "every TCP port is captured, not only known ones",
+    used_by: "promise 8 on ports that no rule names",
+    mend: "modprobe nft_tproxy",
+    ..NETWORK
+};
+const FIREWALL: Known = Known {
+    name: "uid firewall",
+    buys: "a broken warden reaches no private network",
+    used_by: "promises 14 and 16i",
+    mend: "modprobe nf_tables nft_reject_inet nft_fib_inet",
+    ..NETWORK
+};
 
 /// What became of the trial; none is fine.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Trial {
+pub(super) struct Trial {
     namespace: Option<String>,
     any_ip: Option<String>,
     absent: Option<String>,
@@ -108,48 +50,32 @@ struct Trial {
     firewall: Option<String>,
 }
 
-fn network(root: bool) -> Vec<Feature> {
+pub(super) fn features(root: bool) -> Vec<Feature> {
     let trial = tried(root).unwrap_or_else(|error| Trial {
         namespace: Some(format!("it could not be tried: {error}")),
         ..Trial::default()
     });
+    rows(root, &trial)
+}
+
+/// A row fails by the first thing on its way that failed.
+pub(super) fn rows(root: bool, trial: &Trial) -> Vec<Feature> {
     let Trial { namespace, any_ip, absent, table, firewall } = trial;
-    let row = |name: &str, required, buys: &str, mend: &str, whys: &[&Option<String>]| {
+    let row = |known: Known, whys: &[&Option<String>]| {
         let why = whys.iter().find_map(|why| why.as_deref());
-        let mend = why.map(|why| format!("{mend} ({why})")).unwrap_or_default();
-        feature(name, why.is_none(), required, buys, &mend)
+        known.is(why.is_none(), why.unwrap_or_default())
     };
+    let need = strictly(root);
     let mut rows = vec![
-        row(
-            "anyip",
-            true,
-            "each destination of a cell arrives at its warden",
-            "a kernel that takes local routes for whole families",
-            &[&namespace, &any_ip],
-        ),
-        row(
-            "nf_tables",
-            root,
-            "the gateway's port is closed to the cell's own tools",
-            "modprobe nf_tables nft_reject_inet",
-            &[&namespace, &any_ip, &absent],
-        ),
-        row(
-            "nft tproxy",
-            root,
-            "every TCP port is captured, not only those of the policy",
-            "modprobe nft_tproxy",
-            &[&namespace, &any_ip, &absent, &table],
-        ),
+        row(NETWORK, &[namespace, any_ip]),
+        row(TABLES.needed(need), &[namespace, any_ip, absent]),
+        row(TPROXY.needed(need), &[namespace, any_ip, absent, table]),
     ];
     if root {
-        rows.push(row(
-            "uid firewall",
-            true,
-            "no warden reaches the host or a private network, even if it is broken",
-            "modprobe nf_tables nft_reject_inet nft_fib_inet",
-            &[&namespace, &absent, &firewall],
-        ));
+        rows.push(row(FIREWALL, &[namespace, absent, firewall]));
+    } else {
+        let known = Known { need: Need::Degrades, mend: "start the host as root", ..FIREWALL };
+        rows.push(known.is(false, ""));
     }
     rows
 }
@@ -197,34 +123,11 @@ fn trial(root: bool) -> Trial {
     trial
 }
 
-fn feature(name: &str, there: bool, required: bool, buys: &str, mend: &str) -> Feature {
-    Feature {
-        name: name.to_owned(),
-        required,
-        state: if there { LayerState::Enforced } else { LayerState::Absent },
-        buys: buys.to_owned(),
-        mend: if there { String::new() } else { mend.to_owned() },
-    }
-}
-
-fn has_namespace(kind: &str) -> bool {
-    Path::new("/proc/self/ns").join(kind).exists()
-}
-
-/// A number in a file; a file that is not there is 0.
-fn number(path: &str) -> u64 {
-    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-}
-
-/// A switch that only some kernels have: not there means on.
-fn flag(path: &str) -> bool {
-    !Path::new(path).exists() || number(path) == 1
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use cofferdam_base::ipc::receipt::LayerState;
 
     #[test]
     fn the_network_of_a_cell_is_tried_and_nothing_of_the_trial_stays() {
@@ -237,10 +140,17 @@ mod tests {
 
     #[test]
     fn what_could_not_be_tried_is_no_feature() {
-        for row in network(rustix::process::geteuid().is_root()) {
-            assert_eq!(row.state == LayerState::Enforced, row.mend.is_empty(), "{row:?}");
-        }
-        let row = feature("x", false, true, "y", "mend it");
-        assert_eq!((row.state, row.mend.as_str()), (LayerState::Absent, "mend it"));
+        let failed = || Some("no".to_owned());
+        let lacking = |root, trial: Trial| -> Vec<&str> {
+            let rows = rows(root, &trial).into_iter();
+            rows.filter(|row| row.state != LayerState::Enforced).map(|row| row.name).collect()
+        };
+        assert!(lacking(true, Trial::default()).is_empty());
+        assert_eq!(lacking(false, Trial::default()), ["uid firewall"]);
+        let all = ["anyip", "nf_tables", "nft tproxy", "uid firewall"];
+        assert_eq!(lacking(true, Trial { namespace: failed(), ..Trial::default() }), all);
+        assert_eq!(lacking(true, Trial { absent: failed(), ..Trial::default() }), all[1..]);
+        assert_eq!(lacking(true, Trial { table: failed(), ..Trial::default() }), ["nft tproxy"]);
+        assert_eq!(lacking(true, Trial { firewall: failed(), ..Trial::default() }), ["uid firewall"]);
     }
 }
