@@ -39,8 +39,14 @@ pub(crate) enum Command {
     Init,
     /// Run the host in the foreground
     Serve,
-    /// Tell what this kernel can enforce, what each thing buys and what mends it;
-    /// with --data-dir also what state that directory is in
+    /// Tell what this machine can enforce, and what mends the rest
+    ///
+    /// Each feature with what it buys and who needs it; with --data-dir also what
+    /// state that directory is in. Changes nothing.
+    ///
+    /// Exit status: 0 fine, 2 degraded (a host starts and does not keep all of
+    /// SPECIFICATION.md), 3 a host cannot run.
+    #[command(verbatim_doc_comment)]
     Doctor,
     /// The host at a glance
     Status,

@@ -55,7 +55,9 @@ fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan,
     let shown: types::Tenant = super::block_on(client.fetch(&format!("tenants/{tenant}")))??;
     let runtime = match shown.runtime.split_once(':') {
         Some(("command", name)) => RuntimeRef::Command(name.to_owned()),
-        Some(("openclaw", lock)) => RuntimeRef::Openclaw(lock.to_owned().try_into().map_err(Failure::could_not)?),
+        Some(("openclaw", lock)) => {
+            RuntimeRef::Openclaw(lock.to_owned().try_into().map_err(Failure::could_not)?)
+        }
         _ => return Err(Failure::could_not(format!("the runtime {} is not known here", shown.runtime))),
     };
     let boot = Boot::read(data_dir, crate::serve::default_cache_dir()?, false).map_err(Failure::could_not)?;

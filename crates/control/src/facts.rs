@@ -60,14 +60,6 @@ pub struct WardenFacts {
 const HOLD_MS: u32 = 30_000;
 /// The limits that every warden has: relays, holds, new names a second.
 const LIMITS: (u32, u32, u32) = (256, 32, 20);
-/// What `rootless` does not keep.
-const ROOTLESS: [&str; 4] = [
-    "uids: cells, wardens, edge and control run under what /etc/subuid grants, or under one uid",
-    "cgroups: no limit of memory, processes or cores without a delegated cgroup",
-    "uid firewall: only the warden itself refuses private and host addresses",
-    "quota: no limit of disk space for a tenant's home",
-];
-
 impl Facts {
     /// What the launcher says and what the host says of itself. `kid` names the issuer's key.
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
@@ -146,7 +138,8 @@ fn addresses6(text: &str) -> Vec<IpAddr> {
 
 /// What this host does not keep: by its profile, and by its operator's word.
 fn degradations(rootless: bool, without: &[LeftOut]) -> Vec<String> {
-    let profile = ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string);
+    let unkept = cofferdam_sandbox::ROOTLESS.iter().filter(|_| rootless);
+    let profile = unkept.map(|row| format!("promise {}: {}", row.promise, row.lacks));
     let named = without.iter().map(|left| format!("{}, left out of every cell: {}", left.layer, left.reason));
     profile.chain(named).collect()
 }
