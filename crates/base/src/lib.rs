@@ -9,6 +9,9 @@ mod claims;
 mod clock;
 mod destination;
 mod digest;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 pub mod ipc;
 mod role;
