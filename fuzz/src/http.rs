@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt, join};
 use http::{HeaderMap, Request, Response, header, request::Parts};
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
-use hyper::{body::Incoming, client::conn::http1 as client, server::conn::http1 as server, service::service_fn};
+use hyper::{
+    body::Incoming, client::conn::http1 as client, server::conn::http1 as server, service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use std::{
     cell::RefCell,
@@ -107,7 +109,8 @@ fn read(reader: &server::Builder, bytes: &[u8]) -> Vec<Whole> {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     });
-    let io = TokioIo::new(tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink()));
+    let client = Client { bytes, patience: 64 };
+    let io = TokioIo::new(tokio::io::join(client, tokio::io::sink()));
     // How a connection ends is no matter; what it brought is.
     let _ = RUNTIME.with(|runtime| runtime.block_on(reader.serve_connection(io, service)));
     found.take()
@@ -131,6 +134,30 @@ fn written(writer: &client::Builder, request: Request<BoxBody<Bytes, Infallible>
         }
     });
     wire.0.take()
+}
+
+/// Says these bytes and stays for a while: who hangs up at once is not served.
+struct Client<'a> {
+    bytes: &'a [u8],
+    patience: u8,
+}
+
+impl AsyncRead for Client<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() && self.patience > 0 {
+            self.patience -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let (now, later) = self.bytes.split_at(self.bytes.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.bytes = later;
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Takes everything and says nothing.

@@ -1,6 +1,7 @@
 //! Every input of the corpus, as it is and damaged, on the stable toolchain and without libFuzzer: what once
 //! broke a parser stays mended, and each target has a property test of the same assertions.
 
+#![allow(clippy::unwrap_used)]
 use proptest::{prelude::*, test_runner::TestRunner};
 use std::{
     fs,

@@ -134,7 +134,8 @@ fn member(tid: TenantId) -> Verified {
         exp: 2_000,
     };
     let payload = serde_json::to_vec(&claims).expect("claims are JSON");
-    let message = format!("{}.{}", B64.encode(r#"{"alg":"EdDSA","typ":"JWT","kid":"k1"}"#), B64.encode(payload));
+    let message =
+        format!("{}.{}", B64.encode(r#"{"alg":"EdDSA","typ":"JWT","kid":"k1"}"#), B64.encode(payload));
     let signed = format!("{message}.{}", B64.encode(KEY.sign(message.as_bytes())));
     TRUSTED.verify(signed.as_bytes(), NOW).expect("our own token")
 }

@@ -18,7 +18,8 @@ pub fn chat(body: &[u8]) {
     assert_eq!(written.streams(), request.streams());
     assert_eq!(written.body(MODEL).ok().as_deref(), Some(&*out), "written anew it is another");
     // A number may be too long for a tree, while it is passed on as it came.
-    let (Ok(before), Ok(after)) = (serde_json::from_slice::<Value>(body), serde_json::from_slice::<Value>(&out))
+    let (Ok(before), Ok(after)) =
+        (serde_json::from_slice::<Value>(body), serde_json::from_slice::<Value>(&out))
     else {
         return;
     };
