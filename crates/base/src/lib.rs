@@ -9,6 +9,9 @@ mod claims;
 mod clock;
 mod destination;
 mod digest;
+#[cfg(any(test, feature = "explore"))]
+#[doc(hidden)]
+pub mod explore;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;

@@ -110,9 +110,8 @@ pub fn inward(parts: &Parts) -> Option<Request<()>> {
     let token = member(tenant);
     let host = HeaderValue::from_str(host).expect("it was a header");
     let identity = headers::Identity { token: &token, peer: local.ip(), host: &host };
-    let headers = headers::inbound(parts.headers.clone(), &identity);
-    alone(&headers, &token);
-    proxy::rebuilt(parts.method.clone(), &parts.uri, headers, ()).ok()
+    alone(&headers::inbound(parts.headers.clone(), &identity), &token);
+    proxy::inside(parts.clone(), &identity).ok()
 }
 
 fn closed(parts: &Parts) -> bool {

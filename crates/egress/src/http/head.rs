@@ -103,6 +103,10 @@ pub(crate) fn onward(parts: &Parts, destination: &Destination, websocket: bool) 
     let Destination { host, port, protocol: _ } = destination.clone();
     headers.insert(header::HOST, HeaderValue::try_from(Authority { host, port }.to_header()).ok()?);
     headers.remove(header::EXPECT);
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        // Unasked, the client that writes it sends a GET without its body.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if websocket {
         switch_headers(&mut headers);
     }
