@@ -9,6 +9,12 @@ mod claims;
 mod clock;
 mod destination;
 mod digest;
+#[cfg(any(test, feature = "explore"))]
+#[doc(hidden)]
+pub mod explore;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 pub mod ipc;
 mod proof;
