@@ -29,7 +29,7 @@ use std::{
 pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     plan.check()?;
     let programs = programs()?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, plan.profile)?;
+    let groups = Groups::create(&plan.cgroup, &plan.limits, Some(&plan.home), plan.profile)?;
     let launched = born(plan, &output, &groups);
     let (pid, pidfd, wire) = match launched {
         Ok(born) => born,

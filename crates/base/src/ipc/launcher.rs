@@ -84,12 +84,46 @@ pub struct Limits {
     pub tmp_bytes: u64,
     /// Open files a process.
     pub open_files: u32,
+    /// Bytes a second read from the disk, and as many written to it.
+    pub io_bytes: u64,
+    /// Bytes of `/sandbox`, what its file system takes for itself included.
+    pub disk_bytes: u64,
+    /// Files, directories and links of `/sandbox`.
+    pub inodes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, pids: 512, cpu_percent: 200, tmp_bytes: 256 << 20, open_files: 4096 }
+        Self {
+            memory_bytes: 1 << 30,
+            pids: 512,
+            cpu_percent: 200,
+            tmp_bytes: 256 << 20,
+            open_files: 4096,
+            io_bytes: 256 << 20,
+            disk_bytes: 4 << 30,
+            inodes: (4 << 30) / BYTES_AN_INODE,
+        }
     }
+}
+
+/// A home has one inode for so many of its bytes, unless somebody asked for another number.
+pub const BYTES_AN_INODE: u64 = 16 << 10;
+
+/// What a cell uses now; none where nothing counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Usage {
+    /// Bytes of memory, page cache and `/tmp` included.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Milliseconds of CPU time since its start.
+    pub cpu_ms: Option<u64>,
+    /// Bytes of `/sandbox`, what its file system takes for itself included.
+    pub disk_bytes: Option<u64>,
+    /// Files, directories and links of `/sandbox`.
+    pub inodes: Option<u64>,
 }
 
 /// A command to run in a cell.
