@@ -18,8 +18,9 @@ pub enum Command {
     /// Tell what runs. Answered by [`Event::Observed`]. Before that answer the launcher introduces every
     /// living warden again ([`Event::WardenWire`]) and the edge ([`Event::EdgeWire`]).
     Observe { op: Op },
-    /// Make the tenant's home directory, owned by its uid, if it is not there. Answered by `Done`.
-    MakeHome { op: Op, tenant: TenantId, slot: Slot },
+    /// Make the tenant's home directory, owned by its uid, if it is not there; of the limits those of bytes and
+    /// inodes count. Answered by `Done`.
+    MakeHome { op: Op, tenant: TenantId, slot: Slot, limits: Limits },
     /// Remove the tenant's home directory and all in it. Refused while its cell runs. Answered by `Done`.
     RemoveHome { op: Op, tenant: TenantId, slot: Slot },
     /// Start a warden. Answered by [`Event::WardenWire`] and then `Done`.
@@ -32,6 +33,11 @@ pub enum Command {
     StopCell { op: Op, tenant: TenantId, grace_ms: u32 },
     /// Kill every process of the cell now. Answered by `Done` once nothing is left.
     KillCell { op: Op, tenant: TenantId },
+    /// Hold the tenant to other limits: its cell, if it runs, to those that can change in one that runs. Answered
+    /// by [`Event::LimitsSet`]; after `Failed` the old ones hold.
+    SetLimits { op: Op, tenant: TenantId, limits: Limits },
+    /// Tell what the cell uses. Answered by [`Event::Measured`], or `Failed` if none runs.
+    Measure { op: Op, tenant: TenantId },
     /// Run a command in the cell under its seal. Three descriptors: stdin, stdout, stderr. Answered by
     /// [`Event::ExecEnded`] or `Failed`.
     Exec(ExecOrder),
@@ -153,6 +159,10 @@ pub enum Event {
     /// A cell runs, sealed; its runtime has been started (not: is ready). `drift`: its configuration had been
     /// changed, and was written anew before the start.
     CellStarted { op: Op, cell: CellSeen, receipt: Receipt, drift: bool },
+    /// The answer to [`Command::SetLimits`]: the seal of the running cell as it is now; none if none runs.
+    LimitsSet { op: Op, receipt: Option<Receipt> },
+    /// The answer to [`Command::Measure`].
+    Measured { op: Op, usage: Usage },
     /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.
     CellEnded { tenant: TenantId, generation: u64, status: String },
     /// A warden's wire to control. One descriptor: the socket.
