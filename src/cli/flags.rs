@@ -142,6 +142,12 @@ pub(crate) enum Tenant {
     Stop { id: TenantId },
     /// Stop and start
     Restart { id: TenantId },
+    /// Change what a tenant may use, in its running cell where that can be
+    Limits {
+        id: TenantId,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Delete a tenant with all its files
     Delete {
         id: TenantId,
@@ -177,7 +183,7 @@ pub(crate) enum Tenant {
     Other(Vec<String>),
 }
 
-/// What is not given is as [limits] of cofferdam.toml says.
+/// What is not given is as [limits] of cofferdam.toml says, or as it was.
 #[derive(Debug, Args)]
 pub(crate) struct Limits {
     /// Memory in MiB, /tmp included (openclaw: 2048 by default)
@@ -195,6 +201,15 @@ pub(crate) struct Limits {
     /// Open files a process
     #[arg(long, value_name = "N")]
     pub(crate) files: Option<u32>,
+    /// MiB a second read from the disk, and as many written to it
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) io: Option<u64>,
+    /// Size of /sandbox in MiB
+    #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]
+    pub(crate) disk: Option<u64>,
+    /// Files, directories and links in /sandbox; by default they follow --disk
+    #[arg(long, value_name = "N")]
+    pub(crate) inodes: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,22 +8,17 @@ use super::{
     other,
     print::{self, moment},
 };
-use cofferdam_base::{TenantId, ipc::receipt::LayerState};
+use cofferdam_base::{
+    TenantId,
+    ipc::{launcher, receipt::LayerState},
+};
 use cofferdam_control::api::types;
 use http::Method;
 
 pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
     match command {
         Tenant::Create { id, runtime, start, limits } => {
-            let Limits { memory, tmp, pids, cpu, files } = limits;
-            let limits = types::WantedLimits {
-                memory_bytes: memory,
-                tmp_bytes: tmp,
-                pids,
-                cpu_percent: cpu,
-                open_files: files,
-            };
-            let new = types::NewTenant { id, runtime, limits: Some(limits), start, wait: start };
+            let new = types::NewTenant { id, runtime, limits: Some(wanted(limits)), start, wait: start };
             show(&client.call(Method::POST, "tenants", Some(&new)).await?, json)
         }
         Tenant::List => {
@@ -52,6 +47,7 @@ pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
         Tenant::Start { id } => verb(client, &id, "start", json).await,
         Tenant::Stop { id } => verb(client, &id, "stop", json).await,
         Tenant::Restart { id } => verb(client, &id, "restart", json).await,
+        Tenant::Limits { id, limits } => limit(client, &id, wanted(limits), json).await,
         Tenant::Delete { id, yes } => {
             if !yes {
                 let mend = format!("cofferdam tenant delete {id} --yes");
@@ -69,6 +65,68 @@ pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
         Tenant::Other(words) => Err(other("tenant", &words)),
         Tenant::Exec { id, raw, tty, argv } => exec::run(client, &id, argv, tty, raw).await,
     }
+}
+
+fn wanted(limits: Limits) -> types::WantedLimits {
+    let Limits { memory, tmp, pids, cpu, files, io, disk, inodes } = limits;
+    types::WantedLimits {
+        memory_bytes: memory,
+        tmp_bytes: tmp,
+        pids,
+        cpu_percent: cpu,
+        open_files: files,
+        io_bytes: io,
+        disk_bytes: disk,
+        inodes,
+    }
+}
+
+async fn limit(client: &Client, id: &TenantId, wanted: types::WantedLimits, json: bool) -> Done {
+    if wanted == types::WantedLimits::default() {
+        let mend = format!("cofferdam tenant limits {id} --memory 2048, for example");
+        return Err(Failure::new(Exit::Usage, "no_limit", "no limit was given", mend));
+    }
+    let set: types::LimitsSet =
+        client.call(Method::PUT, &format!("tenants/{id}/limits"), Some(&wanted)).await?;
+    if json {
+        print::json(&set)?;
+        return Ok(OK);
+    }
+    print::line(&format!("limits     {}", limits_line(&set.limits)))?;
+    for (title, names) in [("in force", set.in_force), ("next start", set.at_next_start)] {
+        if !names.is_empty() {
+            print::line(&format!("{title:<10} {}", names.join(", ")))?;
+        }
+    }
+    Ok(OK)
+}
+
+fn limits_line(limits: &launcher::Limits) -> String {
+    format!(
+        "{} MiB memory, {} processes, {} % of a core, {} MiB /tmp, {} open files, {} MiB a second of the disk, \
+         {} MiB and {} inodes of /sandbox",
+        limits.memory_bytes >> 20,
+        limits.pids,
+        limits.cpu_percent,
+        limits.tmp_bytes >> 20,
+        limits.open_files,
+        limits.io_bytes >> 20,
+        limits.disk_bytes >> 20,
+        limits.inodes
+    )
+}
+
+/// What of it is counted.
+fn usage_line(usage: &launcher::Usage) -> String {
+    let launcher::Usage { memory_bytes, pids, cpu_ms, disk_bytes, inodes } = *usage;
+    let parts = [
+        memory_bytes.map(|bytes| format!("{} MiB memory", bytes >> 20)),
+        pids.map(|pids| format!("{pids} processes")),
+        cpu_ms.map(|ms| format!("{} s of CPU", ms / 1000)),
+        disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)),
+        inodes.map(|inodes| format!("{inodes} inodes of /sandbox")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 async fn verb(client: &Client, id: &TenantId, verb: &str, json: bool) -> Done {
@@ -100,15 +158,10 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     print::line(&format!("origin     {}", tenant.origin))?;
     print::line(&format!("address    {}", tenant.address))?;
     print::line(&format!("policy     revision {}, {in_force}", tenant.policy_revision))?;
-    let limits = tenant.limits;
-    print::line(&format!(
-        "limits     {} MiB memory, {} processes, {} % of a core, {} MiB /tmp, {} open files",
-        limits.memory_bytes >> 20,
-        limits.pids,
-        limits.cpu_percent,
-        limits.tmp_bytes >> 20,
-        limits.open_files
-    ))?;
+    print::line(&format!("limits     {}", limits_line(&tenant.limits)))?;
+    if let Some(usage) = &tenant.usage {
+        print::line(&format!("uses       {}", usage_line(usage)))?;
+    }
     print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
     if let Some(failure) = &tenant.failure {
         print::line(&format!("failure    {}", failure.message))?;

@@ -43,6 +43,8 @@ impl Host {
             | Event::Failed { .. }
             | Event::Observed { .. }
             | Event::CellStarted { .. }
+            | Event::LimitsSet { .. }
+            | Event::Measured { .. }
             | Event::ExecEnded { .. } => tracing::debug!(?event, "an answer that nobody awaits"),
         }
     }

@@ -108,6 +108,8 @@ fn op_of(command: &Command) -> Op {
         | Command::StopWarden { op, .. }
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
+        | Command::SetLimits { op, .. }
+        | Command::Measure { op, .. }
         | Command::CancelExec { op, .. }
         | Command::SealRuntime { op, .. } => *op,
         Command::StartCell(order) => order.op,
@@ -122,6 +124,8 @@ fn answers(event: &Event) -> Option<Op> {
         | Event::Failed { op, .. }
         | Event::Observed { op, .. }
         | Event::CellStarted { op, .. }
+        | Event::LimitsSet { op, .. }
+        | Event::Measured { op, .. }
         | Event::ExecEnded { op, .. } => Some(*op),
         Event::CellEnded { .. }
         | Event::WardenWire { .. }

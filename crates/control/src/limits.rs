@@ -1,13 +1,100 @@
-//! What a new tenant's cell may use: the operator's `[limits]`, what the runtime needs, and what was asked for.
+//! What a tenant's cell may use: the operator's `[limits]`, what the runtime needs, and what was asked for; and how
+//! that changes.
 //!
-//! Pure. The threat is a number by which a cell takes the host's memory or processes, or by which it cannot
+//! What limits come out is pure; a change of them is durable before the launcher hears of it, and put back if they
+//! cannot hold. The threat is a number by which a cell takes the host's memory or processes, or by which it cannot
 //! start and nobody knows why.
 
-use crate::{Error, api::types::WantedLimits};
-use cofferdam_base::ipc::launcher::{Limits, RuntimeRef};
+use crate::{
+    Error,
+    api::types::{LimitsSet, WantedLimits},
+    host::Host,
+    tenant::Tenant,
+};
+use cofferdam_base::{
+    TenantId,
+    ipc::launcher::{BYTES_AN_INODE, Command, Event, Limits, RuntimeRef, Usage},
+};
+use cofferdam_store::ledger::Kind;
+use serde_json::json;
 
 /// An OpenClaw gateway was killed in its first turn at 1 GiB (`docs/decisions/0005`).
 const OPENCLAW_MEMORY: u64 = 2 << 30;
+/// These hold from the next start: a running cell has its `/tmp`, and its processes have their own limits.
+const AT_START: [&str; 2] = ["tmp_bytes", "open_files"];
+
+impl Host {
+    /// Holds a tenant to other limits, the running cell where that can be. If they cannot hold, the old ones do.
+    pub async fn set_limits(&self, id: &TenantId, wanted: WantedLimits) -> Result<LimitsSet, Error> {
+        let tenant = self.tenant(id)?;
+        let mut limits = tenant.limits.lock().await;
+        let (before, after) = (*limits, change(*limits, wanted)?);
+        let changed = changed(&before, &after);
+        if changed.is_empty() {
+            return Ok(LimitsSet { limits: before, in_force: vec![], at_next_start: vec![] });
+        }
+        self.keep_limits(&tenant, after, json!({ "limits": after })).await?;
+        *limits = after;
+        let held = match self.hold(&tenant, after).await {
+            Ok(held) => held,
+            Err(error) => {
+                let body = json!({ "limits": before, "put_back": error.to_string() });
+                self.keep_limits(&tenant, before, body).await?;
+                *limits = before;
+                return Err(error);
+            }
+        };
+        let (in_force, at_next_start) = changed
+            .into_iter()
+            .map(str::to_owned)
+            .partition(|name| held && !AT_START.contains(&name.as_str()));
+        Ok(LimitsSet { limits: after, in_force, at_next_start })
+    }
+
+    /// At the start: a running cell holds what is kept. One that cannot does so from its next start.
+    pub(crate) async fn limit_again(&self, tenant: &Tenant) -> Result<(), Error> {
+        let limits = *tenant.limits.lock().await;
+        match self.hold(tenant, limits).await {
+            Err(Error::Launcher(failure)) => {
+                tracing::warn!(tenant = %tenant.id, "its limits hold from its next start: {}", failure.message);
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// What a running cell uses; none if it has just ended.
+    pub(crate) async fn measure(&self, tenant: &Tenant) -> Option<Usage> {
+        let measure = Command::Measure { op: self.launcher().op(), tenant: tenant.id.clone() };
+        match self.launcher().ask(&measure, &[]).await {
+            Ok(Event::Measured { op: _, usage }) => Some(usage),
+            _ => None,
+        }
+    }
+
+    /// Has the launcher hold them; is there a cell in which they do?
+    async fn hold(&self, tenant: &Tenant, limits: Limits) -> Result<bool, Error> {
+        let set = Command::SetLimits { op: self.launcher().op(), tenant: tenant.id.clone(), limits };
+        match self.launcher().ask(&set, &[]).await? {
+            Event::LimitsSet { op: _, receipt: None } => Ok(false),
+            Event::LimitsSet { op: _, receipt: Some(receipt) } => {
+                tenant.resealed(receipt);
+                Ok(true)
+            }
+            other => Err(Error::LauncherGone(format!("to SetLimits it answered {other:?}"))),
+        }
+    }
+
+    async fn keep_limits(
+        &self,
+        tenant: &Tenant,
+        limits: Limits,
+        body: serde_json::Value,
+    ) -> Result<(), Error> {
+        let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), Kind::LimitsSet, body));
+        self.db.run(move |disk| disk.set_limits(&id, &limits, &row)).await
+    }
+}
 
 /// Each limit that was asked for replaces its own default and no other. What a runtime needs is its default at
 /// least; whoever asks for less gets less. A `/tmp` that nobody asked for takes at most half of the memory of
@@ -21,25 +108,60 @@ pub(crate) fn resolve(
         RuntimeRef::Openclaw(_) => OPENCLAW_MEMORY,
         RuntimeRef::Command(_) => 0,
     };
-    let WantedLimits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files } = wanted;
-    let memory_bytes = memory_bytes.unwrap_or(configured.memory_bytes.max(least));
+    let memory_bytes = wanted.memory_bytes.unwrap_or(configured.memory_bytes.max(least));
+    // An operator who names the bytes alone means as many inodes for them as there are by default.
+    let inodes = match configured.inodes {
+        inodes if inodes == Limits::default().inodes => configured.disk_bytes / BYTES_AN_INODE,
+        inodes => inodes,
+    };
     let fitting = match configured.tmp_bytes {
         tmp if tmp > memory_bytes => memory_bytes / 2,
         tmp => tmp,
     };
+    change(Limits { memory_bytes, tmp_bytes: fitting, inodes, ..configured }, wanted)
+}
+
+/// Each limit that was asked for replaces the one before and no other; but inodes follow the bytes that they are
+/// among, unless they were asked for too.
+fn change(before: Limits, wanted: WantedLimits) -> Result<Limits, Error> {
+    let WantedLimits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files, io_bytes, disk_bytes, inodes } =
+        wanted;
+    let disk = disk_bytes.unwrap_or(before.disk_bytes);
+    let following = u128::from(before.inodes) * u128::from(disk) / u128::from(before.disk_bytes.max(1));
     let limits = Limits {
-        memory_bytes,
-        pids: pids.unwrap_or(configured.pids),
-        cpu_percent: cpu_percent.unwrap_or(configured.cpu_percent),
-        tmp_bytes: tmp_bytes.unwrap_or(fitting),
-        open_files: open_files.unwrap_or(configured.open_files),
+        memory_bytes: memory_bytes.unwrap_or(before.memory_bytes),
+        pids: pids.unwrap_or(before.pids),
+        cpu_percent: cpu_percent.unwrap_or(before.cpu_percent),
+        tmp_bytes: tmp_bytes.unwrap_or(before.tmp_bytes),
+        open_files: open_files.unwrap_or(before.open_files),
+        io_bytes: io_bytes.unwrap_or(before.io_bytes),
+        disk_bytes: disk,
+        inodes: inodes.unwrap_or(u64::try_from(following).unwrap_or(u64::MAX)),
     };
     check(&limits)?;
     Ok(limits)
 }
 
+/// The names of those that differ.
+fn changed(before: &Limits, after: &Limits) -> Vec<&'static str> {
+    let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files, io_bytes, disk_bytes, inodes } =
+        *after;
+    let all = [
+        ("memory_bytes", memory_bytes != before.memory_bytes),
+        ("pids", pids != before.pids),
+        ("cpu_percent", cpu_percent != before.cpu_percent),
+        ("tmp_bytes", tmp_bytes != before.tmp_bytes),
+        ("open_files", open_files != before.open_files),
+        ("io_bytes", io_bytes != before.io_bytes),
+        ("disk_bytes", disk_bytes != before.disk_bytes),
+        ("inodes", inodes != before.inodes),
+    ];
+    all.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+}
+
 fn check(limits: &Limits) -> Result<(), Error> {
-    let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files } = *limits;
+    let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files, io_bytes, disk_bytes, inodes } =
+        *limits;
     let usage = |what: &str| Err(Error::Usage(format!("limits: {what}")));
     match () {
         () if memory_bytes < 16 << 20 => usage("memory_bytes must be at least 16777216, 16 MiB"),
@@ -49,6 +171,13 @@ fn check(limits: &Limits) -> Result<(), Error> {
             "tmp_bytes must be at least 1048576, 1 MiB, and no more than memory_bytes, of which it is a part",
         ),
         () if !(64..=1 << 20).contains(&open_files) => usage("open_files must be 64 to 1048576"),
+        () if io_bytes < 1 << 20 => usage("io_bytes must be at least 1048576, 1 MiB a second"),
+        () if !(64 << 20..=8 << 40).contains(&disk_bytes) => {
+            usage("disk_bytes must be 67108864, 64 MiB, to 8796093022208, 8 TiB")
+        }
+        () if !(1 << 10..=disk_bytes / 1024).contains(&inodes) => {
+            usage("inodes must be at least 1024, and at most one for each KiB of disk_bytes")
+        }
         () => Ok(()),
     }
 }
@@ -104,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_of_what_was_asked_for_and_inodes_follow_their_bytes() {
+        let before = Limits { memory_bytes: 3 << 30, pids: 64, ..Limits::default() };
+        let wanted = WantedLimits { pids: Some(65), disk_bytes: Some(8 << 30), ..WantedLimits::default() };
+        let after = change(before, wanted).unwrap();
+        assert_eq!(after, Limits { pids: 65, disk_bytes: 8 << 30, inodes: 2 * before.inodes, ..before });
+        assert_eq!(changed(&before, &after), ["pids", "disk_bytes", "inodes"]);
+        let both = WantedLimits { inodes: Some(5000), ..wanted };
+        assert_eq!(change(before, both).unwrap().inodes, 5000);
+    }
+
+    #[test]
     fn numbers_that_no_cell_can_have_are_refused() {
         let none = WantedLimits::default();
         for wrong in [
@@ -112,6 +252,11 @@ mod tests {
             WantedLimits { cpu_percent: Some(0), ..none },
             WantedLimits { tmp_bytes: Some(0), ..none },
             WantedLimits { open_files: Some(1), ..none },
+            WantedLimits { io_bytes: Some(1), ..none },
+            WantedLimits { disk_bytes: Some(1 << 20), ..none },
+            WantedLimits { disk_bytes: Some(u64::MAX), ..none },
+            WantedLimits { inodes: Some(1), ..none },
+            WantedLimits { inodes: Some(u64::MAX), ..none },
         ] {
             assert!(resolve(Limits::default(), &command(), wrong).is_err(), "{wrong:?}");
         }

@@ -51,8 +51,9 @@ pub struct Tenant {
     pub slot: Slot,
     /// What runs in its cell.
     pub runtime: RuntimeRef,
-    /// What its cell may use.
-    pub limits: Limits,
+    /// What its cell may use. Held while that changes and while a start is sent, so that the launcher hears both
+    /// in the order in which they became durable.
+    pub(crate) limits: Mutex<Limits>,
     /// When it was made.
     pub created: Millis,
     /// Its warden's link.
@@ -122,7 +123,7 @@ impl Tenant {
             id,
             slot,
             runtime,
-            limits,
+            limits: Mutex::new(limits),
             created,
             seat: Seat::default(),
             changes: Mutex::default(),
@@ -161,6 +162,11 @@ impl Tenant {
     /// Notes a cell that runs already.
     pub fn adopt(&self, cell: CellSeen) {
         self.view.send_modify(|view| view.cell = Some(cell));
+    }
+
+    /// Notes the seal of the running cell after it changed.
+    pub(crate) fn resealed(&self, receipt: Receipt) {
+        self.view.send_modify(|view| view.receipt = view.cell.is_some().then_some(receipt));
     }
 
     /// What answers in the cell.
@@ -305,7 +311,10 @@ async fn publish(host: &Host, tenant: &Tenant, state: &TenantState) {
 async fn act(host: &Host, tenant: &Arc<Tenant>, action: Action) {
     let (op, id, slot) = (host.launcher().op(), tenant.id.clone(), tenant.slot);
     let (kind, command) = match action {
-        Action::MakeHome => (Kind::MakeHome, Command::MakeHome { op, tenant: id, slot }),
+        Action::MakeHome => {
+            let limits = *tenant.limits.lock().await;
+            (Kind::MakeHome, Command::MakeHome { op, tenant: id, slot, limits })
+        }
         Action::RemoveHome => (Kind::RemoveHome, Command::RemoveHome { op, tenant: id, slot }),
         Action::StartWarden => (Kind::StartWarden, Command::StartWarden { op, tenant: id, slot }),
         Action::StopWarden => (Kind::StopWarden, Command::StopWarden { op, tenant: id }),
@@ -337,13 +346,14 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         tenant.post(Event::Failed(Action::StartCell, error.to_string()));
         return;
     }
+    let limits = tenant.limits.lock().await;
     let order = CellOrder {
         op: host.launcher().op(),
         tenant: tenant.id.clone(),
         slot: tenant.slot,
         generation,
         runtime: tenant.runtime.clone(),
-        limits: tenant.limits,
+        limits: *limits,
     };
     let mailbox = tenant.mailbox.clone();
     let answer = move |event| {

@@ -86,7 +86,9 @@ impl Host {
 
     /// One tenant.
     pub async fn show(&self, id: &TenantId) -> Result<types::Tenant, Error> {
-        self.describe(&*self.tenant(id)?).await
+        let tenant = self.tenant(id)?;
+        let usage = if tenant.view().cell.is_some() { self.measure(&tenant).await } else { None };
+        Ok(types::Tenant { usage, ..self.describe(&tenant).await? })
     }
 
     async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
@@ -102,7 +104,8 @@ impl Host {
             id: tenant.id.clone(),
             slot: tenant.slot,
             runtime: runtime_text(&tenant.runtime),
-            limits: tenant.limits,
+            limits: *tenant.limits.lock().await,
+            usage: None,
             desired: desired_word(desired).to_owned(),
             state: phase.as_str().to_owned(),
             generation,
@@ -283,6 +286,12 @@ impl Host {
             let warden = wardens.contains(&tenant.id);
             tenant.post(Happened::Observed { warden, cell: cell.map(|cell| cell.generation) });
             self.run(&tenant, state, inbox);
+        }
+        for cell in &cells {
+            // An earlier control may have ended between a change and its effect.
+            if let Ok(tenant) = self.tenant(&cell.tenant) {
+                self.limit_again(&tenant).await?;
+            }
         }
         for cell in cells.into_iter().filter(|cell| self.tenant(&cell.tenant).is_err()) {
             let body = json!({ "what": "cell", "generation": cell.generation });

@@ -6,7 +6,10 @@ use crate::{
     exec,
     wire::{Answer, Order},
 };
-use cofferdam_base::ipc::receipt::Receipt;
+use cofferdam_base::ipc::{
+    launcher::{Limits, Usage},
+    receipt::Receipt,
+};
 use cofferdam_sys::{
     channel::{self, Channel, ChannelError},
     netns,
@@ -116,6 +119,33 @@ impl Cell {
     pub fn kill(&self) -> Result<(), Error> {
         self.groups.kill();
         pidfd::signal(self.pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing a cell"))
+    }
+
+    /// Stops every process of the cell where it is. What is stopped can still be killed, and [`Cell::thaw`]ed.
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.groups.freeze(true)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.groups.freeze(false)
+    }
+
+    /// What it uses now.
+    pub fn usage(&self) -> Usage {
+        self.groups.usage()
+    }
+
+    /// Sets other limits of memory, processes, CPU and io, all or none. Those of `/tmp` and of open files are as
+    /// they were at its start. The receipt says what holds now.
+    pub fn change_limits(&mut self, limits: &Limits) -> Result<(), Error> {
+        self.groups.change(limits)?;
+        for row in &self.groups.rows {
+            if let Some(old) = self.receipt.layers.iter_mut().find(|old| old.layer == row.layer) {
+                old.clone_from(row);
+            }
+        }
+        Ok(())
     }
 
     /// The wire to init: readable when [`Cell::event`] has something.

@@ -14,6 +14,16 @@ pub enum Error {
     /// A layer of the seal cannot be applied; nothing was started.
     #[error("layer {}: {}", .0.layer, .0.message)]
     Layer(LayerFailure),
+    /// Other limits cannot hold in a cell that runs; the old ones do.
+    #[error("{what}: {message}")]
+    Limits {
+        /// Which limit, as in the receipt.
+        what: String,
+        /// What happened.
+        message: String,
+        /// What to do.
+        mend: String,
+    },
     /// The wire to a cell's init broke.
     #[error("the cell's init: {0}")]
     Wire(#[from] ChannelError),
@@ -65,6 +75,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let mend = match &error {
             Error::Layer(failure) => failure.mend.clone(),
+            Error::Limits { mend, .. } => mend.clone(),
             _ => String::new(),
         };
         Self { message: error.to_string(), mend }

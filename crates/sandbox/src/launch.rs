@@ -29,7 +29,8 @@ use std::{
 pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     plan.check()?;
     let programs = programs(plan)?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, plan.profile, &plan.without)?;
+    let home = Some(plan.home.as_path());
+    let groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile, &plan.without)?;
     let launched = born(plan, &output, &groups);
     let (pid, pidfd, wire) = match launched {
         Ok(born) => born,

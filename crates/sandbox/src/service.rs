@@ -92,7 +92,7 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
     let env = env.collect::<Result<Vec<_>, _>>()?;
     let (mut says, tells) = io::pipe().map_err(Error::io("a pipe"))?;
     let (alive, ours) = io::pipe().map_err(Error::io("a pipe"))?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, plan.profile, &[])?;
+    let groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile, &[])?;
     let entrances = groups.entrances()?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {

@@ -3,7 +3,7 @@
 
 use cofferdam_base::ipc::{
     launcher::{Failure, Limits},
-    receipt::LayerState,
+    receipt::{LayerRow, LayerState},
 };
 use cofferdam_sandbox::{
     Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, Protection, group, launch, sweep,
@@ -19,6 +19,7 @@ use std::{
     io::{self, PipeReader, Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 type Test = (&'static str, fn());
@@ -32,6 +33,12 @@ const TESTS: &[Test] = &[
     ("terminate_reaches_the_runtime", terminate_reaches_the_runtime),
     ("a_fork_bomb_stops_at_the_limit", a_fork_bomb_stops_at_the_limit),
     ("a_memory_bomb_dies_alone", a_memory_bomb_dies_alone),
+    (
+        "a_frozen_cell_stands_still_goes_on_and_can_be_killed",
+        a_frozen_cell_stands_still_goes_on_and_can_be_killed,
+    ),
+    ("limits_change_in_a_cell_that_runs_or_not_at_all", limits_change_in_a_cell_that_runs_or_not_at_all),
+    ("a_limit_of_io_says_how_far_it_holds", a_limit_of_io_says_how_far_it_holds),
     (
         "a_captured_cell_gives_listeners_and_marked_sockets",
         a_captured_cell_gives_listeners_and_marked_sockets,
@@ -183,7 +190,8 @@ fn end(cell: Cell) {
 fn true_runs_and_nothing_is_left() {
     let setting = setting("true", &["/bin/true"]);
     let (cell, output) = start(&setting.plan).unwrap();
-    assert!(cell.receipt.layers.iter().all(|row| row.state == LayerState::Enforced), "{:?}", cell.receipt);
+    let holds = |row: &LayerRow| row.state == LayerState::Enforced || row.layer == "cgroup io";
+    assert!(cell.receipt.layers.iter().all(holds), "{:?}", cell.receipt);
     let pid = cell.pid;
     let (_, event) = finish(cell, output);
     assert_eq!(event, Some(CellEvent::RuntimeEnded { status: "exit 0".into(), code: 0 }));
@@ -432,6 +440,89 @@ fn a_memory_bomb_dies_alone() {
     assert_eq!(exec(&cell, &["/usr/bin/python3", "-c", bomb]).1, 137);
     assert_eq!(exec(&cell, &["/usr/bin/python3", "-c", "b=bytearray(b'x'*(8<<20))"]).1, 0);
     assert_eq!(cell.try_wait().unwrap(), None);
+    end(cell);
+}
+
+fn a_frozen_cell_stands_still_goes_on_and_can_be_killed() {
+    let script = "i=0; while :; do i=$((i+1)); echo $i > /sandbox/n.new; mv /sandbox/n.new /sandbox/n; done";
+    let setting = setting("frozen", &["/bin/sh", "-c", script]);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    let count = || fs::read_to_string(setting.plan.home.join("n")).unwrap_or_default();
+    let moves = |within: Duration| {
+        let (before, until) = (count(), Instant::now() + within);
+        while Instant::now() < until {
+            if count() != before {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    };
+    assert!(moves(Duration::from_secs(10)));
+    cell.freeze().unwrap();
+    cell.freeze().unwrap();
+    assert!(!moves(Duration::from_millis(300)));
+    cell.thaw().unwrap();
+    assert!(moves(Duration::from_secs(10)));
+    cell.freeze().unwrap();
+    end(cell);
+}
+
+/// Runs a command that forks so often.
+fn forks(cell: &Cell, wanted: u32) -> u8 {
+    let script =
+        format!("import os,time\nfor i in range({wanted}):\n  if os.fork()==0: time.sleep(1); os._exit(0)");
+    exec(cell, &["/usr/bin/python3", "-c", &script]).1
+}
+
+fn limits_change_in_a_cell_that_runs_or_not_at_all() {
+    let mut setting = setting("changed", &["/bin/sleep", "1000"]);
+    setting.plan.limits = Limits { memory_bytes: 512 << 20, pids: 50, ..Limits::default() };
+    let (mut cell, _output) = start(&setting.plan).unwrap();
+    let hold = "import time; b=bytearray(b'x'*(64<<20)); print('held', flush=True); time.sleep(1000)";
+    let (mut reader, writer) = io::pipe().unwrap();
+    let copy = writer.try_clone().unwrap();
+    let argv = ["/usr/bin/python3", "-c", hold].map(String::from);
+    let stdin = File::open("/dev/null").unwrap();
+    let held = cell.exec(&argv, [stdin.into(), writer.into(), copy.into()], false).unwrap();
+    reader.read_exact(&mut [0; 4]).unwrap();
+    let usage = cell.usage();
+    assert!(usage.memory_bytes.unwrap() >= 64 << 20 && usage.pids.unwrap() >= 3, "{usage:?}");
+    assert!(usage.cpu_ms.is_some(), "{usage:?}");
+
+    // Less than it uses: refused, and nothing else of the wish holds either.
+    let before = cell.receipt.clone();
+    let less = Limits { memory_bytes: 32 << 20, pids: 10, ..setting.plan.limits };
+    let failure = Failure::from(cell.change_limits(&less).unwrap_err());
+    assert!(failure.message.contains("in use") && !failure.mend.is_empty(), "{failure:?}");
+    assert_eq!(cell.receipt, before);
+    assert_eq!(forks(&cell, 20), 0);
+    assert_ne!(forks(&cell, 60), 0);
+
+    let more = Limits { memory_bytes: 768 << 20, pids: 200, cpu_percent: 50, ..setting.plan.limits };
+    cell.change_limits(&more).unwrap();
+    let row = cell.receipt.layers.iter().find(|row| row.layer == "cgroup pids").unwrap();
+    assert!(row.detail.starts_with("200"), "{row:?}");
+    assert_eq!(forks(&cell, 60), 0);
+    let less = Limits { memory_bytes: 256 << 20, ..more };
+    cell.change_limits(&less).unwrap();
+    let bomb = "b=[]\nwhile True: b.append(bytearray(b'x'*(1<<20)))";
+    assert_eq!(exec(&cell, &["/usr/bin/python3", "-c", bomb]).1, 137);
+    // Init is not gone before what we started in its cell is reaped.
+    cell.kill().unwrap();
+    held.wait().unwrap();
+    end(cell);
+}
+
+fn a_limit_of_io_says_how_far_it_holds() {
+    let setting = setting("io", &["/bin/sleep", "1000"]);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    let row = cell.receipt.layers.iter().find(|row| row.layer == "cgroup io").unwrap();
+    // Where the controller is version 1's, and where there is none, the row says why.
+    if row.state != LayerState::Enforced {
+        assert!(!row.detail.is_empty(), "{row:?}");
+        println!("io is {:?} here: {}", row.state, row.detail);
+    }
     end(cell);
 }
 

@@ -18,8 +18,9 @@ pub enum Command {
     /// Tell what runs. Answered by [`Event::Observed`]. Before that answer the launcher introduces every
     /// living warden again ([`Event::WardenWire`]) and the edge ([`Event::EdgeWire`]).
     Observe { op: Op },
-    /// Make the tenant's home directory, owned by its uid, if it is not there. Answered by `Done`.
-    MakeHome { op: Op, tenant: TenantId, slot: Slot },
+    /// Make the tenant's home directory, owned by its uid, if it is not there; of the limits those of bytes and
+    /// inodes count. Answered by `Done`.
+    MakeHome { op: Op, tenant: TenantId, slot: Slot, limits: Limits },
     /// Remove the tenant's home directory and all in it. Refused while its cell runs. Answered by `Done`.
     RemoveHome { op: Op, tenant: TenantId, slot: Slot },
     /// Start a warden. Answered by [`Event::WardenWire`] and then `Done`.
@@ -32,6 +33,11 @@ pub enum Command {
     StopCell { op: Op, tenant: TenantId, grace_ms: u32 },
     /// Kill every process of the cell now. Answered by `Done` once nothing is left.
     KillCell { op: Op, tenant: TenantId },
+    /// Hold the tenant to other limits: its cell, if it runs, to those that can change in one that runs. Answered
+    /// by [`Event::LimitsSet`]; after `Failed` the old ones hold.
+    SetLimits { op: Op, tenant: TenantId, limits: Limits },
+    /// Tell what the cell uses. Answered by [`Event::Measured`], or `Failed` if none runs.
+    Measure { op: Op, tenant: TenantId },
     /// Run a command in the cell under its seal. Three descriptors: stdin, stdout, stderr. Answered by
     /// [`Event::ExecEnded`] or `Failed`.
     Exec(ExecOrder),
@@ -84,12 +90,46 @@ pub struct Limits {
     pub tmp_bytes: u64,
     /// Open files a process.
     pub open_files: u32,
+    /// Bytes a second read from the disk, and as many written to it.
+    pub io_bytes: u64,
+    /// Bytes of `/sandbox`, what its file system takes for itself included.
+    pub disk_bytes: u64,
+    /// Files, directories and links of `/sandbox`.
+    pub inodes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, pids: 512, cpu_percent: 200, tmp_bytes: 256 << 20, open_files: 4096 }
+        Self {
+            memory_bytes: 1 << 30,
+            pids: 512,
+            cpu_percent: 200,
+            tmp_bytes: 256 << 20,
+            open_files: 4096,
+            io_bytes: 256 << 20,
+            disk_bytes: 4 << 30,
+            inodes: (4 << 30) / BYTES_AN_INODE,
+        }
     }
+}
+
+/// A home has one inode for so many of its bytes, unless somebody asked for another number.
+pub const BYTES_AN_INODE: u64 = 16 << 10;
+
+/// What a cell uses now; none where nothing counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Usage {
+    /// Bytes of memory, page cache and `/tmp` included.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Milliseconds of CPU time since its start.
+    pub cpu_ms: Option<u64>,
+    /// Bytes of `/sandbox`, what its file system takes for itself included.
+    pub disk_bytes: Option<u64>,
+    /// Files, directories and links of `/sandbox`.
+    pub inodes: Option<u64>,
 }
 
 /// A command to run in a cell.
@@ -119,6 +159,10 @@ pub enum Event {
     /// A cell runs, sealed; its runtime has been started (not: is ready). `drift`: its configuration had been
     /// changed, and was written anew before the start.
     CellStarted { op: Op, cell: CellSeen, receipt: Receipt, drift: bool },
+    /// The answer to [`Command::SetLimits`]: the seal of the running cell as it is now; none if none runs.
+    LimitsSet { op: Op, receipt: Option<Receipt> },
+    /// The answer to [`Command::Measure`].
+    Measured { op: Op, usage: Usage },
     /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.
     CellEnded { tenant: TenantId, generation: u64, status: String },
     /// A warden's wire to control. One descriptor: the socket.

@@ -28,6 +28,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/start", post(tenant_start))
         .route("/stop", post(tenant_stop))
         .route("/restart", post(tenant_restart))
+        .route("/limits", put(tenant_limits))
         .route("/logs", get(logs))
         .route("/exec", post(exec))
         .route("/proofs", post(proof_sign))
@@ -125,6 +126,15 @@ async fn tenant_restart(
 ) -> Answer<types::Tenant> {
     let id = parse(&id)?;
     whole(async move { host.restart(&id, wait.wait).await }).await
+}
+
+async fn tenant_limits(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(wanted): Body<types::WantedLimits>,
+) -> Answer<types::LimitsSet> {
+    let id = parse(&id)?;
+    whole(async move { host.set_limits(&id, wanted).await }).await
 }
 
 async fn policy_show(State(host): At, Path(id): Path<String>) -> Answer<types::Policy> {

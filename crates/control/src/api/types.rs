@@ -12,6 +12,7 @@
 //! | `GET /api/v1/tenants/{id}` | | [`Tenant`] |
 //! | `DELETE /api/v1/tenants/{id}` | | [`Empty`] |
 //! | `POST /api/v1/tenants/{id}/start` `stop` `restart` | [`Wait`] | [`Tenant`] |
+//! | `PUT /api/v1/tenants/{id}/limits` | [`WantedLimits`] | [`LimitsSet`] |
 //! | `GET /api/v1/tenants/{id}/logs` | query [`LogsQuery`] | text, streamed |
 //! | `POST /api/v1/tenants/{id}/exec` | headers, see [`super::frames`] | upgrade |
 //! | `GET /api/v1/tenants/{id}/policy` | | [`Policy`] |
@@ -35,7 +36,7 @@
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
-use cofferdam_base::ipc::launcher::{Failure, Limits};
+use cofferdam_base::ipc::launcher::{Failure, Limits, Usage};
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
 use serde::{Deserialize, Serialize};
@@ -131,6 +132,23 @@ pub struct WantedLimits {
     pub tmp_bytes: Option<u64>,
     /// Open files a process.
     pub open_files: Option<u32>,
+    /// Bytes a second read from the disk, and as many written to it.
+    pub io_bytes: Option<u64>,
+    /// Bytes of `/sandbox`.
+    pub disk_bytes: Option<u64>,
+    /// Files, directories and links of `/sandbox`; by default as many for its bytes as before.
+    pub inodes: Option<u64>,
+}
+
+/// Limits were changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsSet {
+    /// All of them, as they are kept.
+    pub limits: Limits,
+    /// Those that changed and hold in the running cell.
+    pub in_force: Vec<String>,
+    /// Those that changed and hold from the next start.
+    pub at_next_start: Vec<String>,
 }
 
 /// For start, stop and restart.
@@ -160,6 +178,8 @@ pub struct Tenant {
     pub runtime: String,
     /// What it may use.
     pub limits: Limits,
+    /// What its running cell uses; only where one tenant is asked for.
+    pub usage: Option<Usage>,
     /// `running`, `stopped` or `deleted`.
     pub desired: String,
     /// What it is now, by the name that the edge shows: `ready`, `starting`, `stopped`, `failed` and so on.

@@ -117,6 +117,8 @@ pub trait Disk: Send {
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error>;
     /// Notes what is wanted; [`Error::Conflict`] if it is being deleted.
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error>;
+    /// Notes other limits.
+    fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error>;
     /// Notes the number of a start.
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error>;
     /// Strikes a tenant with its secrets, policies, tokens and approvals.

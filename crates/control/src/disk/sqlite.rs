@@ -11,7 +11,10 @@ use crate::{
 };
 use cofferdam_base::{
     Clock, Digest, Millis, SecretName, Slot, TenantId,
-    ipc::warden::{SealedSecret, Usage},
+    ipc::{
+        launcher::Limits,
+        warden::{SealedSecret, Usage},
+    },
 };
 use cofferdam_store::{
     ledger::{Class, Ledger, NewRow, Reader, StoredRow, Told, Verified},
@@ -140,6 +143,10 @@ impl Disk for Sqlite {
         let row = new_row(row, Class::A);
         let change = |tables: &state::Tables<'_>| tables.set_desired(id, &desired, &last);
         self.state.change_if(&mut self.ledger, &row, change)?.ok_or_else(|| Error::being_deleted(id))
+    }
+
+    fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
+        self.change(row, |tables| tables.set_limits(id, limits))
     }
 
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use crate::{
     Error,
     api::types::{
         ApprovalsQuery, ExplainRequest, ModelRoute, NewTenant, NewToken, SecretValue, Span, Upstream,
+        WantedLimits,
     },
     keys::Issuer,
     start::{Parts, begin},
@@ -22,7 +23,10 @@ use cofferdam_base::{
 };
 use cofferdam_store::ledger::Kind;
 use cofferdam_sys::channel::{Channel, pair};
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 fn new(start: bool) -> NewTenant {
     NewTenant { id: acme(), runtime: "command:echo".to_owned(), limits: None, start, wait: start }
@@ -78,6 +82,39 @@ async fn a_tenant_starts_in_order_is_stopped_and_leaves_nothing() {
     {
         assert!(rows.iter().any(|row| row == kind), "{kind} in {rows:?}");
     }
+}
+
+#[tokio::test]
+async fn limits_are_durable_before_they_hold_and_put_back_if_they_cannot() {
+    let (world, _warden) = running().await;
+    // The thread tells of a command after its answer.
+    let told = |commands: &std::sync::mpsc::Receiver<Command>| {
+        std::iter::from_fn(|| commands.recv_timeout(Duration::from_secs(5)).ok()).find_map(|c| match c {
+            Command::SetLimits { limits, .. } => Some(limits),
+            _ => None,
+        })
+    };
+    let wanted = WantedLimits { pids: Some(77), open_files: Some(99), ..WantedLimits::default() };
+    let set = world.host.set_limits(&acme(), wanted).await.unwrap();
+    assert_eq!((set.limits.pids, set.limits.open_files), (77, 99));
+    assert_eq!((set.in_force, set.at_next_start), (vec!["pids".to_owned()], vec!["open_files".to_owned()]));
+    assert_eq!(told(&world.commands), Some(set.limits));
+    let shown = world.host.show(&acme()).await.unwrap();
+    assert_eq!((shown.limits.pids, shown.usage.unwrap().pids), (77, Some(3)));
+    // The same again is no change; what cannot hold changes nothing, and both are in the ledger.
+    let rows = |world: &World| world.disk.kinds().iter().filter(|kind| *kind == "limits_set").count();
+    world.host.set_limits(&acme(), wanted).await.unwrap();
+    assert_eq!(rows(&world), 1);
+    let less = WantedLimits { memory_bytes: Some(99 << 20), tmp_bytes: Some(1 << 20), ..wanted };
+    let refused = world.host.set_limits(&acme(), less).await.unwrap_err();
+    assert_eq!((refused.to_string().contains("in use"), rows(&world)), (true, 3));
+    assert_eq!(world.host.show(&acme()).await.unwrap().limits, set.limits);
+    let none = WantedLimits { pids: Some(0), ..WantedLimits::default() };
+    assert_eq!(world.host.set_limits(&acme(), none).await.unwrap_err().status(), 400);
+    // A control that takes over says what is kept: the one before may have ended in between.
+    let World { disk, dir, .. } = world;
+    let next = beside(disk, dir, vec![acme()]).await;
+    assert_eq!(told(&next.commands), Some(set.limits));
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use crate::{
 };
 use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
-    ipc::warden::{SealedSecret, Usage},
+    ipc::{
+        launcher::Limits,
+        warden::{SealedSecret, Usage},
+    },
 };
 use cofferdam_store::ledger::Told;
 use cofferdam_tenants::lifecycle::Desired;
@@ -155,6 +158,12 @@ impl Disk for Memory {
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.desired = desired);
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
+        let mut tables = self.change(std::slice::from_ref(row))?;
+        tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.limits = *limits);
         tables.add(row, "A");
         Ok(())
     }

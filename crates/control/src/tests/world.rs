@@ -10,7 +10,7 @@ use crate::{
 use cofferdam_base::{
     TenantId,
     ipc::{
-        launcher::{CellSeen, Command, Event},
+        launcher::{CellSeen, Command, Event, Failure, Usage},
         receipt::Receipt,
         warden,
     },
@@ -174,6 +174,14 @@ fn launcher(
             | Command::KillCell { op, .. }
             | Command::CancelExec { op, .. }
             | Command::SealRuntime { op, .. } => tell(Event::Done { op }),
+            Command::SetLimits { op, limits, .. } if limits.memory_bytes == 99 << 20 => {
+                let failure = Failure { message: "in use".to_owned(), mend: "ask for more".to_owned() };
+                tell(Event::Failed { op, failure });
+            }
+            Command::SetLimits { op, .. } => tell(Event::LimitsSet { op, receipt: Some(Receipt::default()) }),
+            Command::Measure { op, .. } => {
+                tell(Event::Measured { op, usage: Usage { pids: Some(3), ..Usage::default() } });
+            }
             Command::Exec(order) => tell(Event::ExecEnded { op: order.op, code: 0 }),
         }
         // The test may be over.

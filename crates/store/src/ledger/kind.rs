@@ -48,6 +48,7 @@ impl Kind {
             | Self::TenantStart
             | Self::TenantStop
             | Self::TenantRestart
+            | Self::LimitsSet
             | Self::TenantDelete
             | Self::TenantDeleted
             | Self::PolicySet
@@ -107,6 +108,7 @@ kinds! {
     TenantStart "tenant_start" false "A tenant is to run."
     TenantStop "tenant_stop" true "A tenant is to be stopped."
     TenantRestart "tenant_restart" false "A tenant's cell is to be started anew."
+    LimitsSet "limits_set" false "A tenant's limits were changed, or put back when they could not hold."
     TenantDelete "tenant_delete" true "A tenant is to be deleted."
     TenantDeleted "tenant_deleted" true "Nothing is left of a tenant."
     PolicySet "policy_set" false "A policy was set."

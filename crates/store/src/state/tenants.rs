@@ -8,7 +8,7 @@ use super::{
     rows::{all, count, json, number, one, text, word},
 };
 use crate::Error;
-use cofferdam_base::{Millis, Slot, TenantId};
+use cofferdam_base::{Millis, Slot, TenantId, ipc::launcher::Limits};
 use rusqlite::{Row, params};
 
 impl Tables<'_> {
@@ -61,6 +61,12 @@ impl Tables<'_> {
         }
         self.must_exist(id)?;
         Ok(None)
+    }
+
+    /// Notes other limits.
+    pub fn set_limits(&self, id: &TenantId, limits: &Limits) -> Result<(), Error> {
+        let sql = "UPDATE tenants SET limits = ?2 WHERE id = ?1";
+        touched(self.0.execute(sql, params![id.as_str(), text(limits)?])?, id)
     }
 
     /// Notes the number of a start, which only grows.

@@ -14,7 +14,7 @@ use cofferdam_base::{
     Slot, TenantId,
     ipc::{
         edge::{Feed as EdgeFeed, SocketRequest},
-        launcher::{CellOrder, CellSeen, Command, Event, Failure, Op},
+        launcher::{CellOrder, CellSeen, Command, Event, Failure, Limits, Op},
         receipt::Receipt,
         warden::Feed as WardenFeed,
     },
@@ -192,8 +192,8 @@ impl<E: Effects> Core<E> {
     fn command(&mut self, command: Command, descriptors: Vec<OwnedFd>, now: Instant) {
         match command {
             Command::Observe { op } => self.observe(op),
-            Command::MakeHome { op, tenant, slot } => {
-                let done = self.stays(&tenant).and_then(|()| self.effects.make_home(&tenant, slot));
+            Command::MakeHome { op, tenant, slot, limits } => {
+                let done = self.stays(&tenant).and_then(|()| self.effects.make_home(&tenant, slot, &limits));
                 self.answer(op, done);
             }
             Command::RemoveHome { op, tenant, slot } => {
@@ -235,6 +235,17 @@ impl<E: Effects> Core<E> {
                 }
                 None => self.answer(op, Ok(())),
             },
+            Command::SetLimits { op, tenant, limits } => match self.set_limits(&tenant, limits) {
+                Ok(receipt) => self.control.tell(&Event::LimitsSet { op, receipt }, vec![]),
+                Err(failure) => self.answer(op, Err(failure)),
+            },
+            Command::Measure { op, tenant } => match self.cells.get(&tenant) {
+                Some(running) => {
+                    let usage = running.cell.usage();
+                    self.control.tell(&Event::Measured { op, usage }, vec![]);
+                }
+                None => self.answer(op, Err(no_cell(&tenant))),
+            },
             Command::Exec(order) => {
                 let op = order.op;
                 if let Err(failure) = self.exec(&order, descriptors) {
@@ -267,6 +278,16 @@ impl<E: Effects> Core<E> {
         let work = self.effects.remove_home(tenant, slot)?;
         self.removals.insert(tenant.clone(), (op, work));
         Ok(())
+    }
+
+    /// The order that started the cell changes with it: asked for again, it is the same cell.
+    fn set_limits(&mut self, tenant: &TenantId, limits: Limits) -> Result<Option<Receipt>, Failure> {
+        self.stays(tenant)?;
+        self.effects.check_limits(tenant, &limits)?;
+        let Some(running) = self.cells.get_mut(tenant) else { return Ok(None) };
+        running.receipt = running.cell.set_limits(&limits, &running.receipt)?;
+        running.order.limits = limits;
+        Ok(Some(running.receipt.clone()))
     }
 
     /// A home that is being removed is nobody's to use.
@@ -433,6 +454,8 @@ fn op_of(command: &Command) -> Op {
         | Command::StopWarden { op, .. }
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
+        | Command::SetLimits { op, .. }
+        | Command::Measure { op, .. }
         | Command::CancelExec { op, .. }
         | Command::SealRuntime { op, .. } => *op,
         Command::StartCell(order) => order.op,

@@ -6,7 +6,7 @@
 use cofferdam_base::{
     Slot, TenantId,
     ipc::{
-        launcher::{CellOrder, ExecOrder, Failure},
+        launcher::{CellOrder, ExecOrder, Failure, Limits, Usage},
         receipt::Receipt,
     },
 };
@@ -53,6 +53,10 @@ pub trait Cell: Process {
     fn terminate(&mut self);
     /// Marked, unconnected TCP sockets made in its network namespace.
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure>;
+    /// Holds it to other limits, all that can change while it runs or none; its receipt as it is then.
+    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure>;
+    /// What it uses now.
+    fn usage(&self) -> Usage;
     /// Duplicates of its listeners, in the order of `warden::Listener::ALL`, each proved to be the socket
     /// that was opened at the cell's start.
     fn listeners(&mut self) -> Result<Vec<OwnedFd>, Failure>;
@@ -90,8 +94,10 @@ pub trait Effects {
 
     /// Starts one of our own processes; `wire` becomes its descriptor 3.
     fn spawn(&mut self, part: &Part, wire: OwnedFd) -> Result<Self::Part, Failure>;
-    /// Makes the tenant's directories.
-    fn make_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure>;
+    /// Makes the tenant's directories, the home with a quota where one can be.
+    fn make_home(&mut self, tenant: &TenantId, slot: Slot, limits: &Limits) -> Result<(), Failure>;
+    /// Could the tenant's home be held to these limits?
+    fn check_limits(&mut self, tenant: &TenantId, limits: &Limits) -> Result<(), Failure>;
     /// Begins to remove them and all that is in them.
     fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<Self::Work, Failure>;
     /// Starts a cell.

@@ -10,7 +10,10 @@ use super::{
 use crate::{Error, openclaw};
 use cofferdam_base::{
     TenantId,
-    ipc::launcher::{CellOrder, ExecOrder, Failure},
+    ipc::{
+        launcher::{CellOrder, ExecOrder, Failure, Limits, Usage},
+        receipt::Receipt,
+    },
 };
 use cofferdam_sandbox::{self as sandbox, CellEvent, CellPlan, Network, service, tenant_files};
 use cofferdam_sys::{pidfd, socket};
@@ -285,6 +288,20 @@ impl Cell for LinuxCell {
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure> {
         let cell = self.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?;
         Ok(cell.sockets(count)?)
+    }
+
+    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure> {
+        let cell = self.cell.as_mut().ok_or_else(|| failure("the cell is gone"))?;
+        cell.change_limits(limits)?;
+        let mut now = receipt.clone();
+        for row in &cell.receipt.layers {
+            now.layers.iter_mut().filter(|old| old.layer == row.layer).for_each(|old| old.clone_from(row));
+        }
+        Ok(now)
+    }
+
+    fn usage(&self) -> Usage {
+        self.cell.as_ref().map(sandbox::Cell::usage).unwrap_or_default()
     }
 
     fn listeners(&mut self) -> Result<Vec<OwnedFd>, Failure> {

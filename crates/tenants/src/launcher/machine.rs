@@ -15,7 +15,7 @@ use crate::{
 use cofferdam_base::{
     Digest, Slot, TenantId,
     ipc::{
-        launcher::{CellOrder, ExecOrder, Failure, RuntimeRef},
+        launcher::{CellOrder, ExecOrder, Failure, Limits, RuntimeRef},
         receipt::{LayerRow, LayerState},
     },
 };
@@ -111,9 +111,13 @@ impl<G: Engine> Effects for Machine<G> {
         self.engine.spawn(&self.boot.part(part)?, wire)
     }
 
-    fn make_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+    fn make_home(&mut self, tenant: &TenantId, slot: Slot, _limits: &Limits) -> Result<(), Failure> {
         let uid = self.boot.config.uids.base.tenant(slot);
         self.data.make_tenant(tenant, uid).map_err(|error| failure(error.to_string()))
+    }
+
+    fn check_limits(&mut self, _tenant: &TenantId, _limits: &Limits) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<G::Work, Failure> {
@@ -244,8 +248,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut machine = machine(&dir.path().join("data"));
         let (acme, slot) = (tenant("acme"), slot(2));
-        machine.make_home(&acme, slot).unwrap();
-        machine.make_home(&acme, slot).unwrap();
+        machine.make_home(&acme, slot, &Limits::default()).unwrap();
+        machine.make_home(&acme, slot, &Limits::default()).unwrap();
         std::fs::write(machine.data.home(&acme).join("file"), "x").unwrap();
         machine.log(&acme, b"hello");
         assert_eq!(std::fs::read(machine.data.log(&acme)).unwrap(), b"hello");
@@ -279,7 +283,7 @@ mod tests {
         installed(&machine.boot.cache_dir, good);
         let tree = installed(&machine.boot.cache_dir, bad);
         let (acme, slot) = (tenant("acme"), slot(2));
-        machine.make_home(&acme, slot).unwrap();
+        machine.make_home(&acme, slot, &Limits::default()).unwrap();
         let mut start = |lock| {
             let order = order("acme", 2, 1);
             let failed = machine.launch(&CellOrder { runtime: RuntimeRef::Openclaw(lock), ..order });

@@ -8,7 +8,7 @@ use super::super::{
 use cofferdam_base::{
     Slot, TenantId,
     ipc::{
-        launcher::{CellOrder, Command, Event, ExecOrder, Failure, Limits, RuntimeRef},
+        launcher::{CellOrder, Command, Event, ExecOrder, Failure, Limits, RuntimeRef, Usage},
         receipt::Receipt,
     },
 };
@@ -100,6 +100,15 @@ impl Cell for FakeCell {
         Ok((0..count).map(|_| null()).collect())
     }
 
+    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure> {
+        self.world.attempt(format!("limit to {} processes", limits.pids))?;
+        Ok(receipt.clone())
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { pids: Some(3), ..Usage::default() }
+    }
+
     fn listeners(&mut self) -> Result<Vec<OwnedFd>, Failure> {
         if self.world.forged.get() {
             Err(failure("another cookie"))
@@ -165,7 +174,11 @@ impl Effects for Double {
         Ok(process)
     }
 
-    fn make_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
+    fn check_limits(&mut self, _: &TenantId, limits: &Limits) -> Result<(), Failure> {
+        if limits.disk_bytes == 1 { Err(failure("smaller than it is")) } else { Ok(()) }
+    }
+
+    fn make_home(&mut self, tenant: &TenantId, slot: Slot, _: &Limits) -> Result<(), Failure> {
         self.0.attempt(format!("make {tenant} {slot}"))
     }
 

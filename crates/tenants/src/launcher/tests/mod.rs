@@ -6,7 +6,8 @@ pub(super) mod double;
 use super::{children::CONTROL_GIVES_UP, core::ANSWERS, effects::Ended, run};
 use cofferdam_base::ipc::{
     edge::{Feed as EdgeFeed, SocketRequest},
-    launcher::{CellOrder, Command, Event, ExecOrder},
+    launcher::{CellOrder, Command, Event, ExecOrder, Limits},
+    receipt::Receipt,
     warden::Feed as WardenFeed,
 };
 use double::{Host, null, order, slot, tenant};
@@ -159,7 +160,7 @@ fn a_packet_that_no_honest_control_sends_ends_it_and_changes_nothing() {
 fn what_fails_is_answered_and_the_launcher_goes_on() {
     let mut host = Host::new(false);
     host.world.broken.set(true);
-    let home = Command::MakeHome { op: 5, tenant: tenant("acme"), slot: slot(2) };
+    let home = Command::MakeHome { op: 5, tenant: tenant("acme"), slot: slot(2), limits: Limits::default() };
     assert!(failed(&host.command(&home), 5, "disk full"));
     let warden = Command::StartWarden { op: 6, tenant: tenant("acme"), slot: slot(2) };
     assert!(failed(&host.command(&warden), 6, "disk full"));
@@ -336,7 +337,7 @@ fn removing_a_home_gives_the_tenants_address_back() {
     // Meanwhile the home is nobody's.
     for command in [
         Command::RemoveHome { op: 6, tenant: tenant("acme"), slot: slot(2) },
-        Command::MakeHome { op: 6, tenant: tenant("acme"), slot: slot(2) },
+        Command::MakeHome { op: 6, tenant: tenant("acme"), slot: slot(2), limits: Limits::default() },
         Command::StartCell(CellOrder { op: 6, ..order("acme", 2, 2) }),
     ] {
         assert!(failed(&host.command(&command), 6, "is being removed"), "{command:?}");
@@ -388,4 +389,30 @@ impl Host {
         let events = self.command(&Command::StartWarden { op: 1, tenant: tenant("acme"), slot: slot(2) });
         assert_eq!(events.last(), Some(&Event::Done { op: 1 }));
     }
+}
+
+#[test]
+fn limits_change_in_a_running_cell_and_its_order_or_nowhere() {
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    let set = |op, limits| Command::SetLimits { op, tenant: tenant("acme"), limits };
+    let more = Limits { pids: 99, ..Limits::default() };
+    let receipt = Some(Receipt::default());
+    assert_eq!(host.command(&set(4, more)), [Event::LimitsSet { op: 4, receipt }]);
+    assert_eq!(host.did("limit to 99 processes"), 1);
+    // Whoever asks for that cell again asks for it with its limits.
+    let again = CellOrder { limits: more, ..order("acme", 2, 1) };
+    let events = host.command(&Command::StartCell(again));
+    assert!(matches!(events[..], [Event::CellStarted { .. }]), "{events:?}");
+    let smaller = Limits { disk_bytes: 1, ..more };
+    assert!(matches!(host.command(&set(5, smaller))[..], [Event::Failed { op: 5, .. }]));
+    host.world.broken.set(true);
+    assert!(matches!(host.command(&set(6, Limits::default()))[..], [Event::Failed { op: 6, .. }]));
+    let measured = host.command(&Command::Measure { op: 7, tenant: tenant("acme") });
+    assert!(matches!(measured[..], [Event::Measured { op: 7, usage }] if usage.pids == Some(3)));
+    // Of a tenant without a cell only the home is asked.
+    let other = Command::SetLimits { op: 8, tenant: tenant("globex"), limits: more };
+    assert_eq!(host.command(&other), [Event::LimitsSet { op: 8, receipt: None }]);
+    let none = host.command(&Command::Measure { op: 9, tenant: tenant("globex") });
+    assert!(matches!(none[..], [Event::Failed { op: 9, .. }]));
 }
