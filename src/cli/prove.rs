@@ -35,7 +35,7 @@ pub(super) fn run(command: &Prove, data_dir: impl FnOnce() -> Result<PathBuf, Fa
     let data_dir = data_dir()?;
     let client = Client::new(data_dir.join("run/control.sock"));
     let plan = plan(tenant, &data_dir, &client)?;
-    let document = proved(tenant, &plan, Options { mutants: command.mutants })?;
+    let document = proved(tenant, &plan, Options { host: true, mutants: command.mutants })?;
     let signed = signed(tenant, &document, &client)?;
     if let Some(out) = &command.out {
         let text = serde_json::to_string_pretty(&signed).map_err(Failure::could_not)?;

@@ -8,6 +8,8 @@
 
 pub mod battery;
 mod document;
+mod host;
+mod outside;
 mod run;
 mod verdict;
 mod witness;

@@ -6,6 +6,7 @@
 use crate::{
     Error,
     battery::{self, PROBE, Row, Scene, TREE},
+    host,
     verdict::{Control, Judged, Mutants, Verdict, verdict},
     world::{self, Places},
 };
@@ -28,6 +29,8 @@ use std::{
 /// What is asked for besides the battery.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
+    /// Try a whole host, too: the program is one that serves.
+    pub host: bool,
     /// Leave out each protection alone, too.
     pub mutants: bool,
 }
@@ -55,11 +58,20 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
         .map_err(Error::world("a directory"))?;
     let instance = format!("prove-{}", std::process::id());
     let plan = sibling(plan, program, scratch.path(), &instance);
-    let report =
-        world::within(&plan, scratch.path(), |places| Run::new(&plan, places.clone()).whole(options));
+    let report = world::within(&plan, scratch.path(), || {
+        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options)
+    });
+    // A world of its own: in the other one every address is one of the host's.
+    let wires = if options.host {
+        world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path()))
+    } else {
+        Ok(Vec::new())
+    };
     // Of a proof that broke off cells may be left; they died with their world.
     cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
-    report
+    let mut report = report?;
+    report.rows.extend(wires?);
+    Ok(report)
 }
 
 /// The tenant's plan with a home, a name and groups of the proof's own, and the probe in reach.
@@ -119,6 +131,9 @@ impl<'a> Run<'a> {
         let of_groups = row.layers.iter().flatten().any(|protection| groups.contains(protection));
         if of_groups && self.plan.profile == Profile::Rootless {
             return Some("the profile rootless promises no such limit".to_owned());
+        }
+        if row.id == "processes.cgroup-name" && self.plan.profile == Profile::Rootless {
+            return Some("without a cgroup of its own a cell has no name of one to learn".to_owned());
         }
         // What the operator left out is not promised; the receipt says so for ever.
         let left = row.layers.iter().all(|layer| layer.iter().any(|one| self.plan.without.contains(one)));

@@ -1,7 +1,8 @@
 //! The witness: a process of the throw-away world outside a cell, which is what a cell must not reach.
 //!
 //! It is the hidden entry `__witness`, under the uid of the cell, so that nothing but the seal stands between: it
-//! answers on every address, TCP and UDP, holds an abstract socket, shared memory and semaphores.
+//! answers on every address, TCP and UDP, holds an abstract socket, shared memory and semaphores. With the name of a
+//! file it is the outside of a host instead (`outside`).
 
 use crate::battery::{ABSTRACT, FLAG, SEGMENT};
 use cofferdam_sys::world;
@@ -20,8 +21,14 @@ const UDP: [u16; 4] = [53, 443, 5353, 9999];
 /// The hidden entry `__witness`. Writes a byte to its standard output when everything is there; runs until it is
 /// killed.
 pub fn witness_main() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
+    let served = match std::env::args().nth(2) {
+        Some(log) => crate::outside::serve(log.as_ref()),
+        None => serve(),
+    };
+    match served {
+        Ok(()) => loop {
+            thread::park();
+        },
         Err(error) => {
             eprintln!("cofferdam: the witness of a proof: {error}");
             ExitCode::FAILURE
@@ -40,14 +47,12 @@ fn serve() -> io::Result<()> {
         thread::spawn(move || echo(&socket));
     }
     let name = net::SocketAddr::from_abstract_name(ABSTRACT)?;
-    let _held = net::UnixListener::bind_addr(&name)?;
+    let held = net::UnixListener::bind_addr(&name)?;
+    thread::spawn(move || held.incoming().for_each(drop));
     world::make_shared(SEGMENT)?;
     let mut out = io::stdout();
     out.write_all(b"!")?;
-    out.flush()?;
-    loop {
-        thread::park();
-    }
+    out.flush()
 }
 
 fn answer(listener: &TcpListener) {

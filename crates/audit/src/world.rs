@@ -43,7 +43,7 @@ pub(crate) struct Places {
 pub(crate) fn within<T: Serialize + DeserializeOwned>(
     plan: &CellPlan,
     scratch: &Path,
-    work: impl FnOnce(&Places) -> Result<T, Error>,
+    work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let at = |what: &str| Error::world(what);
     let (mut says, tells) = io::pipe().map_err(at("a pipe"))?;
@@ -51,16 +51,13 @@ pub(crate) fn within<T: Serialize + DeserializeOwned>(
     match process::fork().map_err(at("fork"))? {
         Forked::Child => {
             drop((says, opener));
-            let done = process::die_with_parent()
-                .map_err(at("the parent's end"))
-                .and_then(|()| enter(plan, waits))
-                .and_then(|first| {
-                    if first {
-                        inhabit(plan, scratch).and_then(|places| work(&places)).map(Some)
-                    } else {
-                        Ok(None)
-                    }
-                });
+            let done =
+                process::die_with_parent()
+                    .map_err(at("the parent's end"))
+                    .and_then(|()| enter(plan, waits))
+                    .and_then(|first| {
+                        if first { inhabit(scratch).and_then(|()| work()).map(Some) } else { Ok(None) }
+                    });
             let told = match done {
                 Ok(None) => process::exit(0),
                 Ok(Some(done)) => serde_json::to_vec(&Ok::<_, String>(done)),
@@ -118,8 +115,8 @@ fn enter(plan: &CellPlan, mut waits: io::PipeReader) -> Result<bool, Error> {
     }
 }
 
-/// Processes, names, addresses and files of the world.
-fn inhabit(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> {
+/// Processes, names and files of the world.
+fn inhabit(scratch: &Path) -> Result<(), Error> {
     let at = |what: &str| Error::world(what);
     mount::make_private().map_err(at("mounts"))?;
     let proc = mount::create("proc", &[], Attributes::empty()).map_err(at("/proc"))?;
@@ -128,8 +125,13 @@ fn inhabit(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> {
     let files = mount::create("tmpfs", &options, Attributes::empty()).map_err(at("files"))?;
     mount::attach_at(files.as_fd(), scratch).map_err(at("files"))?;
     rustix::system::sethostname(HOST.as_bytes()).map_err(|errno| at("the host name")(errno.into()))?;
+    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").map_err(at("ports"))
+}
+
+/// What a cell alone must not reach: a witness that answers at every address, and files.
+pub(crate) fn furnish(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> {
+    let at = |what: &str| Error::world(what);
     netlink::any_ip().map_err(at("addresses"))?;
-    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").map_err(at("ports"))?;
     let (home, tree) = (scratch.join("home"), scratch.join("tree"));
     fs::create_dir(&home).map_err(at("the home"))?;
     if plan.profile == Profile::Strict {

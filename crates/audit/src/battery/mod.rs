@@ -9,6 +9,7 @@ mod kernel;
 mod network;
 mod processes;
 mod resources;
+pub(crate) mod wires;
 
 use cofferdam_sandbox::{CellPlan, Danger, Network, Protection, probe::Attempt};
 use cofferdam_sys::landlock::Right;

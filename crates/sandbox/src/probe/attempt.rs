@@ -125,6 +125,22 @@ pub enum Attempt {
         /// What would come back.
         expect: String,
     },
+    /// The same, to a name.
+    TcpName {
+        /// Which.
+        name: String,
+        /// Where.
+        port: u16,
+        /// What is said first.
+        say: String,
+        /// What would come back.
+        expect: String,
+    },
+    /// A name is looked up. Whether anybody outside heard of it the witness knows alone.
+    Lookup {
+        /// Which.
+        name: String,
+    },
     /// A datagram brings this answer.
     Udp {
         /// Where to.

@@ -84,6 +84,8 @@ impl Attempt {
             Self::Files { count } => processes::open_files(*count),
             Self::Limit { resource, most } => processes::limit(*resource, *most),
             Self::Tcp { to, say, expect } => sockets::tcp(*to, say, expect),
+            Self::TcpName { name, port, say, expect } => sockets::tcp_name(name, *port, say, expect),
+            Self::Lookup { name } => sockets::lookup(name),
             Self::Udp { to, expect } => sockets::udp(*to, expect),
             Self::Abstract { name } => sockets::abstract_unix(name),
             Self::Bind { at } => sockets::bind(*at),

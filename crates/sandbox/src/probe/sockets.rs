@@ -4,7 +4,7 @@ use super::Outcome;
 use cofferdam_sys::attempt::{self, Argument};
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket},
     os::{fd::AsRawFd, linux::net::SocketAddrExt, unix::net},
     time::Duration,
 };
@@ -28,6 +28,17 @@ pub(super) fn tcp(to: SocketAddr, say: &str, expect: &str) -> io::Result<Outcome
         }
     }
     Ok(judged(&answer, expect))
+}
+
+pub(super) fn tcp_name(name: &str, port: u16, say: &str, expect: &str) -> io::Result<Outcome> {
+    let to = (name, port).to_socket_addrs()?.next();
+    tcp(to.ok_or_else(|| io::Error::other("the name means nothing"))?, say, expect)
+}
+
+pub(super) fn lookup(name: &str) -> io::Result<Outcome> {
+    let found = (name, 80).to_socket_addrs()?.next();
+    // Being told an address is no success: it may be one that the cell's own resolver made.
+    Ok(Outcome::failure(format!("the name means {found:?}")))
 }
 
 pub(super) fn udp(to: SocketAddr, expect: &str) -> io::Result<Outcome> {
