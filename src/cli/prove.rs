@@ -13,7 +13,7 @@ use cofferdam_audit::{Document, DocumentError, Judged, Mutants, Options, Signatu
 use cofferdam_base::{Millis, TenantId, ipc::launcher::RuntimeRef, ipc::receipt::LayerState};
 use cofferdam_control::api::types;
 use cofferdam_sandbox::{CellPlan, Profile};
-use cofferdam_tenants::launcher::Boot;
+use cofferdam_tenants::launcher::{Boot, instance};
 use http::Method;
 use std::{
     fs,
@@ -35,7 +35,7 @@ pub(super) fn run(command: &Prove, data_dir: impl FnOnce() -> Result<PathBuf, Fa
     let data_dir = data_dir()?;
     let client = Client::new(data_dir.join("run/control.sock"));
     let plan = plan(tenant, &data_dir, &client)?;
-    let document = proved(tenant, &plan, Options { host: true, mutants: command.mutants })?;
+    let document = proved(tenant, &plan, Options { host: Some(instance), mutants: command.mutants })?;
     let signed = signed(tenant, &document, &client)?;
     if let Some(out) = &command.out {
         let text = serde_json::to_string_pretty(&signed).map_err(Failure::could_not)?;

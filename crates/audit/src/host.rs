@@ -64,7 +64,7 @@ pub(crate) fn tried(plan: &CellPlan, program: &Path, scratch: &Path) -> Result<V
 impl Host {
     fn start(plan: &CellPlan, program: &Path, scratch: &Path, log: PathBuf) -> Result<Self, Error> {
         let at = Error::world("a host");
-        let data = scratch.join("host");
+        let data = data_dir(scratch);
         fs::create_dir(&data).map_err(&at)?;
         let mode = if plan.profile == Profile::Strict { 0o711 } else { 0o700 };
         fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(&at)?;
@@ -137,10 +137,11 @@ impl Host {
     fn judge(&self, wire: &Wire, cell: &BTreeMap<String, Line>) -> Result<Judged, Error> {
         let (mut sealed, micros) = self.came_of(wire, &wire.attack, "attack", cell)?;
         let (control, _) = self.came_of(wire, &wire.control, "control", cell)?;
-        // What the witness heard outweighs what the probe says.
-        if !wire.leak.is_empty() && self.heard(wire.leak)? {
-            sealed.succeeded = true;
-            sealed.seen = format!("the witness outside heard {:?}", wire.leak);
+        // What the witness heard decides, not what the probe was told: the answer may be to something that is allowed.
+        if !wire.leak.is_empty() {
+            sealed.succeeded = self.heard(wire.leak)?;
+            let told = if sealed.succeeded { "heard it" } else { "heard nothing of it" };
+            sealed = Outcome { errno: 0, seen: format!("the witness outside {told}"), ..sealed };
         }
         let mut judged = verdict(&sealed, &control);
         if wire.held && judged == Verdict::Blocked {
@@ -297,6 +298,11 @@ impl Host {
         }
         Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
+}
+
+/// Where it lies in the world.
+pub(crate) fn data_dir(scratch: &Path) -> PathBuf {
+    scratch.join("host")
 }
 
 fn failed(seen: &str) -> Outcome {

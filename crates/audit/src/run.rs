@@ -29,8 +29,8 @@ use std::{
 /// What is asked for besides the battery.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Try a whole host, too: the program is one that serves.
-    pub host: bool,
+    /// Try a whole host, too: the program is one that serves. How a host names its groups, by its data directory.
+    pub host: Option<fn(&Path) -> String>,
     /// Leave out each protection alone, too.
     pub mutants: bool,
 }
@@ -62,13 +62,15 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
         Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options)
     });
     // A world of its own: in the other one every address is one of the host's.
-    let wires = if options.host {
-        world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path()))
-    } else {
-        Ok(Vec::new())
+    let wires = match options.host {
+        Some(_) => world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path())),
+        None => Ok(Vec::new()),
     };
-    // Of a proof that broke off cells may be left; they died with their world.
-    cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
+    // Everything died with its world, but the groups of a host, and of a proof that broke off, are left.
+    let hosts = options.host.map(|named| named(&host::data_dir(scratch.path())));
+    for instance in hosts.into_iter().chain([instance]) {
+        cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
+    }
     let mut report = report?;
     report.rows.extend(wires?);
     Ok(report)

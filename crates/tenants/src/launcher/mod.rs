@@ -21,7 +21,7 @@ pub use children::CONTROL_GIVES_UP;
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
 pub use linux::Linux;
 pub use machine::{Engine, Machine};
-pub use plan::{Boot, CellSpec, PartSpec};
+pub use plan::{Boot, CellSpec, PartSpec, instance};
 
 use self::core::Core;
 use crate::{

@@ -80,10 +80,7 @@ impl Boot {
     /// Names this host on this machine, for cgroups and what else is to be swept at its next start: 16 hex
     /// digits that follow from the data directory.
     pub fn instance(&self) -> String {
-        let path = self.data_dir.as_os_str().as_encoded_bytes();
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path);
-        let first = digest.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
-        format!("{first:016x}")
+        instance(&self.data_dir)
     }
 
     /// Which entry of this program a part is, as whom. `__control BOOT`, `__edge DOMAIN`,
@@ -195,6 +192,14 @@ impl Boot {
             port: openclaw::PORT,
         })
     }
+}
+
+/// The same, of a data directory.
+pub fn instance(data_dir: &Path) -> String {
+    let path = data_dir.as_os_str().as_encoded_bytes();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path);
+    let first = digest.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
+    format!("{first:016x}")
 }
 
 /// Of a core, in hundredths: what all tenants need together may take the machine.
