@@ -5,7 +5,7 @@ use crate::battery::{
     FLAG,
     wires::{NAMES, NAMESERVER, OUTSIDE, WEB},
 };
-use cofferdam_sys::{netlink::RouteSocket, netns, process, process::Forked};
+use cofferdam_sys::{netlink::RouteSocket, netns, process, process::Forked, world};
 use std::{
     ffi::CString,
     fs::{File, OpenOptions},
@@ -40,7 +40,7 @@ pub(crate) fn join(log: &Path) -> io::Result<()> {
                 address @ IpAddr::V6(_) => route.add_address(RouteSocket::LOOPBACK, address, 128)?,
             }
         }
-        io::Result::Ok(())
+        world::open_ports()
     })??;
     let route = RouteSocket::open()?;
     route.link_up(RouteSocket::LOOPBACK)?;

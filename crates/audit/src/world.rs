@@ -125,7 +125,7 @@ fn inhabit(scratch: &Path) -> Result<(), Error> {
     let files = mount::create("tmpfs", &options, Attributes::empty()).map_err(at("files"))?;
     mount::attach_at(files.as_fd(), scratch).map_err(at("files"))?;
     rustix::system::sethostname(HOST.as_bytes()).map_err(|errno| at("the host name")(errno.into()))?;
-    fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").map_err(at("ports"))
+    world::open_ports().map_err(at("ports"))
 }
 
 /// What a cell alone must not reach: a witness that answers at every address, and files.
