@@ -183,6 +183,12 @@ fn devices() -> Vec<Row> {
             vec![right(Right::WriteFile)],
         ),
         row(
+            "files.device-entropy",
+            "feed the machine's source of random numbers",
+            Attempt::Write { path: path("/dev/urandom") },
+            vec![right(Right::WriteFile)],
+        ),
+        row(
             "files.device-ioctl",
             "ask a device something else than to read",
             Attempt::Ioctl { path: path("/dev/urandom"), request: ENTROPY },

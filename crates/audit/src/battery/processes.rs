@@ -21,6 +21,13 @@ pub(super) fn rows() -> Vec<Row> {
             attempt: Attempt::SignalProcess { named: NEIGHBOUR.into() },
             layers: vec![one(Protection::PidNamespace), right(Right::Signal)],
         },
+        // Init of the cell is of the same uid, too.
+        Row {
+            id: "processes.signal-init",
+            title: "signal init",
+            attempt: Attempt::Call { number: call::SYS_kill, arguments: vec![Number(1), Number(0)] },
+            layers: vec![right(Right::Signal)],
+        },
         Row {
             id: "processes.abstract-socket",
             title: "connect to an abstract Unix socket of the host",
