@@ -82,7 +82,7 @@ pub fn explore<M: Model>(model: &M, most: usize) -> Result<Explored, Box<Counter
     while let Some(at) = todo.pop_front() {
         let state = Rc::clone(&seen.states[at].state);
         if let Some(why) = model.wrong(&state) {
-            return Err(seen.way_to(at, why));
+            return Err(Box::new(seen.way_to(at, why)));
         }
         for (step, next) in model.moves(&state) {
             moves += 1;
@@ -100,7 +100,7 @@ pub fn explore<M: Model>(model: &M, most: usize) -> Result<Explored, Box<Counter
     let at_rest = rest.len();
     // In the order of discovery, so that the first is among the nearest.
     if let Some(lost) = seen.reaches(rest).iter().position(|reaches| !reaches) {
-        return Err(seen.way_to(lost, "it never comes to rest".to_owned()));
+        return Err(Box::new(seen.way_to(lost, "it never comes to rest".to_owned())));
     }
     let depth = seen.states.last().map_or(0, |found| found.depth);
     Ok(Explored { states: seen.states.len(), moves, depth, at_rest })
@@ -134,7 +134,7 @@ impl<M: Model> Seen<M> {
         (at, Some(at))
     }
 
-    fn way_to(&self, end: usize, why: String) -> Box<Counterexample<M::Move>> {
+    fn way_to(&self, end: usize, why: String) -> Counterexample<M::Move> {
         let mut path = Vec::new();
         let mut at = end;
         while let Some((from, step)) = &self.states[at].by {
@@ -142,13 +142,15 @@ impl<M: Model> Seen<M> {
             at = *from;
         }
         path.reverse();
-        Box::new(Counterexample { why, path, end: format!("{:?}", self.states[end].state) })
+        Counterexample { why, path, end: format!("{:?}", self.states[end].state) }
     }
 
     /// From which states do calm moves lead to one of these?
     fn reaches(&self, mut goals: Vec<usize>) -> Vec<bool> {
         let mut reaches = vec![false; self.states.len()];
-        goals.iter().for_each(|at| reaches[*at] = true);
+        for at in &goals {
+            reaches[*at] = true;
+        }
         while let Some(at) = goals.pop() {
             for from in &self.calm[at] {
                 if !std::mem::replace(&mut reaches[*from], true) {
