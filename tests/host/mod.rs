@@ -262,6 +262,8 @@ impl Host {
     pub fn cli(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
+            // Only asking again helps: waiting for it would hide why.
+            assert!(shown["state"] != "failed", "{shown}");
 
     /// The command line, which must succeed; its JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
