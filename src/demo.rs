@@ -51,6 +51,7 @@ pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure>
         let mend = "take --runtime openclaw, or command for the fast one";
         return Err(Failure::new(Exit::Usage, "not_built", message, mend));
     }
+    process::close_inherited()?;
     // Before anything is made: from here on every signal is heard by what can undo it.
     let stop = process::stop_signal()?;
     let runtime = match runtime {

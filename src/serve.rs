@@ -20,6 +20,7 @@ use std::{
 
 /// Runs a host until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
+    process::close_inherited()?;
     let stop = process::stop_signal()?;
     host(data_dir, false, stop.as_fd())?;
     Ok(ExitCode::SUCCESS)
