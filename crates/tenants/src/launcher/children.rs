@@ -207,6 +207,8 @@ impl<E: Effects> Core<E> {
                 self.cell_ended(&tenant, ended);
             }
         }
+        // After those that are known, which would hide others.
+        self.effects.sweep();
     }
 
     /// Kills everything. To be followed by [`Core::reap`] until [`Core::is_empty`].
