@@ -12,15 +12,18 @@ mod world;
 
 use cofferdam_sys::netns;
 use held::{Credentials, Object, Seen};
-use host::{Host, ROOTLESS, until};
+use host::{Host, PROGRAM, ROOTLESS, fresh_dir, instance, until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    ops::RangeInclusive,
+    fs::{self, File},
+    ops::{Range, RangeInclusive},
     os::fd::AsFd,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
+use world::World;
 
 /// One kind of process. `T` is the tenant's id.
 struct Row {
@@ -245,6 +248,32 @@ const TABLE: &[Row] = &[
     },
 ];
 
+/// The one process more of a `demo`.
+const MODEL: Row = Row {
+    who: "model",
+    parent: "launcher",
+    user: User::Number(2),
+    sets: Sets::Service,
+    filters: 4,
+    hidden: true,
+    inside: false,
+    group: "_model",
+    // What it gets its connections from, which every warden may give it, and which the launcher keeps for the next.
+    holds: &[NULL, LOG, RUNTIME, WAKER, SIGNALS, ("unix to launcher+warden acme+warden globex", ONE)],
+};
+
+/// What the others hold besides where there is a model.
+const WITH_MODEL: &[(&str, &str)] = &[
+    ("launcher", "pidfd of model"),
+    // Both ends of the model's wire, and its own to it, on which nothing is said.
+    ("launcher", "unix to launcher+model"),
+    ("launcher", "unix to launcher+warden acme+warden globex"),
+    ("launcher", "unix to nobody"),
+    // The lease of the uids.
+    ("launcher", "unix listening"),
+    ("warden T", "unix to launcher+model"),
+];
+
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// Of cells; `time` is the host's for all.
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts"];
@@ -260,24 +289,40 @@ struct Sight {
     network: u64,
 }
 
-/// Of a host with two tenants, one of which runs a command, as two functions for the judge: what it is and what
-/// was seen.
+/// Which host is looked at.
+struct Subject<'a> {
+    world: &'a World,
+    launcher: i32,
+    dir: PathBuf,
+    log: PathBuf,
+    uids: Range<u32>,
+    /// With the built-in model.
+    demo: bool,
+}
+
+/// One look at a host with two tenants, one of which runs a command.
 struct Judge<'a> {
-    host: &'a Host,
+    host: &'a Subject<'a>,
     sight: Sight,
     starter: Credentials,
 }
 
+impl<'a> Subject<'a> {
+    fn of(host: &'a Host) -> Self {
+        let (launcher, uids) = (host.launcher(), host.uids());
+        Self { world: &host.world, launcher, dir: host.dir.clone(), log: host.log_path(), uids, demo: false }
+    }
+}
+
 impl Sight {
-    fn of(host: &Host) -> Self {
+    fn of(host: &Subject<'_>) -> Self {
         let parents = held::parents();
         let mut processes: BTreeMap<i32, Seen> = BTreeMap::new();
         for pid in parents.keys().copied() {
             let line = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
             let seen = || held::process(pid);
-            let ours = line.take(64).any(|above| above == host.launcher());
-            let within =
-                |seen: &Seen| seen.threads.iter().any(|thread| host.uids().contains(&thread.uids[0]));
+            let ours = line.take(64).any(|above| above == host.launcher);
+            let within = |seen: &Seen| seen.threads.iter().any(|thread| host.uids.contains(&thread.uids[0]));
             if let Some(seen) = seen().filter(|seen| ours || within(seen)) {
                 processes.insert(pid, seen);
             }
@@ -322,11 +367,11 @@ impl Sight {
     }
 
     /// A descriptor's object in the table's words, and which one it is.
-    fn name(&self, host: &Host, seen: &Seen, number: i32, object: &Object) -> (String, u64) {
+    fn name(&self, host: &Subject<'_>, seen: &Seen, number: i32, object: &Object) -> (String, u64) {
         let of = |cookie| self.networks.get(&cookie).map_or("a foreign network", String::as_str);
         let each = u64::from(number.unsigned_abs());
         match object {
-            Object::File(path) if *path == host.log_path() => ("log".to_owned(), each),
+            Object::File(path) if *path == host.log => ("log".to_owned(), each),
             Object::File(path) => match path.strip_prefix(&host.dir) {
                 Ok(path) => (format!("data:{}", path.display()), each),
                 Err(_) => (path.display().to_string(), each),
@@ -365,12 +410,12 @@ impl Sight {
 
 fn inode(path: &str) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).unwrap().ino()
+    fs::metadata(path).unwrap().ino()
 }
 
 /// Who is who: by their entry and parent, and in cells by whose home is mounted.
-fn roles(host: &Host, processes: &BTreeMap<i32, Seen>) -> BTreeMap<i32, String> {
-    let launcher = host.launcher();
+fn roles(host: &Subject<'_>, processes: &BTreeMap<i32, Seen>) -> BTreeMap<i32, String> {
+    let launcher = host.launcher;
     let pid_namespace = |pid: i32| processes.get(&pid).and_then(|seen| seen.namespaces.get("pid"));
     let role = |seen: &Seen| {
         if seen.zombie {
@@ -406,7 +451,7 @@ fn roles(host: &Host, processes: &BTreeMap<i32, Seen>) -> BTreeMap<i32, String> 
 }
 
 impl<'a> Judge<'a> {
-    fn new(host: &'a Host) -> Self {
+    fn new(host: &'a Subject<'a>) -> Self {
         Self { host, sight: Sight::of(host), starter: held::own() }
     }
 
@@ -418,7 +463,7 @@ impl<'a> Judge<'a> {
                 wrong.push(format!("nobody knows the process {}: {:?}", seen.parent, seen.argv));
             }
         }
-        for (row, tenant) in rows() {
+        for (row, tenant) in rows(self.host.demo) {
             let who = row.who.replace('T', tenant);
             let found: Vec<&Seen> = (self.sight.roles.iter())
                 .filter(|(_, role)| **role == who)
@@ -462,7 +507,7 @@ impl<'a> Judge<'a> {
     }
 
     fn credentials(&self, row: &Row, tenant: &str) -> Credentials {
-        let base = self.host.uids().start;
+        let base = self.host.uids.start;
         let launcher = if ROOTLESS { base } else { self.starter.uids[0] };
         let id = match row.user {
             User::Number(number) if !ROOTLESS => base + number,
@@ -493,7 +538,7 @@ impl<'a> Judge<'a> {
 
     /// Where it is: each namespace the launcher's, or each of a cell's another.
     fn places(&self, seen: &Seen) -> String {
-        let launcher = &self.sight.processes[&self.host.launcher()].namespaces;
+        let launcher = &self.sight.processes[&self.host.launcher].namespaces;
         let own = seen.namespaces.iter().filter(|(name, inode)| launcher.get(*name) != Some(inode));
         let own: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
         match &own[..] {
@@ -504,12 +549,12 @@ impl<'a> Judge<'a> {
     }
 
     fn groups(&self, row: &Row, tenant: &str) -> BTreeMap<String, String> {
-        let mut groups = self.sight.processes[&self.host.launcher()].cgroups.clone();
+        let mut groups = self.sight.processes[&self.host.launcher].cgroups.clone();
         // Without root none were handed to the host, and the receipts of the cells say so.
         if row.group.is_empty() || ROOTLESS {
             return groups;
         }
-        let name = format!("cofferdam.{}.{}", self.host.instance(), row.group.replace('T', tenant));
+        let name = format!("cofferdam.{}.{}", instance(&self.host.dir), row.group.replace('T', tenant));
         for (controllers, path) in &mut groups {
             let ours = |name| ["", "memory", "pids", "cpu"].contains(&name);
             if controllers.split(',').any(ours) {
@@ -529,13 +574,11 @@ impl<'a> Judge<'a> {
         let who = row.who.replace('T', tenant);
         let mut wrong = Vec::new();
         // Whoever is one for all tenants has what is a tenant's for each.
-        let each = if row.who.contains('T') || tenant.is_empty() && row.who.contains(' ') {
-            vec![tenant]
-        } else {
-            TENANTS.to_vec()
-        };
-        let expected: BTreeMap<String, RangeInclusive<usize>> = (row.holds.iter())
-            .flat_map(|(kind, count)| each.iter().map(|tenant| (with(kind, tenant), count.clone())))
+        let each = if tenant.is_empty() { TENANTS.to_vec() } else { vec![tenant] };
+        let more = WITH_MODEL.iter().filter(|(who, _)| self.host.demo && *who == row.who);
+        let expected: BTreeMap<String, RangeInclusive<usize>> = (row.holds.iter().cloned())
+            .chain(more.map(|(_, kind)| (*kind, ONE)))
+            .flat_map(|(kind, count)| each.iter().map(move |tenant| (with(kind, tenant), count.clone())))
             .collect();
         for (kind, count) in &expected {
             let number = found.remove(kind).map_or(0, |which| which.len());
@@ -570,7 +613,7 @@ impl<'a> Judge<'a> {
         if owners.len() != NAMESPACES.len() * TENANTS.len() {
             wrong.push(format!("one cell is in more than one namespace of a kind: {owners:?}"));
         }
-        let launcher = &self.sight.processes[&self.host.launcher()].namespaces;
+        let launcher = &self.sight.processes[&self.host.launcher].namespaces;
         for (name, inode) in launcher {
             // The tests are in the host's namespaces but for the network, which is the world's.
             let own = if name == "net" {
@@ -587,13 +630,13 @@ impl<'a> Judge<'a> {
 }
 
 /// The table, each row for each tenant that it is about.
-fn rows() -> Vec<(&'static Row, &'static str)> {
+fn rows(demo: bool) -> Vec<(&'static Row, &'static str)> {
     let each = |row: &'static Row| match row.who.split_once(' ') {
         Some((_, "T")) => TENANTS.map(|tenant| (row, tenant)).to_vec(),
         Some((_, tenant)) => vec![(row, tenant)],
         None => vec![(row, "")],
     };
-    TABLE.iter().flat_map(each).collect()
+    TABLE.iter().chain(demo.then_some(&MODEL)).flat_map(each).collect()
 }
 
 fn row(who: &str) -> &'static Row {
@@ -612,7 +655,7 @@ fn slot(tenant: &str) -> u32 {
 }
 
 /// Judges until so many things are wrong: what is just being done takes a moment.
-fn settled(host: &Host, count: usize) -> Vec<String> {
+fn settled(host: &Subject<'_>, count: usize) -> Vec<String> {
     let mut wrong = Vec::new();
     for _ in 0..200 {
         wrong = Judge::new(host).judge();
@@ -660,16 +703,16 @@ fn every_process_of_a_host_holds_what_the_table_says_and_nothing_else() {
         host.create(id);
     }
     let command = host.begin("acme", &["sleep", "600"]);
-    until("the command", || Judge::new(&host).sight.pid("command acme"));
+    let subject = Subject::of(&host);
 
     // The child that the launcher had before it became one is in no row: the first positive control.
-    let wrong = settled(&host, 1);
+    let wrong = settled(&subject, 1);
     assert!(matches!(&wrong[..], [one] if one.contains("7777")), "{wrong:#?}");
     drop(stray);
     // Nobody waits for it, so the launcher does; its zombie would be in no row either.
-    assert_eq!(settled(&host, 0), Vec::<String>::new());
+    assert_eq!(settled(&subject, 0), Vec::<String>::new());
 
-    let judge = Judge::new(&host);
+    let judge = Judge::new(&subject);
     let seen = |who: &str| &judge.sight.processes[&judge.sight.pid(who).unwrap()];
     // The same reader and the same judge find what is another's.
     let wrong = judge.compare(row("warden T"), "globex", seen("warden acme")).join("\n");
@@ -686,13 +729,46 @@ fn every_process_of_a_host_holds_what_the_table_says_and_nothing_else() {
 
     // What a command opens itself is found, too.
     let command = host.begin("acme", &["sh", "-c", "exec 9</etc/passwd; exec sleep 600"]);
-    let wrong = until("its own descriptor", || {
-        let judge = Judge::new(&host);
+    until("its own descriptor, and nothing else", || {
+        let judge = Judge::new(&subject);
         let seen = &judge.sight.processes[&judge.sight.pid("command acme")?];
-        Some(judge.compare(row("command acme"), "acme", seen)).filter(|wrong| !wrong.is_empty())
+        let wrong = judge.compare(row("command acme"), "acme", seen);
+        (wrong == ["command acme: holds \"/etc/passwd\", 1 of it"]).then_some(())
     });
-    assert_eq!(wrong, ["command acme: holds \"/etc/passwd\", 1 of it"]);
     end(command);
+}
+
+#[test]
+fn a_demo_has_the_model_besides_and_its_guide_leaves_nothing() {
+    if ROOTLESS {
+        eprintln!("skipped: a demo takes the profile of whoever starts it, which is root here");
+        return;
+    }
+    let (world, log) = (World::new(), fresh_dir().with_extension("log"));
+    fs::remove_dir(log.with_extension("")).unwrap();
+    let mut demo = Command::new(PROGRAM);
+    let out = File::create(&log).unwrap();
+    demo.args(["demo", "--runtime", "command", "--json"]).stdin(Stdio::null());
+    let demo = world.spawn(demo.stdout(out.try_clone().unwrap()).stderr(out));
+    let ready = until("a demo", || {
+        let text = fs::read_to_string(&log).unwrap();
+        text.lines().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    });
+    let dir = PathBuf::from(ready["data_dir"].as_str().unwrap());
+    let config = fs::read_to_string(dir.join("cofferdam.toml")).unwrap();
+    let base = config.lines().find_map(|line| line.strip_prefix("base = ")).unwrap().parse::<u32>().unwrap();
+    let launcher = i32::try_from(demo.id()).unwrap();
+    let subject = Subject { world: &world, launcher, dir, log, uids: base..base + 0x4_0000, demo: true };
+    let mut command = Command::new(PROGRAM);
+    command.arg("--data-dir").arg(&subject.dir).args(["tenant", "exec", "acme", "--", "sleep", "600"]);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let wrong = settled(&subject, 0);
+    end(command);
+    let ended = demo.terminate().unwrap();
+    let said = fs::read_to_string(&subject.log).unwrap();
+    fs::remove_file(&subject.log).unwrap();
+    assert_eq!(wrong, Vec::<String>::new(), "{said}");
+    assert!(ended.success(), "{said}");
 }
 
 #[test]
@@ -700,7 +776,8 @@ fn a_domain_that_the_kernel_does_not_show_is_in_the_receipt_and_in_what_it_refus
     let host = Host::with(&TENANTS);
     let receipt = host.ready("acme")["receipt"].to_string();
     assert!(receipt.contains(r#""layer":"landlock""#), "{receipt}");
-    let judge = Judge::new(&host);
+    let subject = Subject::of(&host);
+    let judge = Judge::new(&subject);
     let runtime = &judge.sight.processes[&judge.sight.pid("runtime acme").unwrap()];
     let program = format!(
         r#"
@@ -721,7 +798,7 @@ child.kill()
     assert_eq!(host.python("acme", &program).trim(), "PermissionError PermissionError signalled");
 }
 
-fn end(mut command: std::process::Child) {
+fn end(mut command: Child) {
     command.kill().unwrap();
     command.wait().unwrap();
 }

@@ -442,9 +442,7 @@ impl Host {
 
     /// The name of this host's cgroups.
     pub fn instance(&self) -> String {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.dir.to_str().unwrap().as_bytes());
-        digest.as_ref()[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        instance(&self.dir)
     }
 
     /// Shows that nothing of a host that ended is there.
@@ -460,6 +458,12 @@ impl Host {
             "mounts stay"
         );
     }
+}
+
+/// The name of the cgroups of the host that has this data directory.
+pub fn instance(dir: &Path) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, dir.to_str().unwrap().as_bytes());
+    digest.as_ref()[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Reads what can be read of a range, in pieces that overlap by more than any word that is looked for.
