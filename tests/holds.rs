@@ -460,7 +460,8 @@ impl<'a> Judge<'a> {
         let mut wrong = Vec::new();
         for seen in self.sight.processes.values() {
             if !self.sight.roles.contains_key(&seen.pid) {
-                wrong.push(format!("nobody knows the process {}: {:?}", seen.parent, seen.argv));
+                let zombie = if seen.zombie { ", a zombie" } else { "" };
+                wrong.push(format!("nobody knows the process {}{zombie}: {:?}", seen.pid, seen.argv));
             }
         }
         for (row, tenant) in rows(self.host.demo) {
@@ -501,7 +502,7 @@ impl<'a> Judge<'a> {
             self.places(seen),
             if row.inside { "its cell's" } else { "the host's" }.to_owned(),
         );
-        check("cgroups", format!("{:?}", seen.cgroups), format!("{:?}", self.groups(row, tenant)));
+        check("cgroups", format!("{:?}", seen.cgroups), format!("{:?}", self.groups(row, tenant, seen)));
         wrong.extend(self.descriptors(row, tenant, seen));
         wrong
     }
@@ -548,7 +549,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn groups(&self, row: &Row, tenant: &str) -> BTreeMap<String, String> {
+    /// Groups of its own for all that is limited; elsewhere those of the launcher, or its own too.
+    fn groups(&self, row: &Row, tenant: &str, seen: &Seen) -> BTreeMap<String, String> {
         let mut groups = self.sight.processes[&self.host.launcher].cgroups.clone();
         // Without root none were handed to the host, and the receipts of the cells say so.
         if row.group.is_empty() || ROOTLESS {
@@ -556,10 +558,11 @@ impl<'a> Judge<'a> {
         }
         let name = format!("cofferdam.{}.{}", instance(&self.host.dir), row.group.replace('T', tenant));
         for (controllers, path) in &mut groups {
-            let ours = |name| ["", "memory", "pids", "cpu"].contains(&name);
-            if controllers.split(',').any(ours) {
-                let above = path.trim_end_matches("/cofferdam.launcher").trim_end_matches('/');
-                *path = format!("{above}/{name}");
+            let above = path.trim_end_matches("/cofferdam.launcher").trim_end_matches('/');
+            let own = format!("{above}/{name}");
+            let limited = |name| ["", "memory", "pids", "cpu"].contains(&name);
+            if controllers.split(',').any(limited) || seen.cgroups.get(controllers) == Some(&own) {
+                *path = own;
             }
         }
         groups
@@ -725,6 +728,16 @@ fn every_process_of_a_host_holds_what_the_table_says_and_nothing_else() {
     for word in ["parent", "credentials", "owner", "namespaces", "holds"] {
         assert!(wrong.contains(word), "{word}: {wrong}");
     }
+    end(command);
+
+    // A nursery that was killed is reaped at once, and there again with the next cell.
+    kill_process(Pid::from_raw(judge.sight.pid("nursery").unwrap()).unwrap(), Signal::KILL).unwrap();
+    let command = host.begin("acme", &["sleep", "600"]);
+    let without = ["launcher: holds 0 of \"unix to nursery\", not 1..=1", "nursery: there are 0"];
+    assert_eq!(settled(&subject, without.len()), without);
+    host.json(&["tenant", "restart", "globex"]);
+    host.ready("globex");
+    assert_eq!(settled(&subject, 0), Vec::<String>::new());
     end(command);
 
     // What a command opens itself is found, too.
