@@ -18,6 +18,8 @@ use std::path::Path;
 /// `docs/decisions/0004`.
 pub fn launcher() -> Result<(), Error> {
     single()?;
+    // What we were started with is ours alone: our own children execute, too.
+    process::close_on_exec_from(3).layer("descriptors")?;
     process::all_files().layer("rlimits")?;
     rustix::thread::set_no_new_privs(true).layer("no_new_privs")?;
     Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)

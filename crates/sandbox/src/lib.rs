@@ -32,7 +32,7 @@ pub use error::{Error, LayerFailure};
 pub use features::{Feature, Known, Need, Verdict, host_features};
 pub use init::init_main;
 pub use launch::launch;
-pub use nursery::{close_nursery, nursery_main};
+pub use nursery::{close_nursery, living_nursery, nursery_main};
 pub use plan::{Access, Bind, CellPlan, Network, Profile};
 pub use promises::{ROOTLESS, Unkept};
 pub use protection::Protection;

@@ -59,6 +59,17 @@ pub fn close_nursery() -> Result<(), Error> {
     }
 }
 
+/// This process's nursery, if it has one that lives. One that has ended is reaped, and replaced by the next cell.
+pub fn living_nursery() -> Option<u32> {
+    let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = kept.as_mut().filter(|nursery| nursery.owner == std::process::id())?;
+    if matches!(own.process.try_wait(), Ok(None)) {
+        return Some(own.process.id());
+    }
+    *kept = None;
+    None
+}
+
 /// What a first process is born with; see [`Birth`].
 pub(crate) struct Order<'a> {
     pub(crate) gate: BorrowedFd<'a>,

@@ -139,6 +139,7 @@ fn become_service(plan: &Plan, argv: &[CString], env: &[CString], alive: &io::Pi
         rustix::process::umask(Mode::from_raw_mode(0o077));
         process::limit_service()?;
         if let Some((uid, gid)) = plan.uid {
+            caps::drop_bounding()?;
             process::become_user(uid, gid, true)?;
         }
         caps::drop_own()?;

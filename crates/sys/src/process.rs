@@ -91,6 +91,14 @@ pub fn close_on_exec_from(number: u32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_close_range, number, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Closes what this process was started with but its standard streams: a careless starter left it open.
+///
+/// The caller must own none yet: call it before anything else opens descriptors.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: by this function's contract nobody owns what is closed.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) })
+}
+
 /// Takes a descriptor that this process was started with. None if nothing is open there.
 ///
 /// The caller must be the one owner: call it once a number, before anything else opens descriptors.

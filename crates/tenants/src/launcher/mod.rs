@@ -13,6 +13,7 @@ mod logs;
 mod machine;
 mod plan;
 mod run;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod wires;
@@ -22,6 +23,7 @@ pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
 pub use linux::Linux;
 pub use machine::{Engine, Machine};
 pub use plan::{Boot, CellSpec, PartSpec, instance};
+pub use strays::Companion;
 
 use self::core::Core;
 use crate::{
