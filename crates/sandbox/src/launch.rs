@@ -3,11 +3,11 @@
 //! Whatever fails on the way, what was made is killed and removed before the error is returned.
 
 use crate::{
-    Cell, CellPlan, Error, Network, Profile, cell,
+    Cell, CellPlan, Error, Network, Profile, Quota, cell,
     cgroup::Groups,
     error::{Layer, LayerFailure},
-    nursery, root, seccomp,
-    wire::{Answer, Order},
+    home_image, nursery, root, seccomp,
+    wire::{Answer, Mount, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
@@ -113,7 +113,9 @@ struct Built {
 fn build(plan: &CellPlan, wire: &Channel, groups: &Groups, programs: &OwnedFd) -> Result<Built, Error> {
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
-        Profile::Strict => mounts.iter().map(root::open).collect::<Result<Vec<_>, LayerFailure>>()?,
+        Profile::Strict => {
+            mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
+        }
         Profile::Rootless => Vec::new(),
     };
     let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&trees).map(AsFd::as_fd).collect();
@@ -133,9 +135,18 @@ fn build(plan: &CellPlan, wire: &Channel, groups: &Groups, programs: &OwnedFd) -
     match wire.recv()? {
         Some((Answer::Running { mut layers }, _)) => {
             layers.extend(groups.rows.iter().cloned());
+            layers.extend(home_image::row(&plan.quota));
             Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
         }
         other => Err(unexpected(other.map(|(answer, _)| answer))),
+    }
+}
+
+/// The home may be the content of an image.
+fn open(plan: &CellPlan, mount: &Mount) -> Result<OwnedFd, LayerFailure> {
+    match &plan.quota {
+        Quota::Image(image) if mount.source == plan.home => home_image::mount(image, &plan.limits),
+        _ => root::open(mount),
     }
 }
 

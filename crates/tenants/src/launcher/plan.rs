@@ -60,6 +60,8 @@ pub struct CellSpec {
     pub cgroup: String,
     /// The cell's `/sandbox`.
     pub home: PathBuf,
+    /// The image that holds it, if it has a quota.
+    pub image: Option<PathBuf>,
     /// What runs, what it sees and where it listens.
     pub runtime: RuntimePlan,
     /// What it may use.
@@ -122,7 +124,8 @@ impl Boot {
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
-        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, drift })
+        let image = Some(data.home_image(&order.tenant)).filter(|image| self.strict && image.exists());
+        Ok(CellSpec { uid, cgroup, home, image, runtime, limits: order.limits, drift })
     }
 
     fn openclaw(
