@@ -2,7 +2,7 @@
 //! command in them.
 
 use cofferdam_base::ipc::launcher::Limits;
-use cofferdam_sandbox::{Cell, CellEvent, CellPlan, Network, Profile, group, launch};
+use cofferdam_sandbox::{Cell, CellEvent, CellPlan, Network, Profile, Quota, group, launch};
 use cofferdam_sys::pidfd::Ended;
 use std::{io::Write, path::Path, process::ExitCode, time::Instant};
 
@@ -83,6 +83,7 @@ fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
         hostname: name.to_owned(),
         binds: Vec::new(),
         home: home.to_owned(),
+        quota: Quota::Scratch,
         argv,
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: "/sandbox".into(),

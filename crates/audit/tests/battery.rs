@@ -52,6 +52,7 @@ fn plan(profile: Profile, uid: u32) -> CellPlan {
         network: Network::Captured { port: 8080, mark: 77 },
         limits: Limits { memory_bytes: 256 << 20, pids: 64, tmp_bytes: 16 << 20, ..Limits::default() },
         cgroup: "replaced".into(),
+        quota: cofferdam_sandbox::Quota::Scratch,
         without: Vec::new(),
     }
 }

@@ -20,8 +20,6 @@ use serde_json::json;
 
 /// An OpenClaw gateway was killed in its first turn at 1 GiB (`docs/decisions/0005`).
 const OPENCLAW_MEMORY: u64 = 2 << 30;
-/// These hold from the next start: a running cell has its `/tmp`, and its processes have their own limits.
-const AT_START: [&str; 2] = ["tmp_bytes", "open_files"];
 
 impl Host {
     /// Holds a tenant to other limits, the running cell where that can be. If they cannot hold, the old ones do.
@@ -35,8 +33,8 @@ impl Host {
         }
         self.keep_limits(&tenant, after, json!({ "limits": after })).await?;
         *limits = after;
-        let held = match self.hold(&tenant, after).await {
-            Ok(held) => held,
+        let later = match self.hold(&tenant, after).await {
+            Ok(later) => later,
             Err(error) => {
                 let body = json!({ "limits": before, "put_back": error.to_string() });
                 self.keep_limits(&tenant, before, body).await?;
@@ -44,10 +42,8 @@ impl Host {
                 return Err(error);
             }
         };
-        let (in_force, at_next_start) = changed
-            .into_iter()
-            .map(str::to_owned)
-            .partition(|name| held && !AT_START.contains(&name.as_str()));
+        let live = |name: &String| later.as_ref().is_some_and(|later| !later.contains(name));
+        let (in_force, at_next_start) = changed.into_iter().map(str::to_owned).partition(live);
         Ok(LimitsSet { limits: after, in_force, at_next_start })
     }
 
@@ -72,14 +68,14 @@ impl Host {
         }
     }
 
-    /// Has the launcher hold them; is there a cell in which they do?
-    async fn hold(&self, tenant: &Tenant, limits: Limits) -> Result<bool, Error> {
+    /// Has the launcher hold them. Those that a running cell does not hold before its next start; none if none runs.
+    async fn hold(&self, tenant: &Tenant, limits: Limits) -> Result<Option<Vec<String>>, Error> {
         let set = Command::SetLimits { op: self.launcher().op(), tenant: tenant.id.clone(), limits };
         match self.launcher().ask(&set, &[]).await? {
-            Event::LimitsSet { op: _, receipt: None } => Ok(false),
-            Event::LimitsSet { op: _, receipt: Some(receipt) } => {
+            Event::LimitsSet { op: _, receipt: None, later: _ } => Ok(None),
+            Event::LimitsSet { op: _, receipt: Some(receipt), later } => {
                 tenant.resealed(receipt);
-                Ok(true)
+                Ok(Some(later))
             }
             other => Err(Error::LauncherGone(format!("to SetLimits it answered {other:?}"))),
         }

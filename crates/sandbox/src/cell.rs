@@ -1,9 +1,9 @@
 //! A running cell as the launcher holds it: signalled, entered for sockets and commands, and ended.
 
 use crate::{
-    CellPlan, Error, Network,
+    CellPlan, Error, Network, Quota,
     cgroup::Groups,
-    exec,
+    exec, home_image,
     wire::{Answer, Order},
 };
 use cofferdam_base::ipc::{
@@ -133,19 +133,36 @@ impl Cell {
 
     /// What it uses now.
     pub fn usage(&self) -> Usage {
-        self.groups.usage()
+        let mut usage = self.groups.usage();
+        if let Quota::Image(image) = &self.plan.quota {
+            home_image::usage(self.pid, image, &mut usage);
+        }
+        usage
     }
 
-    /// Sets other limits of memory, processes, CPU and io, all or none. Those of `/tmp` and of open files are as
-    /// they were at its start. The receipt says what holds now.
-    pub fn change_limits(&mut self, limits: &Limits) -> Result<(), Error> {
-        self.groups.change(limits)?;
-        for row in &self.groups.rows {
+    /// Sets other limits of memory, processes, CPU, io and `/sandbox`, all or none. Those of `/tmp` and of open files
+    /// are as they were at its start, and so is that of `/sandbox` where the answer is false. The receipt says what
+    /// holds now.
+    pub fn change_limits(&mut self, limits: &Limits) -> Result<bool, Error> {
+        let before = self.groups.change(limits)?;
+        let grown = match &self.plan.quota {
+            Quota::Image(image) => home_image::grow(self.pid, image, limits),
+            Quota::Scratch | Quota::None { .. } => Ok(false),
+        };
+        let grown = match grown {
+            Ok(grown) => grown,
+            Err(error) => {
+                self.groups.change(&before)?;
+                return Err(error);
+            }
+        };
+        let rows = self.groups.rows.iter().cloned().chain(home_image::row(&self.plan.quota));
+        for row in rows {
             if let Some(old) = self.receipt.layers.iter_mut().find(|old| old.layer == row.layer) {
-                old.clone_from(row);
+                *old = row;
             }
         }
-        Ok(())
+        Ok(grown)
     }
 
     /// The wire to init: readable when [`Cell::event`] has something.

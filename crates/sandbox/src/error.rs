@@ -106,6 +106,9 @@ fn mend(layer: &str) -> &'static str {
         "capture" => "load nf_tables, nft_tproxy and nft_socket (CONFIG_NFT_TPROXY, CONFIG_NFT_CT)",
         "landlock" => "a kernel of 6.12 or later with landlock in lsm= (CONFIG_SECURITY_LANDLOCK)",
         "seccomp" => "a kernel with CONFIG_SECCOMP_FILTER",
+        "home quota" => {
+            "install e2fsprogs; an image that is damaged: e2fsck -f on it, while its tenant is stopped"
+        }
         "cgroup" => "delegate the memory, pids and cpu controllers to this process's cgroup",
         _ => "",
     }

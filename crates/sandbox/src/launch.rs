@@ -3,11 +3,11 @@
 //! Whatever fails on the way, what was made is killed and removed before the error is returned.
 
 use crate::{
-    Cell, CellPlan, Error, Profile, Protection, cell,
+    Cell, CellPlan, Error, Profile, Protection, Quota, cell,
     cgroup::Groups,
     error::{Layer, LayerFailure},
-    nursery, proof, root, seccomp,
-    wire::{Answer, Order},
+    home_image, nursery, proof, root, seccomp,
+    wire::{Answer, Mount, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
@@ -122,7 +122,7 @@ fn build(
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
         Profile::Strict => {
-            mounts.iter().map(|mount| root::open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
+            mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
         }
         Profile::Rootless => Vec::new(),
     };
@@ -166,6 +166,16 @@ fn shared(plan: &CellPlan) -> i32 {
     all.into_iter()
         .filter(|(protection, _)| !plan.keeps(*protection))
         .fold(0, |shared, (_, flag)| shared | flag)
+}
+
+/// The home may be the content of an image.
+fn open(plan: &CellPlan, mount: &Mount) -> Result<OwnedFd, LayerFailure> {
+    match &plan.quota {
+        Quota::Image(image) if mount.source == plan.home && plan.keeps(Protection::HomeQuota) => {
+            home_image::mount(image, &plan.limits)
+        }
+        _ => root::open(plan, mount),
+    }
 }
 
 fn unexpected(answer: Option<Answer>) -> Error {

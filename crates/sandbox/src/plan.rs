@@ -57,6 +57,21 @@ pub enum Network {
     None,
 }
 
+/// What holds a home to its bytes and inodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quota {
+    /// Nothing, and nobody asks: a scratch cell.
+    Scratch,
+    /// Nothing, and the receipt says why.
+    None {
+        /// What is missing, and what mends it.
+        why: String,
+    },
+    /// The home is the file system in this image; see [`home_image`](crate::home_image).
+    Image(PathBuf),
+}
+
 /// The whole plan of one cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellPlan {
@@ -74,8 +89,10 @@ pub struct CellPlan {
     pub hostname: String,
     /// The runtime's tree, its configuration, and the like.
     pub binds: Vec<Bind>,
-    /// Becomes `/sandbox`, writable.
+    /// Becomes `/sandbox`, writable; with a quota by an image, the image's content does.
     pub home: PathBuf,
+    /// What holds it to its limits.
+    pub quota: Quota,
     /// The runtime: an absolute path or a name on the PATH in `env`, and its arguments.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -141,6 +158,9 @@ impl CellPlan {
         }
         if !plain(&self.cwd) || !plain(&self.home) {
             return refuse("home and cwd are plain absolute paths".into());
+        }
+        if matches!(&self.quota, Quota::Image(image) if !plain(image) || self.profile == Profile::Rootless) {
+            return refuse("the image of a home is a plain absolute path, and root's".into());
         }
         for bind in &self.binds {
             if !plain(&bind.source) || !plain(&bind.target) || bind.target == Path::new("/") {

@@ -4,7 +4,7 @@
 //! the same seal, tries each layer from inside ([`inside`]), and is gone; the launcher looks at the same cell from
 //! outside and judges ([`judged`]). The threat: a layer that is silently off, as several sandboxes have shipped.
 
-use crate::{CellPlan, Error, LayerFailure, Profile, Protection};
+use crate::{CellPlan, Error, LayerFailure, Profile, Protection, home_image};
 use cofferdam_base::ipc::receipt::{LayerRow, LayerState};
 use cofferdam_sys::{attempt, clone::INNER_ID, landlock};
 use rustix::{
@@ -261,7 +261,9 @@ pub(crate) fn judged(
         details.extend((!detail.is_empty()).then(|| detail.clone()));
     }
     let rows = LAYERS.iter().map(|layer| row(plan, layer, layers.remove(layer).unwrap_or_default()));
-    let rows: Vec<LayerRow> = rows.chain(groups.iter().cloned()).chain(left_out(plan)).collect();
+    let quota = home_image::row(&plan.quota).filter(|_| plan.keeps(Protection::HomeQuota));
+    let rows = rows.chain(groups.iter().cloned()).chain(quota).chain(left_out(plan));
+    let rows: Vec<LayerRow> = rows.collect();
     match rows.iter().find(|row| row.state != LayerState::Enforced && !allowed(plan, row)) {
         None => Ok(rows),
         Some(row) => Err(LayerFailure::of(&row.layer, format!("it does not hold: {}", row.detail)).into()),
@@ -314,9 +316,9 @@ fn row(plan: &CellPlan, layer: &str, (wrongs, details): (Vec<String>, Vec<String
     LayerRow { layer: layer.to_owned(), state, detail: detail.join("; ") }
 }
 
-/// Groups that were left out have no rows of their own.
+/// Groups and a quota that were left out have no rows of their own.
 fn left_out(plan: &CellPlan) -> Vec<LayerRow> {
-    let groups = [Protection::Memory, Protection::Pids, Protection::Cpu];
+    let groups = [Protection::Memory, Protection::Pids, Protection::Cpu, Protection::HomeQuota];
     let left = groups.into_iter().filter(|group| !plan.keeps(*group));
     left.map(|group| LayerRow {
         layer: group.layer().to_owned(),
@@ -332,8 +334,9 @@ const LESS: [&str; 1] = ["cgroup io"];
 /// May a cell start without this layer?
 fn allowed(plan: &CellPlan, row: &LayerRow) -> bool {
     let named = plan.without.iter().any(|protection| protection.layer() == row.layer);
-    let groups = plan.profile == Profile::Rootless && row.layer.starts_with("cgroup ");
-    named || groups || LESS.contains(&row.layer.as_str())
+    let limits = row.layer.starts_with("cgroup ") || row.layer == home_image::LAYER;
+    let rootless = plan.profile == Profile::Rootless && limits;
+    named || rootless || LESS.contains(&row.layer.as_str())
 }
 
 /// Compares what the kernel says of the runtime, which has just been executed, with what was proved of the other.

@@ -53,6 +53,8 @@ pub enum Protection {
     Pids,
     /// Processor time ends at its share.
     Cpu,
+    /// `/sandbox` ends at its bytes and inodes.
+    HomeQuota,
     /// One right of the Landlock domain.
     Landlock(Right),
     /// What is not on the list of system calls does not exist.
@@ -89,6 +91,7 @@ impl Protection {
             Self::Memory,
             Self::Pids,
             Self::Cpu,
+            Self::HomeQuota,
         ];
         all.extend(Right::ALL.map(Self::Landlock));
         all.extend([Self::AllowList, Self::Families]);
@@ -113,6 +116,7 @@ impl Protection {
             Self::Memory => "cgroup memory",
             Self::Pids => "cgroup pids",
             Self::Cpu => "cgroup cpu",
+            Self::HomeQuota => "home quota",
             Self::Landlock(_) => "landlock",
             Self::AllowList => "seccomp allow-list",
             Self::Families => "seccomp families",

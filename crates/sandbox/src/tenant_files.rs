@@ -4,7 +4,7 @@
 //! is opened beneath it, through no link. The threat: a tenant's tree full of links and renames that lead
 //! privileged host code elsewhere.
 
-use crate::Error;
+use crate::{Error, home_image};
 use cofferdam_sys::{
     openat, pidfd,
     process::{self, Forked},
@@ -119,6 +119,13 @@ pub fn remove_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Resul
         as_tenant(owner, || openat::empty(home.as_fd())).map_err(Error::io(what()))?;
         rustix::fs::unlinkat(&tenant, HOME, AtFlags::REMOVEDIR)
             .map_err(|errno| Error::io(what())(errno.into()))?;
+    }
+    // Ours, and the whole of a home that has a quota: what is in it is never looked at.
+    for image in home_image::NAMES {
+        match rustix::fs::unlinkat(&tenant, image, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) | Ok(()) => {}
+            Err(errno) => return Err(Error::io(what())(errno.into())),
+        }
     }
     rustix::fs::unlinkat(&tenants, id, AtFlags::REMOVEDIR).map_err(|errno| Error::io(what())(errno.into()))
 }

@@ -6,7 +6,8 @@ use cofferdam_base::ipc::{
     receipt::{LayerRow, LayerState},
 };
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, Protection, group, launch, sweep,
+    Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, Protection, Quota, group, home_image,
+    launch, sweep,
 };
 use cofferdam_sys::{
     process::{self, Forked},
@@ -38,6 +39,18 @@ const TESTS: &[Test] = &[
         a_frozen_cell_stands_still_goes_on_and_can_be_killed,
     ),
     ("limits_change_in_a_cell_that_runs_or_not_at_all", limits_change_in_a_cell_that_runs_or_not_at_all),
+    (
+        "a_full_home_stops_at_its_limit_and_the_neighbours_can_still_write",
+        a_full_home_stops_at_its_limit_and_the_neighbours_can_still_write,
+    ),
+    (
+        "a_home_grows_under_a_running_cell_and_never_shrinks",
+        a_home_grows_under_a_running_cell_and_never_shrinks,
+    ),
+    (
+        "nothing_of_an_image_stays_when_its_cell_and_launcher_are_killed",
+        nothing_of_an_image_stays_when_its_cell_and_launcher_are_killed,
+    ),
     ("a_limit_of_io_says_how_far_it_holds", a_limit_of_io_says_how_far_it_holds),
     (
         "a_captured_cell_gives_listeners_and_marked_sockets",
@@ -130,6 +143,7 @@ fn setting(name: &str, argv: &[&str]) -> Setting {
         hostname: name.into(),
         binds: Vec::new(),
         home,
+        quota: Quota::Scratch,
         argv: argv.iter().map(ToString::to_string).collect(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/sandbox".into())],
         cwd: "/sandbox".into(),
@@ -514,6 +528,146 @@ fn limits_change_in_a_cell_that_runs_or_not_at_all() {
     end(cell);
 }
 
+/// A cell whose home is an image; none where this machine can have none.
+fn imaged(name: &str, argv: &[&str], megabytes: u64, inodes: u64) -> Option<(Setting, PathBuf)> {
+    if let Some(lacking) = home_image::lacking() {
+        println!("SKIPPED {name}: {lacking}");
+        return None;
+    }
+    let mut setting = setting(name, argv);
+    let image = setting.directory.path().join("home.img");
+    setting.plan.limits = Limits { disk_bytes: megabytes << 20, inodes, ..Limits::default() };
+    home_image::make(&image, (20_001, 20_001), &setting.plan.limits).unwrap();
+    setting.plan.quota = Quota::Image(image.clone());
+    Some((setting, image))
+}
+
+/// Writes until it may not; prints how much, and why it ended.
+const FILL: &str = "import os,errno\nf=open('/sandbox/fill','wb',0); n=0\ntry:\n  while n<400: f.write(b'x'*(1<<20)); n+=1\n  os.fsync(f.fileno())\nexcept OSError as e: print(n, errno.errorcode[e.errno])\nelse: print(n, 'no end')";
+const MANY: &str = "import errno\nn=0\ntry:\n  while n<100000: open(f'/sandbox/f{n}','w').close(); n+=1\nexcept OSError as e: print(n, errno.errorcode[e.errno])\nelse: print(n, 'no end')";
+
+fn words(text: &str) -> (u64, String) {
+    let (count, why) = text.trim().split_once(' ').unwrap();
+    (count.parse().unwrap(), why.to_owned())
+}
+
+fn a_full_home_stops_at_its_limit_and_the_neighbours_can_still_write() {
+    let Some((first, image)) = imaged("full-home", &["/bin/sleep", "1000"], 64, 2048) else { return };
+    let Some((second, _)) = imaged("neighbour", &["/bin/sleep", "1000"], 64, 2048) else { return };
+    let (cell, _output) = start(&first.plan).unwrap();
+    let (other, _output) = start(&second.plan).unwrap();
+    let row = cell.receipt.layers.iter().find(|row| row.layer == home_image::LAYER).unwrap();
+    assert!(row.state == LayerState::Enforced && row.detail.contains("67108864"), "{row:?}");
+    let (text, _) = exec(&cell, &["sh", "-c", "ls -a /sandbox | wc -l; touch /sandbox/mine && echo mine"]);
+    assert_eq!(text, "2\nmine\n");
+
+    let (wrote, why) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
+    assert!((32..64).contains(&wrote), "{wrote} MiB");
+    assert!(["ENOSPC", "EDQUOT"].contains(&why.as_str()), "{why}");
+    use std::os::unix::fs::MetadataExt;
+    assert!(fs::metadata(&image).unwrap().blocks() * 512 <= 64 << 20);
+    let usage = cell.usage();
+    assert!(usage.disk_bytes.unwrap() > 60 << 20 && usage.disk_bytes.unwrap() <= 64 << 20, "{usage:?}");
+    // The neighbour has its own, the host its own, and the cell goes on.
+    let wrote = "head -c 20000000 /dev/zero > /sandbox/file && sync -f /sandbox/file; echo $?";
+    assert_eq!(exec(&other, &["sh", "-c", wrote]).0, "0\n");
+    fs::write(first.directory.path().join("host"), vec![0; 8 << 20]).unwrap();
+    assert_eq!(exec(&cell, &["sh", "-c", "rm /sandbox/fill && echo x > /sandbox/mine; echo $?"]).0, "0\n");
+
+    let (made, why) = words(&exec(&cell, &["/usr/bin/python3", "-c", MANY]).0);
+    assert!((1900..2200).contains(&made), "{made} files");
+    assert!(["ENOSPC", "EDQUOT"].contains(&why.as_str()), "{why}");
+    assert_eq!(exec(&other, &["sh", "-c", "touch /sandbox/another; echo $?"]).0, "0\n");
+    end(cell);
+    end(other);
+    // What was written is there at the next start, and a cell without a quota would have had no end.
+    let (cell, _output) = start(&first.plan).unwrap();
+    assert_eq!(exec(&cell, &["cat", "/sandbox/mine"]).0, "x\n");
+    end(cell);
+    let bare = setting("bare", &["/usr/bin/python3", "-c", FILL]);
+    assert_eq!(words(&run(&bare.plan).0).1, "no end");
+}
+
+fn a_home_grows_under_a_running_cell_and_never_shrinks() {
+    let Some((setting, image)) = imaged("growing", &["/bin/sleep", "1000"], 64, 2048) else { return };
+    let (mut cell, _output) = start(&setting.plan).unwrap();
+    let (before, _) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
+    let larger = Limits { disk_bytes: 160 << 20, inodes: 5120, ..setting.plan.limits };
+    let mut cell = if cell.change_limits(&larger).unwrap() {
+        cell
+    } else {
+        println!("a home grows at the next start here: the kernel asks for CAP_SYS_RESOURCE");
+        let row = cell.receipt.layers.iter().find(|row| row.layer == home_image::LAYER).unwrap();
+        assert!(row.detail.starts_with("67108864 bytes"), "{row:?}");
+        end(cell);
+        start(&CellPlan { limits: larger, ..setting.plan.clone() }).unwrap().0
+    };
+    let row = cell.receipt.layers.iter().find(|row| row.layer == home_image::LAYER).unwrap();
+    assert!(row.detail.starts_with("167772160 bytes"), "{row:?}");
+    let (after, why) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
+    assert!(after >= before + 80 && after < 160 && why == "ENOSPC", "{before} {after} {why}");
+    // Neither smaller, nor other inodes than those of its bytes; and then nothing else changes either.
+    let receipt = cell.receipt.clone();
+    for wrong in [Limits { disk_bytes: 64 << 20, ..larger }, Limits { inodes: 100_000, ..larger }] {
+        let wrong = Limits { pids: 9, ..wrong };
+        let failure = Failure::from(cell.change_limits(&wrong).unwrap_err());
+        assert!(!failure.mend.is_empty(), "{failure:?}");
+        assert_eq!(cell.receipt, receipt);
+    }
+    end(cell);
+    assert_eq!(fs::metadata(&image).unwrap().len(), 160 << 20);
+    // At a start too.
+    let mut plan = setting.plan.clone();
+    plan.limits = Limits { disk_bytes: 256 << 20, inodes: 8192, ..larger };
+    let (cell, _output) = start(&plan).unwrap();
+    let (grown, _) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
+    assert!(grown >= after + 70, "{after} {grown}");
+    end(cell);
+}
+
+/// Devices that hold the image of this path.
+fn devices(image: &Path) -> usize {
+    let held = |entry: fs::DirEntry| {
+        let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        file.trim().starts_with(image.to_str().unwrap())
+    };
+    fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().exists())
+        .map(held)
+        .filter(|held| *held)
+        .count()
+}
+
+fn nothing_of_an_image_stays_when_its_cell_and_launcher_are_killed() {
+    let Some((setting, image)) = imaged("killed", &["/bin/sleep", "1000"], 64, 2048) else { return };
+    let (mut says, tells) = io::pipe().unwrap();
+    let Forked::Parent(launcher) = process::fork().unwrap() else {
+        let (cell, _output) = start(&setting.plan).unwrap();
+        let (text, _) = exec(&cell, &["sh", "-c", "echo kept > /sandbox/kept; echo $?"]);
+        (&tells).write_all(text.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_secs(1000));
+        process::exit(0)
+    };
+    drop(tells);
+    says.read_exact(&mut [0; 2]).unwrap();
+    // The control: it is held, and the host has no such mount.
+    assert_eq!(devices(&image), 1);
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("/dev/loop"));
+    rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
+    rustix::process::waitpid(Some(launcher), rustix::process::WaitOptions::empty()).unwrap();
+    sweep(&format!("test-{}", std::process::id())).unwrap();
+    let given_up = Instant::now() + Duration::from_secs(10);
+    while devices(&image) > 0 && Instant::now() < given_up {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(devices(&image), 0);
+    let (cell, _output) = start(&setting.plan).unwrap();
+    assert_eq!(exec(&cell, &["cat", "/sandbox/kept"]).0, "kept\n");
+    end(cell);
+}
+
 fn a_limit_of_io_says_how_far_it_holds() {
     let setting = setting("io", &["/bin/sleep", "1000"]);
     let (cell, _output) = start(&setting.plan).unwrap();
@@ -703,6 +857,7 @@ fn homes_are_made_and_removed_without_following_links() {
     let owner = Some((20_001, 20_001));
     cofferdam_sandbox::tenant_files::make_home(&tenants, "acme", owner).unwrap();
     let home = tenants.join("acme/home");
+    fs::write(tenants.join("acme/home.img"), "").unwrap();
     fs::create_dir_all(home.join("a/b")).unwrap();
     fs::write(home.join("a/b/c"), "x").unwrap();
     std::os::unix::fs::symlink(&outside, home.join("a/link")).unwrap();

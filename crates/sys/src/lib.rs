@@ -10,6 +10,7 @@ pub mod channel;
 pub mod clock;
 pub mod clone;
 pub mod landlock;
+pub mod loops;
 pub mod mount;
 pub mod netlink;
 pub mod netns;

@@ -37,11 +37,15 @@ pub fn copy_of(source: BorrowedFd<'_>, attributes: MountAttrFlags) -> io::Result
     Ok(tree)
 }
 
-/// A new detached file system.
+/// A new detached file system. An option without a value is a flag.
 pub fn create(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
-        mount::fsconfig_set_string(&context, *key, *value)?;
+        if value.is_empty() {
+            mount::fsconfig_set_flag(&context, *key)?;
+        } else {
+            mount::fsconfig_set_string(&context, *key, *value)?;
+        }
     }
     mount::fsconfig_create(&context)?;
     Ok(mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)

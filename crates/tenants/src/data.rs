@@ -8,6 +8,7 @@
 //! tenants/          0700  root's: nobody else passes, so a home is reached through a cell only
 //!   <id>/           0711  root's
 //!     home/         0700  the tenant's: the cell's /sandbox
+//!     home.img      0600  root's: what is in it, if that has a quota
 //!     config/       0755  root's: bound read-only into the cell
 //! run/              0711  control's: control.sock
 //! ```
@@ -94,14 +95,23 @@ impl DataDir {
     /// Makes a tenant's directories if they are not there. Both are ours until the last step, and their
     /// parent is not the tenant's, so no code of a tenant can have put something in the way.
     pub fn make_tenant(&self, tenant: &TenantId, uid: u32) -> Result<(), Error> {
+        self.prepare_tenant(tenant)?;
+        let owner = match self.owners {
+            Owners::Apart(_) => uid,
+            Owners::OneUser => rustix::process::geteuid().as_raw(),
+        };
+        directory(&self.home(tenant), 0o700, owner, owner)
+    }
+
+    /// The same, but for the home: a home that is there is one that is finished.
+    pub(crate) fn prepare_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let me = rustix::process::geteuid().as_raw();
-        let (owner, outer, shared) = match self.owners {
-            Owners::Apart(_) => (uid, 0o711, 0o755),
-            Owners::OneUser => (me, 0o700, 0o700),
+        let (outer, shared) = match self.owners {
+            Owners::Apart(_) => (0o711, 0o755),
+            Owners::OneUser => (0o700, 0o700),
         };
         directory(&self.tenant(tenant), outer, me, me)?;
-        directory(&self.tenant_config(tenant), shared, me, me)?;
-        directory(&self.home(tenant), 0o700, owner, owner)
+        directory(&self.tenant_config(tenant), shared, me, me)
     }
 
     /// Removes what is ours of a tenant: its configuration and its log. Its home is the engine's to remove.
@@ -151,6 +161,11 @@ impl DataDir {
     /// One tenant's home, the cell's `/sandbox`.
     pub fn home(&self, tenant: &TenantId) -> PathBuf {
         self.tenant(tenant).join("home")
+    }
+
+    /// The file that holds the home of a tenant with a quota; the home itself is then an empty directory.
+    pub fn home_image(&self, tenant: &TenantId) -> PathBuf {
+        self.tenant(tenant).join("home.img")
     }
 
     /// What a runtime of one tenant is told, bound read-only into the cell.

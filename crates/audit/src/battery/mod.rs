@@ -116,6 +116,7 @@ mod tests {
                 network: Network::Captured { port: 8080, mark: 1 },
                 limits: Limits::default(),
                 cgroup: "x".into(),
+                quota: cofferdam_sandbox::Quota::Scratch,
                 without: Vec::new(),
             },
         }

@@ -159,8 +159,9 @@ pub enum Event {
     /// A cell runs, sealed; its runtime has been started (not: is ready). `drift`: its configuration had been
     /// changed, and was written anew before the start.
     CellStarted { op: Op, cell: CellSeen, receipt: Receipt, drift: bool },
-    /// The answer to [`Command::SetLimits`]: the seal of the running cell as it is now; none if none runs.
-    LimitsSet { op: Op, receipt: Option<Receipt> },
+    /// The answer to [`Command::SetLimits`]: the seal of the running cell as it is now, none if none runs; and which
+    /// limits, by name, hold from its next start only.
+    LimitsSet { op: Op, receipt: Option<Receipt>, later: Vec<String> },
     /// The answer to [`Command::Measure`].
     Measured { op: Op, usage: Usage },
     /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.

@@ -178,7 +178,11 @@ fn launcher(
                 let failure = Failure { message: "in use".to_owned(), mend: "ask for more".to_owned() };
                 tell(Event::Failed { op, failure });
             }
-            Command::SetLimits { op, .. } => tell(Event::LimitsSet { op, receipt: Some(Receipt::default()) }),
+            Command::SetLimits { op, .. } => tell(Event::LimitsSet {
+                op,
+                receipt: Some(Receipt::default()),
+                later: vec!["open_files".to_owned()],
+            }),
             Command::Measure { op, .. } => {
                 tell(Event::Measured { op, usage: Usage { pids: Some(3), ..Usage::default() } });
             }

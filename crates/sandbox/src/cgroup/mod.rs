@@ -142,8 +142,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Sets other limits in groups that are in use: all of them, or on an error none.
-    pub(crate) fn change(&mut self, limits: &Limits) -> Result<(), Error> {
+    /// Sets other limits in groups that are in use: all of them, or on an error none. Those that held before.
+    pub(crate) fn change(&mut self, limits: &Limits) -> Result<Limits, Error> {
         let before = std::mem::replace(&mut self.wanted.limits, *limits);
         let mut rows = Vec::new();
         for (kind, ..) in &self.set {
@@ -164,7 +164,7 @@ impl Groups {
                 *old = row;
             }
         }
-        Ok(())
+        Ok(before)
     }
 
     /// What is used now, of what the groups count.

@@ -242,7 +242,13 @@ impl<E: Effects> Core<E> {
                 None => self.answer(op, Ok(())),
             },
             Command::SetLimits { op, tenant, limits } => match self.set_limits(&tenant, limits) {
-                Ok(receipt) => self.control.tell(&Event::LimitsSet { op, receipt }, vec![]),
+                Ok(Some((receipt, later))) => {
+                    let later = later.into_iter().map(str::to_owned).collect();
+                    self.control.tell(&Event::LimitsSet { op, receipt: Some(receipt), later }, vec![]);
+                }
+                Ok(None) => {
+                    self.control.tell(&Event::LimitsSet { op, receipt: None, later: vec![] }, vec![]);
+                }
                 Err(failure) => self.answer(op, Err(failure)),
             },
             Command::Measure { op, tenant } => match self.cells.get(&tenant) {
@@ -290,13 +296,18 @@ impl<E: Effects> Core<E> {
     }
 
     /// The order that started the cell changes with it: asked for again, it is the same cell.
-    fn set_limits(&mut self, tenant: &TenantId, limits: Limits) -> Result<Option<Receipt>, Failure> {
+    fn set_limits(
+        &mut self,
+        tenant: &TenantId,
+        limits: Limits,
+    ) -> Result<Option<(Receipt, Vec<&'static str>)>, Failure> {
         self.stays(tenant)?;
         self.effects.check_limits(tenant, &limits)?;
         let Some(running) = self.cells.get_mut(tenant) else { return Ok(None) };
-        running.receipt = running.cell.set_limits(&limits, &running.receipt)?;
+        let (receipt, later) = running.cell.set_limits(&limits, &running.receipt)?;
+        running.receipt.clone_from(&receipt);
         running.order.limits = limits;
-        Ok(Some(running.receipt.clone()))
+        Ok(Some((receipt, later)))
     }
 
     /// A home that is being removed is nobody's to use.

@@ -53,8 +53,13 @@ pub trait Cell: Process {
     fn terminate(&mut self);
     /// Marked, unconnected TCP sockets made in its network namespace.
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure>;
-    /// Holds it to other limits, all that can change while it runs or none; its receipt as it is then.
-    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure>;
+    /// Holds it to other limits, all that can change while it runs or none; its receipt as it is then, and the
+    /// names of those that hold from its next start.
+    fn set_limits(
+        &mut self,
+        limits: &Limits,
+        receipt: &Receipt,
+    ) -> Result<(Receipt, Vec<&'static str>), Failure>;
     /// What it uses now.
     fn usage(&self) -> Usage;
     /// Duplicates of its listeners, in the order of `warden::Listener::ALL`, each proved to be the socket

@@ -16,7 +16,9 @@ use cofferdam_base::{
         receipt::Receipt,
     },
 };
-use cofferdam_sandbox::{self as sandbox, CellEvent, CellPlan, Network, service, tenant_files};
+use cofferdam_sandbox::{
+    self as sandbox, CellEvent, CellPlan, Network, Quota, home_image, service, tenant_files,
+};
 use cofferdam_sys::{pidfd, process, socket};
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -162,6 +164,19 @@ impl Engine for Linux {
         Ok(LinuxExec(exec, known))
     }
 
+    fn make_image(&mut self, image: &Path, uid: u32, limits: &Limits) -> Result<(), Failure> {
+        if let Some(lacking) = home_image::lacking() {
+            // Its receipt says so for ever.
+            tracing::warn!("{} is not made, and its tenant's home has no quota: {lacking}", image.display());
+            return Ok(());
+        }
+        Ok(home_image::make(image, (uid, uid), limits)?)
+    }
+
+    fn check_image(&mut self, image: &Path, limits: &Limits) -> Result<(), Failure> {
+        Ok(home_image::check(image, limits)?)
+    }
+
     fn remove_home(
         &mut self,
         tenants: &Path,
@@ -210,6 +225,7 @@ pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &Cell
         hostname: tenant.to_string(),
         binds: binds.collect(),
         home: spec.home.clone(),
+        quota: quota(strict, spec),
         argv: spec.runtime.argv.clone(),
         env: spec.runtime.env.clone(),
         cwd: "/sandbox".into(),
@@ -217,6 +233,17 @@ pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &Cell
         limits: spec.limits,
         cgroup: spec.cgroup.clone(),
         without: spec.without.clone(),
+    }
+}
+
+/// What holds the home to its limits, or why nothing does.
+fn quota(strict: bool, spec: &CellSpec) -> Quota {
+    let anew = "this home was made without one; a tenant that is made anew has it";
+    match (&spec.image, home_image::lacking()) {
+        (Some(image), _) => Quota::Image(image.clone()),
+        (None, _) if !strict => Quota::None { why: "needs root".to_owned() },
+        (None, Some(lacking)) => Quota::None { why: format!("{lacking}; {anew}") },
+        (None, None) => Quota::None { why: anew.to_owned() },
     }
 }
 
@@ -318,14 +345,22 @@ impl Cell for LinuxCell {
         Ok(cell.sockets(count)?)
     }
 
-    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure> {
+    fn set_limits(
+        &mut self,
+        limits: &Limits,
+        receipt: &Receipt,
+    ) -> Result<(Receipt, Vec<&'static str>), Failure> {
         let cell = self.cell.as_mut().ok_or_else(|| failure("the cell is gone"))?;
-        cell.change_limits(limits)?;
+        // A running cell has its `/tmp`, and its processes have limits of their own already.
+        let mut later = vec!["tmp_bytes", "open_files"];
+        if !cell.change_limits(limits)? {
+            later.extend(["disk_bytes", "inodes"]);
+        }
         let mut now = receipt.clone();
         for row in &cell.receipt.layers {
             now.layers.iter_mut().filter(|old| old.layer == row.layer).for_each(|old| old.clone_from(row));
         }
-        Ok(now)
+        Ok((now, later))
     }
 
     fn usage(&self) -> Usage {
@@ -385,6 +420,7 @@ mod tests {
             uid,
             cgroup,
             home: "/data/tenants/acme/home".into(),
+            image: Some("/data/tenants/acme/home.img".into()),
             runtime,
             limits: order("acme", 2, 1).limits,
             without: Vec::new(),
@@ -398,6 +434,9 @@ mod tests {
         plan_of("/opt/echo").check().unwrap();
         assert!(plan_of("/usr/bin/env").check().is_err(), "what is the cell's own is not covered");
         let plan = plan_of("/opt/echo");
+        assert_eq!(plan.quota, Quota::Image("/data/tenants/acme/home.img".into()));
+        let bare = CellSpec { image: None, ..spec("/opt/echo") };
+        assert!(matches!(quota(true, &bare), Quota::None { why } if why.contains("made anew")));
         assert_eq!((plan.uid, plan.gid, plan.generation), (1_500_131_074, 1_500_131_074, 7));
         assert_eq!(plan.network, Network::Captured { port: 8080, mark: MARK });
         assert!(plan.binds.iter().all(|bind| bind.access == sandbox::Access::ReadOnly));

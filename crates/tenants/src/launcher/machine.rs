@@ -55,7 +55,11 @@ pub trait Engine {
         order: &ExecOrder,
         stdio: [OwnedFd; 3],
     ) -> Result<Self::Exec, Failure>;
-    /// Begins to remove `<tenants>/<tenant>`, which holds nothing but `home`, as its owner; none without root.
+    /// Makes the image of a home with a quota, unless this machine can have none.
+    fn make_image(&mut self, image: &Path, uid: u32, limits: &Limits) -> Result<(), Failure>;
+    /// Could a home that is this image be held to these limits?
+    fn check_image(&mut self, image: &Path, limits: &Limits) -> Result<(), Failure>;
+    /// Begins to remove `<tenants>/<tenant>`, which holds nothing but the home, as its owner; none without root.
     /// One that is not there is no failure.
     fn remove_home(
         &mut self,
@@ -117,13 +121,19 @@ impl<G: Engine> Effects for Machine<G> {
         self.engine.spawn(&self.boot.part(part)?, wire)
     }
 
-    fn make_home(&mut self, tenant: &TenantId, slot: Slot, _limits: &Limits) -> Result<(), Failure> {
+    fn make_home(&mut self, tenant: &TenantId, slot: Slot, limits: &Limits) -> Result<(), Failure> {
         let uid = self.boot.config.uids.base.tenant(slot);
+        self.data.prepare_tenant(tenant).map_err(|error| failure(error.to_string()))?;
+        // One that is there is as it is: older than quotas, or made where none could be.
+        if self.boot.strict && !self.data.home(tenant).exists() {
+            self.engine.make_image(&self.data.home_image(tenant), uid, limits)?;
+        }
         self.data.make_tenant(tenant, uid).map_err(|error| failure(error.to_string()))
     }
 
-    fn check_limits(&mut self, _tenant: &TenantId, _limits: &Limits) -> Result<(), Failure> {
-        Ok(())
+    fn check_limits(&mut self, tenant: &TenantId, limits: &Limits) -> Result<(), Failure> {
+        let image = self.data.home_image(tenant);
+        if image.exists() { self.engine.check_image(&image, limits) } else { Ok(()) }
     }
 
     fn remove_home(&mut self, tenant: &TenantId, slot: Slot) -> Result<G::Work, Failure> {
@@ -231,6 +241,15 @@ mod tests {
             Err(failure("no cells"))
         }
 
+        fn make_image(&mut self, image: &Path, uid: u32, _: &Limits) -> Result<(), Failure> {
+            assert_eq!((uid, image.with_file_name("home").exists()), (1_500_131_074, false));
+            std::fs::write(image, "").map_err(|error| failure(error.to_string()))
+        }
+
+        fn check_image(&mut self, _: &Path, _: &Limits) -> Result<(), Failure> {
+            Err(failure("too small"))
+        }
+
         fn remove_home(
             &mut self,
             tenants: &Path,
@@ -264,6 +283,9 @@ mod tests {
         let (acme, slot) = (tenant("acme"), slot(2));
         machine.make_home(&acme, slot, &Limits::default()).unwrap();
         machine.make_home(&acme, slot, &Limits::default()).unwrap();
+        let limited = machine.check_limits(&acme, &Limits::default());
+        assert_eq!(limited.is_err(), machine.boot.strict, "a home with an image is asked, another is not");
+        assert_eq!(machine.data.home_image(&acme).exists(), machine.boot.strict);
         std::fs::write(machine.data.home(&acme).join("file"), "x").unwrap();
         machine.log(&acme, b"hello");
         assert_eq!(std::fs::read(machine.data.log(&acme)).unwrap(), b"hello");
@@ -316,6 +338,16 @@ mod tests {
         std::fs::rename(home, home.with_file_name(moved.to_string())).unwrap();
         let refused = start(moved);
         assert!(refused.message.contains("its seal is that of"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_home_that_is_there_already_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(&dir.path().join("data"));
+        let (acme, slot) = (tenant("acme"), slot(2));
+        machine.data.make_tenant(&acme, 1_500_131_074).unwrap();
+        machine.make_home(&acme, slot, &Limits::default()).unwrap();
+        assert!(!machine.data.home_image(&acme).exists());
     }
 
     #[test]

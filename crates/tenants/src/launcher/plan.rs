@@ -61,6 +61,8 @@ pub struct CellSpec {
     pub cgroup: String,
     /// The cell's `/sandbox`.
     pub home: PathBuf,
+    /// The image that holds it, if it has a quota.
+    pub image: Option<PathBuf>,
     /// What runs, what it sees and where it listens.
     pub runtime: RuntimePlan,
     /// What it may use.
@@ -123,7 +125,8 @@ impl Boot {
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         let without = self.config.left_out();
-        Ok(CellSpec { uid, cgroup, home, runtime, limits: order.limits, without, drift })
+        let image = self.image(data, &order.tenant);
+        Ok(CellSpec { uid, cgroup, home, image, runtime, limits: order.limits, without, drift })
     }
 
     /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
@@ -146,8 +149,14 @@ impl Boot {
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), tenant.as_str());
         let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
-        let spec = CellSpec { uid, cgroup, home, runtime, limits, without, drift: false };
+        let image = self.image(&data, tenant);
+        let spec = CellSpec { uid, cgroup, home, image, runtime, limits, without, drift: false };
         Ok(super::linux::plan(self.strict, tenant, 1, &spec))
+    }
+
+    /// The image that holds a tenant's home, if there is one.
+    fn image(&self, data: &DataDir, tenant: &TenantId) -> Option<PathBuf> {
+        Some(data.home_image(tenant)).filter(|image| self.strict && image.exists())
     }
 
     fn openclaw(

@@ -7,7 +7,7 @@
 use super::{CELL_TREE, Error, command_argv, lock::sha256, npm::end_of};
 use cofferdam_base::ipc::launcher::Limits;
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, close_nursery, group, launch, sweep,
+    Access, Bind, Cell, CellEvent, CellPlan, Network, Profile, Quota, close_nursery, group, launch, sweep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -58,6 +58,7 @@ pub fn complete(tree: &Path, stop: BorrowedFd<'_>) -> Result<(), Error> {
             label: "runtime".to_owned(),
         }],
         home: home.clone(),
+        quota: Quota::Scratch,
         argv: command_argv(&["--version"]),
         env: vec![
             ("HOME".to_owned(), "/sandbox".to_owned()),

@@ -100,9 +100,13 @@ impl Cell for FakeCell {
         Ok((0..count).map(|_| null()).collect())
     }
 
-    fn set_limits(&mut self, limits: &Limits, receipt: &Receipt) -> Result<Receipt, Failure> {
+    fn set_limits(
+        &mut self,
+        limits: &Limits,
+        receipt: &Receipt,
+    ) -> Result<(Receipt, Vec<&'static str>), Failure> {
         self.world.attempt(format!("limit to {} processes", limits.pids))?;
-        Ok(receipt.clone())
+        Ok((receipt.clone(), vec!["open_files"]))
     }
 
     fn usage(&self) -> Usage {

@@ -399,7 +399,10 @@ fn limits_change_in_a_running_cell_and_its_order_or_nowhere() {
     let set = |op, limits| Command::SetLimits { op, tenant: tenant("acme"), limits };
     let more = Limits { pids: 99, ..Limits::default() };
     let receipt = Some(Receipt::default());
-    assert_eq!(host.command(&set(4, more)), [Event::LimitsSet { op: 4, receipt }]);
+    assert_eq!(
+        host.command(&set(4, more)),
+        [Event::LimitsSet { op: 4, receipt, later: vec!["open_files".to_owned()] }]
+    );
     assert_eq!(host.did("limit to 99 processes"), 1);
     // Whoever asks for that cell again asks for it with its limits.
     let again = CellOrder { limits: more, ..order("acme", 2, 1) };
@@ -413,7 +416,7 @@ fn limits_change_in_a_running_cell_and_its_order_or_nowhere() {
     assert!(matches!(measured[..], [Event::Measured { op: 7, usage }] if usage.pids == Some(3)));
     // Of a tenant without a cell only the home is asked.
     let other = Command::SetLimits { op: 8, tenant: tenant("globex"), limits: more };
-    assert_eq!(host.command(&other), [Event::LimitsSet { op: 8, receipt: None }]);
+    assert_eq!(host.command(&other), [Event::LimitsSet { op: 8, receipt: None, later: vec![] }]);
     let none = host.command(&Command::Measure { op: 9, tenant: tenant("globex") });
     assert!(matches!(none[..], [Event::Failed { op: 9, .. }]));
 }
