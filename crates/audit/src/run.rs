@@ -10,9 +10,12 @@ use crate::{
     verdict::{Control, Judged, Mutants, Verdict, verdict},
     world::{self, Places},
 };
-use cofferdam_base::ipc::receipt::{LayerRow, LayerState};
+use cofferdam_base::ipc::{
+    launcher::Limits,
+    receipt::{LayerRow, LayerState},
+};
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellPlan, Profile, Protection,
+    Access, Bind, Cell, CellPlan, Profile, Protection, Quota,
     probe::{Attempt, Line, Outcome},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,7 +90,17 @@ fn sibling(plan: &CellPlan, program: &Path, scratch: &Path, instance: &str) -> C
     let mut binds = plan.binds.clone();
     binds.push(bind(program, PROBE, "the probe"));
     binds.push(bind(&scratch.join("tree"), TREE, "a tree of the proof"));
+    // A smaller quota, so that a control which fills it needs no gigabytes.
+    let (quota, limits) = match &plan.quota {
+        Quota::Image(_) => {
+            let limits = Limits { disk_bytes: 64 << 20, inodes: 4096, ..plan.limits };
+            (Quota::Image(scratch.join("home.img")), limits)
+        }
+        other => (other.clone(), plan.limits),
+    };
     CellPlan {
+        quota,
+        limits,
         name: "prove".to_owned(),
         hostname: "prove".to_owned(),
         generation: 1,
@@ -129,10 +142,17 @@ impl<'a> Run<'a> {
         if row.id == "files.tree-device" && !self.places.device {
             return Some("without root no device file can be planted".to_owned());
         }
-        let groups = [Protection::Memory, Protection::Pids, Protection::Cpu];
+        let groups = [Protection::Memory, Protection::Pids, Protection::Cpu, Protection::HomeQuota];
         let of_groups = row.layers.iter().flatten().any(|protection| groups.contains(protection));
         if of_groups && self.plan.profile == Profile::Rootless {
             return Some("the profile rootless promises no such limit".to_owned());
+        }
+        if row.id.starts_with("resources.") && matches!(self.plan.quota, Quota::None { .. } | Quota::Scratch)
+        {
+            let of_home = row.layers == [vec![Protection::HomeQuota]];
+            if of_home {
+                return Some("this tenant's home has no quota; the receipt says why".to_owned());
+            }
         }
         if row.id == "processes.cgroup-name" && self.plan.profile == Profile::Rootless {
             return Some("without a cgroup of its own a cell has no name of one to learn".to_owned());

@@ -8,7 +8,7 @@ use crate::{
     Error,
     battery::{HOST, NEIGHBOUR},
 };
-use cofferdam_sandbox::{CellPlan, Profile};
+use cofferdam_sandbox::{CellPlan, Profile, Quota, home_image};
 use cofferdam_sys::{
     mount::{self, Attributes},
     netlink,
@@ -136,6 +136,10 @@ pub(crate) fn furnish(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> 
     fs::create_dir(&home).map_err(at("the home"))?;
     if plan.profile == Profile::Strict {
         std::os::unix::fs::chown(&home, Some(plan.uid), Some(plan.gid)).map_err(at("the home"))?;
+    }
+    if let Quota::Image(image) = &plan.quota {
+        let made = home_image::make(image, (plan.uid, plan.gid), &plan.limits);
+        made.map_err(|error| Error::Cell(error.to_string()))?;
     }
     let mut places = Places { home, tree, device: false };
     places.plant().map_err(at("files"))?;

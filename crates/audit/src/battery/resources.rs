@@ -3,7 +3,7 @@
 use super::{Row, Scene, one};
 use cofferdam_sandbox::{
     Protection,
-    probe::Attempt::{Files, Limit, Memory, Processes},
+    probe::Attempt::{Files, Fill, Inodes, Limit, Memory, Processes},
 };
 
 /// `RLIMIT_CORE`.
@@ -23,6 +23,18 @@ pub(super) fn rows(scene: &Scene) -> Vec<Row> {
             title: "use more memory than the limit",
             attempt: Memory { bytes: limits.memory_bytes + (1 << 20) },
             layers: vec![one(Protection::Memory)],
+        },
+        Row {
+            id: "resources.disk",
+            title: "fill /sandbox past its size",
+            attempt: Fill { path: "/sandbox/fill".into(), bytes: limits.disk_bytes + (1 << 20) },
+            layers: vec![one(Protection::HomeQuota)],
+        },
+        Row {
+            id: "resources.inodes",
+            title: "have more files in /sandbox than the limit",
+            attempt: Inodes { path: "/sandbox/files".into(), count: limits.inodes + 1 },
+            layers: vec![one(Protection::HomeQuota)],
         },
         Row {
             id: "resources.files",

@@ -196,6 +196,13 @@ pub enum Attempt {
         /// How much.
         bytes: u64,
     },
+    /// So many files are in a directory.
+    Inodes {
+        /// Which; it is made, and removed with all of them.
+        path: PathBuf,
+        /// How many.
+        count: u64,
+    },
     /// A limit is higher than this.
     Limit {
         /// As `getrlimit` numbers it.

@@ -80,3 +80,12 @@ pub(super) fn fill(path: &Path, bytes: u64) -> io::Result<Outcome> {
     grown?;
     Ok(Outcome::success(format!("{bytes} bytes")))
 }
+
+/// Empty files, until one cannot be made.
+pub(super) fn inodes(path: &Path, count: u64) -> io::Result<Outcome> {
+    fs::create_dir(path)?;
+    let made = (0..count).try_for_each(|number| fs::File::create(path.join(number.to_string())).map(drop));
+    fs::remove_dir_all(path)?;
+    made?;
+    Ok(Outcome::success(format!("{count} files")))
+}

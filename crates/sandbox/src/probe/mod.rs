@@ -74,6 +74,7 @@ impl Attempt {
             Self::Ioctl { path, request } => files::ioctl(path, *request),
             Self::Watch { path, mask } => files::watch(path, *mask),
             Self::Fill { path, bytes } => files::fill(path, *bytes),
+            Self::Inodes { path, count } => files::inodes(path, *count),
             Self::EnterNamespace { kind } => processes::enter_namespace(kind),
             Self::Status { field, holds } => processes::status(field, holds),
             Self::SeeProcess { named } => processes::see(named),
