@@ -185,6 +185,7 @@ pub(crate) enum Tenant {
 
 /// What is not given is as [limits] of cofferdam.toml says, or as it was.
 #[derive(Debug, Args)]
+#[group(id = "wanted")]
 pub(crate) struct Limits {
     /// Memory in MiB, /tmp included (openclaw: 2048 by default)
     #[arg(long, value_name = "MIB", value_parser = super::parse::mebibytes)]

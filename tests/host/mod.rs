@@ -410,14 +410,17 @@ impl Host {
                 read_memory(&memory, first..last, |bytes| look(format!("/proc/{pid}/mem"), bytes));
             }
         }
-        let own = self.dir.join("tenants").join(tenant);
-        let mut directories = vec![own];
+        // A home with a quota is seen through its cell, not as the file system that it is.
+        let homes = self.cell_processes(tenant).into_iter().min();
+        let home = homes.map(|init| PathBuf::from(format!("/proc/{init}/root/sandbox")));
+        let mut directories: Vec<PathBuf> = home.into_iter().collect();
+        directories.push(self.dir.join("tenants").join(tenant));
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                 let (path, kind) = (entry.path(), entry.file_type().unwrap());
                 if kind.is_dir() {
                     directories.push(path);
-                } else if kind.is_file() {
+                } else if kind.is_file() && !path.ends_with("home.img") {
                     look(path.display().to_string(), &fs::read(&path).unwrap_or_default());
                 }
             }

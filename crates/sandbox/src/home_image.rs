@@ -31,6 +31,8 @@ use std::{
 pub const LAYER: &str = "home quota";
 /// Blocks of this size, whatever the size of the file.
 const BLOCK: u64 = 4096;
+/// So many of them are a group, 32 MiB, and grow with their inodes together.
+const GROUP: &str = "8192";
 /// Where the program that makes the file system is, and nowhere else.
 const MKFS: [&str; 2] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"];
 /// And that which makes it larger.
@@ -47,8 +49,17 @@ struct Geometry {
     bytes: u64,
     /// The blocks of the file system, which a crash may have kept from growing with the file.
     blocks: u64,
-    /// Its inodes.
+    /// So many blocks are a group,
+    group: u64,
+    /// and so many inodes each has.
     inodes: u64,
+}
+
+impl Geometry {
+    /// How many inodes a file of so many bytes has.
+    fn inodes_of(&self, bytes: u64) -> u64 {
+        (bytes / BLOCK).div_ceil(self.group.max(1)).saturating_mul(self.inodes)
+    }
 }
 
 /// What this machine lacks for a quota; nothing if it lacks nothing.
@@ -104,7 +115,8 @@ fn format(file: &File, (uid, gid): (u32, u32), limits: &Limits) -> io::Result<()
     let extended = format!("lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner={uid}:{gid}");
     let inodes = limits.inodes.to_string();
     let numbers = ["-J", &journal, "-N", &inodes, "-E", &extended];
-    let arguments = ["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"].into_iter().chain(numbers);
+    let arguments =
+        ["-q", "-F", "-b", "4096", "-g", GROUP, "-I", "256", "-m", "0"].into_iter().chain(numbers);
     run(MKFS, &arguments.collect::<Vec<_>>(), file)
 }
 
@@ -181,10 +193,8 @@ pub fn check(image: &Path, limits: &Limits) -> Result<(), Error> {
             format!("take at least --disk {}, or make a tenant anew", now.bytes.div_ceil(1 << 20)),
         );
     }
-    let grown = u128::from(now.inodes) * u128::from(wanted) / u128::from(now.blocks.max(1) * BLOCK);
-    let given = u64::try_from(grown).unwrap_or(u64::MAX);
-    let near = given / 20 + 1024;
-    if limits.inodes.abs_diff(given) > near {
+    let given = now.inodes_of(wanted);
+    if limits.inodes.abs_diff(given) > now.inodes + given / 20 {
         return refuse(
             format!("its inodes grow with its bytes alone: {given} are those of {wanted} bytes"),
             "leave --inodes out, or make a tenant anew".to_owned(),
@@ -201,7 +211,7 @@ pub(crate) fn mount(image: &Path, limits: &Limits) -> Result<OwnedFd, LayerFailu
         if file.metadata()?.len() < wanted {
             file.set_len(wanted)?;
         }
-        let Geometry { bytes, blocks, inodes: _ } = geometry(&file)?;
+        let Geometry { bytes, blocks, group: _, inodes: _ } = geometry(&file)?;
         drop(file);
         let root = mounted(image)?;
         if blocks < bytes / BLOCK {
@@ -258,7 +268,8 @@ fn geometry(file: &File) -> io::Result<Geometry> {
         return Err(io::Error::other("it holds no file system of ours"));
     }
     let blocks = u64::from(number(0x4)) | u64::from(number(0x150)) << 32;
-    Ok(Geometry { bytes: file.metadata()?.len(), blocks, inodes: number(0).into() })
+    let (group, inodes) = (number(0x20).into(), number(0x28).into());
+    Ok(Geometry { bytes: file.metadata()?.len(), blocks, group, inodes })
 }
 
 /// Grows the home of a running cell. False if it will at its next start: the kernel asks for `CAP_SYS_RESOURCE`.
@@ -309,8 +320,7 @@ pub(crate) fn row(quota: &Quota) -> Option<LayerRow> {
         Quota::None { why } => (LayerState::Absent, why.clone()),
         Quota::Image(image) => match opened(image).and_then(|file| geometry(&file)) {
             Ok(now) => {
-                let inodes =
-                    u128::from(now.inodes) * u128::from(now.bytes / BLOCK) / u128::from(now.blocks.max(1));
+                let inodes = now.inodes_of(now.bytes);
                 (LayerState::Enforced, format!("{} bytes, {inodes} inodes, an image of its own", now.bytes))
             }
             Err(error) => (LayerState::Partial, format!("the image cannot be read any more: {error}")),
@@ -349,7 +359,7 @@ mod tests {
         assert!(meta.blocks() * 512 < SMALL / 4, "{}", meta.blocks());
         let now = geometry(&File::open(&image).unwrap()).unwrap();
         assert_eq!((now.bytes, now.blocks * BLOCK), (SMALL, SMALL));
-        assert!((2048..2200).contains(&now.inodes), "{now:?}");
+        assert!((2048..2200).contains(&now.inodes_of(SMALL)), "{now:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         // Made again it stays what it is.
         make(&image, (1, 1), &Limits::default()).unwrap();

@@ -23,6 +23,11 @@ pub const ROOTLESS: &[Unkept] = &[
                 one uid and keep its supplementary groups",
     },
     Unkept {
+        promise: "4a",
+        title: "A tenant that fills its home, with bytes or with files, stops at its quota",
+        lacks: "a home has no quota: an image needs root",
+    },
+    Unkept {
         promise: "6a",
         title: "No service of ours leaves a child behind or outlives the launcher",
         lacks: "edge, control and wardens share one uid; their memory, processes and cores are limited only where \
