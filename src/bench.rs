@@ -90,6 +90,7 @@ fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
         network: Network::Captured { port: 8080, mark: 1 },
         limits: Limits::default(),
         cgroup: group(&format!("bench-{}", std::process::id()), name),
+        without: Vec::new(),
     }
 }
 

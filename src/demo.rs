@@ -21,6 +21,7 @@ use rustix::{
 };
 use serde_json::json;
 use std::{
+    cell::RefCell,
     net::{Ipv4Addr, TcpListener},
     os::{
         fd::AsFd,
@@ -32,6 +33,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -51,6 +53,7 @@ pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure>
         let mend = "take --runtime openclaw, or command for the fast one";
         return Err(Failure::new(Exit::Usage, "not_built", message, mend));
     }
+    process::close_inherited()?;
     // Before anything is made: from here on every signal is heard by what can undo it.
     let stop = process::stop_signal()?;
     let runtime = match runtime {
@@ -69,8 +72,9 @@ pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure>
     let dir = Scratch::make()?;
     let port = free_port()?;
     std::fs::write(dir.0.join("cofferdam.toml"), config(port, uid_base)?)?;
-    let mut guide = guide_process(&dir.0, &runtime, json)?;
-    let served = serve::host(&dir.0, true, stop.as_fd());
+    let guide = Rc::new(RefCell::new(guide_process(&dir.0, &runtime, json)?));
+    let served = serve::host(&dir.0, Some(Rc::clone(&guide)), stop.as_fd());
+    let mut guide = guide.borrow_mut();
     let failed = dir.0.join(FAILED).exists();
     if !failed {
         // One that has ended already is no error.

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let hidden = std::env::args().nth(1).is_some_and(|first| first.starts_with("__"));
-    if hidden && !matches!(std::env::args().nth(1).as_deref(), Some("__nursery" | "__init" | "__cell")) {
+    if hidden
+        && !matches!(std::env::args().nth(1).as_deref(), Some("__nursery" | "__init" | "__cell" | "__probe"))
+    {
         serve::log_to_stderr();
     }
     match std::env::args().nth(1).as_deref() {
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Some("__echo") => echo::main(),
         Some("__guide") => demo::guide_main(),
         Some("__cell") => bench::main(),
+        Some("__witness") => cofferdam_audit::witness_main(),
+        Some("__probe") => cofferdam_sandbox::probe::probe_main(),
         _ => cli::main(),
     }
 }

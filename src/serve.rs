@@ -6,7 +6,7 @@ use cofferdam_tenants::{
     Error,
     config::{self, HostConfig},
     data::{DataDir, Owners},
-    launcher::{Host, Linux},
+    launcher::{Companion, Host, Linux},
 };
 use std::{
     io::{IsTerminal, Write as _},
@@ -20,16 +20,18 @@ use std::{
 
 /// Runs a host until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
+    process::close_inherited()?;
     let stop = process::stop_signal()?;
-    host(data_dir, false, stop.as_fd())?;
+    host(data_dir, None, stop.as_fd())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same until `stop` becomes readable, with the built-in model or without.
-pub(crate) fn host(data_dir: &Path, builtin_model: bool, stop: BorrowedFd<'_>) -> Result<(), Failure> {
+/// The same until `stop` becomes readable. With a demo's guide there is the built-in model, too.
+pub(crate) fn host(data_dir: &Path, guide: Option<Companion>, stop: BorrowedFd<'_>) -> Result<(), Failure> {
+    let builtin_model = guide.is_some();
     log_to_stderr();
     let host = Host::open(data_dir, default_cache_dir()?, builtin_model).map_err(failure)?;
-    let engine = Linux::start(&host.boot).map_err(failure)?;
+    let engine = Linux::start(&host.boot, guide).map_err(failure)?;
     if !builtin_model {
         let (dir, edge) = (data_dir.display(), host.boot.config.edge.listen);
         eprintln!("cofferdam: the host of {dir} comes up at http://{edge}; Ctrl-C ends it");

@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -250,15 +251,70 @@ fn a_data_directory_is_made_once_and_looked_at_by_doctor() {
         rows.iter().find(|row| row["name"] == name).map(|row| row["state"].clone())
     };
     let (found, report) = run(&["doctor"]);
-    assert_eq!((found, state(&report, "data directory")), (1, Some("absent".into())), "{report}");
+    assert_eq!((found, state(&report, "data directory")), (3, Some("absent".into())), "{report}");
     assert_eq!(run(&["init"]).1["config_is_new"], true);
     fs::write(data.join("cofferdam.toml"), "# mine\n").unwrap();
     assert_eq!(run(&["init"]).1["config_is_new"], false);
     assert_eq!(fs::read_to_string(data.join("cofferdam.toml")).unwrap(), "# mine\n");
-    let (_, report) = run(&["doctor"]);
+    let (found, report) = run(&["doctor"]);
+    assert!(found != 3 && report["starts"] == true, "{report}");
     for name in ["data directory", "cofferdam.toml", "state database", "nf_tables", "nft tproxy", "anyip"] {
         assert_eq!(state(&report, name), Some("enforced".into()), "{name}: {report}");
     }
     assert_eq!(report["profile"], "strict");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// What `doctor` says to a user: its exit code and what it prints.
+fn doctor(program: &Path, uid: u32, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(program);
+    command.args(arguments).arg("doctor").env("COLUMNS", "80").uid(uid).gid(uid).current_dir("/");
+    let output = command.output().unwrap();
+    (code(&output), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn doctor_as_root_says_what_each_feature_buys_and_that_a_host_runs() {
+    let (exit, text) = doctor(Path::new(PROGRAM), 0, &["--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["exit"], exit);
+    assert!(exit == 0 || exit == 2, "a machine on which the other tests pass runs a host: {report}");
+    assert_eq!((&report["profile"], &report["unkept"]), (&"strict".into(), &Value::Array(vec![])));
+    for row in report["features"].as_array().unwrap() {
+        for key in ["group", "name", "state", "need", "buys", "used_by"] {
+            assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {row}");
+        }
+        assert_eq!(row["mend"] == "", row["state"] == "enforced", "{row}");
+        assert!(row["need"] != "required" || row["state"] != "absent", "{row}");
+    }
+    let (again, shown) = doctor(Path::new(PROGRAM), 0, &[]);
+    assert_eq!(again, exit);
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert!(
+        shown.lines().any(|line| line.starts_with(if exit == 0 { "Fine: " } else { "Degraded: " })),
+        "{shown}"
+    );
+    assert!(!shown.contains("does not keep"), "{shown}");
+}
+
+#[test]
+fn doctor_as_nobody_lists_the_promises_that_rootless_does_not_keep() {
+    const NOBODY: u32 = 65_534;
+    let dir = host::fresh_dir();
+    let program = dir.join("cofferdam");
+    fs::copy(PROGRAM, &program).unwrap();
+    let (exit, text) = doctor(&program, NOBODY, &["--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &report["verdict"], &report["profile"]), (2, &"degraded".into(), &"rootless".into()));
+    let promises: Vec<&str> =
+        report["unkept"].as_array().unwrap().iter().map(|row| row["promise"].as_str().unwrap()).collect();
+    assert!(promises.contains(&"4") && promises.contains(&"14"), "{report}");
+    let (_, shown) = doctor(&program, NOBODY, &[]);
+    assert!(shown.contains("Promises of SPECIFICATION.md that rootless does not keep"), "{shown}");
+    for (promise, row) in promises.iter().zip(report["unkept"].as_array().unwrap()) {
+        let title: String = row["title"].as_str().unwrap().chars().take(40).collect();
+        assert!(shown.contains(&format!("  {promise:6}{title}")), "{promise}: {shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     fs::remove_dir_all(dir).unwrap();
 }

@@ -9,6 +9,8 @@ mod asking;
 mod bad_input;
 #[path = "crashes.rs"]
 mod crashes;
+#[path = "holds.rs"]
+mod holds;
 #[path = "tokens.rs"]
 mod tokens;
 #[path = "walls.rs"]

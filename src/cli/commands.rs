@@ -37,6 +37,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         | Command::Serve
         | Command::Doctor
         | Command::Runtime(_)
+        | Command::Prove(_)
         | Command::Other(_) => Err(Failure::could_not("this command needs no host")),
     }
 }

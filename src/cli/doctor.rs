@@ -1,15 +1,13 @@
 //! `cofferdam doctor`: what this machine can enforce, and what state a data directory is in. It needs no host,
 //! changes nothing and reports, not mends.
 
-use super::{
-    Failure,
-    commands::{Done, OK},
-    print,
-};
+mod screen;
+
+use super::commands::Done;
 use cofferdam_base::ipc::receipt::LayerState;
-use cofferdam_sandbox::Feature;
+use cofferdam_sandbox::{Feature, Known, Need, ROOTLESS, Unkept, Verdict};
 use cofferdam_tenants::config::{self, HostConfig, Profile};
-use serde_json::json;
+use serde::Serialize;
 use std::{
     fs::{self, File},
     io::Read,
@@ -18,87 +16,120 @@ use std::{
     process::ExitCode,
 };
 
-/// Exit 0: everything is there; 1: something is not, or the host would not start.
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// That a host which this user starts would have.
+    profile: &'static str,
+    verdict: Verdict,
+    /// The exit code.
+    exit: u8,
+    /// Does such a host start?
+    starts: bool,
+    /// Rows that make it worse than fine.
+    findings: usize,
+    features: Vec<Feature>,
+    /// What the profile does not keep.
+    unkept: &'static [Unkept],
+}
+
+/// Exit 0: fine; 2: a host starts, degraded; 3: it cannot run.
 pub(super) fn run(data_dir: Option<&Path>, json: bool) -> Done {
     let mut rows = cofferdam_sandbox::host_features();
-    let profile = if rustix::process::geteuid().is_root() { "strict" } else { "rootless" };
-    let starts = |rows: &[Feature]| rows.iter().all(|row| !row.required || row.state == LayerState::Enforced);
     if let Some(dir) = data_dir {
         rows.extend(data_directory(dir));
     }
-    let found = rows.iter().filter(|row| row.state != LayerState::Enforced).count();
-    let starts = starts(&rows);
+    let report = Report::of(rows, rustix::process::geteuid().is_root());
     if json {
-        print::json(&json!({ "profile": profile, "starts": starts, "findings": found, "features": rows }))?;
+        super::print::json(&report)?;
     } else {
-        show(&rows)?;
-        print::line(&format!(
-            "\nA host started by this user {} under the profile {profile}; {} of {} rows lack something.",
-            if starts { "starts" } else { "does not start" },
-            found,
-            rows.len()
-        ))?;
+        screen::show(&report)?;
     }
-    Ok(if found == 0 { OK } else { ExitCode::from(1) })
+    Ok(ExitCode::from(report.exit))
 }
 
-fn show(rows: &[Feature]) -> Result<(), Failure> {
-    let cells = rows.iter().map(|row| {
-        let state = match (row.state, row.required) {
-            (LayerState::Enforced, _) => "ok",
-            (_, true) => "ABSENT",
-            (LayerState::Partial, false) => "partial",
-            (LayerState::Absent, false) => "absent",
-        };
-        vec![row.name.clone(), state.to_owned(), row.buys.clone()]
-    });
-    print::table(&["FEATURE", "STATE", "WHAT IT BUYS"], cells.collect(), "nothing to report")?;
-    for row in rows.iter().filter(|row| !row.mend.is_empty()) {
-        print::line(&format!("{}: {}", row.name, row.mend))?;
+impl Report {
+    fn of(features: Vec<Feature>, root: bool) -> Self {
+        let verdict = Verdict::of(&features);
+        let findings = features.iter().filter(|row| lacks(row)).count();
+        Self {
+            profile: if root { "strict" } else { "rootless" },
+            verdict,
+            exit: verdict.code(),
+            starts: verdict != Verdict::CannotRun,
+            findings,
+            features,
+            unkept: if root { &[] } else { ROOTLESS },
+        }
     }
-    Ok(())
 }
+
+/// Does this row make the verdict worse than fine?
+fn lacks(row: &Feature) -> bool {
+    row.state != LayerState::Enforced && row.need != Need::Informs
+}
+
+const DIRECTORY: Known = Known {
+    group: "Data directory",
+    name: "data directory",
+    need: Need::Required,
+    buys: "where a host keeps everything",
+    used_by: "the host",
+    mend: "",
+};
+const CONFIG: Known =
+    Known { name: "cofferdam.toml", buys: "what the operator says", used_by: "the host", ..DIRECTORY };
+const CONTROL: Known = Known {
+    name: "control's directory",
+    buys: "state, ledger and keys, which control alone reads",
+    used_by: "control",
+    ..DIRECTORY
+};
+const DATABASE: Known = Known {
+    name: "state database",
+    buys: "tenants, policies, approvals, tokens",
+    used_by: "control",
+    ..DIRECTORY
+};
 
 /// What a host would find there.
 fn data_directory(dir: &Path) -> Vec<Feature> {
     let shown = dir.display();
-    let mut rows = vec![row("data directory", "where a host keeps everything", directory(dir))];
+    let mut rows = vec![row(DIRECTORY, directory(dir))];
     if rows[0].state != LayerState::Enforced {
         return rows;
     }
     let root = rustix::process::geteuid().is_root();
     let config = HostConfig::load(&dir.join(config::FILE));
-    let configured = match &config {
-        Err(error) => Err(error.to_string()),
-        Ok(config) => match config.profile {
-            Some(Profile::Strict) if !root => {
-                Err("it says profile strict: start the host as root".to_owned())
-            }
-            Some(Profile::Rootless) if root => {
-                Err("it says profile rootless: start the host as another user".to_owned())
-            }
-            _ => Ok(()),
-        },
-    };
-    rows.push(row("cofferdam.toml", "what the operator says", configured));
+    rows.push(row(
+        CONFIG,
+        config.as_ref().map_err(ToString::to_string).and_then(|config| profile(config, root)),
+    ));
     if let Ok(config) = config {
         let me = rustix::process::geteuid().as_raw();
         let owner = if root { config.uids.base.control() } else { me };
-        let control = owned(&dir.join("control"), owner);
-        rows.push(row("control's directory", "state, ledger and keys, which control alone reads", control));
+        rows.push(row(CONTROL, owned(&dir.join("control"), owner)));
     }
     let state = database(&dir.join("control/state.db"))
         .map_err(|why| format!("{why}; backups are in {shown}/control/backups"));
-    rows.push(row("state database", "tenants, policies, approvals, tokens", state));
+    rows.push(row(DATABASE, state));
     rows
 }
 
-fn row(name: &str, buys: &str, found: Result<(), String>) -> Feature {
-    let (state, mend) = match found {
-        Ok(()) => (LayerState::Enforced, String::new()),
-        Err(mend) => (LayerState::Absent, mend),
-    };
-    Feature { name: name.to_owned(), state, required: true, buys: buys.to_owned(), mend }
+/// Is the configured profile one that this user can have?
+fn profile(config: &HostConfig, root: bool) -> Result<(), String> {
+    match config.profile {
+        Some(Profile::Strict) if !root => Err("it says profile strict: start the host as root".to_owned()),
+        Some(Profile::Rootless) if root => {
+            Err("it says profile rootless: start the host as another user".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn row(known: Known, found: Result<(), String>) -> Feature {
+    let there = known.is(found.is_ok(), "");
+    Feature { mend: found.err().unwrap_or_default(), ..there }
 }
 
 fn directory(dir: &Path) -> Result<(), String> {
@@ -163,7 +194,24 @@ mod tests {
 
     fn found(dir: &Path) -> Vec<(String, bool)> {
         let rows = data_directory(dir).into_iter();
-        rows.map(|row| (row.name, row.state == LayerState::Enforced)).collect()
+        rows.map(|row| (row.name.to_owned(), row.state == LayerState::Enforced)).collect()
+    }
+
+    #[test]
+    fn what_the_rows_say_is_what_the_report_says() {
+        let report = |there, need, root| {
+            let known = Known { need, ..CONFIG };
+            Report::of(vec![known.is(there, "")], root)
+        };
+        let fine = report(true, Need::Required, true);
+        assert_eq!((fine.exit, fine.starts, fine.findings, fine.unkept.len()), (0, true, 0, 0));
+        let informed = report(false, Need::Informs, true);
+        assert_eq!((informed.exit, informed.findings), (0, 0));
+        let degraded = report(false, Need::Degrades, false);
+        assert_eq!((degraded.exit, degraded.starts, degraded.findings), (2, true, 1));
+        assert_eq!((degraded.profile, degraded.unkept), ("rootless", ROOTLESS));
+        let broken = report(false, Need::Required, true);
+        assert_eq!((broken.exit, broken.starts, broken.findings), (3, false, 1));
     }
 
     #[test]

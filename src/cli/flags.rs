@@ -39,8 +39,14 @@ pub(crate) enum Command {
     Init,
     /// Run the host in the foreground
     Serve,
-    /// Tell what this kernel can enforce, what each thing buys and what mends it;
-    /// with --data-dir also what state that directory is in
+    /// Tell what this machine can enforce, and what mends the rest
+    ///
+    /// Each feature with what it buys and who needs it; with --data-dir also what
+    /// state that directory is in. Changes nothing.
+    ///
+    /// Exit status: 0 fine, 2 degraded (a host starts and does not keep all of
+    /// SPECIFICATION.md), 3 a host cannot run.
+    #[command(verbatim_doc_comment)]
     Doctor,
     /// The host at a glance
     Status,
@@ -65,6 +71,9 @@ pub(crate) enum Command {
     /// What can run in cells
     #[command(subcommand)]
     Runtime(Runtime),
+    /// Show that the seal of a tenant's cell holds: a hundred attacks, each with a
+    /// control
+    Prove(Prove),
     /// Tokens used, by tenant and model
     Usage {
         /// Only this tenant's
@@ -87,6 +96,25 @@ pub(crate) enum DemoRuntime {
     /// The built-in gateway, which is not built yet
     #[value(hide = true)]
     Native,
+}
+
+/// Exits 0 if everything holds, 1 if something does not, 2 if it could not be tried.
+#[derive(Debug, Args)]
+pub(crate) struct Prove {
+    /// Whose cell; its sibling is tried, in a world of its own
+    pub(crate) tenant: Option<TenantId>,
+    /// Write the signed proof here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Leave out each protection alone, and see whether it is missed
+    #[arg(long)]
+    pub(crate) mutants: bool,
+    /// Check a signed proof; needs no host
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tenant", "out", "mutants"])]
+    pub(crate) verify: Option<PathBuf>,
+    /// Tell what is worse than in an older proof
+    #[arg(long, value_name = "OLD")]
+    pub(crate) diff: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

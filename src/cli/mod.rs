@@ -1,6 +1,6 @@
 //! The command line: what was typed (`flags`), what it means (here), what is shown (`print`).
 //!
-//! It owns no state and takes no decision: all but `demo`, `init`, `serve`, `doctor` and `runtime` is a
+//! It owns no state and takes no decision: all but `demo`, `init`, `serve`, `doctor`, `prove` and `runtime` is a
 //! request to a running host.
 
 mod client;
@@ -11,6 +11,7 @@ mod failure;
 mod flags;
 mod parse;
 mod print;
+mod prove;
 mod runtime;
 mod tenant;
 
@@ -27,7 +28,7 @@ use std::{path::PathBuf, process::ExitCode};
 /// Commands of the design that this release does not have yet: a noun, empty for the first word, and what may
 /// come behind it.
 const NOT_BUILT: &[(&str, &[&str])] = &[
-    ("", &["prove", "audit", "skill", "context", "advise", "member", "top", "kill"]),
+    ("", &["audit", "skill", "context", "advise", "member", "top", "kill"]),
     (
         "tenant",
         &["hibernate", "wake", "suspend", "resume", "upgrade", "backup", "restore", "clone", "import"],
@@ -56,6 +57,7 @@ fn dispatch(flags: Flags) -> Result<ExitCode, Failure> {
         Command::Serve => crate::serve::serve(&data_dir_or_default(data_dir)?),
         Command::Doctor => doctor::run(data_dir.as_deref(), json),
         Command::Runtime(command) => runtime::run(command, data_dir_or_default(data_dir)?, json),
+        Command::Prove(command) => prove::run(&command, || data_dir_or_default(data_dir), json),
         Command::Other(words) => Err(other("", &words)),
         command => {
             let client = Client::new(data_dir_or_default(data_dir)?.join("run/control.sock"));

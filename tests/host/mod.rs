@@ -52,6 +52,8 @@ pub struct Host {
     pub world: World,
     /// Its data directory.
     pub dir: PathBuf,
+    /// What a shell does before it becomes the launcher.
+    pub prelude: Option<&'static str>,
     program: PathBuf,
     server: Option<Child>,
     uids: u32,
@@ -170,7 +172,7 @@ impl Host {
         );
         let _ = write!(config, "{more}");
         fs::write(dir.join("cofferdam.toml"), config).unwrap();
-        Self { world, dir, program, server: None, uids, mounts, _lease: lease }
+        Self { world, dir, prelude: None, program, server: None, uids, mounts, _lease: lease }
     }
 
     /// Starts the host and waits until the edge serves.
@@ -189,7 +191,14 @@ impl Host {
     /// Starts the host.
     pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = match self.prelude {
+            None => Command::new(&self.program),
+            Some(prelude) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(format!("{prelude}\nexec \"$0\" \"$@\"")).arg(&self.program);
+                shell
+            }
+        };
         command.arg("--data-dir").arg(&self.dir).arg("serve").env_remove("RUST_LOG");
         if ROOTLESS {
             command.uid(self.uids).gid(self.uids).env("HOME", &self.dir).current_dir("/");
@@ -213,7 +222,13 @@ impl Host {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// The uids that are this host's alone.
+    pub fn uids(&self) -> std::ops::Range<u32> {
+        self.uids..self.uids + SPAN
+    }
+
+    /// Where that is written to.
+    pub fn log_path(&self) -> PathBuf {
         self.dir.with_extension("log")
     }
 
@@ -247,6 +262,8 @@ impl Host {
         until(&format!("a ready {id}"), || {
             let shown = self.cli(&["--json", "tenant", "show", id]);
             let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+            // Only asking again helps: waiting for it would hide why.
+            assert!(shown["state"] != "failed", "{shown}");
             (shown["state"] == "running" && shown["warden"] == true && !shown["policy_in_force"].is_null())
                 .then_some(shown)
         })
@@ -353,7 +370,7 @@ impl Host {
     pub fn own_processes(&self) -> Vec<(i32, u32, String)> {
         let name = self.dir.to_str().unwrap();
         let mut found = processes();
-        found.retain(|(_, uid, line)| (self.uids..self.uids + SPAN).contains(uid) || line.contains(name));
+        found.retain(|(_, uid, line)| self.uids().contains(uid) || line.contains(name));
         found
     }
 
@@ -428,9 +445,7 @@ impl Host {
 
     /// The name of this host's cgroups.
     pub fn instance(&self) -> String {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.dir.to_str().unwrap().as_bytes());
-        digest.as_ref()[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        instance(&self.dir)
     }
 
     /// Shows that nothing of a host that ended is there.
@@ -446,6 +461,12 @@ impl Host {
             "mounts stay"
         );
     }
+}
+
+/// The name of the cgroups of the host that has this data directory.
+pub fn instance(dir: &Path) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, dir.to_str().unwrap().as_bytes());
+    digest.as_ref()[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Reads what can be read of a range, in pieces that overlap by more than any word that is looked for.

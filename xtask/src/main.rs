@@ -5,6 +5,7 @@
 
 mod bench;
 mod deps;
+mod fuzz;
 mod lengths;
 mod programs;
 mod run;
@@ -17,6 +18,8 @@ const USAGE: &str = "\
 cargo xtask <verb>
 
   test [FILTER]   every test; what it needs it installs (real OpenClaw included)
+  fuzz [--seconds N] [--if-possible] [TARGET...]
+                  every parser against what libFuzzer thinks of, 60 seconds each; new inputs stay in target/
   lint            formatting, check-deps, lengths, clippy, deny.toml (installs cargo-deny)
   check-deps      crate edges follow ARCHITECTURE.md
   bench cell      cell start against bubblewrap
@@ -29,6 +32,7 @@ fn main() -> Result<()> {
     let rest = arguments.get(1..).unwrap_or_default();
     match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(rest),
         Some("lint") => lint(),
         Some("check-deps") => deps::check(),

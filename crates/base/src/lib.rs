@@ -9,8 +9,15 @@ mod claims;
 mod clock;
 mod destination;
 mod digest;
+#[cfg(any(test, feature = "explore"))]
+#[doc(hidden)]
+pub mod explore;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 pub mod ipc;
+mod proof;
 mod role;
 mod secret;
 mod slot;
@@ -21,6 +28,7 @@ pub use clock::{Clock, Millis};
 pub use destination::{Destination, Host, Protocol};
 pub use digest::{Digest, DigestError};
 pub use host::{HostName, HostNameError};
+pub use proof::proof_message;
 pub use role::{Role, RoleError, Scope};
 pub use secret::{Secret, SecretName, SecretNameError};
 pub use slot::{Slot, SlotError};

@@ -2,7 +2,10 @@
 
 use crate::Error;
 use cofferdam_base::{Digest, ipc::launcher::Limits};
-use cofferdam_tenants::{config::CommandRuntime, launcher::Boot};
+use cofferdam_tenants::{
+    config::{CommandRuntime, LeftOut},
+    launcher::Boot,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -20,7 +23,7 @@ pub struct Facts {
     pub domain: Option<String>,
     /// `strict` or `rootless`.
     pub profile: &'static str,
-    /// What the profile does not keep.
+    /// What the profile does not keep, and what the operator left out.
     pub degradations: Vec<String>,
     /// The command runtimes: name and program.
     pub commands: BTreeMap<String, String>,
@@ -57,14 +60,6 @@ pub struct WardenFacts {
 const HOLD_MS: u32 = 30_000;
 /// The limits that every warden has: relays, holds, new names a second.
 const LIMITS: (u32, u32, u32) = (256, 32, 20);
-/// What `rootless` does not keep.
-const ROOTLESS: [&str; 4] = [
-    "uids: cells, wardens, edge and control run under what /etc/subuid grants, or under one uid",
-    "cgroups: no limit of memory, processes or cores without a delegated cgroup",
-    "uid firewall: only the warden itself refuses private and host addresses",
-    "quota: no limit of disk space for a tenant's home",
-];
-
 impl Facts {
     /// What the launcher says and what the host says of itself. `kid` names the issuer's key.
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
@@ -80,7 +75,7 @@ impl Facts {
             edge: config.edge.listen,
             domain: (domain != "localhost").then(|| domain.to_owned()),
             profile: if rootless { "rootless" } else { "strict" },
-            degradations: ROOTLESS.iter().filter(|_| rootless).map(ToString::to_string).collect(),
+            degradations: degradations(rootless, &config.without),
             commands: config.runtime.command.iter().map(command).collect(),
             limits: config.limits,
             cache: cache_dir.clone(),
@@ -139,6 +134,14 @@ fn addresses4(trie: &str) -> Vec<IpAddr> {
 fn addresses6(text: &str) -> Vec<IpAddr> {
     let address = |line: &str| line.get(..32).and_then(|hex| u128::from_str_radix(hex, 16).ok());
     text.lines().filter_map(address).map(|bits| IpAddr::V6(bits.into())).collect()
+}
+
+/// What this host does not keep: by its profile, and by its operator's word.
+fn degradations(rootless: bool, without: &[LeftOut]) -> Vec<String> {
+    let unkept = cofferdam_sandbox::ROOTLESS.iter().filter(|_| rootless);
+    let profile = unkept.map(|row| format!("promise {}: {}", row.promise, row.lacks));
+    let named = without.iter().map(|left| format!("{}, left out of every cell: {}", left.layer, left.reason));
+    profile.chain(named).collect()
 }
 
 #[cfg(test)]

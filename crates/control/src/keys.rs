@@ -10,7 +10,7 @@ use aws_lc_rs::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use cofferdam_base::ipc::edge::PublicKey;
+use cofferdam_base::{Digest, ipc::edge::PublicKey, proof_message};
 use cofferdam_tenants::config::Vault;
 use cofferdam_vault::MasterKey;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -52,6 +52,7 @@ pub(crate) fn master(path: &Path, fresh: bool) -> Result<MasterKey, Error> {
 /// Who signs tokens.
 pub struct Issuer {
     key: EncodingKey,
+    pair: Ed25519KeyPair,
     public: PublicKey,
 }
 
@@ -70,10 +71,11 @@ impl Issuer {
             _ => read(path)?,
         };
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| broken("it is no Ed25519 key"))?;
-        let public = pair.public_key().as_ref();
-        let kid = digest::digest(&digest::SHA256, public);
+        let public = pair.public_key().as_ref().to_vec();
+        let kid = digest::digest(&digest::SHA256, &public);
         Ok(Self {
             key: EncodingKey::from_ed_der(&pkcs8),
+            pair,
             public: PublicKey {
                 kid: BASE64_URL_SAFE_NO_PAD.encode(&kid.as_ref()[..12]),
                 x: BASE64_URL_SAFE_NO_PAD.encode(public),
@@ -84,6 +86,12 @@ impl Issuer {
     /// The public half, for the edge.
     pub fn public(&self) -> PublicKey {
         self.public.clone()
+    }
+
+    /// Signs a proof: key and signature, base64url.
+    pub fn sign_proof(&self, document: Digest) -> (String, String) {
+        let signature = self.pair.sign(&proof_message(document));
+        (self.public.x.clone(), BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
     /// Signs claims as a JWT with EdDSA.

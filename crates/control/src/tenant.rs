@@ -226,6 +226,8 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
                     let body = json!({ "generation": cell.generation });
                     host.observe(Some(&tenant.id), Kind::ConfigDrift, body).await;
                 }
+                let body = json!({ "generation": cell.generation, "layers": receipt.layers });
+                host.observe(Some(&tenant.id), Kind::CellSealed, body).await;
                 tenant.view.send_modify(|view| {
                     view.cell = Some(cell);
                     view.receipt = Some(receipt);

@@ -92,15 +92,7 @@ pub async fn serve(
             async move { Ok::<_, Infallible>(connection.answer(request).await) }
         })
     };
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(HEAD_HEADERS)
-        .max_header_size(HEAD_BYTES)
-        .max_buf_size(BUFFER)
-        .writev(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let serving = reader().serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::select! {
         ended = serving => if let Err(error) = ended {
             tracing::debug!(%error, "a client's connection ended");
@@ -108,6 +100,19 @@ pub async fn serve(
         () = connection.doom() => {}
     }
     Ok(())
+}
+
+/// How we read the HTTP of strangers.
+pub(crate) fn reader() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEAD_HEADERS)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(BUFFER)
+        .writev(false);
+    builder
 }
 
 /// Answers without reading, then waits a moment so that the answer is not lost to a reset.

@@ -7,6 +7,9 @@
 
 mod connection;
 pub mod edge;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod headers;
 pub mod limits;
 pub mod methods;

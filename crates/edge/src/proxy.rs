@@ -11,7 +11,9 @@ use crate::{
 };
 use bytes::Bytes;
 use cofferdam_base::TenantId;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{Builder, SendRequest},
@@ -135,8 +137,7 @@ pub(crate) async fn forward(
 ) -> Result<(Response<Reply>, Upstream), Refusal> {
     let tenant = &identity.token.claims.tid;
     let (parts, body) = request.into_parts();
-    let uri = parts.uri.clone();
-    let mut request = rebuilt(parts.method, &uri, inbound(parts.headers, identity), body)?;
+    let mut request = inside(parts, identity)?.map(|()| body);
     let mut upstream = match usable(kept, edge, tenant).await {
         Some(kept) => kept,
         None => Box::pin(Upstream::connect(edge, tenant)).await?,
@@ -164,6 +165,17 @@ pub(crate) async fn forward(
     parts.version = Version::HTTP_11;
     upstream.used = Instant::now();
     Ok((Response::from_parts(parts, Reply::Cell(body)), upstream))
+}
+
+/// The head of a request as it goes into a cell.
+pub(crate) fn inside(parts: Parts, identity: &Identity<'_>) -> Result<Request<()>, Refusal> {
+    let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+    let mut request = rebuilt(parts.method, &parts.uri, inbound(parts.headers, identity), ())?;
+    if chunked {
+        // Unasked, the client that writes it sends a GET without its body.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(request)
 }
 
 /// A request made anew from its parts; its target is a path and nothing else.

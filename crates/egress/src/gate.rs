@@ -490,13 +490,13 @@ impl Gate {
             self.outlet.record(row);
         }
         state.open.retain(|_, open| {
-            let over = open.until.is_some_and(|until| now > until);
+            let over = open.until.is_some_and(|until| now >= until);
             if over {
                 open.withdrawn.cancel();
             }
             !over
         });
-        state.grants.retain(|_, grant| alive(grant, now));
+        state.grants.retain(|_, grant| grant.span.is_alive(now));
         // The address of an open connection's name stays its.
         let State { open, names, .. } = &mut *state;
         for open in open.values() {
@@ -509,7 +509,7 @@ impl Gate {
 
 impl State {
     fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
-        let fits = |grant: &&Grant| grant.destination == *destination && alive(grant, now);
+        let fits = |grant: &&Grant| grant.destination == *destination && grant.span.is_alive(now);
         let lasting = |grant: &&Grant| !matches!(grant.span, GrantSpan::Once { .. });
         self.grants.values().filter(fits).find(lasting).or_else(|| self.grants.values().find(fits)).cloned()
     }
@@ -524,13 +524,6 @@ impl State {
             }
             stays
         });
-    }
-}
-
-fn alive(grant: &Grant, now: Millis) -> bool {
-    match grant.span {
-        GrantSpan::Once { until } | GrantSpan::Until(until) => now <= until,
-        GrantSpan::Always => true,
     }
 }
 

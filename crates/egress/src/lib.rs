@@ -11,6 +11,9 @@
 pub mod dial;
 pub mod dns;
 mod fold;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 pub mod hello;
 mod hold;

@@ -8,6 +8,9 @@
 
 pub mod builtin;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod relay;
 mod request;
 mod route;

@@ -21,7 +21,7 @@ pub const OPEN_MS: u64 = 15 * 60 * 1000;
 pub const MAX_WAITING: usize = 16;
 
 /// Where an approval stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// A connection is held until somebody answers.
@@ -122,11 +122,9 @@ impl State {
     pub const fn deadline(&self) -> Option<Millis> {
         match self {
             Self::Waiting { asked } => Some(asked.plus(OPEN_MS)),
-            Self::HoldEnded { until }
-            | Self::Granted(GrantSpan::Once { until } | GrantSpan::Until(until)) => Some(*until),
-            Self::Granted(GrantSpan::Always) | Self::Used | Self::Denied | Self::Expired | Self::Revoked => {
-                None
-            }
+            Self::HoldEnded { until } => Some(*until),
+            Self::Granted(span) => span.end(),
+            Self::Used | Self::Denied | Self::Expired | Self::Revoked => None,
         }
     }
 }
@@ -189,5 +187,4 @@ const fn over(event: Event) -> Option<Effect> {
 }
 
 #[cfg(test)]
-#[path = "approval_tests.rs"]
 mod tests;

@@ -14,6 +14,9 @@ mod edit;
 mod error;
 mod explain;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod guard;
 mod reason;
 mod rule;

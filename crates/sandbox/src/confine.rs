@@ -18,6 +18,8 @@ use std::path::Path;
 /// `docs/decisions/0004`.
 pub fn launcher() -> Result<(), Error> {
     single()?;
+    // What we were started with is ours alone: our own children execute, too.
+    process::close_on_exec_from(3).layer("descriptors")?;
     process::all_files().layer("rlimits")?;
     rustix::thread::set_no_new_privs(true).layer("no_new_privs")?;
     Ok(seccomp::install(&table::launcher()?).layer("seccomp")?)
@@ -67,7 +69,7 @@ fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
     single()?;
     process::hide().layer("capabilities")?;
     let programs = table::service(execs)?;
-    landlock::restrict(rules).layer("landlock")?;
+    landlock::restrict(rules, &[]).layer("landlock")?;
     programs.iter().try_for_each(seccomp::install).layer("seccomp")?;
     Ok(())
 }

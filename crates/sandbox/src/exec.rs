@@ -3,7 +3,8 @@
 //! Two forks: the first joins the cell's namespaces, the second is born into its pid namespace as a child of the
 //! launcher. Both are unreadable to the cell until the exec replaces them, and the sealing is the runtime's but
 //! for the Landlock domain, which is a sibling. Only the second joins the cell's groups: the launcher waits for
-//! the first, and must not wait for a cell that has used up its share of the processors.
+//! the first, and must not wait for a cell that has used up its share of the processors. The second goes on once
+//! the launcher holds it: if the first dies before it has handed it over, nothing was started.
 
 use crate::{
     CellPlan, Error, Exec, Profile,
@@ -15,8 +16,12 @@ use cofferdam_sys::{
     clone::{self, INNER_ID},
     pidfd,
     process::{self, Forked},
+    seccomp::Program,
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 /// It was not sealed, so it was not started.
 const UNSEALED: u8 = 125;
@@ -31,12 +36,13 @@ pub(crate) fn exec(
 ) -> Result<Exec, Error> {
     let command = seal::Command::new(plan, argv).map_err(Error::io("a command"))?;
     // Before the fork: the child only uses it.
-    table::cell()?;
+    let programs = table::cell(&plan.without)?;
     let entrances = groups.entrances()?;
     let (ours, theirs) = channel::pair().map_err(Error::io("the wire of a command"))?;
+    let (gate, mut opener) = io::pipe().map_err(Error::io("the gate of a command"))?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {
-            drop(ours);
+            drop((ours, opener));
             match join(plan, init) {
                 Ok(Some((pid, pidfd))) => {
                     let sent = Channel::from(theirs).send(&pid.as_raw_nonzero().get(), &[pidfd.as_fd()]);
@@ -44,7 +50,8 @@ pub(crate) fn exec(
                 }
                 Ok(None) => {
                     drop(theirs);
-                    become_command(plan, &command, &entrances, stdio, terminal)
+                    wait_at(gate);
+                    become_command(plan, &command, &programs, &entrances, stdio, terminal)
                 }
                 Err(error) => {
                     // The launcher learns it, or is gone.
@@ -54,7 +61,7 @@ pub(crate) fn exec(
             }
         }
         Forked::Parent(joiner) => {
-            drop(theirs);
+            drop((theirs, gate));
             let wire = Channel::from(ours);
             let answer = wire.recv::<serde_json::Value>();
             rustix::process::waitpid(Some(joiner), rustix::process::WaitOptions::empty())
@@ -63,12 +70,22 @@ pub(crate) fn exec(
                 Some((serde_json::Value::Number(pid), descriptors)) => {
                     let [pidfd] = channel::exactly(descriptors)?;
                     let pid = pid.as_i64().and_then(|pid| i32::try_from(pid).ok());
-                    Ok(Exec { pid: pid.ok_or_else(|| Error::Ended("no pid".into()))?, pidfd })
+                    let pid = pid.ok_or_else(|| Error::Ended("no pid".into()))?;
+                    // One that has ended already is reaped as one that ran.
+                    let _ = opener.write_all(&[1]);
+                    Ok(Exec { pid, pidfd })
                 }
                 Some((serde_json::Value::String(why), _)) => Err(Error::Ended(why)),
                 _ => Err(Error::Ended("a command could not join it".into())),
             }
         }
+    }
+}
+
+/// Until the launcher holds this process. If it never will, this is the end.
+fn wait_at(mut gate: io::PipeReader) {
+    if gate.read_exact(&mut [0]).is_err() {
+        process::exit(UNSEALED);
     }
 }
 
@@ -90,6 +107,7 @@ fn join(plan: &CellPlan, init: BorrowedFd<'_>) -> Result<Sibling, Error> {
 fn become_command(
     plan: &CellPlan,
     command: &seal::Command,
+    programs: &[Program],
     entrances: &[OwnedFd],
     stdio: &[OwnedFd; 3],
     terminal: bool,
@@ -115,7 +133,7 @@ fn become_command(
         seal::shed(plan)?;
         process::hide().map_err(Error::io("hiding"))?;
         seal::files(plan)?;
-        seal::filters(table::cell()?)?;
+        seal::filters(programs)?;
         Ok(())
     })();
     let code = if let Err(error) = sealed {
@@ -124,7 +142,7 @@ fn become_command(
     } else {
         let error = command.exec();
         say(&error.to_string());
-        if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
+        if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
     };
     process::exit(code)
 }

@@ -5,18 +5,15 @@
 //! the cell, because it is the first of their pid namespace.
 
 use crate::{
-    CellPlan, Network, Profile,
+    CellPlan, Protection,
     error::{Layer, LayerFailure},
+    proof::{self, Finding},
     root, seal, seccomp as table,
     wire::{Answer, Order},
 };
-use cofferdam_base::ipc::{
-    LAUNCHER_FD,
-    receipt::{LayerRow, LayerState},
-};
+use cofferdam_base::ipc::LAUNCHER_FD;
 use cofferdam_sys::{
-    channel::Channel, clone::INNER_ID, landlock, mount, netlink, netns, nft, process, process::Forked,
-    seccomp::Program, socket,
+    channel::Channel, mount, netlink, netns, nft, process, process::Forked, seccomp::Program, socket,
 };
 use rustix::{
     event::{PollFd, PollFlags},
@@ -26,7 +23,6 @@ use std::{
     fs::File,
     io::{Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
-    path::Path,
 };
 
 /// What a child of the nursery becomes; also the hidden entry `__init`. Never returns.
@@ -56,7 +52,9 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
         return Err(std::io::Error::other("no seccomp programs came")).layer("seccomp");
     }
     let programs = programs(descriptors.remove(0))?;
-    rustix::system::sethostname(plan.hostname.as_bytes()).layer("uts namespace")?;
+    if plan.keeps(Protection::UtsNamespace) {
+        rustix::system::sethostname(plan.hostname.as_bytes()).layer("uts namespace")?;
+    }
     let (cookie, listeners) = network(&plan)?;
     let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
     root::build(&plan, &mounts, &links, descriptors)?;
@@ -64,22 +62,27 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     wire.send(&Answer::Built { netns_cookie: cookie }, &lent).layer("wire")?;
     drop(listeners);
     let Some((Order::Go {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
-    mount::unshare_cgroup().layer("cgroup namespace")?;
+    if plan.keeps(Protection::CgroupNamespace) {
+        mount::unshare_cgroup().layer("cgroup namespace")?;
+    }
     seal::shed(&plan)?;
     process::hide().layer("capabilities")?;
-    // Asked now: the seal forbids the question.
-    let abi = landlock::abi();
     seal::files(&plan)?;
     let children = process::child_signal().layer("init")?;
     let own = table::init()?;
+    // What was in force before a cell's own was: of the launcher, and of whoever started it.
+    let filters = proof::filters_of_self().layer("proof")? + programs.len();
+    let findings = proved(&plan, &programs, filters)?;
+    wire.send(&Answer::Proved { findings }, &[]).layer("wire")?;
+    let Some((Order::Start {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
     let runtime = start(&plan, &programs)?;
-    prove(&plan, runtime, programs.len())?;
+    proof::of_runtime(&plan, runtime.as_raw_nonzero().get(), filters)?;
     seal::filters(std::slice::from_ref(&own))?;
-    wire.send(&Answer::Running { layers: rows(&plan, abi) }, &[]).layer("wire")?;
+    wire.send(&Answer::Running {}, &[]).layer("wire")?;
     Ok(watch(wire, &children, runtime))
 }
 
-/// Three programs, each after its length.
+/// The programs, each after its length.
 fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
     let mut file = File::from(descriptor);
     let mut bytes = Vec::new();
@@ -95,7 +98,7 @@ fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
         programs.push(Program::from(program.to_vec()));
         rest = tail;
     }
-    if programs.len() == 3 && rest.is_empty() {
+    if rest.is_empty() {
         Ok(programs)
     } else {
         Err(std::io::Error::other("the seccomp programs came cut off")).layer("seccomp")
@@ -103,14 +106,17 @@ fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
 }
 
 fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure> {
-    let Network::Captured { port, mark } = plan.network else { return Ok((None, Vec::new())) };
+    let Some((port, mark)) = plan.captured() else { return Ok((None, Vec::new())) };
     netlink::any_ip().layer("network")?;
     let listeners = socket::listeners().layer("network")?;
     let table = nft::CellTable { capture_port: socket::CAPTURE_PORT, gateway_port: port, mark };
-    // Closing it here would cost more than all the rest of the start.
-    let capture = nft::seal_cell(table).layer("capture")?;
+    let mut listeners = Vec::from(listeners);
+    if plan.keeps(Protection::Capture) {
+        // Closing it here would cost more than all the rest of the start.
+        listeners.push(nft::seal_cell(table).layer("capture")?);
+    }
     let cookie = netns::current_cookie().layer("network")?;
-    Ok((Some(cookie), listeners.into_iter().chain([capture]).collect()))
+    Ok((Some(cookie), listeners))
 }
 
 /// Starts the runtime; returns once it has been executed, or with the reason why not.
@@ -135,42 +141,32 @@ fn start(plan: &CellPlan, programs: &[Program]) -> Result<Pid, LayerFailure> {
     }
 }
 
-/// Reads back what the kernel says of the runtime, which has just been executed: no layer holds because it was
-/// asked for.
-fn prove(plan: &CellPlan, runtime: Pid, filters: usize) -> Result<(), LayerFailure> {
-    let read = |who: String| std::fs::read_to_string(format!("/proc/{who}/status")).layer("proof");
-    let (own, status) = (read("self".into())?, read(runtime.as_raw_nonzero().to_string())?);
-    // Ours are those of the launcher so far, and the runtime has them too.
-    let inherited = field(&own, "Seccomp_filters").parse::<usize>().layer("proof")?;
-    let id = INNER_ID;
-    let none = "0000000000000000".to_owned();
-    let ids = format!("{id}\t{id}\t{id}\t{id}");
-    let caps =
-        ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| (set, "capabilities", none.clone()));
-    // Without root the user's groups cannot be given up; the profile says so.
-    let groups =
-        if plan.profile == Profile::Strict { String::new() } else { field(&own, "Groups").to_owned() };
-    let rest = [
-        ("Uid", "user namespace", ids.clone()),
-        ("Gid", "user namespace", ids),
-        ("Groups", "user namespace", groups),
-        ("NoNewPrivs", "no_new_privs", "1".to_owned()),
-        ("Seccomp", "seccomp", "2".to_owned()),
-        ("Seccomp_filters", "seccomp", (inherited + filters).to_string()),
-    ];
-    for (name, layer, expected) in caps.into_iter().chain(rest) {
-        let found = field(&status, name);
-        if found != expected {
-            let why = format!("the kernel says {name} {found:?} of the runtime, not {expected:?}");
-            return Err(std::io::Error::other(why)).layer(layer);
+/// What a process finds that was sealed as the runtime will be. It is gone before the runtime is born.
+fn proved(plan: &CellPlan, programs: &[Program], filters: usize) -> Result<Vec<Finding>, LayerFailure> {
+    let (mut says, mut tells) = std::io::pipe().layer("proof")?;
+    match process::fork().layer("proof")? {
+        Forked::Child => {
+            drop(says);
+            let found = sealed(plan, programs).map(|()| proof::inside(plan, filters));
+            // The parent reads it, or is gone.
+            let _ = tells.write_all(&serde_json::to_vec(&found).unwrap_or_default());
+            process::exit(0)
+        }
+        Forked::Parent(pid) => {
+            drop(tells);
+            let mut told = Vec::new();
+            says.read_to_end(&mut told).layer("proof")?;
+            rustix::process::waitpid(Some(pid), WaitOptions::empty()).layer("proof")?;
+            serde_json::from_slice::<Result<Vec<Finding>, LayerFailure>>(&told).layer("proof")?
         }
     }
-    Ok(())
 }
 
-/// What a `status` of `/proc` says of something.
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("not told").trim()
+/// The seal of everything that runs in a cell but init.
+fn sealed(plan: &CellPlan, programs: &[Program]) -> Result<(), LayerFailure> {
+    seal::apart(plan)?;
+    process::close_on_exec_from(3).layer("runtime")?;
+    seal::filters(programs)
 }
 
 fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command) -> LayerFailure {
@@ -178,9 +174,7 @@ fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command
         process::default_signals();
         rustix::process::setsid().layer("runtime")?;
         rustix::process::chdir(&plan.cwd).layer("runtime")?;
-        landlock::separate(Path::new("/")).layer("landlock")?;
-        process::close_on_exec_from(3).layer("runtime")?;
-        seal::filters(programs)
+        sealed(plan, programs)
     })();
     match prepared {
         Err(failure) => failure,
@@ -231,31 +225,4 @@ fn watch(wire: &Channel, children: &OwnedFd, runtime: Pid) -> u8 {
             }
         }
     }
-}
-
-fn rows(plan: &CellPlan, abi: i32) -> Vec<LayerRow> {
-    let row =
-        |layer: &str, detail: String| LayerRow { layer: layer.into(), state: LayerState::Enforced, detail };
-    let mut rows = vec![
-        row("user namespace", format!("uid {} inside, {} outside", INNER_ID, plan.uid)),
-        row("mount namespace", "root read-only, proved".into()),
-        row("pid namespace", "proc hides what is not the reader's".into()),
-        row("network namespace", "lo only".into()),
-        row("ipc namespace", String::new()),
-        row("uts namespace", String::new()),
-        row("cgroup namespace", String::new()),
-        row("capabilities", "all five sets empty, securebits locked".into()),
-        row("no_new_privs", String::new()),
-        row("keyring", "new session".into()),
-        row("rlimits", format!("no core dumps, {} files", plan.limits.open_files)),
-        row("landlock", format!("abi {abi}")),
-        row("seccomp allow-list", "others ENOSYS".into()),
-        row("seccomp families", "others EAFNOSUPPORT".into()),
-        row("seccomp dangerous", "EPERM".into()),
-    ];
-    rows.push(match plan.network {
-        Network::Captured { port, .. } => row("capture", format!("every TCP port; {port} is the edge's")),
-        Network::None => row("capture", "no network".into()),
-    });
-    rows
 }

@@ -3,16 +3,16 @@
 //! Whatever fails on the way, what was made is killed and removed before the error is returned.
 
 use crate::{
-    Cell, CellPlan, Error, Network, Profile, Quota, cell,
+    Cell, CellPlan, Error, Profile, Protection, Quota, cell,
     cgroup::Groups,
     error::{Layer, LayerFailure},
-    home_image, nursery, root, seccomp,
+    home_image, nursery, proof, root, seccomp,
     wire::{Answer, Mount, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
     channel::{self, Channel},
-    clone::INNER_ID,
+    clone::{self, INNER_ID},
     pidfd, userns,
 };
 use rustix::{
@@ -28,8 +28,9 @@ use std::{
 /// Builds, seals and starts a cell. `output` becomes stdout and stderr of its init and its runtime.
 pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     plan.check()?;
-    let programs = programs()?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, Some(&plan.home), plan.profile)?;
+    let programs = programs(plan)?;
+    let home = Some(plan.home.as_path());
+    let groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile, &plan.without)?;
     let launched = born(plan, &output, &groups);
     let (pid, pidfd, wire) = match launched {
         Ok(born) => born,
@@ -39,7 +40,7 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
             return Err(error);
         }
     };
-    match build(plan, &wire, &groups, &programs) {
+    match build(plan, pid, &wire, &groups, &programs) {
         Ok(Built { cookie, listeners, capture, receipt }) => Ok(Cell::new(cell::Parts {
             plan: plan.clone(),
             pid,
@@ -87,6 +88,7 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         tasks: &groups.tasks()?,
         unified: unified.as_ref(),
         groups: strict,
+        shared: shared(plan),
     })?;
     drop((theirs, null));
     let mapped = userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace");
@@ -110,7 +112,13 @@ struct Built {
     receipt: Receipt,
 }
 
-fn build(plan: &CellPlan, wire: &Channel, groups: &Groups, programs: &OwnedFd) -> Result<Built, Error> {
+fn build(
+    plan: &CellPlan,
+    pid: i32,
+    wire: &Channel,
+    groups: &Groups,
+    programs: &OwnedFd,
+) -> Result<Built, Error> {
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
         Profile::Strict => {
@@ -124,29 +132,49 @@ fn build(plan: &CellPlan, wire: &Channel, groups: &Groups, programs: &OwnedFd) -
         Some((Answer::Built { netns_cookie }, descriptors)) => (netns_cookie, descriptors),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     };
-    let (listeners, capture) = match plan.network {
-        Network::Captured { .. } => {
-            let capture = descriptors.pop();
+    let (listeners, capture) = match plan.captured() {
+        Some(_) => {
+            let capture = if plan.keeps(Protection::Capture) { descriptors.pop() } else { None };
             (Some(channel::exactly::<6>(descriptors)?), capture)
         }
-        Network::None => (None, None),
+        None => (None, None),
     };
     wire.send(&Order::Go {}, &[])?;
+    let findings = match wire.recv()? {
+        Some((Answer::Proved { findings }, _)) => findings,
+        other => return Err(unexpected(other.map(|(answer, _)| answer))),
+    };
+    // Nothing of the cell's own has run yet, and nothing will if this is an error.
+    let layers = proof::judged(plan, findings, pid, &groups.rows)?;
+    wire.send(&Order::Start {}, &[])?;
     match wire.recv()? {
-        Some((Answer::Running { mut layers }, _)) => {
-            layers.extend(groups.rows.iter().cloned());
-            layers.extend(home_image::row(&plan.quota));
+        Some((Answer::Running {}, _)) => {
             Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
         }
         other => Err(unexpected(other.map(|(answer, _)| answer))),
     }
 }
 
+/// The namespaces that a cell shares with us, as a control of a proof may want.
+fn shared(plan: &CellPlan) -> i32 {
+    let all = [
+        (Protection::PidNamespace, clone::NEW_PID),
+        (Protection::NetworkNamespace, clone::NEW_NETWORK),
+        (Protection::IpcNamespace, clone::NEW_IPC),
+        (Protection::UtsNamespace, clone::NEW_UTS),
+    ];
+    all.into_iter()
+        .filter(|(protection, _)| !plan.keeps(*protection))
+        .fold(0, |shared, (_, flag)| shared | flag)
+}
+
 /// The home may be the content of an image.
 fn open(plan: &CellPlan, mount: &Mount) -> Result<OwnedFd, LayerFailure> {
     match &plan.quota {
-        Quota::Image(image) if mount.source == plan.home => home_image::mount(image, &plan.limits),
-        _ => root::open(mount),
+        Quota::Image(image) if mount.source == plan.home && plan.keeps(Protection::HomeQuota) => {
+            home_image::mount(image, &plan.limits)
+        }
+        _ => root::open(plan, mount),
     }
 }
 
@@ -158,11 +186,11 @@ fn unexpected(answer: Option<Answer>) -> Error {
 }
 
 /// The seccomp programs in a sealed file of memory, each after its length: built once a launcher.
-fn programs() -> Result<OwnedFd, Error> {
+fn programs(plan: &CellPlan) -> Result<OwnedFd, Error> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create("seccomp", flags).layer("seccomp")?;
     let mut writer = File::from(file);
-    for program in seccomp::cell()? {
+    for program in &*seccomp::cell(&plan.without)? {
         let bytes = program.as_bytes();
         let length = u32::try_from(bytes.len()).layer("seccomp")?;
         writer.write_all(&length.to_ne_bytes()).and_then(|()| writer.write_all(bytes)).layer("seccomp")?;

@@ -27,6 +27,8 @@ struct Wanted {
     groups: bool,
     /// Is the last descriptor a version 2 group?
     unified: bool,
+    /// Which namespaces are the launcher's; see [`Birth::shared`].
+    shared: i32,
 }
 
 /// Nursery → launcher: the child as the host numbers it, with its pidfd, or why there is none.
@@ -57,6 +59,17 @@ pub fn close_nursery() -> Result<(), Error> {
     }
 }
 
+/// This process's nursery, if it has one that lives. One that has ended is reaped, and replaced by the next cell.
+pub fn living_nursery() -> Option<u32> {
+    let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = kept.as_mut().filter(|nursery| nursery.owner == std::process::id())?;
+    if matches!(own.process.try_wait(), Ok(None)) {
+        return Some(own.process.id());
+    }
+    *kept = None;
+    None
+}
+
 /// What a first process is born with; see [`Birth`].
 pub(crate) struct Order<'a> {
     pub(crate) gate: BorrowedFd<'a>,
@@ -65,6 +78,7 @@ pub(crate) struct Order<'a> {
     pub(crate) tasks: &'a [OwnedFd],
     pub(crate) unified: Option<&'a OwnedFd>,
     pub(crate) groups: bool,
+    pub(crate) shared: i32,
 }
 
 /// Has the first process of a cell made. It waits at its gate.
@@ -107,7 +121,7 @@ impl Nursery {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
         let groups = order.tasks.iter().chain(order.unified).map(AsFd::as_fd);
         let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(groups).collect();
-        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some() };
+        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some(), shared: order.shared };
         self.wire.send(&wanted, &lent).map_err(gone)?;
         match self.wire.recv::<Born>().map_err(gone)? {
             Some((Born::Child { pid }, descriptors)) => {
@@ -174,6 +188,7 @@ fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> std::io::Result<Option<(i3
         cgroup: unified,
         tasks,
         groups: wanted.groups,
+        shared: wanted.shared,
     })?;
     Ok(born.map(|(pid, pidfd)| (pid.as_raw_nonzero().get(), pidfd)))
 }

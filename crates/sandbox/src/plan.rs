@@ -3,8 +3,9 @@
 //! A plan names host paths and ids, so none ever travels from control. Everything in it that could be wrong
 //! is checked by [`CellPlan::check`] before anything is made.
 
-use crate::Error;
+use crate::{Error, Protection};
 use cofferdam_base::ipc::launcher::Limits;
+use cofferdam_sys::landlock::Right;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
@@ -104,9 +105,36 @@ pub struct CellPlan {
     pub limits: Limits,
     /// Its cgroup, below our own; see [`group`](crate::group).
     pub cgroup: String,
+    /// What of the seal is left out: nothing, but for what the operator named with a reason, and for the controls
+    /// of a proof.
+    pub without: Vec<Protection>,
 }
 
 impl CellPlan {
+    /// Is this protection part of the seal?
+    pub(crate) fn keeps(&self, protection: Protection) -> bool {
+        !self.without.contains(&protection)
+    }
+
+    /// The rights that its Landlock domain does not handle.
+    pub(crate) fn free_rights(&self) -> Vec<Right> {
+        let right = |protection: &Protection| match protection {
+            Protection::Landlock(right) => Some(*right),
+            _ => None,
+        };
+        self.without.iter().filter_map(right).collect()
+    }
+
+    /// Port and mark of a network that is captured.
+    pub(crate) fn captured(&self) -> Option<(u16, u32)> {
+        match self.network {
+            Network::Captured { port, mark } if self.keeps(Protection::NetworkNamespace) => {
+                Some((port, mark))
+            }
+            _ => None,
+        }
+    }
+
     /// Refuses a plan that could not mean what its author meant.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |what: String| Err(Error::Plan(what));

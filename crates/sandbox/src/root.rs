@@ -5,7 +5,7 @@
 //! files that come along with a directory (`/etc` and `/dev` are made, not copied).
 
 use crate::{
-    Access, CellPlan,
+    Access, CellPlan, Protection,
     error::{Layer, LayerFailure},
     wire::{Kind, Mount},
 };
@@ -94,17 +94,30 @@ pub(crate) fn sources(plan: &CellPlan) -> (Vec<Mount>, Vec<Link>) {
 }
 
 /// Opens a source: detached, and restricted before anybody can reach it.
-pub(crate) fn open(mount: &Mount) -> Result<OwnedFd, LayerFailure> {
-    let safe = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
+pub(crate) fn open(plan: &CellPlan, mount: &Mount) -> Result<OwnedFd, LayerFailure> {
+    let safe = safe(plan);
+    let read_only = if plan.keeps(Protection::ReadOnlyTrees) {
+        Attributes::MOUNT_ATTR_RDONLY
+    } else {
+        Attributes::empty()
+    };
     let (follow, attributes) = match mount.kind {
-        Kind::Host => (true, safe | Attributes::MOUNT_ATTR_RDONLY),
+        Kind::Host => (true, safe | read_only),
         Kind::Device => (true, Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC),
-        Kind::ReadOnly => (false, safe | Attributes::MOUNT_ATTR_RDONLY),
+        Kind::ReadOnly => (false, safe | read_only),
         Kind::ReadWrite => (false, safe),
     };
     mount::copy(&mount.source, follow, attributes)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.source.display())))
         .layer("mount namespace")
+}
+
+/// What every mount that is not a device has.
+fn safe(plan: &CellPlan) -> Attributes {
+    let mut safe = Attributes::empty();
+    safe.set(Attributes::MOUNT_ATTR_NOSUID, plan.keeps(Protection::Nosuid));
+    safe.set(Attributes::MOUNT_ATTR_NODEV, plan.keeps(Protection::Nodev));
+    safe
 }
 
 /// Builds the root and moves into it. `trees` are the opened sources; without them init opens its own.
@@ -114,9 +127,13 @@ pub(crate) fn build(
     links: &[Link],
     trees: Vec<OwnedFd>,
 ) -> Result<(), LayerFailure> {
-    let trees = if trees.is_empty() { mounts.iter().map(open).collect::<Result<_, _>>()? } else { trees };
+    let trees = if trees.is_empty() {
+        mounts.iter().map(|mount| open(plan, mount)).collect::<Result<_, _>>()?
+    } else {
+        trees
+    };
     mount::make_private().layer("mount namespace")?;
-    let safe = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
+    let safe = safe(plan);
     let root = mount::create("tmpfs", &[("size", "1m"), ("nr_inodes", "512"), ("mode", "0755")], safe)
         .layer("mount namespace")?;
     let below = root.as_fd();
@@ -129,12 +146,15 @@ pub(crate) fn build(
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.target.display())))
             .layer("mount namespace")?;
     }
-    proc(below)?;
-    let size = plan.limits.tmp_bytes.to_string();
+    proc(plan, below)?;
+    let size = if plan.keeps(Protection::TmpSize) { plan.limits.tmp_bytes } else { 1 << 40 }.to_string();
     let tmp = mount::create("tmpfs", &[("size", &size), ("nr_inodes", "65536"), ("mode", "1777")], safe)
         .layer("mount namespace")?;
     mount::attach(tmp.as_fd(), below, Path::new("tmp")).layer("mount namespace")?;
     mount::become_root(below).layer("mount namespace")?;
+    if !plan.keeps(Protection::ReadOnlyRoot) {
+        return Ok(());
+    }
     // Last, and proved: everything above was made through this very mount.
     mount::restrict(below, Attributes::MOUNT_ATTR_RDONLY, false).layer("mount namespace")?;
     match rustix::fs::mkdirat(below, "proof", Mode::RWXU) {
@@ -214,9 +234,16 @@ fn populate(plan: &CellPlan, root: BorrowedFd<'_>, links: &[Link]) -> io::Result
 }
 
 /// The pid namespace's own `/proc`: only what the reader may trace is listed, nothing in `sys` is writable.
-fn proc(root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
+fn proc(plan: &CellPlan, root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
     let safe = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
-    let proc = mount::create("proc", &[("hidepid", "ptraceable")], safe).layer("proc")?;
+    let proc = if plan.keeps(Protection::PidNamespace) {
+        let hidden = [("hidepid", "ptraceable")];
+        let options = if plan.keeps(Protection::HiddenProcesses) { &hidden[..] } else { &[] };
+        mount::create("proc", options, safe).layer("proc")?
+    } else {
+        // Of processes that are not its own a user namespace can only show what is mounted already.
+        mount::copy(Path::new("/proc"), false, safe).layer("proc")?
+    };
     mount::attach(proc.as_fd(), root, Path::new("proc")).layer("proc")?;
     let cover =
         |name: &str, tree: &OwnedFd| match mount::attach(tree.as_fd(), root, &Path::new("proc").join(name)) {
@@ -225,9 +252,14 @@ fn proc(root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
         };
     let open = OFlags::PATH | OFlags::CLOEXEC;
     let at = |path: &str| rustix::fs::openat(root, path, open, Mode::empty());
-    let sys = mount::copy_of(at("proc/sys").layer("proc")?.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY)
-        .layer("proc")?;
-    cover("sys", &sys).layer("proc")?;
+    if plan.keeps(Protection::ReadOnlySys) {
+        let sys = at("proc/sys").layer("proc")?;
+        let sys = mount::copy_of(sys.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
+        cover("sys", &sys).layer("proc")?;
+    }
+    if !plan.keeps(Protection::MaskedProc) {
+        return Ok(());
+    }
     let others = Mode::RWXO | Mode::RWXG;
     let open_to_others = |name: &&str| {
         rustix::fs::statat(&proc, *name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)

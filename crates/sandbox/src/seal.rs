@@ -5,12 +5,12 @@
 //! "upwards" or "sideways".
 
 use crate::{
-    Access, CellPlan,
+    Access, CellPlan, Protection,
     error::{Layer, LayerFailure},
 };
 use cofferdam_sys::{
     caps,
-    landlock::{self, Rights},
+    landlock::{self, Right, Rights},
     process,
     seccomp::{self, Program},
 };
@@ -22,15 +22,35 @@ use std::{
 
 /// Capabilities, keyring, limits: what every process of a cell gives up.
 pub(crate) fn shed(plan: &CellPlan) -> Result<(), LayerFailure> {
-    process::new_keyring().layer("keyring")?;
-    process::limit(u64::from(plan.limits.open_files)).layer("rlimits")?;
-    caps::drop_all().layer("capabilities")?;
+    if plan.keeps(Protection::Keyring) {
+        process::new_keyring().layer("keyring")?;
+    }
+    let files = plan.keeps(Protection::OpenFiles).then_some(u64::from(plan.limits.open_files));
+    process::limit(files, plan.keeps(Protection::NoCoreDumps)).layer("rlimits")?;
+    if plan.keeps(Protection::Capabilities) {
+        caps::drop_all().layer("capabilities")?;
+    } else {
+        rustix::thread::set_no_new_privs(true).layer("no_new_privs")?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
 }
 
+/// A Landlock domain within the one that [`files`] made: the runtime's own.
+pub(crate) fn apart(plan: &CellPlan) -> Result<(), LayerFailure> {
+    let without = plan.free_rights();
+    if without.len() == Right::ALL.len() {
+        return Ok(());
+    }
+    landlock::separate(Path::new("/"), &without).layer("landlock")
+}
+
 /// The cell's files as a Landlock domain.
 pub(crate) fn files(plan: &CellPlan) -> Result<(), LayerFailure> {
+    let without = plan.free_rights();
+    if without.len() == Right::ALL.len() {
+        return Ok(());
+    }
     let mut rules: Vec<(PathBuf, Rights)> = vec![
         ("/".into(), Rights::List),
         ("/usr".into(), Rights::Execute),
@@ -57,10 +77,10 @@ pub(crate) fn files(plan: &CellPlan) -> Result<(), LayerFailure> {
         rules.push((bind.target.clone(), rights));
     }
     let rules: Vec<(&Path, Rights)> = rules.iter().map(|(path, rights)| (path.as_path(), *rights)).collect();
-    landlock::restrict(&rules).layer("landlock")
+    landlock::restrict(&rules, &without).layer("landlock")
 }
 
-/// The three programs, the newest last.
+/// The seccomp programs, the newest last.
 pub(crate) fn filters(programs: &[Program]) -> Result<(), LayerFailure> {
     programs.iter().try_for_each(seccomp::install).layer("seccomp")
 }

@@ -92,7 +92,7 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
     let env = env.collect::<Result<Vec<_>, _>>()?;
     let (mut says, tells) = io::pipe().map_err(Error::io("a pipe"))?;
     let (alive, ours) = io::pipe().map_err(Error::io("a pipe"))?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile)?;
+    let groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile, &[])?;
     let entrances = groups.entrances()?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {
@@ -139,6 +139,7 @@ fn become_service(plan: &Plan, argv: &[CString], env: &[CString], alive: &io::Pi
         rustix::process::umask(Mode::from_raw_mode(0o077));
         process::limit_service()?;
         if let Some((uid, gid)) = plan.uid {
+            caps::drop_bounding()?;
             process::become_user(uid, gid, true)?;
         }
         caps::drop_own()?;

@@ -42,7 +42,11 @@ pub fn make_home(tenants: &Path, id: &str, owner: Option<(u32, u32)>) -> Result<
 
 /// A removal under way, in a process of its own: a home may hold millions of files.
 #[derive(Debug)]
-pub struct Removal(OwnedFd);
+pub struct Removal {
+    /// Its process.
+    pub pid: i32,
+    pidfd: OwnedFd,
+}
 
 impl Removal {
     /// Begins to remove `<tenants>/<id>` and all in it. One that is not there is no error.
@@ -57,24 +61,26 @@ impl Removal {
             )),
             Forked::Parent(pid) => {
                 let child = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-                child.map(Self).map_err(|errno| Error::io("pidfd_open")(errno.into()))
+                let pid = pid.as_raw_nonzero().get();
+                child.map(|pidfd| Self { pid, pidfd }).map_err(|errno| Error::io("pidfd_open")(errno.into()))
             }
         }
     }
 
     /// Readable once it has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pidfd.as_fd()
     }
 
     /// How it ended, if it has: exit 0, or the errno.
     pub fn try_wait(&self) -> Result<Option<pidfd::Ended>, Error> {
-        pidfd::try_wait(self.0.as_fd()).map_err(Error::io("waiting for a removal"))
+        pidfd::try_wait(self.pidfd.as_fd()).map_err(Error::io("waiting for a removal"))
     }
 
     /// Ends it half-way; it can be begun again.
     pub fn kill(&self) -> Result<(), Error> {
-        pidfd::signal(self.0.as_fd(), rustix::process::Signal::KILL).map_err(Error::io("ending a removal"))
+        pidfd::signal(self.pidfd.as_fd(), rustix::process::Signal::KILL)
+            .map_err(Error::io("ending a removal"))
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! Both ends are this binary; init reads its orders before it is sealed, and afterwards only one word.
 
-use crate::{CellPlan, error::LayerFailure};
-use cofferdam_base::ipc::receipt::LayerRow;
+use crate::{CellPlan, error::LayerFailure, proof::Finding};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -12,8 +11,10 @@ use std::path::PathBuf;
 pub(crate) enum Order {
     /// The first message. Descriptors: the seccomp programs, and (as root) the mounts in order.
     Build { plan: Box<CellPlan>, mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
-    /// What was built is here: seal and start.
+    /// What was built is here: seal, and prove it.
     Go {},
+    /// The proof was good: start the runtime.
+    Start {},
     /// SIGTERM to the runtime.
     Terminate {},
 }
@@ -43,10 +44,12 @@ pub(crate) enum Kind {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// The cell is built, not yet sealed. Descriptors if `netns_cookie` is set: the six listeners, and the
-    /// socket that made the capture.
+    /// socket that made the capture, if there is one.
     Built { netns_cookie: Option<u64> },
-    /// Sealed; the runtime has been executed.
-    Running { layers: Vec<LayerRow> },
+    /// Sealed; this is what a process sealed as the runtime will be found.
+    Proved { findings: Vec<Finding> },
+    /// The runtime has been executed.
+    Running {},
     /// A layer failed; init ends.
     Failed(LayerFailure),
     /// The runtime ended. `code` is its exit status, or 128 + the signal.

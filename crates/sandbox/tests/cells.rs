@@ -6,7 +6,8 @@ use cofferdam_base::ipc::{
     receipt::{LayerRow, LayerState},
 };
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, Quota, group, home_image, launch, sweep,
+    Access, Bind, Cell, CellEvent, CellPlan, Error, Network, Profile, Protection, Quota, group, home_image,
+    launch, sweep,
 };
 use cofferdam_sys::{
     process::{self, Forked},
@@ -59,6 +60,14 @@ const TESTS: &[Test] = &[
     (
         "a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend",
         a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend,
+    ),
+    (
+        "a_layer_that_is_silently_off_is_noticed_before_the_runtime_starts",
+        a_layer_that_is_silently_off_is_noticed_before_the_runtime_starts,
+    ),
+    (
+        "each_protection_that_is_left_out_shows_in_the_receipt",
+        each_protection_that_is_left_out_shows_in_the_receipt,
     ),
     ("a_sweep_kills_what_an_earlier_launcher_left", a_sweep_kills_what_an_earlier_launcher_left),
     ("node_git_python_curl_and_a_shell_work", node_git_python_curl_and_a_shell_work),
@@ -141,6 +150,7 @@ fn setting(name: &str, argv: &[&str]) -> Setting {
         network: Network::None,
         limits: Limits::default(),
         cgroup: group(&format!("test-{}", std::process::id()), name),
+        without: Vec::new(),
     };
     Setting { directory, plan }
 }
@@ -706,37 +716,101 @@ fn a_layer_that_cannot_be_applied_stops_the_start_and_names_itself_and_its_mend(
     for (layer, row, errno) in LACKS {
         let mut setting = setting("lacking", &["/bin/true"]);
         setting.plan.network = Network::Captured { port: 18789, mark: 77 };
-        let (mut says, tells) = io::pipe().unwrap();
-        match process::fork().unwrap() {
-            Forked::Child => {
-                rustix::thread::set_no_new_privs(true).unwrap();
-                let filter = Program::build([*row], Action::Fail(*errno), Action::Allow).unwrap();
-                seccomp::install(&filter).unwrap();
-                let told = match start(&setting.plan) {
-                    Err(error) => {
-                        let Failure { message, mend } = Failure::from(error);
-                        format!("{message}; mend: {mend}")
-                    }
-                    Ok((cell, _)) => {
-                        end(cell);
-                        "it started".to_owned()
-                    }
-                };
-                (&tells).write_all(told.as_bytes()).unwrap();
-                process::exit(0)
+        let told = filtered(*row, *errno, || match start(&setting.plan) {
+            Err(error) => {
+                let Failure { message, mend } = Failure::from(error);
+                format!("{message}; mend: {mend}")
             }
-            Forked::Parent(pid) => {
-                drop(tells);
-                let mut told = String::new();
-                says.read_to_string(&mut told).unwrap();
-                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
-                assert!(told.contains(layer) && told.contains("os error"), "{layer}: {told}");
-                assert!(SELF_EXPLAINING.contains(layer) || !told.ends_with("mend: "), "{layer}: {told}");
+            Ok((cell, _)) => {
+                end(cell);
+                "it started".to_owned()
             }
-        }
+        });
+        assert!(told.contains(layer) && told.contains("os error"), "{layer}: {told}");
+        assert!(SELF_EXPLAINING.contains(layer) || !told.ends_with("mend: "), "{layer}: {told}");
         // The control: without the lack the same cell starts.
         assert_eq!(run(&setting.plan).1, 0, "{layer}");
     }
+}
+
+/// A kernel that says yes and does nothing: the same filter, with an errno of 0.
+const PRETENDS: &[(&str, Row)] = &[
+    ("layer uts namespace", Row { call: call::SYS_sethostname, when: &[] }),
+    ("layer cgroup namespace", Row { call: call::SYS_unshare, when: &[] }),
+    ("layer mount namespace", Row { call: call::SYS_mount_setattr, when: &[] }),
+    ("layer rlimits", Row { call: call::SYS_prlimit64, when: &[(1, Is::Equal(4)), (2, Is::Given)] }),
+    ("layer rlimits", Row { call: call::SYS_prlimit64, when: &[(1, Is::Equal(7)), (2, Is::Given)] }),
+    ("layer capabilities", Row { call: call::SYS_prctl, when: &[(0, Is::Equal(24))] }),
+    ("the cell ended while it was built", Row { call: call::SYS_capset, when: &[] }),
+    ("layer landlock", Row { call: call::SYS_landlock_restrict_self, when: &[] }),
+    ("layer seccomp", Row { call: call::SYS_seccomp, when: &[(0, Is::Equal(1))] }),
+];
+
+fn a_layer_that_is_silently_off_is_noticed_before_the_runtime_starts() {
+    for (layer, row) in PRETENDS {
+        let mut setting = setting("pretending", &["/bin/sh", "-c", "touch /sandbox/ran"]);
+        setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+        let told = filtered(*row, 0, || match start(&setting.plan) {
+            Err(error) => error.to_string(),
+            Ok((cell, _)) => {
+                end(cell);
+                "it started".to_owned()
+            }
+        });
+        assert!(told.starts_with(layer), "{layer} {row:?}: {told}");
+        assert!(!setting.plan.home.join("ran").exists(), "{layer}");
+    }
+}
+
+/// In a child, under a filter that makes a call fail so.
+fn filtered(row: Row, errno: i32, work: impl FnOnce() -> String) -> String {
+    let (mut says, tells) = io::pipe().unwrap();
+    match process::fork().unwrap() {
+        Forked::Child => {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let filter = Program::build([row], Action::Fail(errno), Action::Allow).unwrap();
+            seccomp::install(&filter).unwrap();
+            (&tells).write_all(work().as_bytes()).unwrap();
+            process::exit(0)
+        }
+        Forked::Parent(pid) => {
+            drop(tells);
+            let mut told = String::new();
+            says.read_to_string(&mut told).unwrap();
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+            told
+        }
+    }
+}
+
+fn each_protection_that_is_left_out_shows_in_the_receipt() {
+    let whole = setting("whole", &["/bin/true"]);
+    let network = Network::Captured { port: 18789, mark: 77 };
+    let plan = CellPlan { network, ..whole.plan.clone() };
+    let receipt = |plan: &CellPlan| {
+        start(plan).map(|(cell, output)| {
+            let receipt = cell.receipt.clone();
+            finish(cell, output);
+            receipt.layers
+        })
+    };
+    // Of io version 1 gives a part only.
+    for row in receipt(&plan).unwrap().iter().filter(|row| row.layer != "cgroup io") {
+        assert_eq!(row.state, LayerState::Enforced, "{row:?}");
+    }
+    let mut survivors = Vec::new();
+    for protection in Protection::all() {
+        match receipt(&CellPlan { without: vec![protection], ..plan.clone() }) {
+            Ok(rows) => {
+                let weak: Vec<_> = rows.iter().filter(|row| row.state != LayerState::Enforced).collect();
+                if weak.iter().all(|row| row.layer != protection.layer()) {
+                    survivors.push(format!("{protection}: {weak:?}"));
+                }
+            }
+            Err(error) => survivors.push(format!("{protection}: {error}")),
+        }
+    }
+    assert_eq!(survivors, Vec::<String>::new());
 }
 
 fn a_program_that_is_not_there_names_its_layer() {

@@ -64,17 +64,24 @@ pub fn raise_own() -> io::Result<()> {
 /// Empties every set, locks the bits with which uid 0 would regain them, and forbids gaining by exec.
 /// Needs CAP_SETPCAP for the bounding set and the bits; [`drop_own`] does without.
 pub fn drop_all() -> io::Result<()> {
+    drop_bounding()?;
     // SAFETY: numbers only.
-    unsafe {
-        for number in 0..=LAST {
-            if libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) != 1 {
-                continue;
-            }
-            check(libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0))?;
-        }
-        check(libc::prctl(libc::PR_SET_SECUREBITS, LOCKED, 0, 0, 0))?;
-    }
+    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, LOCKED, 0, 0, 0) })?;
     drop_own()
+}
+
+/// Empties the bounding set, so that no exec gives a capability back. Needs CAP_SETPCAP, and changes nothing of
+/// what this process may do now.
+pub fn drop_bounding() -> io::Result<()> {
+    for number in 0..=LAST {
+        // SAFETY: numbers only.
+        unsafe {
+            if libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) == 1 {
+                check(libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Empties the effective, permitted, inheritable and ambient sets and forbids gaining by exec.

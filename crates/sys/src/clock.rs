@@ -16,6 +16,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// Does the kernel say that something keeps the clock right?
+pub fn synchronised() -> bool {
+    let mut state = std::mem::MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: all zeroes are a `timex` that asks for nothing to be set; the kernel fills it in.
+    let answer = unsafe { libc::adjtimex(state.as_mut_ptr()) };
+    answer >= 0 && answer != libc::TIME_ERROR
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

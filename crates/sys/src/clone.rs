@@ -24,6 +24,15 @@ pub const CELL_NAMESPACES: c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
+/// A pid namespace of its own.
+pub const NEW_PID: c_int = libc::CLONE_NEWPID;
+/// A network namespace of its own.
+pub const NEW_NETWORK: c_int = libc::CLONE_NEWNET;
+/// An ipc namespace of its own.
+pub const NEW_IPC: c_int = libc::CLONE_NEWIPC;
+/// A uts namespace of its own.
+pub const NEW_UTS: c_int = libc::CLONE_NEWUTS;
+
 /// What the first process of a cell is born with.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth<'a> {
@@ -40,6 +49,8 @@ pub struct Birth<'a> {
     pub tasks: &'a [BorrowedFd<'a>],
     /// May drop supplementary groups (the parent was root).
     pub groups: bool,
+    /// Which of [`CELL_NAMESPACES`] it shares with its parent; none but in a throw-away cell of a proof.
+    pub shared: c_int,
 }
 
 /// `struct clone_args` of `<linux/sched.h>`, version 2.
@@ -63,7 +74,8 @@ struct CloneArgs {
 /// the child, which is none, once its gate has opened and it has its ids, descriptors and nothing else. For a
 /// process with one thread and nothing to hide.
 pub fn birth(birth: &Birth<'_>) -> io::Result<Option<(Pid, OwnedFd)>> {
-    let mut flags = flag(CELL_NAMESPACES) | flag(libc::CLONE_PIDFD) | flag(libc::CLONE_PARENT);
+    let mut flags =
+        flag(CELL_NAMESPACES & !birth.shared) | flag(libc::CLONE_PIDFD) | flag(libc::CLONE_PARENT);
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs { pidfd: ptr::from_mut(&mut pidfd) as u64, ..CloneArgs::default() };
     if let Some(cgroup) = birth.cgroup {

@@ -31,6 +31,85 @@ pub enum Rights {
     Full,
 }
 
+/// One thing that a domain denies unless a rule grants it, or, for the last two, beyond itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the kernel's own names")]
+pub enum Right {
+    Execute,
+    WriteFile,
+    ReadFile,
+    ReadDir,
+    RemoveDir,
+    RemoveFile,
+    MakeChar,
+    MakeDir,
+    MakeReg,
+    MakeSock,
+    MakeFifo,
+    MakeBlock,
+    MakeSym,
+    Refer,
+    Truncate,
+    IoctlDev,
+    Signal,
+    AbstractUnixSocket,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Execute,
+        Self::WriteFile,
+        Self::ReadFile,
+        Self::ReadDir,
+        Self::RemoveDir,
+        Self::RemoveFile,
+        Self::MakeChar,
+        Self::MakeDir,
+        Self::MakeReg,
+        Self::MakeSock,
+        Self::MakeFifo,
+        Self::MakeBlock,
+        Self::MakeSym,
+        Self::Refer,
+        Self::Truncate,
+        Self::IoctlDev,
+        Self::Signal,
+        Self::AbstractUnixSocket,
+    ];
+
+    fn file(self) -> Option<AccessFs> {
+        Some(match self {
+            Self::Execute => AccessFs::Execute,
+            Self::WriteFile => AccessFs::WriteFile,
+            Self::ReadFile => AccessFs::ReadFile,
+            Self::ReadDir => AccessFs::ReadDir,
+            Self::RemoveDir => AccessFs::RemoveDir,
+            Self::RemoveFile => AccessFs::RemoveFile,
+            Self::MakeChar => AccessFs::MakeChar,
+            Self::MakeDir => AccessFs::MakeDir,
+            Self::MakeReg => AccessFs::MakeReg,
+            Self::MakeSock => AccessFs::MakeSock,
+            Self::MakeFifo => AccessFs::MakeFifo,
+            Self::MakeBlock => AccessFs::MakeBlock,
+            Self::MakeSym => AccessFs::MakeSym,
+            Self::Refer => AccessFs::Refer,
+            Self::Truncate => AccessFs::Truncate,
+            Self::IoctlDev => AccessFs::IoctlDev,
+            Self::Signal | Self::AbstractUnixSocket => return None,
+        })
+    }
+
+    fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Signal => Some(Scope::Signal),
+            Self::AbstractUnixSocket => Some(Scope::AbstractUnixSocket),
+            _ => None,
+        }
+    }
+}
+
 /// Why a domain is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockError {
@@ -61,18 +140,33 @@ pub fn abi() -> i32 {
 }
 
 /// Puts this thread and its children into a new domain: these rights and no others on files, and no signal
-/// or abstract Unix socket beyond the domain.
-pub fn restrict(rules: &[(&Path, Rights)]) -> Result<(), LandlockError> {
+/// or abstract Unix socket beyond the domain. What `without` names the domain does not deny; there is something
+/// that it does.
+pub fn restrict(rules: &[(&Path, Rights)], without: &[Right]) -> Result<(), LandlockError> {
     require()?;
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(LEAST))?
-        .scope(Scope::from_all(LEAST))?
-        .create()?;
+    let files: BitFlags<AccessFs> =
+        AccessFs::from_all(LEAST) & !without.iter().filter_map(|right| right.file()).collect::<BitFlags<_>>();
+    let mut ruleset = scoped(without, files)?;
     for (path, rights) in rules {
-        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, access(*rights)))?;
+        let granted = access(*rights) & files;
+        if !granted.is_empty() {
+            ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, granted))?;
+        }
     }
     enforce(ruleset)
+}
+
+fn scoped(without: &[Right], files: BitFlags<AccessFs>) -> Result<landlock::RulesetCreated, LandlockError> {
+    let scopes: BitFlags<Scope> =
+        Scope::from_all(LEAST) & !without.iter().filter_map(|right| right.scope()).collect::<BitFlags<_>>();
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    if !files.is_empty() {
+        ruleset = ruleset.handle_access(files)?;
+    }
+    if !scopes.is_empty() {
+        ruleset = ruleset.scope(scopes)?;
+    }
+    Ok(ruleset.create()?)
 }
 
 /// A new domain that restricts signals and abstract Unix sockets only: a domain of its own within ours.
@@ -80,15 +174,10 @@ pub fn restrict(rules: &[(&Path, Rights)]) -> Result<(), LandlockError> {
 /// Every Landlock domain denies moving and linking files between directories unless one of its rules grants
 /// it, so this one grants it below `root`; what an outer domain denies stays denied. For the same reason no
 /// process may be in a domain that is to build a root for others: its rules cannot name what is not there yet.
-pub fn separate(root: &Path) -> Result<(), LandlockError> {
+pub fn separate(root: &Path, without: &[Right]) -> Result<(), LandlockError> {
     require()?;
-    let ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::Refer)?
-        .scope(Scope::from_all(LEAST))?
-        .create()?
-        .add_rule(PathBeneath::new(PathFd::new(root)?, AccessFs::Refer))?;
-    enforce(ruleset)
+    let ruleset = scoped(without, AccessFs::Refer.into())?;
+    enforce(ruleset.add_rule(PathBeneath::new(PathFd::new(root)?, AccessFs::Refer))?)
 }
 
 fn require() -> Result<(), LandlockError> {

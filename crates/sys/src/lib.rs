@@ -4,6 +4,7 @@
 //! decides anything: plans, policies and verdicts live above.
 #![allow(unsafe_code)]
 
+pub mod attempt;
 pub mod caps;
 pub mod channel;
 pub mod clock;
@@ -21,3 +22,4 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod userns;
+pub mod world;

@@ -1,10 +1,10 @@
 //! Processes by descriptor: signalled, waited for and joined without ever meaning another by mistake.
 
 use rustix::{
-    process::{Signal, WaitId, WaitIdOptions},
+    process::{Pid, Signal, WaitId, WaitIdOptions},
     thread::ThreadNameSpaceType,
 };
-use std::{io, os::fd::BorrowedFd};
+use std::{io, mem::MaybeUninit, os::fd::BorrowedFd};
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,31 @@ pub fn wait(child: BorrowedFd<'_>) -> io::Result<Ended> {
 pub fn try_wait(child: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     Ok(rustix::process::waitid(WaitId::PidFd(child), options)?.as_ref().and_then(ended))
+}
+
+/// Some child that has ended and that nobody has reaped, which changes nothing about it: the oldest of them. None
+/// if there is none.
+pub fn ended_child() -> io::Result<Option<Pid>> {
+    let mut told = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the call writes one `siginfo_t` or nothing, and all zeroes is one that names no process.
+    let (result, told) = unsafe {
+        let result = libc::waitid(libc::P_ALL, 0, told.as_mut_ptr(), options);
+        (result, told.assume_init())
+    };
+    match crate::process::check(result) {
+        // SAFETY: `waitid` fills in the fields of SIGCHLD, or left the zeroes.
+        Ok(()) => Ok(Pid::from_raw(unsafe { told.si_pid() })),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reaps a child by its number if it has ended. Only for one that nobody holds a descriptor of: a number means
+/// what it says only as long as its child is not reaped.
+pub fn reap(child: Pid) -> io::Result<Option<Ended>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    Ok(rustix::process::waitid(WaitId::Pid(child), options)?.as_ref().and_then(ended))
 }
 
 fn ended(status: &rustix::process::WaitIdStatus) -> Option<Ended> {

@@ -91,6 +91,14 @@ pub fn close_on_exec_from(number: u32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_close_range, number, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Closes what this process was started with but its standard streams: a careless starter left it open.
+///
+/// The caller must own none yet: call it before anything else opens descriptors.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: by this function's contract nobody owns what is closed.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) })
+}
+
 /// Takes a descriptor that this process was started with. None if nothing is open there.
 ///
 /// The caller must be the one owner: call it once a number, before anything else opens descriptors.
@@ -124,12 +132,16 @@ pub fn new_keyring() -> io::Result<()> {
     }
 }
 
-/// No core dumps, and at most this many open files. A core limit of 1 is too small for a file, and the only one
-/// at which the kernel leaves a helper that the host named in `core_pattern` alone.
-pub fn limit(open_files: u64) -> io::Result<()> {
+/// No core dumps, and at most this many open files, each only if it is wanted. A core limit of 1 is too small for
+/// a file, and the only one at which the kernel leaves a helper that the host named in `core_pattern` alone.
+pub fn limit(open_files: Option<u64>, no_core: bool) -> io::Result<()> {
     let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    rustix::process::setrlimit(Resource::Core, both(1))?;
-    rustix::process::setrlimit(Resource::Nofile, both(open_files))?;
+    if no_core {
+        rustix::process::setrlimit(Resource::Core, both(1))?;
+    }
+    if let Some(files) = open_files {
+        rustix::process::setrlimit(Resource::Nofile, both(files))?;
+    }
     rustix::process::setrlimit(Resource::Memlock, both(8 << 20))?;
     rustix::process::setrlimit(Resource::Msgqueue, both(0))?;
     Ok(())

@@ -154,15 +154,32 @@ pub struct Grant {
 }
 
 /// How long a grant lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum GrantSpan {
-    /// One connection, spent before it is dialled, not after this moment.
+    /// One connection, spent before it is dialled and before this moment.
     Once { until: Millis },
-    /// Any number until this moment.
+    /// Any number before this moment.
     Until(Millis),
     /// Until it is revoked.
     Always,
+}
+
+impl GrantSpan {
+    /// From when on it is no good; the same for control, which gives it, and the warden, which keeps it.
+    #[must_use]
+    pub const fn end(&self) -> Option<Millis> {
+        match self {
+            Self::Once { until } | Self::Until(until) => Some(*until),
+            Self::Always => None,
+        }
+    }
+
+    /// Is it good at this moment?
+    #[must_use]
+    pub fn is_alive(&self, now: Millis) -> bool {
+        self.end().is_none_or(|end| now < end)
+    }
 }
 
 /// Warden → control.

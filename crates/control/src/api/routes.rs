@@ -31,6 +31,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/limits", put(tenant_limits))
         .route("/logs", get(logs))
         .route("/exec", post(exec))
+        .route("/proofs", post(proof_sign))
         .route("/policy", get(policy_show).put(policy_set))
         .route("/policy/check", post(policy_check))
         .route("/policy/explain", post(policy_explain))
@@ -98,6 +99,15 @@ async fn tenant_start(
 ) -> Answer<types::Tenant> {
     let id = parse(&id)?;
     whole(async move { host.start(&id, wait.wait).await }).await
+}
+
+async fn proof_sign(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(new): Body<types::NewProof>,
+) -> Answer<types::SignedProof> {
+    let id = parse(&id)?;
+    whole(async move { host.sign_proof(&id, new).await }).await
 }
 
 async fn tenant_stop(

@@ -204,6 +204,25 @@ pub struct Tenant {
     pub receipt: Option<Receipt>,
 }
 
+/// A proof that was made, to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewProof {
+    /// SHA-256 of the document's text.
+    pub digest: cofferdam_base::Digest,
+    /// Rows by verdict, for the ledger.
+    pub verdicts: std::collections::BTreeMap<String, u32>,
+}
+
+/// The host's signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedProof {
+    /// The host's public key, Ed25519, base64url.
+    pub key: String,
+    /// Base64url.
+    pub signature: String,
+}
+
 /// Of `logs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

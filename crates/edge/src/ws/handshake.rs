@@ -32,7 +32,7 @@ pub(crate) fn wanted(headers: &HeaderMap) -> bool {
 }
 
 /// The answer to a client's upgrade, if the client asked for it properly.
-pub(super) fn answer(method: &Method, headers: &HeaderMap) -> Result<Response<Reply>, Refusal> {
+pub(crate) fn answer(method: &Method, headers: &HeaderMap) -> Result<Response<Reply>, Refusal> {
     let listed = only(headers, &header::CONNECTION)
         .is_some_and(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")));
     if *method != Method::GET || !listed {

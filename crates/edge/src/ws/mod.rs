@@ -5,12 +5,16 @@
 
 mod connect;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod handshake;
 mod json;
 mod openclaw;
 mod relay;
 mod requests;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use handshake::answer as upgrade_answer;
 pub(crate) use handshake::wanted;
 
 use crate::{

@@ -111,7 +111,7 @@ async fn many_who_wait_are_one_question_and_a_once_grant_frees_one_of_them() {
 async fn a_grant_that_is_over_opens_nothing() {
     let (gate, _) = gate();
     gate.ready();
-    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Until(Millis(999)) });
+    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Until(Millis(1000)) });
     assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::NoAnswer);
     gate.grant(Grant { id: 6, destination: destination(), span: GrantSpan::Until(Millis(1001)) });
     gate.admit(&destination()).await.unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cofferdam_base::Destination;
 use cofferdam_policy::{CheckedAddress, Reason};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,7 +70,7 @@ pub(super) async fn forward(
         let mut response = Response::new(super::full(Bytes::new()));
         *response.status_mut() = parts.status;
         *response.headers_mut() = head::from_world(&parts.headers);
-        switch_headers(response.headers_mut());
+        head::switch_headers(response.headers_mut());
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
@@ -149,22 +149,6 @@ async fn drive(
 fn rebuilt(pass: &Arc<Pass>, request: Request<Incoming>, websocket: bool) -> Result<Request<Body>, Refusal> {
     let bad = || Refusal::new(Reason::BadRequest, "http");
     let (parts, body) = request.into_parts();
-    let mut headers = head::end_to_end(&parts.headers);
-    let Destination { host, port, protocol: _ } = pass.destination().clone();
-    let host = HeaderValue::try_from(head::Authority { host, port }.to_header()).map_err(|_| bad())?;
-    headers.insert(header::HOST, host);
-    headers.remove(header::EXPECT);
-    if websocket {
-        switch_headers(&mut headers);
-    }
-    let mut request = Request::new(passing(Arc::clone(pass), body));
-    *request.method_mut() = parts.method;
-    *request.uri_mut() = head::origin_form(&parts.uri).ok_or_else(bad)?;
-    *request.headers_mut() = headers;
-    Ok(request)
-}
-
-fn switch_headers(headers: &mut HeaderMap) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;
+    Ok(onward.map(|()| passing(Arc::clone(pass), body)))
 }

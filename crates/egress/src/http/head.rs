@@ -1,7 +1,7 @@
 //! The head of a request: which host it means, and which of its headers go on.
 
-use cofferdam_base::{Host, HostName};
-use http::{HeaderMap, HeaderName, Request, Uri, Version, header};
+use cofferdam_base::{Destination, Host, HostName};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
 use std::{net::IpAddr, num::NonZeroU16};
 
 /// A host and a port, as a URI or a Host header spells them.
@@ -95,6 +95,32 @@ pub(crate) fn origin_form(uri: &Uri) -> Option<Uri> {
     let text = uri.path_and_query().map_or("/", |path| path.as_str());
     let text = if text.is_empty() { "/" } else { text };
     text.parse().ok()
+}
+
+/// The head of a request as it goes on: from its parsed parts, under the judged host.
+pub(crate) fn onward(parts: &Parts, destination: &Destination, websocket: bool) -> Option<Request<()>> {
+    let mut headers = end_to_end(&parts.headers);
+    let Destination { host, port, protocol: _ } = destination.clone();
+    headers.insert(header::HOST, HeaderValue::try_from(Authority { host, port }.to_header()).ok()?);
+    headers.remove(header::EXPECT);
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        // Unasked, the client that writes it sends a GET without its body.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if websocket {
+        switch_headers(&mut headers);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = origin_form(&parts.uri)?;
+    *request.headers_mut() = headers;
+    Some(request)
+}
+
+/// What asks for a WebSocket, or grants it.
+pub(crate) fn switch_headers(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// Headers that speak about one connection only (RFC 9110 §7.6.1), and those that speak to proxies.

@@ -5,7 +5,7 @@
 //! connection, and a Host that is not the captured name.
 
 mod forward;
-mod head;
+pub(crate) mod head;
 mod passing;
 
 pub use passing::passing;
@@ -59,14 +59,15 @@ pub(crate) async fn serve<S: Stream>(egress: Arc<Egress>, stream: S, mode: Mode)
         let (egress, mode, upstream) = (Arc::clone(&egress), mode.clone(), Arc::clone(&upstream));
         async move { Ok::<_, Infallible>(answer(egress, mode, &upstream, request).await) }
     });
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await?;
+    reader().serve_connection(TokioIo::new(stream), service).with_upgrades().await?;
     Ok(())
+}
+
+/// How we read the HTTP of cells.
+pub(crate) fn reader() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+    builder
 }
 
 async fn answer(

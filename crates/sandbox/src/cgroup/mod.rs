@@ -17,7 +17,7 @@ use self::{
     controller::{Disk, Kind, Wanted},
     hierarchy::Hierarchy,
 };
-use crate::{Error, LayerFailure, Profile};
+use crate::{Error, LayerFailure, Profile, Protection};
 use cofferdam_base::ipc::{
     launcher::{Limits, Usage},
     receipt::{LayerRow, LayerState},
@@ -44,12 +44,14 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Makes the groups and sets the limits. The disk is that of `home`; a service has none, and no limit of io.
+    /// Makes the groups and sets the limits, but for those that are left out. The disk is that of `home`; a service
+    /// has none, and no limit of io.
     pub(crate) fn create(
         name: &str,
         limits: &Limits,
         home: Option<&Path>,
         profile: Profile,
+        without: &[Protection],
     ) -> Result<Self, Error> {
         let mut groups = Self {
             joined: Vec::new(),
@@ -58,7 +60,11 @@ impl Groups {
             set: Vec::new(),
             wanted: Wanted { limits: *limits, disk: home.and_then(disk), attributed: false },
         };
-        match groups.make(name, home.is_some(), profile) {
+        let wanted = |kind: &Kind| {
+            let left_out = protection(*kind).is_some_and(|protection| without.contains(&protection));
+            !left_out && (home.is_some() || kind.is_required())
+        };
+        match groups.make(name, wanted, profile) {
             Ok(()) => Ok(groups),
             Err(error) => {
                 // What stays is swept at the next start; the cause is what must be told.
@@ -68,7 +74,7 @@ impl Groups {
         }
     }
 
-    fn make(&mut self, name: &str, with_io: bool, profile: Profile) -> Result<(), Error> {
+    fn make(&mut self, name: &str, wanted: impl Fn(&Kind) -> bool, profile: Profile) -> Result<(), Error> {
         let hierarchies = hierarchy::hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
         if let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
             match hierarchy::make(&unified.own, name, &unified.controllers) {
@@ -78,7 +84,7 @@ impl Groups {
         } else {
             self.absent("cgroup kill", &io::Error::other("cgroup2 is not mounted"), profile)?;
         }
-        for kind in Kind::ALL.into_iter().filter(|kind| with_io || kind.is_required()) {
+        for kind in Kind::ALL.into_iter().filter(wanted) {
             let limited = self.group_for(&hierarchies, kind, name).and_then(|()| self.hold(kind));
             match limited {
                 Ok(row) => self.rows.push(row),
@@ -243,6 +249,16 @@ pub fn group(instance: &str, name: &str) -> String {
 /// Moves the caller, a process of one thread, into groups. The kernel asks whether whoever opened them may.
 pub(crate) fn enter(entrances: &[OwnedFd]) -> io::Result<()> {
     entrances.iter().try_for_each(|entrance| rustix::io::write(entrance, b"0").map(drop)).map_err(Into::into)
+}
+
+/// What may be left out; io never stops a start.
+const fn protection(kind: Kind) -> Option<Protection> {
+    match kind {
+        Kind::Memory => Some(Protection::Memory),
+        Kind::Pids => Some(Protection::Pids),
+        Kind::Cpu => Some(Protection::Cpu),
+        Kind::Io => None,
+    }
 }
 
 fn layer(kind: Kind) -> String {

@@ -3,6 +3,7 @@
 //! These are not in the allow-list either, or only for other arguments. They are named so that a caller
 //! learns "not permitted", and so that a slip in the allow-list opens nothing.
 
+use super::Danger;
 use cofferdam_sys::seccomp::{
     Is::{Equal, Given, Masked, Not},
     Row, call,
@@ -49,104 +50,174 @@ pub(super) const FAMILIES: &[Row] = &[
 ];
 
 /// What is never permitted in a cell.
-pub(super) const DANGEROUS: &[Row] = &[
-    // Raw and ping sockets speak past the warden's TCP and DNS.
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, RAW))] },
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, RAW))] },
-    Row { call: call::SYS_socket, when: &[(1, Masked(TYPE, PACKET))] },
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Equal(ICMP))] },
-    Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Equal(ICMPV6))] },
-    // Namespaces: a nested user namespace opens most of the kernel's attack surface.
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x0002_0000, 0x0002_0000))] }, // mount
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x0200_0000, 0x0200_0000))] }, // cgroup
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x0400_0000, 0x0400_0000))] }, // uts
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x0800_0000, 0x0800_0000))] }, // ipc
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x1000_0000, 0x1000_0000))] }, // user
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x2000_0000, 0x2000_0000))] }, // pid
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x4000_0000, 0x4000_0000))] }, // network
-    // A child of one's parent: for a command that is the launcher, which would have to reap what it never made.
-    Row { call: call::SYS_clone, when: &[(0, Masked(0x8000, 0x8000))] }, // CLONE_PARENT
-    // Watching who opens and runs the files that all cells and the host share: the kernel hangs a watch on the
-    // file itself, not on this mount of it, and Landlock does not ask.
-    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x01, 0x01))] }, // IN_ACCESS
-    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x10, 0x10))] }, // IN_CLOSE_NOWRITE
-    Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x20, 0x20))] }, // IN_OPEN
-    Row { call: call::SYS_fcntl, when: &[(1, Equal(1026))] },                    // F_NOTIFY
-    // Limits of another process of the same uid: the kernel asks for no more than that.
-    Row { call: call::SYS_prlimit64, when: &[(0, Not(0))] },
-    // The core limit is 1: with 0 the kernel would still start the host's core dump helper.
-    Row { call: call::SYS_prlimit64, when: &[(1, Equal(CORE)), (2, Given)] },
-    Row { call: call::SYS_setrlimit, when: &[(0, Equal(CORE))] },
-    // Protocols within TCP (kTLS and the like), which load modules.
-    Row { call: call::SYS_setsockopt, when: &[(1, Equal(TCP)), (2, Equal(31))] }, // TCP_ULP
-    // Line disciplines likewise.
-    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5423))] }, // TIOCSETD
-    // Typing into somebody's terminal. The kernel reads 32 bits of the number, and so does the filter.
-    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5412))] }, // TIOCSTI
-    Row { call: call::SYS_ioctl, when: &[(1, Equal(0x541c))] }, // TIOCLINUX
-    // The other way to install a filter.
-    Row { call: call::SYS_prctl, when: &[(0, Equal(22))] }, // PR_SET_SECCOMP
-    // Turning address randomisation off, or emulating another system. 0 is Linux, all ones asks.
-    Row { call: call::SYS_personality, when: &[(0, Not(0)), (0, Not(u32::MAX))] },
-    // Mounts and roots: the mount namespace is part of the seal.
-    Row { call: call::SYS_mount, when: &[] },
-    Row { call: call::SYS_umount2, when: &[] },
-    Row { call: call::SYS_pivot_root, when: &[] },
-    Row { call: call::SYS_chroot, when: &[] },
-    Row { call: call::SYS_fsopen, when: &[] },
-    Row { call: call::SYS_fsmount, when: &[] },
-    Row { call: call::SYS_fsconfig, when: &[] },
-    Row { call: call::SYS_fspick, when: &[] },
-    Row { call: call::SYS_open_tree, when: &[] },
-    Row { call: call::SYS_move_mount, when: &[] },
-    Row { call: call::SYS_mount_setattr, when: &[] },
-    Row { call: call::SYS_unshare, when: &[] },
-    Row { call: call::SYS_setns, when: &[] },
-    // Reading or steering another process.
-    Row { call: call::SYS_ptrace, when: &[] },
-    Row { call: call::SYS_process_vm_readv, when: &[] },
-    Row { call: call::SYS_process_vm_writev, when: &[] },
-    Row { call: call::SYS_pidfd_getfd, when: &[] },
-    Row { call: call::SYS_kcmp, when: &[] },
-    Row { call: call::SYS_process_madvise, when: &[] },
-    // The kernel itself.
-    Row { call: call::SYS_bpf, when: &[] },
-    Row { call: call::SYS_perf_event_open, when: &[] },
-    Row { call: call::SYS_userfaultfd, when: &[] },
-    Row { call: call::SYS_kexec_load, when: &[] },
-    Row { call: call::SYS_kexec_file_load, when: &[] },
-    Row { call: call::SYS_init_module, when: &[] },
-    Row { call: call::SYS_finit_module, when: &[] },
-    Row { call: call::SYS_delete_module, when: &[] },
-    Row { call: call::SYS_iopl, when: &[] },
-    Row { call: call::SYS_ioperm, when: &[] },
-    Row { call: call::SYS_swapon, when: &[] },
-    Row { call: call::SYS_swapoff, when: &[] },
-    Row { call: call::SYS_reboot, when: &[] },
-    Row { call: call::SYS_syslog, when: &[] },
-    Row { call: call::SYS_acct, when: &[] },
-    Row { call: call::SYS_quotactl, when: &[] },
-    // Handles that bypass paths.
-    Row { call: call::SYS_open_by_handle_at, when: &[] },
-    Row { call: call::SYS_fanotify_init, when: &[] },
-    Row { call: call::SYS_fanotify_mark, when: &[] },
-    // The host's clocks and name.
-    Row { call: call::SYS_settimeofday, when: &[] },
-    Row { call: call::SYS_clock_settime, when: &[] },
-    Row { call: call::SYS_clock_adjtime, when: &[] },
-    Row { call: call::SYS_adjtimex, when: &[] },
-    Row { call: call::SYS_sethostname, when: &[] },
-    Row { call: call::SYS_setdomainname, when: &[] },
-    // A filter that somebody else answers.
-    Row { call: call::SYS_seccomp, when: &[] },
-    // Other namespaces' terminals and memory placement.
-    Row { call: call::SYS_vhangup, when: &[] },
-    Row { call: call::SYS_lookup_dcookie, when: &[] },
-    Row { call: call::SYS_modify_ldt, when: &[] },
-    Row { call: call::SYS_move_pages, when: &[] },
-    Row { call: call::SYS_migrate_pages, when: &[] },
-    Row { call: call::SYS_mbind, when: &[] },
-    Row { call: call::SYS_set_mempolicy, when: &[] },
+pub(super) const DANGEROUS: &[(Danger, &[Row])] = &[
+    (
+        Danger::RawSockets,
+        &[
+            // Raw and ping sockets speak past the warden's TCP and DNS.
+            Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (1, Masked(TYPE, RAW))] },
+            Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (1, Masked(TYPE, RAW))] },
+            Row { call: call::SYS_socket, when: &[(1, Masked(TYPE, PACKET))] },
+            Row { call: call::SYS_socket, when: &[(0, Equal(INET)), (2, Equal(ICMP))] },
+            Row { call: call::SYS_socket, when: &[(0, Equal(INET6)), (2, Equal(ICMPV6))] },
+        ],
+    ),
+    (
+        Danger::Namespaces,
+        &[
+            // Namespaces: a nested user namespace opens most of the kernel's attack surface.
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x0002_0000, 0x0002_0000))] }, // mount
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x0200_0000, 0x0200_0000))] }, // cgroup
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x0400_0000, 0x0400_0000))] }, // uts
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x0800_0000, 0x0800_0000))] }, // ipc
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x1000_0000, 0x1000_0000))] }, // user
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x2000_0000, 0x2000_0000))] }, // pid
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x4000_0000, 0x4000_0000))] }, // network
+            // A child of one's parent: for a command that is the launcher, which would have to reap what it never made.
+            Row { call: call::SYS_clone, when: &[(0, Masked(0x8000, 0x8000))] }, // CLONE_PARENT
+        ],
+    ),
+    (
+        Danger::Watches,
+        &[
+            // Watching who opens and runs the files that all cells and the host share: the kernel hangs a watch on the
+            // file itself, not on this mount of it, and Landlock does not ask.
+            Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x01, 0x01))] }, // IN_ACCESS
+            Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x10, 0x10))] }, // IN_CLOSE_NOWRITE
+            Row { call: call::SYS_inotify_add_watch, when: &[(2, Masked(0x20, 0x20))] }, // IN_OPEN
+            Row { call: call::SYS_fcntl, when: &[(1, Equal(1026))] },                    // F_NOTIFY
+        ],
+    ),
+    (
+        Danger::Limits,
+        &[
+            // Limits of another process of the same uid: the kernel asks for no more than that.
+            Row { call: call::SYS_prlimit64, when: &[(0, Not(0))] },
+            // The core limit is 1: with 0 the kernel would still start the host's core dump helper.
+            Row { call: call::SYS_prlimit64, when: &[(1, Equal(CORE)), (2, Given)] },
+            Row { call: call::SYS_setrlimit, when: &[(0, Equal(CORE))] },
+        ],
+    ),
+    (
+        Danger::Modules,
+        &[
+            // Protocols within TCP (kTLS and the like), which load modules.
+            Row { call: call::SYS_setsockopt, when: &[(1, Equal(TCP)), (2, Equal(31))] }, // TCP_ULP
+            // Line disciplines likewise.
+            Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5423))] }, // TIOCSETD
+        ],
+    ),
+    (
+        Danger::Terminals,
+        &[
+            // Typing into somebody's terminal. The kernel reads 32 bits of the number, and so does the filter.
+            Row { call: call::SYS_ioctl, when: &[(1, Equal(0x5412))] }, // TIOCSTI
+            Row { call: call::SYS_ioctl, when: &[(1, Equal(0x541c))] }, // TIOCLINUX
+        ],
+    ),
+    (
+        Danger::Filters,
+        &[
+            // The other way to install a filter.
+            Row { call: call::SYS_prctl, when: &[(0, Equal(22))] }, // PR_SET_SECCOMP
+            // A filter that somebody else answers.
+            Row { call: call::SYS_seccomp, when: &[] },
+        ],
+    ),
+    (
+        Danger::Personality,
+        &[
+            // Turning address randomisation off, or emulating another system. 0 is Linux, all ones asks.
+            Row { call: call::SYS_personality, when: &[(0, Not(0)), (0, Not(u32::MAX))] },
+        ],
+    ),
+    (
+        Danger::Mounts,
+        &[
+            // Mounts and roots: the mount namespace is part of the seal.
+            Row { call: call::SYS_mount, when: &[] },
+            Row { call: call::SYS_umount2, when: &[] },
+            Row { call: call::SYS_pivot_root, when: &[] },
+            Row { call: call::SYS_chroot, when: &[] },
+            Row { call: call::SYS_fsopen, when: &[] },
+            Row { call: call::SYS_fsmount, when: &[] },
+            Row { call: call::SYS_fsconfig, when: &[] },
+            Row { call: call::SYS_fspick, when: &[] },
+            Row { call: call::SYS_open_tree, when: &[] },
+            Row { call: call::SYS_move_mount, when: &[] },
+            Row { call: call::SYS_mount_setattr, when: &[] },
+            Row { call: call::SYS_unshare, when: &[] },
+            Row { call: call::SYS_setns, when: &[] },
+        ],
+    ),
+    (
+        Danger::Processes,
+        &[
+            // Reading or steering another process.
+            Row { call: call::SYS_ptrace, when: &[] },
+            Row { call: call::SYS_process_vm_readv, when: &[] },
+            Row { call: call::SYS_process_vm_writev, when: &[] },
+            Row { call: call::SYS_pidfd_getfd, when: &[] },
+            Row { call: call::SYS_kcmp, when: &[] },
+            Row { call: call::SYS_process_madvise, when: &[] },
+        ],
+    ),
+    (
+        Danger::Kernel,
+        &[
+            // The kernel itself.
+            Row { call: call::SYS_bpf, when: &[] },
+            Row { call: call::SYS_perf_event_open, when: &[] },
+            Row { call: call::SYS_userfaultfd, when: &[] },
+            Row { call: call::SYS_kexec_load, when: &[] },
+            Row { call: call::SYS_kexec_file_load, when: &[] },
+            Row { call: call::SYS_init_module, when: &[] },
+            Row { call: call::SYS_finit_module, when: &[] },
+            Row { call: call::SYS_delete_module, when: &[] },
+            Row { call: call::SYS_iopl, when: &[] },
+            Row { call: call::SYS_ioperm, when: &[] },
+            Row { call: call::SYS_swapon, when: &[] },
+            Row { call: call::SYS_swapoff, when: &[] },
+            Row { call: call::SYS_reboot, when: &[] },
+            Row { call: call::SYS_syslog, when: &[] },
+            Row { call: call::SYS_acct, when: &[] },
+            Row { call: call::SYS_quotactl, when: &[] },
+        ],
+    ),
+    (
+        Danger::Handles,
+        &[
+            // Handles that bypass paths.
+            Row { call: call::SYS_open_by_handle_at, when: &[] },
+            Row { call: call::SYS_fanotify_init, when: &[] },
+            Row { call: call::SYS_fanotify_mark, when: &[] },
+        ],
+    ),
+    (
+        Danger::Clocks,
+        &[
+            // The host's clocks and name.
+            Row { call: call::SYS_settimeofday, when: &[] },
+            Row { call: call::SYS_clock_settime, when: &[] },
+            Row { call: call::SYS_clock_adjtime, when: &[] },
+            Row { call: call::SYS_adjtimex, when: &[] },
+            Row { call: call::SYS_sethostname, when: &[] },
+            Row { call: call::SYS_setdomainname, when: &[] },
+        ],
+    ),
+    (
+        Danger::Placement,
+        &[
+            // Other namespaces' terminals and memory placement.
+            Row { call: call::SYS_vhangup, when: &[] },
+            Row { call: call::SYS_lookup_dcookie, when: &[] },
+            Row { call: call::SYS_modify_ldt, when: &[] },
+            Row { call: call::SYS_move_pages, when: &[] },
+            Row { call: call::SYS_migrate_pages, when: &[] },
+            Row { call: call::SYS_mbind, when: &[] },
+            Row { call: call::SYS_set_mempolicy, when: &[] },
+        ],
+    ),
 ];
 
 /// What every service is refused besides: it dies with the launcher, and cannot wish otherwise.

@@ -9,20 +9,80 @@
 mod allowed;
 mod denied;
 
-use crate::error::{Layer, LayerFailure};
+use crate::{
+    Protection,
+    error::{Layer, LayerFailure},
+};
 use cofferdam_sys::seccomp::{Action, Program, Row};
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
-/// The programs of a cell, in order of installation.
-pub(crate) fn cell() -> Result<&'static [Program; 3], LayerFailure> {
-    static PROGRAMS: OnceLock<Result<[Program; 3], LayerFailure>> = OnceLock::new();
-    PROGRAMS.get_or_init(|| build(&[]).layer("seccomp")).as_ref().map_err(Clone::clone)
+/// What some calls are refused for, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is explained where its calls are listed")]
+pub enum Danger {
+    RawSockets,
+    Namespaces,
+    Watches,
+    Limits,
+    Modules,
+    Terminals,
+    Filters,
+    Personality,
+    Mounts,
+    Processes,
+    Kernel,
+    Handles,
+    Clocks,
+    Placement,
+}
+
+impl Danger {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::RawSockets,
+        Self::Namespaces,
+        Self::Watches,
+        Self::Limits,
+        Self::Modules,
+        Self::Terminals,
+        Self::Filters,
+        Self::Personality,
+        Self::Mounts,
+        Self::Processes,
+        Self::Kernel,
+        Self::Handles,
+        Self::Clocks,
+        Self::Placement,
+    ];
+}
+
+/// The programs of a cell, in order of installation, but for what is left out.
+pub(crate) fn cell(without: &[Protection]) -> Result<Cow<'static, [Program]>, LayerFailure> {
+    static PROGRAMS: OnceLock<Result<Vec<Program>, LayerFailure>> = OnceLock::new();
+    if without.is_empty() {
+        let whole = PROGRAMS.get_or_init(|| build(&[], &[]).layer("seccomp"));
+        return whole.as_ref().map(Into::into).map_err(Clone::clone);
+    }
+    Ok(build(&[], without).layer("seccomp")?.into())
+}
+
+/// What a call gives that the allow-list, a named danger and the list of families refuse, if it is one of them
+/// whatever its arguments: an errno. None for a call that is allowed, at least with some arguments.
+pub fn locked(call: i64) -> Option<i32> {
+    let listed = allowed::GROUPS.iter().any(|group| group.calls.contains(&call));
+    let dangerous = denied::DANGEROUS.iter().flat_map(|(_, rows)| *rows);
+    let always = dangerous.filter(|row| row.when.is_empty()).any(|row| row.call == call);
+    match (always, listed) {
+        (true, _) => Some(libc_errno::EPERM),
+        (false, true) => None,
+        (false, false) => Some(libc_errno::ENOSYS),
+    }
 }
 
 /// The programs of a service; `execs` may start programs.
-pub(crate) fn service(execs: bool) -> Result<[Program; 3], LayerFailure> {
+pub(crate) fn service(execs: bool) -> Result<Vec<Program>, LayerFailure> {
     let more = if execs { denied::SERVICE.to_vec() } else { [denied::SERVICE, denied::EXEC].concat() };
-    build(&more).layer("seccomp")
+    build(&more, &[]).layer("seccomp")
 }
 
 /// The program of the launcher: what neither it nor a child needs.
@@ -36,24 +96,33 @@ pub(crate) fn init() -> Result<Program, LayerFailure> {
     Program::of_calls(allowed::INIT.iter().map(|call| (*call, Action::Allow)), fail_perm()).layer("seccomp")
 }
 
-fn build(more: &[Row]) -> Result<[Program; 3], cofferdam_sys::seccomp::TableError> {
+fn build(more: &[Row], without: &[Protection]) -> Result<Vec<Program>, cofferdam_sys::seccomp::TableError> {
+    let kept = |protection| !without.contains(&protection);
     let listed = allowed::GROUPS.iter().flat_map(|group| group.calls).map(|call| (*call, Action::Allow));
+    let dangerous = denied::DANGEROUS
+        .iter()
+        .filter(|(danger, _)| kept(Protection::Dangerous(*danger)))
+        .flat_map(|(_, rows)| *rows);
     // Refused always: at once, whatever the allow-list says. The rest, for some arguments, by the last program,
     // and so is `seccomp`, which must pass until that is installed.
-    let (always, sometimes): (Vec<Row>, Vec<Row>) = denied::DANGEROUS
-        .iter()
-        .chain(more)
-        .partition(|row| row.when.is_empty() && row.call != cofferdam_sys::seccomp::call::SYS_seccomp);
+    let (always, sometimes): (Vec<Row>, Vec<Row>) = dangerous.chain(more).partition(|row| {
+        row.when.is_empty()
+            && row.call != cofferdam_sys::seccomp::call::SYS_seccomp
+            && kept(Protection::AllowList)
+    });
     let always = always.iter().map(|row| (row.call, fail_perm()));
-    Ok([
-        Program::of_calls(listed.chain(always), Action::Fail(libc_errno::ENOSYS))?,
-        Program::build(
-            denied::FAMILIES.iter().copied(),
-            Action::Fail(libc_errno::EAFNOSUPPORT),
-            Action::Allow,
-        )?,
-        Program::build(sometimes, fail_perm(), Action::Allow)?,
-    ])
+    let mut programs = Vec::with_capacity(3);
+    if kept(Protection::AllowList) {
+        programs.push(Program::of_calls(listed.chain(always), Action::Fail(libc_errno::ENOSYS))?);
+    }
+    if kept(Protection::Families) {
+        let refuse = Action::Fail(libc_errno::EAFNOSUPPORT);
+        programs.push(Program::build(denied::FAMILIES.iter().copied(), refuse, Action::Allow)?);
+    }
+    if !sometimes.is_empty() {
+        programs.push(Program::build(sometimes, fail_perm(), Action::Allow)?);
+    }
+    Ok(programs)
 }
 
 fn fail_perm() -> Action {

@@ -72,6 +72,8 @@ impl Kind {
             | Self::WardenLost
             | Self::Failed
             | Self::ConfigDrift
+            | Self::CellSealed
+            | Self::Proved
             | Self::Allow
             | Self::Hold
             | Self::Use
@@ -115,6 +117,7 @@ kinds! {
     ModelSet "model_set" false "The model route was set or removed."
     TokenIssued "token_issued" false "A token was issued."
     TokenRevoked "token_revoked" true "A token was revoked."
+    Proved "proved" false "A seal was proved, and the proof signed."
     // What control has the launcher do.
     MakeHome "make_home" false "A home is made."
     RemoveHome "remove_home" true "A home is removed, which makes room."
@@ -131,6 +134,7 @@ kinds! {
     WardenEnded "warden_ended" true "A warden ended; its last records may be lost."
     WardenLost "warden_lost" true "A warden's wire ended; its last records may be lost."
     Failed "failed" true "A step failed."
+    CellSealed "cell_sealed" true "A cell was built; its receipt says how far each layer holds."
     ConfigDrift "config_drift" true "A gateway's configuration had been changed, and was written anew."
     // What wardens and the edge report.
     Allow "allow" false "A connection was let through."

@@ -12,10 +12,11 @@ pub use value::{AbsolutePath, NameServer};
 
 use crate::{Error, uids::Uids};
 use cofferdam_base::{HostName, ipc::launcher::Limits};
+use cofferdam_sandbox::Protection;
 use cofferdam_sys::nft::Cidr;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -46,6 +47,8 @@ pub struct HostConfig {
     pub limits: Limits,
     /// Where runtimes and packages live.
     pub cache: Cache,
+    /// Which layers the seal of every cell leaves out, and why.
+    pub without: Vec<LeftOut>,
 }
 
 /// Which promises a host keeps.
@@ -56,6 +59,16 @@ pub enum Profile {
     Strict,
     /// A named degradation: what needs root is listed as absent.
     Rootless,
+}
+
+/// `[[without]]`: a layer that this host's operator gives up, for all cells. It is shown for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// As a receipt names it: `landlock`, `cgroup cpu`.
+    pub layer: String,
+    /// For those who read it later.
+    pub reason: String,
 }
 
 /// `[edge]`
@@ -170,6 +183,22 @@ impl HostConfig {
             let at = text.find("key_command").unwrap_or(0);
             return Err(placed(path, text, at, "key_file and key_command exclude each other".to_owned()));
         }
+        for LeftOut { layer, reason } in &config.without {
+            let at = text.find(layer.as_str()).unwrap_or(0);
+            if Protection::of_layer(layer).is_empty() {
+                let known: BTreeSet<_> = Protection::all().into_iter().map(Protection::layer).collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(placed(
+                    path,
+                    text,
+                    at,
+                    format!("{layer:?} is no layer that can be left out: {known}"),
+                ));
+            }
+            if reason.trim().is_empty() {
+                return Err(placed(path, text, at, format!("leaving out {layer} needs a reason")));
+            }
+        }
         for (name, runtime) in &config.runtime.command {
             let bad = runtime
                 .env
@@ -182,6 +211,13 @@ impl HostConfig {
             }
         }
         Ok(config)
+    }
+}
+
+impl HostConfig {
+    /// The protections that every cell does without.
+    pub fn left_out(&self) -> Vec<Protection> {
+        self.without.iter().flat_map(|left| Protection::of_layer(&left.layer)).collect()
     }
 }
 

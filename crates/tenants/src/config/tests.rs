@@ -96,3 +96,19 @@ proptest::proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn a_layer_is_left_out_by_its_name_and_with_a_reason() {
+    let config = parse("[[without]]\nlayer = \"landlock\"\nreason = \"an old kernel\"\n").unwrap();
+    let left = config.left_out();
+    assert!(left.len() == 18 && left.iter().all(|protection| protection.layer() == "landlock"), "{left:?}");
+    for (layer, reason, why) in [
+        ("landlok", "x", "cgroup memory"),
+        ("landlock", " ", "needs a reason"),
+        ("user namespace", "x", "no layer"),
+    ] {
+        let text = format!("[[without]]\nlayer = \"{layer}\"\nreason = \"{reason}\"\n");
+        let error = parse(&text).unwrap_err();
+        assert!(error.contains(why) && error.contains("2:"), "{error}");
+    }
+}

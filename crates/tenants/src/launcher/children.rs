@@ -207,6 +207,8 @@ impl<E: Effects> Core<E> {
                 self.cell_ended(&tenant, ended);
             }
         }
+        // After those that are known, which would hide others.
+        self.effects.sweep();
     }
 
     /// Kills everything. To be followed by [`Core::reap`] until [`Core::is_empty`].
@@ -321,7 +323,7 @@ impl<E: Effects> Core<E> {
         let tenant = order.tenant.clone();
         self.check_slot(&tenant, order.slot)?;
         self.stays(&tenant)?;
-        if self.wardens.get(&tenant).is_none_or(|warden| warden.stopping.is_some()) {
+        if self.wardens.get(&tenant).is_none_or(|warden| warden.deaf || warden.stopping.is_some()) {
             return Err(failure(format!(
                 "the warden of {tenant} does not run, and no cell starts without it"
             )));

@@ -207,8 +207,10 @@ impl<E: Effects> Core<E> {
             }
             Command::StopWarden { op, tenant } => match self.wardens.get_mut(&tenant) {
                 Some(warden) => {
-                    warden.stopping.get_or_insert_default().push(op);
                     warden.process.kill();
+                    if let Err(failure) = wait(warden.stopping.get_or_insert_default(), op) {
+                        self.answer(op, Err(failure));
+                    }
                 }
                 None => self.answer(op, Ok(())),
             },
@@ -220,18 +222,22 @@ impl<E: Effects> Core<E> {
             }
             Command::StopCell { op, tenant, grace_ms } => match self.cells.get_mut(&tenant) {
                 Some(running) => {
-                    running.stopping.push(op);
                     running.cell.terminate();
                     let end = now + Duration::from_millis(grace_ms.into());
                     running.kill_at = Some(running.kill_at.map_or(end, |earlier| earlier.min(end)));
+                    if let Err(failure) = wait(&mut running.stopping, op) {
+                        self.answer(op, Err(failure));
+                    }
                     self.pass(now);
                 }
                 None => self.answer(op, Ok(())),
             },
             Command::KillCell { op, tenant } => match self.cells.get_mut(&tenant) {
                 Some(running) => {
-                    running.stopping.push(op);
                     running.cell.kill();
+                    if let Err(failure) = wait(&mut running.stopping, op) {
+                        self.answer(op, Err(failure));
+                    }
                 }
                 None => self.answer(op, Ok(())),
             },
@@ -280,6 +286,9 @@ impl<E: Effects> Core<E> {
             return Err(failure(format!(
                 "the cell of {tenant} runs, and its home cannot be removed under it"
             )));
+        }
+        if self.removals.len() >= REMOVALS {
+            return Err(failure(format!("{REMOVALS} homes are being removed already")));
         }
         let work = self.effects.remove_home(tenant, slot)?;
         self.removals.insert(tenant.clone(), (op, work));
@@ -357,7 +366,11 @@ impl<E: Effects> Core<E> {
         if order.argv.is_empty() || order.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(failure("the argument vector is empty or has a NUL byte"));
         }
-        let running = self.cells.get_mut(&order.tenant).ok_or_else(|| no_cell(&order.tenant))?;
+        let tenant = &order.tenant;
+        if self.execs.values().filter(|exec| exec.tenant == *tenant).count() >= CELL_EXECS {
+            return Err(failure(format!("{CELL_EXECS} commands run in the cell of {tenant} already")));
+        }
+        let running = self.cells.get_mut(tenant).ok_or_else(|| no_cell(tenant))?;
         let process = self.effects.exec(&mut running.cell, order, stdio)?;
         self.execs.insert(order.op, Exec { process, tenant: order.tenant.clone() });
         Ok(())
@@ -444,6 +457,22 @@ impl<E: Effects> Core<E> {
 const PACKETS: usize = 32;
 /// Answers that may wait for the edge before it is heard again.
 pub(super) const ANSWERS: usize = 8;
+
+/// So many wait for the end of one cell or warden, and no more.
+pub(super) const WAITERS: usize = 64;
+/// Commands that run in one cell at a time: each is a process of the host's.
+pub(super) const CELL_EXECS: usize = 128;
+/// Homes that are removed at a time, each by a process.
+pub(super) const REMOVALS: usize = 64;
+
+/// One more waits for an end.
+fn wait(waiting: &mut Vec<Op>, op: Op) -> Result<(), Failure> {
+    if waiting.len() >= WAITERS {
+        return Err(failure(format!("{WAITERS} wait for this end already")));
+    }
+    waiting.push(op);
+    Ok(())
+}
 
 pub(super) fn no_cell(tenant: &TenantId) -> Failure {
     Failure {

@@ -116,6 +116,12 @@ pub trait Effects {
     ) -> Result<Self::Exec, Failure>;
     /// Opens a listening TCP socket of the host.
     fn listen(&mut self, address: SocketAddr) -> Result<OwnedFd, Failure>;
+    /// Readable when a child has changed, be it one that this launcher knows or not.
+    fn children(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Reaps the children that have ended and that nobody knows.
+    fn sweep(&mut self) {}
     /// Takes output of a cell for its log. Never waits.
     fn log(&mut self, tenant: &TenantId, bytes: &[u8]);
 }

@@ -6,6 +6,7 @@ use super::{
     effects::{Cell, Ended, Launched, Process, failure},
     machine::Engine,
     plan::{Boot, CellSpec, PartSpec},
+    strays::{Companion, Family, Member},
 };
 use crate::{Error, openclaw};
 use cofferdam_base::{
@@ -18,7 +19,7 @@ use cofferdam_base::{
 use cofferdam_sandbox::{
     self as sandbox, CellEvent, CellPlan, Network, Quota, home_image, service, tenant_files,
 };
-use cofferdam_sys::{pidfd, socket};
+use cofferdam_sys::{pidfd, process, socket};
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -31,11 +32,15 @@ const MARK: u32 = 0x0c0f_fe4d;
 #[derive(Debug)]
 pub struct Linux {
     strict: bool,
+    family: Family,
+    companion: Option<Companion>,
+    /// Readable when a child has changed.
+    children: OwnedFd,
 }
 
 /// Control, edge, model or a warden.
 #[derive(Debug)]
-pub struct LinuxPart(service::Service);
+pub struct LinuxPart(service::Service, #[expect(dead_code, reason = "held")] Member);
 
 /// A cell.
 #[derive(Debug)]
@@ -47,20 +52,22 @@ pub struct LinuxCell {
     cookies: Vec<u64>,
     /// How the runtime ended, which init tells before it ends.
     runtime: Option<Ended>,
+    _known: Member,
 }
 
 /// A command in a cell.
 #[derive(Debug)]
-pub struct LinuxExec(sandbox::Exec);
+pub struct LinuxExec(sandbox::Exec, #[expect(dead_code, reason = "held")] Member);
 
 /// The removal of a home.
 #[derive(Debug)]
-pub struct LinuxWork(tenant_files::Removal);
+pub struct LinuxWork(tenant_files::Removal, #[expect(dead_code, reason = "held")] Member);
 
 impl Linux {
     /// Sweeps what an earlier launcher of this host left, then confines this process to what a launcher
-    /// needs, for ever. To be called once, before there is a second thread.
-    pub fn start(boot: &Boot) -> Result<Self, Error> {
+    /// needs, for ever. To be called once, before there is a second thread. Any child that this process has
+    /// already is reaped when it ends; `companion` keeps how it did.
+    pub fn start(boot: &Boot, companion: Option<Companion>) -> Result<Self, Error> {
         let failed = |what: &str| {
             let what = what.to_owned();
             |error: sandbox::Error| Error::Start { what, why: error.to_string() }
@@ -81,7 +88,11 @@ impl Linux {
         if !swept.is_empty() {
             tracing::warn!("an earlier launcher left, and now are gone: {}", swept.join(", "));
         }
-        Ok(Self { strict: boot.strict })
+        let children = process::child_signal().map_err(|error| Error::Start {
+            what: "the launcher's watch over its children".to_owned(),
+            why: error.to_string(),
+        })?;
+        Ok(Self { strict: boot.strict, family: Family::default(), companion, children })
     }
 }
 
@@ -111,7 +122,9 @@ impl Engine for Linux {
             limits: part.limits,
             profile: profile(self.strict),
         };
-        Ok(LinuxPart(service::spawn(&plan)?))
+        let service = service::spawn(&plan)?;
+        let known = self.family.welcome(service.pid);
+        Ok(LinuxPart(service, known))
     }
 
     fn launch(&mut self, order: &CellOrder, spec: &CellSpec) -> Result<Launched<LinuxCell>, Failure> {
@@ -119,7 +132,10 @@ impl Engine for Linux {
         let nonblocking = rustix::io::ioctl_fionbio(&output, true);
         nonblocking.map_err(|errno| failure(format!("a pipe: {errno}")))?;
         let second = writer.try_clone().map_err(|error| failure(format!("a pipe: {error}")))?;
-        let cell = sandbox::launch(&plan(self.strict, order, spec), [writer.into(), second.into()])?;
+        let cell = sandbox::launch(
+            &plan(self.strict, &order.tenant, order.generation, spec),
+            [writer.into(), second.into()],
+        )?;
         let (pid, receipt) = (u32::try_from(cell.pid).unwrap_or(0), cell.receipt.clone());
         let proved = prove(&cell);
         let (netns_cookie, cookies, pidfd) = match proved {
@@ -131,7 +147,8 @@ impl Engine for Linux {
             }
         };
         let port = spec.runtime.port;
-        let cell = LinuxCell { cell: Some(cell), pidfd, cookies, runtime: None };
+        let known = self.family.welcome(cell.pid);
+        let cell = LinuxCell { cell: Some(cell), pidfd, cookies, runtime: None, _known: known };
         Ok(Launched { cell, pid, netns_cookie, port, receipt, output: output.into(), drift: spec.drift })
     }
 
@@ -142,7 +159,9 @@ impl Engine for Linux {
         stdio: [OwnedFd; 3],
     ) -> Result<LinuxExec, Failure> {
         let cell = cell.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?;
-        Ok(LinuxExec(cell.exec(&order.argv, stdio, order.terminal)?))
+        let exec = cell.exec(&order.argv, stdio, order.terminal)?;
+        let known = self.family.welcome(exec.pid);
+        Ok(LinuxExec(exec, known))
     }
 
     fn make_image(&mut self, image: &Path, uid: u32, limits: &Limits) -> Result<(), Failure> {
@@ -165,7 +184,19 @@ impl Engine for Linux {
         uid: Option<u32>,
     ) -> Result<LinuxWork, Failure> {
         let owner = uid.map(|uid| (uid, uid));
-        Ok(LinuxWork(tenant_files::Removal::begin(tenants, tenant.as_str(), owner)?))
+        let removal = tenant_files::Removal::begin(tenants, tenant.as_str(), owner)?;
+        let known = self.family.welcome(removal.pid);
+        Ok(LinuxWork(removal, known))
+    }
+
+    fn children(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.children.as_fd())
+    }
+
+    fn sweep(&mut self) {
+        // One signal may stand for several children, so all are looked at.
+        let _ = rustix::io::read(&self.children, &mut [0_u8; 128][..]);
+        self.family.sweep(self.companion.as_ref());
     }
 }
 
@@ -174,7 +205,7 @@ fn profile(strict: bool) -> sandbox::Profile {
 }
 
 /// The plan of a cell, complete.
-fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
+pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &CellSpec) -> CellPlan {
     let (uid, gid) = match spec.uid {
         Some(uid) => (uid, uid),
         None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -186,12 +217,12 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
         label: "runtime".to_owned(),
     });
     CellPlan {
-        name: order.tenant.to_string(),
-        generation: order.generation,
+        name: tenant.to_string(),
+        generation,
         profile: profile(strict),
         uid,
         gid,
-        hostname: order.tenant.to_string(),
+        hostname: tenant.to_string(),
         binds: binds.collect(),
         home: spec.home.clone(),
         quota: quota(strict, spec),
@@ -201,6 +232,7 @@ fn plan(strict: bool, order: &CellOrder, spec: &CellSpec) -> CellPlan {
         network: Network::Captured { port: spec.runtime.port, mark: MARK },
         limits: spec.limits,
         cgroup: spec.cgroup.clone(),
+        without: spec.without.clone(),
     }
 }
 
@@ -391,13 +423,14 @@ mod tests {
             image: Some("/data/tenants/acme/home.img".into()),
             runtime,
             limits: order("acme", 2, 1).limits,
+            without: Vec::new(),
             drift: false,
         }
     }
 
     #[test]
     fn the_plan_of_a_command_is_one_that_the_sandbox_takes() {
-        let plan_of = |target: &str| plan(true, &order("acme", 2, 7), &spec(target));
+        let plan_of = |target: &str| plan(true, &order("acme", 2, 7).tenant, 7, &spec(target));
         plan_of("/opt/echo").check().unwrap();
         assert!(plan_of("/usr/bin/env").check().is_err(), "what is the cell's own is not covered");
         let plan = plan_of("/opt/echo");

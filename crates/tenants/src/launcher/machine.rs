@@ -22,7 +22,7 @@ use cofferdam_base::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -67,6 +67,12 @@ pub trait Engine {
         tenant: &TenantId,
         uid: Option<u32>,
     ) -> Result<Self::Work, Failure>;
+    /// See [`Effects::children`].
+    fn children(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// See [`Effects::sweep`].
+    fn sweep(&mut self) {}
 }
 
 /// One host's files and listeners, and its engine.
@@ -141,6 +147,11 @@ impl<G: Engine> Effects for Machine<G> {
         self.prove(&order.runtime)?;
         let spec = self.boot.cell(&self.data, order)?;
         let mut launched = self.engine.launch(order, &spec)?;
+        for left in &self.boot.config.without {
+            for row in launched.receipt.layers.iter_mut().filter(|row| row.layer == left.layer) {
+                row.detail = format!("cofferdam.toml: {}; {}", left.reason, row.detail);
+            }
+        }
         // Strict does not come so far without it: see `guard`.
         launched.receipt.layers.push(LayerRow {
             layer: "uid firewall".to_owned(),
@@ -179,6 +190,14 @@ impl<G: Engine> Effects for Machine<G> {
             message: format!("the edge cannot listen on {address}: {error}"),
             mend: "end what listens there, or set another [edge] listen in cofferdam.toml".to_owned(),
         })
+    }
+
+    fn children(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.children()
+    }
+
+    fn sweep(&mut self) {
+        self.engine.sweep();
     }
 
     fn log(&mut self, tenant: &TenantId, bytes: &[u8]) {

@@ -13,6 +13,7 @@ mod logs;
 mod machine;
 mod plan;
 mod run;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod wires;
@@ -21,7 +22,8 @@ pub use children::CONTROL_GIVES_UP;
 pub use effects::{Cell, Effects, Ended, Launched, Part, Process};
 pub use linux::Linux;
 pub use machine::{Engine, Machine};
-pub use plan::{Boot, CellSpec, PartSpec};
+pub use plan::{Boot, CellSpec, PartSpec, instance};
+pub use strays::Companion;
 
 use self::core::Core;
 use crate::{
@@ -48,10 +50,10 @@ pub struct Host {
     lock: Lock,
 }
 
-impl Host {
-    /// Reads the configuration, checks the layout and takes the lock. `cache` is where the shared cache is
-    /// if the configuration does not say.
-    pub fn open(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
+impl Boot {
+    /// Reads the configuration of a data directory. `cache` is where the shared cache is if the configuration does
+    /// not say.
+    pub fn read(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
         let mut config = HostConfig::load(&data_dir.join(config::FILE))?;
         let root = rustix::process::geteuid().is_root();
         let strict = match config.profile {
@@ -79,7 +81,15 @@ impl Host {
             tracing::warn!(%error, "the cache {} cannot be made", cache_dir.display());
         }
         let data_dir = std::path::absolute(data_dir).map_err(Error::io(data_dir))?;
-        let boot = Boot { data_dir, cache_dir, config, strict, builtin_model };
+        Ok(Self { data_dir, cache_dir, config, strict, builtin_model })
+    }
+}
+
+impl Host {
+    /// Reads the configuration, checks the layout and takes the lock. `cache` is where the shared cache is
+    /// if the configuration does not say.
+    pub fn open(data_dir: &Path, cache: PathBuf, builtin_model: bool) -> Result<Self, Error> {
+        let boot = Boot::read(data_dir, cache, builtin_model)?;
         let data = DataDir::open(&boot.data_dir, boot.owners())?;
         let lock = data.lock()?;
         Ok(Self { boot, data, lock })

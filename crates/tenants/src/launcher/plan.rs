@@ -13,9 +13,10 @@ use crate::{
     runtime::RuntimePlan,
 };
 use cofferdam_base::{
-    Digest,
+    Digest, TenantId,
     ipc::launcher::{CellOrder, Failure, Limits, RuntimeRef},
 };
+use cofferdam_sandbox::{CellPlan, Protection};
 use serde::{Deserialize, Serialize};
 use std::{
     os::unix::fs::MetadataExt,
@@ -66,6 +67,8 @@ pub struct CellSpec {
     pub runtime: RuntimePlan,
     /// What it may use.
     pub limits: Limits,
+    /// What its seal leaves out, by the operator's word.
+    pub without: Vec<Protection>,
     /// Somebody had changed what the runtime is told; it is ours again.
     pub drift: bool,
 }
@@ -79,10 +82,7 @@ impl Boot {
     /// Names this host on this machine, for cgroups and what else is to be swept at its next start: 16 hex
     /// digits that follow from the data directory.
     pub fn instance(&self) -> String {
-        let path = self.data_dir.as_os_str().as_encoded_bytes();
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path);
-        let first = digest.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
-        format!("{first:016x}")
+        instance(&self.data_dir)
     }
 
     /// Which entry of this program a part is, as whom. `__control BOOT`, `__edge DOMAIN`,
@@ -124,8 +124,39 @@ impl Boot {
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
-        let image = Some(data.home_image(&order.tenant)).filter(|image| self.strict && image.exists());
-        Ok(CellSpec { uid, cgroup, home, image, runtime, limits: order.limits, drift })
+        let without = self.config.left_out();
+        let image = self.image(data, &order.tenant);
+        Ok(CellSpec { uid, cgroup, home, image, runtime, limits: order.limits, without, drift })
+    }
+
+    /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
+    /// is told stays as it is.
+    pub fn sibling(
+        &self,
+        tenant: &TenantId,
+        runtime: &RuntimeRef,
+        limits: Limits,
+    ) -> Result<CellPlan, Failure> {
+        let data =
+            DataDir::open(&self.data_dir, self.owners()).map_err(|error| failure(error.to_string()))?;
+        let home = data.home(tenant);
+        let owner = std::fs::symlink_metadata(&home)
+            .map_err(|error| failure(format!("the home {} is not there: {error}", home.display())))?
+            .uid();
+        let runtime = match runtime {
+            RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
+            RuntimeRef::Openclaw(lock) => self.gateway(&data, tenant, *lock, limits)?,
+        };
+        let cgroup = cofferdam_sandbox::group(&self.instance(), tenant.as_str());
+        let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
+        let image = self.image(&data, tenant);
+        let spec = CellSpec { uid, cgroup, home, image, runtime, limits, without, drift: false };
+        Ok(super::linux::plan(self.strict, tenant, 1, &spec))
+    }
+
+    /// The image that holds a tenant's home, if there is one.
+    fn image(&self, data: &DataDir, tenant: &TenantId) -> Option<PathBuf> {
+        Some(data.home_image(tenant)).filter(|image| self.strict && image.exists())
     }
 
     fn openclaw(
@@ -135,7 +166,6 @@ impl Boot {
         lock: Digest,
     ) -> Result<(RuntimePlan, bool), Failure> {
         openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
-        let tree = openclaw::install::tree_path(&self.cache_dir, lock);
         let config = data.tenant_config(&order.tenant);
         let gateway = openclaw::config::Gateway {
             tenant: &order.tenant,
@@ -149,14 +179,36 @@ impl Boot {
         if drift {
             tracing::warn!(tenant = %order.tenant, "the gateway's configuration had been changed, and is ours again");
         }
-        let plan = RuntimePlan {
-            argv: openclaw::gateway_argv(),
-            env: openclaw::gateway_env(order.limits.memory_bytes),
-            binds: vec![bind(&tree, openclaw::CELL_TREE)?, bind(&config, openclaw::CELL_CONFIG)?],
-            port: openclaw::PORT,
-        };
-        Ok((plan, drift))
+        Ok((self.gateway(data, &order.tenant, lock, order.limits)?, drift))
     }
+
+    fn gateway(
+        &self,
+        data: &DataDir,
+        tenant: &TenantId,
+        lock: Digest,
+        limits: Limits,
+    ) -> Result<RuntimePlan, Failure> {
+        openclaw::install::find(&self.cache_dir, lock).map_err(refused)?;
+        let tree = openclaw::install::tree_path(&self.cache_dir, lock);
+        Ok(RuntimePlan {
+            argv: openclaw::gateway_argv(),
+            env: openclaw::gateway_env(limits.memory_bytes),
+            binds: vec![
+                bind(&tree, openclaw::CELL_TREE)?,
+                bind(&data.tenant_config(tenant), openclaw::CELL_CONFIG)?,
+            ],
+            port: openclaw::PORT,
+        })
+    }
+}
+
+/// The same, of a data directory.
+pub fn instance(data_dir: &Path) -> String {
+    let path = data_dir.as_os_str().as_encoded_bytes();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path);
+    let first = digest.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
+    format!("{first:016x}")
 }
 
 /// Of a core, in hundredths: what all tenants need together may take the machine.

@@ -21,7 +21,7 @@ enum Token {
     Edge,
     Warden(TenantId),
     Output(TenantId),
-    /// A process: whichever it is, all are looked at.
+    /// A process, known or not: whichever it is, all are looked at.
     Process,
 }
 
@@ -79,6 +79,9 @@ fn wait<E: Effects>(
         tokens.push(token);
         polled.push(PollFd::from_borrowed_fd(descriptor, flags));
     };
+    if let Some(children) = core.effects.children() {
+        watch(Token::Process, children, PollFlags::IN);
+    }
     let flags = |waiting: bool| if waiting { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     for (token, child) in [(Token::Control, &core.control), (Token::Edge, &core.edge)] {
         if let Some((process, wire)) = child.process() {

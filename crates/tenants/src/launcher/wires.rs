@@ -14,12 +14,16 @@ use std::{
 
 /// More packets than this wait for nobody.
 const QUEUE: usize = 4096;
+/// Nor do more bytes.
+const QUEUE_BYTES: usize = 32 << 20;
 
 /// One end, and what waits to be sent on it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     channel: Channel,
     queue: VecDeque<(Box<RawValue>, Vec<OwnedFd>)>,
+    /// Of all that is queued.
+    bytes: usize,
     broken: bool,
 }
 
@@ -31,13 +35,14 @@ impl Wire {
     /// A new wire, and the end for the peer.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pair()?;
-        Ok((Self { channel: Channel::from(ours), queue: VecDeque::new(), broken: false }, theirs))
+        Ok((Self { channel: Channel::from(ours), queue: VecDeque::new(), bytes: 0, broken: false }, theirs))
     }
 
     /// Sends or queues. A failure shows at the next [`Wire::receive`].
     pub(crate) fn send(&mut self, message: &impl Serialize, descriptors: Vec<OwnedFd>) {
         match serde_json::value::to_raw_value(message) {
-            Ok(raw) if self.queue.len() < QUEUE => {
+            Ok(raw) if self.queue.len() < QUEUE && self.bytes <= QUEUE_BYTES => {
+                self.bytes += raw.get().len();
                 self.queue.push_back((raw, descriptors));
                 self.flush();
             }
@@ -50,11 +55,15 @@ impl Wire {
         while let Some((raw, descriptors)) = self.queue.front() {
             let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
             match self.channel.try_send(raw, &borrowed) {
-                Ok(()) => drop(self.queue.pop_front()),
+                Ok(()) => {
+                    self.bytes = self.bytes.saturating_sub(raw.get().len());
+                    self.queue.pop_front();
+                }
                 Err(ChannelError::WouldBlock) => return,
                 Err(_) => {
                     self.broken = true;
                     self.queue.clear();
+                    self.bytes = 0;
                     return;
                 }
             }

@@ -63,6 +63,8 @@ impl TenantState {
             Event::CellNotReady { generation } => {
                 if generation == self.generation && self.cell == Cell::Probing && !self.restart {
                     self.cell_failed("the runtime did not answer in time".to_owned(), now);
+                    // Not probed any more: whoever takes the restart back has it probed anew.
+                    self.cell = Cell::Started;
                     self.restart = true;
                 }
             }

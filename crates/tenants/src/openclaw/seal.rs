@@ -68,6 +68,7 @@ pub fn complete(tree: &Path, stop: BorrowedFd<'_>) -> Result<(), Error> {
         network: Network::None,
         limits: Limits::default(),
         cgroup: group(&groups(&tree), "cell"),
+        without: Vec::new(),
     };
     run(&plan, stop)?;
     if root {

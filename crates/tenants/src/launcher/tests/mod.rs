@@ -2,6 +2,7 @@
 //! What each command, death and malformed packet leads to, without root and without a real process.
 
 pub(super) mod double;
+mod hostile;
 
 use super::{children::CONTROL_GIVES_UP, core::ANSWERS, effects::Ended, run};
 use cofferdam_base::ipc::{

@@ -1,4 +1,9 @@
 #![allow(clippy::unwrap_used)]
+//! Single stories, short exhaustive walks and long random ones of the machine alone; with its world in [`model`].
+
+mod model;
+mod world;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;

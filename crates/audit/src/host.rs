@@ -1,0 +1,333 @@
+//! A whole host in the throw-away world: launcher, control, edge and wardens as they are, two tenants, and what the
+//! battery of wires does to them.
+//!
+//! It is driven as an operator drives it, by this program's own commands, and knows no secret that an operator does
+//! not know.
+
+use crate::{
+    Error,
+    battery::{
+        PROBE,
+        wires::{How, Knock, NAMESERVER, NEIGHBOUR, POLICY, TENANT, Token, Wire, wires},
+    },
+    outside,
+    verdict::{Control, Judged, Verdict, verdict},
+};
+use aws_lc_rs::{
+    hmac,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use cofferdam_sandbox::{
+    CellPlan, Profile,
+    probe::{Attempt, Line, Outcome},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Where the edge listens in the world.
+const EDGE: u16 = 8471;
+/// A host that is not there after so long has said why.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The host, and what it gave us.
+struct Host {
+    program: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    good: String,
+    neighbours: String,
+    revoked: String,
+    addresses: BTreeMap<&'static str, SocketAddr>,
+}
+
+/// Tries every wire on a host of this plan, in this world, below this directory.
+pub(crate) fn tried(plan: &CellPlan, program: &Path, scratch: &Path) -> Result<Vec<Judged>, Error> {
+    let log = scratch.join("heard");
+    fs::write(&log, "").map_err(Error::world("what was heard"))?;
+    outside::join(&log).map_err(Error::world("the outside"))?;
+    let host = Host::start(plan, program, scratch, log)?;
+    let wires = wires();
+    let cell = host.in_cell(&wires)?;
+    wires.iter().map(|wire| host.judge(wire, &cell)).collect()
+}
+
+impl Host {
+    fn start(plan: &CellPlan, program: &Path, scratch: &Path, log: PathBuf) -> Result<Self, Error> {
+        let at = Error::world("a host");
+        let data = data_dir(scratch);
+        fs::create_dir(&data).map_err(&at)?;
+        let mode = if plan.profile == Profile::Strict { 0o711 } else { 0o700 };
+        fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(&at)?;
+        fs::write(data.join("cofferdam.toml"), config(plan, program, scratch)).map_err(&at)?;
+        let words = fs::File::create(scratch.join("host.log")).map_err(&at)?;
+        let mut host = Self {
+            program: program.to_owned(),
+            data,
+            log,
+            good: String::new(),
+            neighbours: String::new(),
+            revoked: String::new(),
+            addresses: BTreeMap::new(),
+        };
+        // It ends with the world, whose first process this is.
+        host.command(&["serve"]).stderr(words).spawn().map_err(&at)?;
+        let begun = Instant::now();
+        while host.json(&["status"], "").is_none_or(|status| status["edge"] != true) {
+            if begun.elapsed() > PATIENCE {
+                let said = fs::read_to_string(scratch.join("host.log")).unwrap_or_default();
+                return Err(Error::BrokenOff(format!("the host does not come up: {}", said.trim())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        host.furnish()?;
+        Ok(host)
+    }
+
+    /// Tenants, a policy and tokens.
+    fn furnish(&mut self) -> Result<(), Error> {
+        for tenant in [TENANT, NEIGHBOUR] {
+            let shown =
+                self.done(&["tenant", "create", tenant, "--runtime", "command:prove", "--start"], "")?;
+            let address =
+                shown["address"].as_str().and_then(|url| url.trim_start_matches("http://").parse().ok());
+            let address = address.ok_or_else(|| Error::BrokenOff(format!("{tenant} has no address")))?;
+            self.addresses.insert(tenant, address);
+        }
+        self.done(&["policy", "set", TENANT, "-"], POLICY)?;
+        let issue = |host: &Self, tenant: &str| -> Result<(String, String), Error> {
+            let issued = host.done(&["token", "issue", tenant, "--subject", "prove"], "")?;
+            let text = |key: &str| issued[key].as_str().unwrap_or_default().to_owned();
+            Ok((text("token"), text("jti")))
+        };
+        self.good = issue(self, TENANT)?.0;
+        self.neighbours = issue(self, NEIGHBOUR)?.0;
+        let (token, jti) = issue(self, TENANT)?;
+        self.done(&["token", "revoke", &jti], "")?;
+        self.revoked = token;
+        Ok(())
+    }
+
+    /// What every attempt inside the cell came to: attacks, and controls that are attempts too.
+    fn in_cell(&self, wires: &[Wire]) -> Result<BTreeMap<String, Line>, Error> {
+        let mut attempts: Vec<(String, &Attempt)> = Vec::new();
+        for wire in wires {
+            for (how, kind) in [(&wire.attack, "attack"), (&wire.control, "control")] {
+                if let How::Cell(attempt) = how {
+                    attempts.push((format!("{kind} {}", wire.id), attempt));
+                }
+            }
+        }
+        let attempts = serde_json::to_string(&attempts).map_err(|error| Error::Cell(error.to_string()))?;
+        let told = self.run(&["tenant", "exec", TENANT, "--", PROBE, "__probe", &attempts], "")?;
+        let text = String::from_utf8_lossy(&told.stdout);
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        Ok(lines.map(|line| (line.id.clone(), line)).collect())
+    }
+
+    fn judge(&self, wire: &Wire, cell: &BTreeMap<String, Line>) -> Result<Judged, Error> {
+        let (mut sealed, micros) = self.came_of(wire, &wire.attack, "attack", cell)?;
+        let (control, _) = self.came_of(wire, &wire.control, "control", cell)?;
+        // What the witness heard decides, not what the probe was told: the answer may be to something that is allowed.
+        if !wire.leak.is_empty() {
+            sealed.succeeded = self.heard(wire.leak)?;
+            let told = if sealed.succeeded { "heard it" } else { "heard nothing of it" };
+            sealed = Outcome { errno: 0, seen: format!("the witness outside {told}"), ..sealed };
+        }
+        let mut judged = verdict(&sealed, &control);
+        if wire.held && judged == Verdict::Blocked {
+            let waiting = self.done(&["approvals", "list"], "")?;
+            if waiting.to_string().contains(wire.leak) {
+                judged = Verdict::Contained;
+                sealed.seen = "it waits for an answer".to_owned();
+            }
+        }
+        Ok(Judged {
+            id: wire.id.to_owned(),
+            title: wire.title.to_owned(),
+            verdict: judged,
+            layers: wire.layers.iter().map(ToString::to_string).collect(),
+            sealed: Some(sealed),
+            micros,
+            control: Some(Control {
+                without: vec!["asked for what is allowed".to_owned()],
+                outcome: control,
+            }),
+            reason: String::new(),
+        })
+    }
+
+    fn came_of(
+        &self,
+        wire: &Wire,
+        how: &How,
+        kind: &str,
+        cell: &BTreeMap<String, Line>,
+    ) -> Result<(Outcome, u64), Error> {
+        match how {
+            How::Cell(_) => Ok(match cell.get(&format!("{kind} {}", wire.id)) {
+                Some(line) => (line.outcome.clone(), line.micros),
+                None => (failed("the probe did not say what became of it"), 0),
+            }),
+            How::Outside(Attempt::Lookup { name }) => {
+                let asked = outside::ask(name).map_err(Error::world("a look-up"));
+                let heard = self.heard(name)?;
+                let seen = format!("the witness heard of it: {heard}");
+                Ok((Outcome { succeeded: asked.is_ok() && heard, errno: 0, seen }, 0))
+            }
+            How::Outside(attempt) => Ok((attempt.make(), 0)),
+            How::Edge(knock) => Ok((self.knock(knock), 0)),
+        }
+    }
+
+    fn heard(&self, words: &str) -> Result<bool, Error> {
+        let heard = fs::read(&self.log).map_err(Error::world("what was heard"))?;
+        Ok(heard.windows(words.len()).any(|piece| piece == words.as_bytes()))
+    }
+
+    /// Asks the edge. A success is an answer of the cell itself.
+    fn knock(&self, knock: &Knock) -> Outcome {
+        let Some(address) = self.addresses.get(knock.tenant) else { return failed("no such tenant") };
+        match self.asked(*address, knock) {
+            Ok(answer) if answer.contains("\"ok\":true") && answer.contains(knock.told) => {
+                let seen = answer.lines().next().unwrap_or_default().to_owned();
+                Outcome { succeeded: true, errno: 0, seen }
+            }
+            Ok(answer) => failed(answer.lines().next().unwrap_or_default()),
+            Err(error) => failed(&error.to_string()),
+        }
+    }
+
+    fn asked(&self, address: SocketAddr, knock: &Knock) -> io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let host = knock.host.map_or_else(|| address.to_string(), str::to_owned);
+        let bearer = match self.token(knock.token)? {
+            Some(token) => format!("Authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
+        let headers = knock.headers;
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{bearer}{headers}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.take(1 << 20).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn token(&self, which: Token) -> io::Result<Option<String>> {
+        let signed = |algorithm: &str| -> io::Result<String> {
+            let claims = self.good.split('.').nth(1).unwrap_or_default();
+            let kid = self.key()?.0;
+            let head = format!(r#"{{"typ":"JWT","alg":"{algorithm}","kid":"{kid}"}}"#);
+            Ok(format!("{}.{claims}", BASE64_URL_SAFE_NO_PAD.encode(head)))
+        };
+        Ok(Some(match which {
+            Token::None => return Ok(None),
+            Token::Good => self.good.clone(),
+            Token::Neighbours => self.neighbours.clone(),
+            Token::Revoked => self.revoked.clone(),
+            Token::Unsigned => format!("{}.", signed("none")?),
+            Token::Forged => {
+                let (rest, signature) = self.good.rsplit_once('.').unwrap_or_default();
+                let first = if signature.starts_with('A') { 'B' } else { 'A' };
+                format!("{rest}.{first}{}", signature.get(1..).unwrap_or_default())
+            }
+            Token::Confused => {
+                let text = signed("HS256")?;
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key()?.1);
+                let signature = hmac::sign(&key, text.as_bytes());
+                format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()))
+            }
+        }))
+    }
+
+    /// Name and bytes of the public key with which this host's tokens are checked.
+    fn key(&self) -> io::Result<(String, Vec<u8>)> {
+        let head = self.good.split('.').next().unwrap_or_default();
+        let head = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(io::Error::other)?;
+        let head: Value = serde_json::from_slice(&head)?;
+        let kid = head["kid"].as_str().unwrap_or_default().to_owned();
+        for entry in fs::read_dir(self.data.join("control/keys"))? {
+            if let Ok(pair) = Ed25519KeyPair::from_pkcs8(&fs::read(entry?.path())?) {
+                return Ok((kid, pair.public_key().as_ref().to_vec()));
+            }
+        }
+        Err(io::Error::other("the host has no key"))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this program itself, with no environment but its home")]
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("HOME", &self.data).current_dir("/");
+        command.arg("--data-dir").arg(&self.data).arg("--json").args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Result<Output, Error> {
+        let at = Error::world("a command to the host");
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(&at)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).map_err(&at)?;
+        }
+        child.wait_with_output().map_err(at)
+    }
+
+    fn json(&self, arguments: &[&str], input: &str) -> Option<Value> {
+        let output = self.run(arguments, input).ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// A command that must succeed: its answer.
+    fn done(&self, arguments: &[&str], input: &str) -> Result<Value, Error> {
+        let output = self.run(arguments, input)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Error::BrokenOff(format!("{}: {}", arguments.join(" "), said.trim())));
+        }
+        Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+}
+
+/// Where it lies in the world.
+pub(crate) fn data_dir(scratch: &Path) -> PathBuf {
+    scratch.join("host")
+}
+
+fn failed(seen: &str) -> Outcome {
+    Outcome { succeeded: false, errno: 0, seen: seen.to_owned() }
+}
+
+fn config(plan: &CellPlan, program: &Path, scratch: &Path) -> String {
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let limits = plan.limits;
+    let mut layers: Vec<&str> = plan.without.iter().map(|protection| protection.layer()).collect();
+    layers.dedup();
+    let without: String = layers
+        .iter()
+        .map(|layer| {
+            format!("[[without]]\nlayer = \"{layer}\"\nreason = \"as on the host that is proved\"\n")
+        })
+        .collect();
+    format!(
+        "[edge]\nlisten = \"127.0.0.1:{EDGE}\"\n[egress]\nnameservers = [\"{NAMESERVER}:53\"]\n\
+         [cache]\ndir = {}\n[limits]\nmemory_bytes = {}\npids = {}\n\
+         [runtime.command.prove]\nargv = [\"{PROBE}\", \"__echo\"]\nport = 8080\n\
+         binds = [{{ source = {}, target = \"{PROBE}\" }}]\n{without}",
+        quoted(&scratch.join("cache")),
+        limits.memory_bytes,
+        limits.pids,
+        quoted(program)
+    )
+}

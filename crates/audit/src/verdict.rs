@@ -1,0 +1,91 @@
+//! What a row has shown, and when it has shown nothing.
+
+use cofferdam_sandbox::probe::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// The verdict on one attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// It failed, and where its layers were left out it succeeded.
+    Blocked,
+    /// It waits for somebody's answer.
+    Contained,
+    /// It was not tried, for the reason that is given.
+    Skipped,
+    /// It failed, but it failed without its layers too: nothing is shown.
+    Inconclusive,
+    /// It succeeded.
+    Escaped,
+}
+
+/// The same attack where every layer that answers it was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Which protections were left out.
+    pub without: Vec<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// One row, judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judged {
+    /// The row's name.
+    pub id: String,
+    /// What was tried.
+    pub title: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Which layers answer it.
+    pub layers: Vec<String>,
+    /// What became of it under the seal; none if it was skipped.
+    pub sealed: Option<Outcome>,
+    /// How long that took, in microseconds.
+    pub micros: u64,
+    /// The control; none if it was skipped.
+    pub control: Option<Control>,
+    /// Why it was skipped; empty if it was not.
+    pub reason: String,
+}
+
+/// What leaving out one protection at a time has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mutants {
+    /// Protections whose absence was noticed: a row that they alone answer got through, or the receipt told.
+    pub killed: Vec<String>,
+    /// Those whose absence nobody noticed.
+    pub survivors: Vec<String>,
+    /// Layers of a row that do not answer it alone: `row: layer`.
+    pub idle: Vec<String>,
+}
+
+/// The verdict on what happened under the seal and without the layers.
+pub(crate) fn verdict(sealed: &Outcome, control: &Outcome) -> Verdict {
+    match (sealed.succeeded, control.succeeded) {
+        (true, _) => Verdict::Escaped,
+        (false, true) => Verdict::Blocked,
+        (false, false) => Verdict::Inconclusive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_control_that_succeeds_makes_a_failure_a_proof() {
+        let outcome = |succeeded| Outcome { succeeded, errno: 0, seen: String::new() };
+        for (sealed, control, expected) in [
+            (false, true, Verdict::Blocked),
+            (false, false, Verdict::Inconclusive),
+            (true, true, Verdict::Escaped),
+            (true, false, Verdict::Escaped),
+        ] {
+            assert_eq!(verdict(&outcome(sealed), &outcome(control)), expected);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What must hold of any policy document, for `fuzz/`.
+//!
+//! It owns no parser. The threat is a document, or an edit of one, that means something else than its reader
+//! sees: the table and the walk of `explain` must agree, and an edit must open its destination alone.
+
+use crate::{Document, Pattern, Policy, Verb, add_rule};
+use cofferdam_base::{Destination, Host, HostName, Protocol};
+use std::num::NonZeroU16;
+
+/// Any text as a policy.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(policy) = Policy::parse(text) else { return };
+    assert!(policy.document().rules.len() <= text.len(), "more rules than bytes");
+    let probes = probes(policy.document());
+    for probe in &probes {
+        let verdict = policy.verdict(probe);
+        assert!(policy.explain(probe).agrees_with(verdict), "{}", policy.explain(probe));
+        let by_a_rule = verdict.rule().and_then(|id| policy.rule(id));
+        assert!(verdict.verb() != Verb::Allow || by_a_rule.is_some_and(|rule| rule.matches(probe)));
+    }
+    for reachable in policy.effective() {
+        assert!(policy.rule(reachable.rule).is_some_and(|rule| rule.verb == Verb::Allow));
+    }
+    let diff = policy.diff(&policy);
+    assert!(diff.opened.is_empty() && diff.closed.is_empty() && diff.default.is_none());
+    assert!(diff.added.is_empty() && diff.removed.is_empty());
+    edited(text, &policy, &probes);
+}
+
+/// A host that a client may name is one that a policy may name, and then it is what the policy allows.
+pub fn nameable(destination: &Destination) {
+    let opened = add_rule("version: 1\n", destination, "").expect("a policy can name it");
+    let verdict = Policy::parse(&opened).expect("an edited policy parses").verdict(destination);
+    assert_eq!(verdict.verb(), Verb::Allow, "{destination}");
+}
+
+/// One approval that becomes a rule: it opens what was asked for, and changes no other verdict.
+fn edited(text: &str, policy: &Policy, probes: &[Destination]) {
+    let asked = probes.iter().find(|probe| policy.verdict(probe).verb() == Verb::Ask);
+    let Some(asked) = asked else { return };
+    let Ok(new) = add_rule(text, asked, "approval \"7\": \\ \n#") else { return };
+    let opened = Policy::parse(&new).expect("an edited policy parses");
+    for probe in probes {
+        let (before, after) = (policy.verdict(probe), opened.verdict(probe));
+        let wanted = if probe == asked { Verb::Allow } else { before.verb() };
+        assert_eq!(after.verb(), wanted, "{probe}");
+    }
+    assert_eq!(add_rule(&new, asked, "").as_deref(), Ok(new.as_str()), "twice is once");
+}
+
+/// Destinations at the borders of the document's rules, and one that no rule can name.
+fn probes(document: &Document) -> Vec<Destination> {
+    let mut probes = Vec::new();
+    for rule in document.rules.iter().take(12) {
+        let host = match &rule.pattern {
+            Pattern::Exact(host) => Some(host.clone()),
+            Pattern::Wildcard(base) => HostName::try_from(format!("w.{base}")).ok().map(Host::Name),
+        };
+        let ports = rule.ports.iter().flatten().copied().take(2);
+        let ports = ports.chain([443, 80].into_iter().filter_map(NonZeroU16::new));
+        for (host, port) in ports.filter_map(|port| host.clone().map(|host| (host, port))) {
+            for protocol in [Protocol::Http, Protocol::Https, Protocol::Tcp] {
+                probes.push(Destination { host: host.clone(), port, protocol });
+            }
+        }
+    }
+    if let (Ok(name), Some(port)) = (HostName::try_from("nobody.names.this.invalid"), NonZeroU16::new(4433)) {
+        probes.push(Destination { host: Host::Name(name), port, protocol: Protocol::Https });
+    }
+    probes.sort();
+    probes.dedup();
+    probes
+}

@@ -1,0 +1,357 @@
+//! The proof of a cell's start: what a process sealed as the runtime will be finds, and what the host sees.
+//!
+//! No layer holds because it was asked for. Before the runtime's first instruction a child of init goes through
+//! the same seal, tries each layer from inside ([`inside`]), and is gone; the launcher looks at the same cell from
+//! outside and judges ([`judged`]). The threat: a layer that is silently off, as several sandboxes have shipped.
+
+use crate::{CellPlan, Error, LayerFailure, Profile, Protection, home_image};
+use cofferdam_base::ipc::receipt::{LayerRow, LayerState};
+use cofferdam_sys::{attempt, clone::INNER_ID, landlock};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::Resource,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fs, io};
+
+/// One observation about a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    layer: String,
+    /// Nothing if the layer holds here, else what was seen instead.
+    wrong: Option<String>,
+    /// What holds exactly; empty where there is nothing to say.
+    detail: String,
+}
+
+const EPERM: i32 = 1;
+const EACCES: i32 = 13;
+const ENOSYS: i32 = 38;
+const EAFNOSUPPORT: i32 = 97;
+
+/// The layers of a receipt, in order, and what each says when it holds.
+const LAYERS: &[&str] = &[
+    "user namespace",
+    "pid namespace",
+    "network namespace",
+    "ipc namespace",
+    "uts namespace",
+    "cgroup namespace",
+    "files",
+    "proc",
+    "capabilities",
+    "no_new_privs",
+    "keyring",
+    "rlimits",
+    "landlock",
+    "seccomp allow-list",
+    "seccomp families",
+    "seccomp dangerous",
+    "capture",
+];
+
+/// How many seccomp programs are in force for this process.
+pub(crate) fn filters_of_self() -> io::Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    field(&status, "Seccomp_filters").parse().map_err(io::Error::other)
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn note(&mut self, layer: &str, detail: impl Into<String>) {
+        self.0.push(Finding { layer: layer.to_owned(), wrong: None, detail: detail.into() });
+    }
+
+    /// Compares what was found with what holds.
+    fn equal<T: PartialEq + std::fmt::Debug>(&mut self, layer: &str, what: &str, found: &T, holds: &T) {
+        let wrong = (found != holds).then(|| format!("{what} is {found:?}, not {holds:?}"));
+        self.0.push(Finding { layer: layer.to_owned(), wrong, detail: String::new() });
+    }
+
+    fn read(&mut self, layer: &str, path: &str) -> String {
+        fs::read_to_string(path).unwrap_or_else(|error| {
+            let wrong = Some(format!("{path}: {error}"));
+            self.0.push(Finding { layer: layer.to_owned(), wrong, detail: String::new() });
+            String::new()
+        })
+    }
+}
+
+/// What this process, sealed as the runtime will be, finds. `filters` is how many seccomp programs there should be.
+pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    let status = found.read("no_new_privs", "/proc/self/status");
+    self::status(&mut found, plan, &status, filters);
+    namespaces(&mut found, plan);
+    files(&mut found, plan);
+    limits(&mut found, plan);
+    calls(&mut found);
+    found.0
+}
+
+/// What the kernel says of a process that is sealed.
+fn status(found: &mut Findings, plan: &CellPlan, status: &str, filters: usize) {
+    let id = INNER_ID;
+    let ids = format!("{id}\t{id}\t{id}\t{id}");
+    found.equal("user namespace", "Uid", &field(status, "Uid"), &ids.as_str());
+    found.equal("user namespace", "Gid", &field(status, "Gid"), &ids.as_str());
+    // Without root the user's groups cannot be given up; the profile says so.
+    if plan.profile == Profile::Strict {
+        found.equal("user namespace", "Groups", &field(status, "Groups"), &"");
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        found.equal("capabilities", set, &field(status, set), &"0000000000000000");
+    }
+    found.note("capabilities", "all five sets empty");
+    found.equal("no_new_privs", "NoNewPrivs", &field(status, "NoNewPrivs"), &"1");
+    for layer in ["seccomp allow-list", "seccomp families", "seccomp dangerous"] {
+        found.equal(layer, "Seccomp", &field(status, "Seccomp"), &"2");
+        found.equal(
+            layer,
+            "Seccomp_filters",
+            &field(status, "Seccomp_filters"),
+            &filters.to_string().as_str(),
+        );
+    }
+}
+
+fn namespaces(found: &mut Findings, plan: &CellPlan) {
+    let map = found.read("user namespace", "/proc/self/uid_map");
+    let map: Vec<&str> = map.split_whitespace().collect();
+    let (inner, outer) = (INNER_ID.to_string(), plan.uid.to_string());
+    found.equal("user namespace", "uid_map", &map, &vec![inner.as_str(), outer.as_str(), "1"]);
+    found.note("user namespace", format!("uid {inner} inside, {outer} outside"));
+
+    // Init, this process, and nobody else.
+    let listed = fs::read_dir("/proc").map_or(0, |entries| {
+        entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).count()
+    });
+    let wrong = (listed > 2).then(|| format!("/proc shows {listed} processes"));
+    found.0.push(Finding { layer: "pid namespace".into(), wrong, detail: String::new() });
+
+    let devices = found.read("network namespace", "/proc/self/net/dev");
+    let names: Vec<&str> =
+        devices.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    found.equal("network namespace", "the list of interfaces", &names, &vec!["lo"]);
+    found.note("network namespace", "lo only");
+
+    let segments = found.read("ipc namespace", "/proc/sysvipc/shm").lines().skip(1).count();
+    found.equal("ipc namespace", "the number of shared segments", &segments, &0);
+
+    let name = rustix::system::uname();
+    found.equal(
+        "uts namespace",
+        "the host name",
+        &name.nodename().to_string_lossy().into_owned(),
+        &plan.hostname,
+    );
+
+    let groups = found.read("cgroup namespace", "/proc/self/cgroup");
+    let above: Vec<&str> =
+        groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| *path != "/").collect();
+    // Of a hierarchy in which the cell has no group of its own it sees its launcher's, as a path upwards or down.
+    let named: Vec<&&str> = above.iter().filter(|path| path.contains("cofferdam.")).collect();
+    found.equal("cgroup namespace", "its own group's name", &named, &Vec::new());
+}
+
+/// The mounts of a cell that a tenant may write to, and those that are no files of ours.
+const WRITABLE: [&str; 2] = ["/sandbox", "/tmp"];
+
+fn files(found: &mut Findings, plan: &CellPlan) {
+    let mounts = found.read("files", "/proc/self/mountinfo");
+    let (mut read_only, mut hidden) = (0, false);
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (Some(target), Some(options)) = (fields.get(4), fields.get(5)) else { continue };
+        let has = |option: &str| options.split(',').any(|one| one == option);
+        let device = target.starts_with("/dev/");
+        let own = WRITABLE.contains(target)
+            || plan
+                .binds
+                .iter()
+                .any(|bind| bind.access == crate::Access::ReadWrite && bind.target.as_os_str() == *target);
+        let proc = *target == "/proc";
+        hidden |= proc && line.contains("hidepid=ptraceable");
+        let layer = if target.starts_with("/proc") { "proc" } else { "files" };
+        let writable = own || device || proc || (layer == "proc" && *target != "/proc/sys");
+        let lacks = [
+            (!has("nosuid"), "nosuid"),
+            (!has("nodev") && !device && layer == "files", "nodev"),
+            (!has("ro") && !writable, "ro"),
+        ];
+        read_only += usize::from(has("ro"));
+        for (_, option) in lacks.into_iter().filter(|(lacks, _)| *lacks) {
+            let wrong = Some(format!("{target} is mounted without {option}"));
+            found.0.push(Finding { layer: layer.into(), wrong, detail: String::new() });
+        }
+    }
+    found.note("files", format!("{read_only} mounts read-only, /sandbox and /tmp writable"));
+    // Without processes of its own it has no `/proc` of its own, either.
+    let listed = !hidden && plan.keeps(Protection::PidNamespace);
+    let wrong = listed.then(|| "processes of others are listed".to_owned());
+    found.0.push(Finding { layer: "proc".into(), wrong, detail: String::new() });
+    for (path, layer) in [("/", "files"), ("/usr", "files"), ("/etc", "files"), ("/proc/sys", "proc")] {
+        let made = rustix::fs::mkdir(format!("{}/.cofferdam-proof", path.trim_end_matches('/')), Mode::RWXU);
+        found.equal(layer, &format!("making a directory in {path}"), &made.is_err(), &true);
+    }
+    for path in WRITABLE {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let made = rustix::fs::open(path, flags, Mode::RUSR).map(drop);
+        // A home that is full is writable, and a tenant with a full home can be started and mended.
+        let full = matches!(made, Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT));
+        found.equal("files", &format!("a file in {path}"), &if full { Ok(()) } else { made }, &Ok(()));
+    }
+    let tmp = rustix::fs::statvfs("/tmp").map_or(0, |tmp| tmp.f_blocks * tmp.f_frsize);
+    let pages = plan.limits.tmp_bytes.next_multiple_of(4096);
+    found.equal("files", "the size of /tmp", &tmp, &pages);
+    let told = fs::read("/proc/kallsyms").is_ok_and(|text| !text.is_empty());
+    found.equal("proc", "whether /proc/kallsyms tells anything", &told, &false);
+}
+
+fn limits(found: &mut Findings, plan: &CellPlan) {
+    for (name, resource, holds) in [
+        ("core", Resource::Core, 1),
+        ("nofile", Resource::Nofile, u64::from(plan.limits.open_files)),
+        ("msgqueue", Resource::Msgqueue, 0),
+    ] {
+        let limit = rustix::process::getrlimit(resource);
+        found.equal("rlimits", name, &(limit.current, limit.maximum), &(Some(holds), Some(holds)));
+    }
+    found.note("rlimits", format!("no core dumps, {} files", plan.limits.open_files));
+    found.note("keyring", "new session");
+}
+
+fn calls(found: &mut Findings) {
+    found.equal("seccomp allow-list", "an unlisted call", &attempt::unlisted(), &ENOSYS);
+    found.note("seccomp allow-list", "others ENOSYS");
+    found.equal("seccomp families", "a socket of another family", &attempt::family(), &EAFNOSUPPORT);
+    found.note("seccomp families", "others EAFNOSUPPORT");
+    found.equal("seccomp dangerous", "a call refused by name", &attempt::dangerous(), &EPERM);
+    found.note("seccomp dangerous", "EPERM");
+
+    // Everybody may write to it, on a mount that is not read-only: only Landlock says no.
+    let zero = rustix::fs::open("/dev/zero", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let errno = zero.err().map_or(0, rustix::io::Errno::raw_os_error);
+    found.equal("landlock", "writing to /dev/zero", &errno, &EACCES);
+    // Of the same uid: only the domain's scope says no.
+    let init = rustix::process::test_kill_process(rustix::process::Pid::INIT);
+    let errno = init.err().map_or(0, rustix::io::Errno::raw_os_error);
+    found.equal("landlock", "a signal to init", &errno, &EPERM);
+    found.note("landlock", format!("abi {} or later", landlock::LEAST as i32));
+}
+
+/// What a `status` of `/proc` says of something.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("not told").trim()
+}
+
+/// The receipt of a cell whose init is `pid` for the host: what was found inside, what the host sees, and the rows
+/// of its groups. An error if a layer does not hold that neither the profile nor the operator lets go.
+pub(crate) fn judged(
+    plan: &CellPlan,
+    findings: Vec<Finding>,
+    pid: i32,
+    groups: &[LayerRow],
+) -> Result<Vec<LayerRow>, Error> {
+    let mut found = Findings(findings);
+    outside(&mut found, plan, pid);
+    let mut layers: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for Finding { layer, wrong, detail } in &found.0 {
+        let (wrongs, details) = layers.entry(layer).or_default();
+        wrongs.extend(wrong.clone());
+        details.extend((!detail.is_empty()).then(|| detail.clone()));
+    }
+    let rows = LAYERS.iter().map(|layer| row(plan, layer, layers.remove(layer).unwrap_or_default()));
+    let quota = home_image::row(&plan.quota).filter(|_| plan.keeps(Protection::HomeQuota));
+    let rows = rows.chain(groups.iter().cloned()).chain(quota).chain(left_out(plan));
+    let rows: Vec<LayerRow> = rows.collect();
+    match rows.iter().find(|row| row.state != LayerState::Enforced && !allowed(plan, row)) {
+        None => Ok(rows),
+        Some(row) => Err(LayerFailure::of(&row.layer, format!("it does not hold: {}", row.detail)).into()),
+    }
+}
+
+/// Namespaces and ids as the host sees them.
+fn outside(found: &mut Findings, plan: &CellPlan, pid: i32) {
+    for (layer, file) in [
+        ("user namespace", "user"),
+        ("files", "mnt"),
+        ("pid namespace", "pid"),
+        ("network namespace", "net"),
+        ("ipc namespace", "ipc"),
+        ("uts namespace", "uts"),
+        ("cgroup namespace", "cgroup"),
+    ] {
+        let read = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/{file}"));
+        let wrong = match (read(&pid.to_string()), read("self")) {
+            (Ok(theirs), Ok(ours)) if theirs != ours => None,
+            (Ok(theirs), Ok(_)) => Some(format!("{} is the launcher's too", theirs.display())),
+            (Err(error), _) | (_, Err(error)) => Some(format!("its namespace cannot be seen: {error}")),
+        };
+        found.0.push(Finding { layer: layer.into(), wrong, detail: String::new() });
+    }
+    let status = found.read("user namespace", &format!("/proc/{pid}/status"));
+    let uid = plan.uid;
+    let ids = format!("{uid}\t{uid}\t{uid}\t{uid}");
+    found.equal("user namespace", "its uid on the host", &field(&status, "Uid"), &ids.as_str());
+    let capture = match plan.captured() {
+        Some((port, _)) => format!("every TCP port; {port} is the edge's"),
+        None => "no network".to_owned(),
+    };
+    found.note("capture", capture);
+}
+
+fn row(plan: &CellPlan, layer: &str, (wrongs, details): (Vec<String>, Vec<String>)) -> LayerRow {
+    let parts = Protection::of_layer(layer);
+    let left: Vec<String> =
+        parts.iter().filter(|part| !plan.keeps(**part)).map(ToString::to_string).collect();
+    let state = match (left.len(), wrongs.is_empty()) {
+        (0, true) => LayerState::Enforced,
+        (0, false) => LayerState::Absent,
+        (some, _) if some == parts.len() => LayerState::Absent,
+        _ => LayerState::Partial,
+    };
+    let told = if state == LayerState::Enforced { details } else { wrongs };
+    let left = (!left.is_empty()).then(|| format!("left out: {}", left.join(", ")));
+    let detail: Vec<String> = left.into_iter().chain(told).collect();
+    LayerRow { layer: layer.to_owned(), state, detail: detail.join("; ") }
+}
+
+/// Groups and a quota that were left out have no rows of their own.
+fn left_out(plan: &CellPlan) -> Vec<LayerRow> {
+    let groups = [Protection::Memory, Protection::Pids, Protection::Cpu, Protection::HomeQuota];
+    let left = groups.into_iter().filter(|group| !plan.keeps(*group));
+    left.map(|group| LayerRow {
+        layer: group.layer().to_owned(),
+        state: LayerState::Absent,
+        detail: "left out".to_owned(),
+    })
+    .collect()
+}
+
+/// Layers that hold only where the machine has what they need, under any profile; the receipt says how far.
+const LESS: [&str; 1] = ["cgroup io"];
+
+/// May a cell start without this layer?
+fn allowed(plan: &CellPlan, row: &LayerRow) -> bool {
+    let named = plan.without.iter().any(|protection| protection.layer() == row.layer);
+    let limits = row.layer.starts_with("cgroup ") || row.layer == home_image::LAYER;
+    let rootless = plan.profile == Profile::Rootless && limits;
+    named || rootless || LESS.contains(&row.layer.as_str())
+}
+
+/// Compares what the kernel says of the runtime, which has just been executed, with what was proved of the other.
+pub(crate) fn of_runtime(plan: &CellPlan, runtime: i32, filters: usize) -> Result<(), LayerFailure> {
+    let mut found = Findings(Vec::new());
+    let text = found.read("no_new_privs", &format!("/proc/{runtime}/status"));
+    status(&mut found, plan, &text, filters);
+    let kept = |layer: &str| Protection::of_layer(layer).into_iter().all(|part| plan.keeps(part));
+    match found.0.into_iter().find(|finding| finding.wrong.is_some() && kept(&finding.layer)) {
+        None => Ok(()),
+        Some(Finding { layer, wrong, .. }) => Err(LayerFailure::of(
+            &layer,
+            format!("the kernel says of the runtime: {}", wrong.unwrap_or_default()),
+        )),
+    }
+}

@@ -1,0 +1,111 @@
+//! `cofferdam prove` on a host that serves: what it shows, what it signs, and that it changes nothing.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+mod host;
+mod world;
+
+use host::Host;
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// Exit code and answer.
+fn prove(host: &Host, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = host.cli(&[&["--json", "prove"], arguments].concat());
+    let told = serde_json::from_slice(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), told.unwrap_or_else(|_| Value::String(said)))
+}
+
+fn verdicts(told: &Value) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for row in told["proof"]["rows"].as_array().unwrap() {
+        *counts.entry(row["verdict"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn state(host: &Host) -> Value {
+    let mut tenant = host.json(&["tenant", "show", "acme"]);
+    // What it uses changes by itself.
+    tenant.as_object_mut().unwrap().remove("usage");
+    tenant
+}
+
+/// Another copy with one byte changed, in the middle of the document.
+fn flipped(file: &Path) -> String {
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    let other = file.with_extension("flipped");
+    fs::write(&other, bytes).unwrap();
+    other.display().to_string()
+}
+
+#[test]
+fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
+    let host = Host::with(&["acme", "globex"]);
+    let before = state(&host);
+    let out = host.dir.join("proof.json");
+    let out_text = out.display().to_string();
+    let (code, told) = prove(&host, &["acme", "--out", &out_text]);
+    let counts = verdicts(&told);
+    assert_eq!(code, Some(0), "{counts:?} {told}");
+    assert!(told["holds"] == true && counts["BLOCKED"] >= 150, "{counts:?}");
+    assert_eq!(counts["CONTAINED"], 1, "{counts:?}");
+    assert!(!counts.contains_key("ESCAPED") && !counts.contains_key("INCONCLUSIVE"), "{counts:?}");
+    for row in told["proof"]["rows"].as_array().unwrap() {
+        let skipped = row["verdict"] == "SKIPPED";
+        assert_eq!(skipped, row["reason"] != "", "{row}");
+        assert!(skipped || row["control"]["outcome"]["succeeded"] == true, "{row}");
+    }
+
+    assert_eq!(state(&host), before);
+    let tenants = host.json(&["tenant", "list"]);
+    assert_eq!(tenants["tenants"].as_array().unwrap().len(), 2);
+    assert!(host.json(&["approvals", "list", "--all"])["approvals"].as_array().unwrap().is_empty());
+    assert_eq!(host.json(&["ledger", "verify"])["whole"], true);
+    let tail = host.cli(&["ledger", "tail"]);
+    let tail = String::from_utf8_lossy(&tail.stdout).into_owned();
+    assert!(tail.contains("proved") && tail.contains("cell_sealed"), "{tail}");
+
+    let (code, told) = prove(&host, &["--verify", &out_text, "--diff", &out_text]);
+    assert_eq!((code, &told["holds"]), (Some(0), &Value::Bool(true)));
+    assert!(told["regressions"].as_array().unwrap().is_empty());
+    let (code, told) = prove(&host, &["--verify", &flipped(&out)]);
+    assert!(matches!(code, Some(1 | 2)) && told.as_str().unwrap().contains("no_proof"), "{told}");
+    let (code, _) = prove(&host, &["nobody"]);
+    assert_eq!(code, Some(3));
+    let (code, told) = prove(&host, &["acme", "--diff", "/no/such/file"]);
+    assert!(code == Some(2) && told.as_str().unwrap().contains("/no/such/file"), "{told}");
+}
+
+#[test]
+fn a_layer_that_the_operator_leaves_out_changes_rows_the_receipt_and_all_that_is_shown() {
+    let whole = Host::with(&["acme"]);
+    let old = whole.dir.join("proof.json").display().to_string();
+    assert_eq!(prove(&whole, &["acme", "--out", &old]).0, Some(0));
+
+    let reason = "the kernel of this machine has none";
+    let without = format!("[[without]]\nlayer = \"landlock\"\nreason = \"{reason}\"\n");
+    let mut host = Host::prepare(&without);
+    host.serve();
+    host.create("acme");
+    let (code, told) = prove(&host, &["acme", "--diff", &old]);
+    assert_eq!(code, Some(1));
+    let worse: Vec<&str> =
+        told["regressions"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let escaped = worse.iter().filter(|line| line.ends_with("was Blocked and is Escaped")).count();
+    assert!(escaped >= 5, "{worse:?}");
+    assert!(worse.iter().any(|line| line.starts_with("layer landlock was")), "{worse:?}");
+
+    let landlock = |layers: &Value| {
+        let rows = layers.as_array().unwrap();
+        rows.iter().find(|row| row["layer"] == "landlock").cloned().unwrap()
+    };
+    let row = landlock(&told["proof"]["receipt"]);
+    assert_eq!(row["state"], "absent", "{row}");
+    let row = landlock(&host.json(&["tenant", "show", "acme"])["receipt"]["layers"]);
+    assert!(row["state"] == "absent" && row["detail"].as_str().unwrap().contains(reason), "{row}");
+    let status = host.json(&["status"]);
+    assert!(status["degradations"].to_string().contains(reason), "{status}");
+}
