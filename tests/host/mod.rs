@@ -114,12 +114,12 @@ pub fn processes() -> Vec<(i32, u32, String)> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(one).collect()
 }
 
-/// Every cgroup below a `cofferdam` one.
+/// Every cgroup of any host.
 pub fn cgroups() -> Vec<PathBuf> {
     fn walk(dir: &Path, ours: bool, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let ours = ours || entry.file_name() == "cofferdam";
+                let ours = ours || entry.file_name().to_string_lossy().starts_with("cofferdam.");
                 if ours {
                     found.push(entry.path());
                 }

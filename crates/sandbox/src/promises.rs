@@ -25,7 +25,12 @@ pub const ROOTLESS: &[Unkept] = &[
     Unkept {
         promise: "4a",
         title: "A tenant that fills its home, with bytes or with files, stops at its quota",
-        lacks: "a home has no quota: an image needs root",
+        lacks: "a home has no quota of its own",
+    },
+    Unkept {
+        promise: "4c",
+        title: "Each controller is version 2's where that has it, else version 1's",
+        lacks: "disk traffic is limited only where that controller is delegated to the user",
     },
     Unkept {
         promise: "6a",

@@ -61,7 +61,7 @@ pub(crate) fn cell(without: &[Protection]) -> Result<Cow<'static, [Program]>, La
     static PROGRAMS: OnceLock<Result<Vec<Program>, LayerFailure>> = OnceLock::new();
     if without.is_empty() {
         let whole = PROGRAMS.get_or_init(|| build(&[], &[]).layer("seccomp"));
-        return whole.as_ref().map(|programs| programs.into()).map_err(Clone::clone);
+        return whole.as_ref().map(Into::into).map_err(Clone::clone);
     }
     Ok(build(&[], without).layer("seccomp")?.into())
 }
