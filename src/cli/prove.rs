@@ -9,10 +9,11 @@ use super::{
     flags::Prove,
     print,
 };
-use cofferdam_audit::{Document, DocumentError, Judged, Mutants, Options, Signature, Verdict};
-use cofferdam_base::{Millis, TenantId, ipc::launcher::RuntimeRef, ipc::receipt::LayerState};
+use cofferdam_audit::{Document, DocumentError, Judged, Mutants, Options, Signed, Verdict};
+use cofferdam_base::{Clock, TenantId, ipc::launcher::RuntimeRef, ipc::receipt::LayerState};
 use cofferdam_control::api::types;
 use cofferdam_sandbox::{CellPlan, Profile};
+use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::launcher::{Boot, instance};
 use http::Method;
 use std::{
@@ -76,7 +77,7 @@ fn proved(tenant: &TenantId, plan: &CellPlan, options: Options) -> Result<Docume
         version: 1,
         tenant: tenant.to_string(),
         profile: if plan.profile == Profile::Strict { "strict" } else { "rootless" }.to_owned(),
-        at: print::moment(now()),
+        at: print::moment(SystemClock.now()),
         nonce: format!("{:032x}", u128::from_be_bytes(nonce)),
         kernel: format!("{} {}", name.release().to_string_lossy(), name.version().to_string_lossy()),
         binary: cofferdam_audit::digest(&fs::read(&program)?),
@@ -87,13 +88,8 @@ fn proved(tenant: &TenantId, plan: &CellPlan, options: Options) -> Result<Docume
     })
 }
 
-fn now() -> Millis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// The document with the host's signature, which the ledger knows of.
-fn signed(tenant: &TenantId, document: &Document, client: &Client) -> Result<Signature, Failure> {
+fn signed(tenant: &TenantId, document: &Document, client: &Client) -> Result<Signed, Failure> {
     let text = serde_json::to_string(document).map_err(Failure::could_not)?;
     let verdicts = document.totals().into_iter().map(|(verdict, count)| {
         (format!("{verdict:?}").to_lowercase(), u32::try_from(count).unwrap_or(u32::MAX))
@@ -102,11 +98,11 @@ fn signed(tenant: &TenantId, document: &Document, client: &Client) -> Result<Sig
         types::NewProof { digest: cofferdam_audit::digest(text.as_bytes()), verdicts: verdicts.collect() };
     let path = format!("tenants/{tenant}/proofs");
     let signed: types::SignedProof = super::block_on(client.call(Method::POST, &path, Some(&new)))??;
-    Ok(Signature { document: text, key: signed.key, signature: signed.signature })
+    Ok(Signed { document: text, key: signed.key, signature: signed.signature })
 }
 
 /// A proof from a file, whose signature fits.
-fn read(file: &Path) -> Result<(Document, Signature), Failure> {
+fn read(file: &Path) -> Result<(Document, Signed), Failure> {
     let text = fs::read_to_string(file).map_err(|error| cannot("read", file, &error))?;
     cofferdam_audit::verify(&text).map_err(|error| {
         let exit = match error {
@@ -176,9 +172,8 @@ fn told(row: &Judged) -> String {
                 None => format!("{}; {by}{more}", outcome.seen),
             }
         }
-        (Verdict::Skipped, _) => reason.clone(),
+        (Verdict::Skipped, _) | (_, None) => reason.clone(),
         (_, Some(outcome)) => outcome.seen.clone(),
-        (_, None) => reason.clone(),
     };
     format!("{:<12} {title}: {why}", word(*verdict))
 }

@@ -41,7 +41,7 @@ pub struct Document {
 /// A document, its text as it was signed, and who signed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signature {
+pub struct Signed {
     /// The document, as text.
     pub document: String,
     /// The host's public key, Ed25519, base64url.
@@ -70,9 +70,9 @@ pub fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// Checks a file. Works without a host; that the key is the host's own, its reader must know.
-pub fn verify(file: &str) -> Result<(Document, Signature), DocumentError> {
+pub fn verify(file: &str) -> Result<(Document, Signed), DocumentError> {
     let malformed = |error: &dyn std::fmt::Display| DocumentError::Malformed(error.to_string());
-    let signature: Signature = serde_json::from_str(file).map_err(|error| malformed(&error))?;
+    let signature: Signed = serde_json::from_str(file).map_err(|error| malformed(&error))?;
     let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| malformed(&error));
     let (key, signed) = (bytes(&signature.key)?, bytes(&signature.signature)?);
     let message = proof_message(digest(signature.document.as_bytes()));
@@ -175,7 +175,7 @@ mod tests {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let text = serde_json::to_string(document).unwrap();
         let signature = pair.sign(&proof_message(digest(text.as_bytes())));
-        serde_json::to_string(&Signature {
+        serde_json::to_string(&Signed {
             document: text,
             key: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
             signature: BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()),

@@ -148,7 +148,7 @@ impl Host {
             let waiting = self.done(&["approvals", "list"], "")?;
             if waiting.to_string().contains(wire.leak) {
                 judged = Verdict::Contained;
-                sealed.seen = "it waits for an answer".to_owned();
+                sealed.seen = String::from("it waits for an answer");
             }
         }
         Ok(Judged {
@@ -314,12 +314,9 @@ fn config(plan: &CellPlan, program: &Path, scratch: &Path) -> String {
     let limits = plan.limits;
     let mut layers: Vec<&str> = plan.without.iter().map(|protection| protection.layer()).collect();
     layers.dedup();
-    let without: String = layers
-        .iter()
-        .map(|layer| {
-            format!("[[without]]\nlayer = \"{layer}\"\nreason = \"as on the host that is proved\"\n")
-        })
-        .collect();
+    let left =
+        |layer| format!("[[without]]\nlayer = \"{layer}\"\nreason = \"as on the host that is proved\"\n");
+    let without = layers.into_iter().map(left).collect::<Vec<_>>().concat();
     format!(
         "[edge]\nlisten = \"127.0.0.1:{EDGE}\"\n[egress]\nnameservers = [\"{NAMESERVER}:53\"]\n\
          [cache]\ndir = {}\n[limits]\nmemory_bytes = {}\npids = {}\n\

@@ -15,7 +15,7 @@ mod verdict;
 mod witness;
 mod world;
 
-pub use document::{Document, DocumentError, Signature, digest, verify};
+pub use document::{Document, DocumentError, Signed, digest, verify};
 pub use run::{Options, Report, prove};
 pub use verdict::{Control, Judged, Mutants, Verdict};
 pub use witness::witness_main;

@@ -177,13 +177,13 @@ impl<'a> Run<'a> {
         }
         let (Some(line), Some(control)) = (sealed.get(row.id), controls.get(row.id)) else {
             judged.verdict = Verdict::Inconclusive;
-            judged.reason = "the probe did not say what became of it".to_owned();
+            judged.reason = String::from("the probe did not say what became of it");
             return judged;
         };
         judged.verdict = verdict(&line.outcome, &control.outcome);
         if judged.verdict == Verdict::Inconclusive && lacking(row, &control.outcome) {
             judged.verdict = Verdict::Skipped;
-            judged.reason = "this kernel has no such thing".to_owned();
+            judged.reason = String::from("this kernel has no such thing");
         }
         judged.micros = line.micros;
         judged.sealed = Some(line.outcome.clone());

@@ -18,7 +18,10 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io::{self, PipeReader, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -564,7 +567,6 @@ fn a_full_home_stops_at_its_limit_and_the_neighbours_can_still_write() {
     let (wrote, why) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
     assert!((32..64).contains(&wrote), "{wrote} MiB");
     assert!(["ENOSPC", "EDQUOT"].contains(&why.as_str()), "{why}");
-    use std::os::unix::fs::MetadataExt;
     assert!(fs::metadata(&image).unwrap().blocks() * 512 <= 64 << 20);
     let usage = cell.usage();
     assert!(usage.disk_bytes.unwrap() > 60 << 20 && usage.disk_bytes.unwrap() <= 64 << 20, "{usage:?}");

@@ -106,7 +106,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             id: "processes.parents-child",
             title: "leave a child to one's parent, which may be the launcher",
-            attempt: Attempt::Call { number: call::SYS_clone, arguments: vec![Number(0x8000 | 17)] },
+            attempt: Attempt::Call { number: call::SYS_clone, arguments: vec![Number(0x8011)] },
             layers: vec![danger(Danger::Namespaces)],
         },
     ]
