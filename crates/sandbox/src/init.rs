@@ -19,9 +19,10 @@ use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, Signal, WaitOptions},
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
-    io::{Read, Seek, Write},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -49,7 +50,7 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
         return Ok(2);
     };
     if descriptors.is_empty() {
-        return Err(std::io::Error::other("no seccomp programs came")).layer("seccomp");
+        return Err(io::Error::other("no seccomp programs came")).layer("seccomp");
     }
     let programs = programs(descriptors.remove(0))?;
     if plan.keeps(Protection::UtsNamespace) {
@@ -72,10 +73,10 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let own = table::init()?;
     // What was in force before a cell's own was: of the launcher, and of whoever started it.
     let filters = proof::filters_of_self().layer("proof")? + programs.len();
-    let findings = proved(&plan, &programs, filters)?;
+    let (waiting, findings) = wait_sealed(&plan, &programs, filters)?;
     wire.send(&Answer::Proved { findings }, &[]).layer("wire")?;
     let Some((Order::Start {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
-    let runtime = start(&plan, &programs)?;
+    let runtime = waiting.go()?;
     proof::of_runtime(&plan, runtime.as_raw_nonzero().get(), filters)?;
     seal::filters(std::slice::from_ref(&own))?;
     wire.send(&Answer::Running {}, &[]).layer("wire")?;
@@ -101,7 +102,7 @@ fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
     if rest.is_empty() {
         Ok(programs)
     } else {
-        Err(std::io::Error::other("the seccomp programs came cut off")).layer("seccomp")
+        Err(io::Error::other("the seccomp programs came cut off")).layer("seccomp")
     }
 }
 
@@ -119,70 +120,101 @@ fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure>
     Ok((Some(cookie), listeners))
 }
 
-/// Starts the runtime; returns once it has been executed, or with the reason why not.
-fn start(plan: &CellPlan, programs: &[Program]) -> Result<Pid, LayerFailure> {
+/// What will be the runtime: sealed, and waiting for a byte.
+struct Waiting {
+    pid: Pid,
+    says: BufReader<PipeReader>,
+    gate: PipeWriter,
+}
+
+/// Makes the process that will be the runtime, and has it say, sealed, what it finds. So what is proved is the very
+/// process that runs.
+fn wait_sealed(
+    plan: &CellPlan,
+    programs: &[Program],
+    filters: usize,
+) -> Result<(Waiting, Vec<Finding>), LayerFailure> {
     let command = seal::Command::new(plan, &plan.argv).layer("runtime")?;
-    let (mut says, tells) = std::io::pipe().layer("runtime")?;
+    let (says, mut tells) = io::pipe().layer("runtime")?;
+    let (waits, gate) = io::pipe().layer("runtime")?;
     match process::fork().layer("runtime")? {
         Forked::Child => {
-            drop(says);
-            let failure = become_runtime(plan, programs, &command);
-            let mut tells = tells;
+            drop((says, gate));
+            let failure = match sealed(plan, programs) {
+                Ok(()) => go_when_told(plan, &command, filters, &mut tells, waits),
+                Err(failure) => failure,
+            };
             // The parent reads it, or is gone.
-            let _ = tells.write_all(&serde_json::to_vec(&failure).unwrap_or_default());
+            let _ = tells.write_all(&serde_json::to_vec(&Told::Failed(failure)).unwrap_or_default());
             process::exit(127)
         }
         Forked::Parent(pid) => {
-            drop(tells);
-            let mut told = Vec::new();
-            says.read_to_end(&mut told).layer("runtime")?;
-            if told.is_empty() { Ok(pid) } else { Err(serde_json::from_slice(&told).layer("runtime")?) }
+            drop((tells, waits));
+            let mut waiting = Waiting { pid, says: BufReader::new(says), gate };
+            let mut line = String::new();
+            waiting.says.read_line(&mut line).layer("proof")?;
+            match serde_json::from_str(&line).layer("proof")? {
+                Told::Found(findings) => Ok((waiting, findings)),
+                Told::Failed(failure) => Err(failure),
+            }
         }
     }
 }
 
-/// What a process finds that was sealed as the runtime will be. It is gone before the runtime is born.
-fn proved(plan: &CellPlan, programs: &[Program], filters: usize) -> Result<Vec<Finding>, LayerFailure> {
-    let (mut says, mut tells) = std::io::pipe().layer("proof")?;
-    match process::fork().layer("proof")? {
-        Forked::Child => {
-            drop(says);
-            let found = sealed(plan, programs).map(|()| proof::inside(plan, filters));
-            // The parent reads it, or is gone.
-            let _ = tells.write_all(&serde_json::to_vec(&found).unwrap_or_default());
-            process::exit(0)
-        }
-        Forked::Parent(pid) => {
-            drop(tells);
-            let mut told = Vec::new();
-            says.read_to_end(&mut told).layer("proof")?;
-            rustix::process::waitpid(Some(pid), WaitOptions::empty()).layer("proof")?;
-            serde_json::from_slice::<Result<Vec<Finding>, LayerFailure>>(&told).layer("proof")?
+/// What the process that will be the runtime tells init.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    Found(Vec<Finding>),
+    Failed(LayerFailure),
+}
+
+impl Waiting {
+    /// Lets it go on; returns once it has been executed, or with the reason why not.
+    fn go(mut self) -> Result<Pid, LayerFailure> {
+        self.gate.write_all(&[1]).layer("runtime")?;
+        let mut told = Vec::new();
+        self.says.read_to_end(&mut told).layer("runtime")?;
+        match told.as_slice() {
+            [] => Ok(self.pid),
+            told => match serde_json::from_slice(told).layer("runtime")? {
+                Told::Failed(failure) => Err(failure),
+                Told::Found(_) => Err(io::Error::other("it was proved twice")).layer("runtime"),
+            },
         }
     }
 }
 
 /// The seal of everything that runs in a cell but init.
 fn sealed(plan: &CellPlan, programs: &[Program]) -> Result<(), LayerFailure> {
+    process::default_signals();
+    rustix::process::setsid().layer("runtime")?;
+    rustix::process::chdir(&plan.cwd).layer("runtime")?;
     seal::apart(plan)?;
     process::close_on_exec_from(3).layer("runtime")?;
     seal::filters(programs)
 }
 
-fn become_runtime(plan: &CellPlan, programs: &[Program], command: &seal::Command) -> LayerFailure {
-    let prepared = (|| {
-        process::default_signals();
-        rustix::process::setsid().layer("runtime")?;
-        rustix::process::chdir(&plan.cwd).layer("runtime")?;
-        sealed(plan, programs)
-    })();
-    match prepared {
-        Err(failure) => failure,
-        Ok(()) => LayerFailure {
-            layer: "runtime".into(),
-            message: format!("{}: {}", plan.argv[0], command.exec()),
-            mend: "the program must exist in the cell and be executable there".into(),
-        },
+/// Proves, waits, and becomes the runtime. Returns only why not.
+fn go_when_told(
+    plan: &CellPlan,
+    command: &seal::Command,
+    filters: usize,
+    tells: &mut PipeWriter,
+    mut waits: PipeReader,
+) -> LayerFailure {
+    let found = Told::Found(proof::inside(plan, filters));
+    let mut line = serde_json::to_vec(&found).unwrap_or_default();
+    line.push(b'\n');
+    let told = tells.write_all(&line).and_then(|()| waits.read_exact(&mut [0]));
+    let message = match told {
+        Ok(()) => format!("{}: {}", plan.argv[0], command.exec()),
+        // Init is gone, or will not have it.
+        Err(error) => error.to_string(),
+    };
+    LayerFailure {
+        layer: "runtime".into(),
+        message,
+        mend: "the program must exist in the cell and be executable there".into(),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The proof of a cell's start: what a process sealed as the runtime will be finds, and what the host sees.
+//! The proof of a cell's start: what the sealed process that will be the runtime finds, and what the host sees.
 //!
-//! No layer holds because it was asked for. Before the runtime's first instruction a child of init goes through
-//! the same seal, tries each layer from inside ([`inside`]), and is gone; the launcher looks at the same cell from
+//! No layer holds because it was asked for. The process that will be the runtime, sealed and before the runtime's
+//! first instruction, tries each layer from inside ([`inside`]) and waits; the launcher looks at the same cell from
 //! outside and judges ([`judged`]). The threat: a layer that is silently off, as several sandboxes have shipped.
 
 use crate::{CellPlan, Error, LayerFailure, Profile, Protection, home_image};
@@ -268,8 +268,16 @@ pub(crate) fn judged(
     let rows: Vec<LayerRow> = rows.collect();
     match rows.iter().find(|row| row.state != LayerState::Enforced && !allowed(plan, row)) {
         None => Ok(rows),
-        Some(row) => Err(LayerFailure::of(&row.layer, format!("it does not hold: {}", row.detail)).into()),
+        Some(row) => Err(refused(row).into()),
     }
+}
+
+/// With what mends the layer, and what an operator may do who wants to go without.
+fn refused(row: &LayerRow) -> LayerFailure {
+    let failure = LayerFailure::of(&row.layer, format!("it does not hold: {}", row.detail));
+    let without = format!("name {:?} with a reason in [[without]] of cofferdam.toml", row.layer);
+    let mend = if failure.mend.is_empty() { without } else { format!("{}; or {without}", failure.mend) };
+    LayerFailure { mend, ..failure }
 }
 
 /// Namespaces and ids as the host sees them.

@@ -98,7 +98,7 @@ pub(super) fn features(root: bool) -> Vec<Feature> {
     let counted = Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
         || controllers.split(' ').any(|name| name == "memory");
     rows.push(swap(&text("/proc/swaps"), counted).with(need));
-    rows.extend(quota());
+    rows.extend(quota(root));
     rows
 }
 
@@ -123,7 +123,7 @@ pub(super) fn swap(swaps: &str, counted: bool) -> Feature {
     SWAP.is(!on || counted, if on { "swap on" } else { "no swap" })
 }
 
-fn quota() -> [Feature; 2] {
+fn quota(root: bool) -> [Feature; 2] {
     let ext4 = text("/proc/filesystems").lines().any(|line| line.trim() == "ext4");
     let image = [
         (Path::new("/dev/loop-control").exists(), "loop devices"),
@@ -135,7 +135,9 @@ fn quota() -> [Feature; 2] {
     let mounts = text("/proc/self/mountinfo");
     let project = mounts.lines().filter(|line| line.split([' ', ',']).any(|option| option == "prjquota"));
     let points: Vec<&str> = project.filter_map(|line| line.split(' ').nth(4)).collect();
-    [LOOP.is(lacking.is_empty(), found), PROJECT.is(!points.is_empty(), points.join(", "))]
+    // Without root a home has no quota, whatever is there.
+    let known = if root { LOOP.needed(Need::Required) } else { LOOP };
+    [known.is(lacking.is_empty(), found), PROJECT.is(!points.is_empty(), points.join(", "))]
 }
 
 impl Feature {
