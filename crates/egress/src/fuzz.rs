@@ -16,7 +16,7 @@ use hickory_proto::{
     op::{Message, MessageType, ResponseCode},
     rr::RData,
 };
-use http::{Request, request::Parts};
+use http::{HeaderMap, Request, header, request::Parts};
 use hyper::server::conn::http1;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -139,5 +139,10 @@ pub fn onward(parts: &Parts) -> Option<(Request<()>, Destination)> {
     let Authority { host, port } = host;
     let destination = Destination { host, port, protocol: Protocol::Http };
     let onward = head::onward(parts, &destination, head::wants_websocket(&parts.headers))?;
+    let ours = [header::HOST, header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING];
+    for name in onward.headers().keys().filter(|name| !ours.contains(name)) {
+        let values = |headers: &HeaderMap| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(values(onward.headers()), values(&parts.headers), "{name} was changed");
+    }
     Some((onward, destination))
 }

@@ -25,7 +25,7 @@ pub const ROOTLESS: &[Unkept] = &[
     Unkept {
         promise: "4a",
         title: "A tenant that fills its home, with bytes or with files, stops at its quota",
-        lacks: "a home has no quota: an image needs root",
+        lacks: "a home has no quota of its own",
     },
     Unkept {
         promise: "4c",

@@ -18,7 +18,7 @@ use cofferdam_base::{
     TenantId,
     ipc::{
         edge::Feed as EdgeFeed,
-        launcher::{CellOrder, Command, Event, ExecOrder, Failure, RuntimeRef},
+        launcher::{CellOrder, Command, Event, ExecOrder, Failure, Limits, RuntimeRef, Usage},
         receipt::Receipt,
     },
 };
@@ -125,6 +125,15 @@ impl Cell for Hollow {
 
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure> {
         Ok((0..count).map(|_| null()).collect())
+    }
+
+    fn set_limits(&mut self, _: &Limits, receipt: &Receipt) -> Result<(Receipt, Vec<&'static str>), Failure> {
+        self.1.attempt()?;
+        Ok((receipt.clone(), Vec::new()))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
     }
 
     fn listeners(&mut self) -> Result<Vec<OwnedFd>, Failure> {
@@ -243,6 +252,19 @@ impl Engine for Recorder {
         let cell = Hollow(world.born(Kind::Cell, tenant, uid), Rc::clone(world));
         let (receipt, output) = (Receipt::default(), null());
         Ok(Launched { cell, pid: 7, netns_cookie: 5, port: spec.runtime.port, receipt, output, drift: false })
+    }
+
+    fn make_image(&mut self, image: &Path, uid: u32, _: &Limits) -> Result<(), Failure> {
+        let (world, uids) = (&self.0, self.0.boot.config.uids.base);
+        let home = world.boot.data_dir.join("tenants");
+        let own = image.parent().and_then(Path::parent) == Some(&home) && image.ends_with("home.img");
+        world.check(own, || format!("an image at {}", image.display()));
+        world.check(uids.contains(uid), || format!("an image of uid {uid}"));
+        world.attempt()
+    }
+
+    fn check_image(&mut self, _: &Path, _: &Limits) -> Result<(), Failure> {
+        self.0.attempt()
     }
 
     fn exec(&mut self, _: &mut Hollow, order: &ExecOrder, _: [OwnedFd; 3]) -> Result<Doomed, Failure> {
@@ -573,8 +595,14 @@ fn commands() -> impl Strategy<Value = Value> {
             "runtime": runtime, "limits": limits}})
         },
     );
-    let slotted = (prop::sample::select(vec!["make_home", "remove_home", "start_warden"]), who())
+    let slotted = (prop::sample::select(vec!["remove_home", "start_warden"]), who())
         .prop_map(|(kind, (op, tenant, slot))| json!({kind: {"op": op, "tenant": tenant, "slot": slot}}));
+    let homes = (who(), any::<u64>()).prop_map(|((op, tenant, slot), bytes)| {
+        json!({"make_home": {"op": op, "tenant": tenant, "slot": slot, "limits": {"disk_bytes": bytes}}})
+    });
+    let limits = (ops(), tenants(), any::<u64>()).prop_map(|(op, tenant, bytes)| {
+        json!({"set_limits": {"op": op, "tenant": tenant, "limits": {"memory_bytes": bytes}}})
+    });
     let named = (prop::sample::select(vec!["stop_warden", "kill_cell"]), ops(), tenants())
         .prop_map(|(kind, op, tenant)| json!({kind: {"op": op, "tenant": tenant}}));
     let stop = (ops(), tenants(), prop_oneof![0_u32..50, any::<u32>()]).prop_map(
@@ -585,6 +613,8 @@ fn commands() -> impl Strategy<Value = Value> {
     });
     prop_oneof![
         8 => slotted,
+        4 => homes,
+        2 => limits,
         6 => cell,
         4 => exec,
         2 => named,
@@ -648,7 +678,7 @@ proptest! {
         let mut rig = Rig::new();
         // Somewhere to begin with, so that most of it finds something.
         for message in [
-            json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2}}),
+            json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2, "limits": {}}}),
             json!({"start_warden": {"op": 2, "tenant": "acme", "slot": 2}}),
         ] {
             rig.step(&Step::Say(message, None, Twist::Straight));
@@ -691,7 +721,7 @@ proptest! {
 fn the_steps_do_reach_cells() {
     let mut rig = Rig::new();
     for message in [
-        json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2}}),
+        json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2, "limits": {}}}),
         json!({"start_warden": {"op": 2, "tenant": "acme", "slot": 2}}),
         json!({"start_cell": {"op": 3, "tenant": "acme", "slot": 2, "generation": 1,
             "runtime": {"command": "echo"}, "limits": {}}}),
@@ -725,7 +755,7 @@ fn the_double_sees_a_promise_that_is_broken() {
 fn a_control_that_asks_without_end_is_refused_and_one_that_never_reads_is_ended() {
     let mut rig = Rig::new();
     let start = [
-        json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2}}),
+        json!({"make_home": {"op": 1, "tenant": "acme", "slot": 2, "limits": {}}}),
         json!({"start_warden": {"op": 2, "tenant": "acme", "slot": 2}}),
         json!({"start_cell": {"op": 3, "tenant": "acme", "slot": 2, "generation": 1,
             "runtime": {"command": "echo"}, "limits": {}}}),
