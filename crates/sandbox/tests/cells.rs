@@ -564,8 +564,7 @@ fn a_full_home_stops_at_its_limit_and_the_neighbours_can_still_write() {
     let (wrote, why) = words(&exec(&cell, &["/usr/bin/python3", "-c", FILL]).0);
     assert!((32..64).contains(&wrote), "{wrote} MiB");
     assert!(["ENOSPC", "EDQUOT"].contains(&why.as_str()), "{why}");
-    use std::os::unix::fs::MetadataExt;
-    assert!(fs::metadata(&image).unwrap().blocks() * 512 <= 64 << 20);
+    assert!(std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&image).unwrap()) * 512 <= 64 << 20);
     let usage = cell.usage();
     assert!(usage.disk_bytes.unwrap() > 60 << 20 && usage.disk_bytes.unwrap() <= 64 << 20, "{usage:?}");
     // The neighbour has its own, the host its own, and the cell goes on.
