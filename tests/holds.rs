@@ -413,7 +413,7 @@ fn inode(path: &str) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
 
-/// Who is who: by their entry and parent, and in cells by whose home is mounted.
+/// Who is who: by their entry and parent, and in cells by the name that the cell has.
 fn roles(host: &Subject<'_>, processes: &BTreeMap<i32, Seen>) -> BTreeMap<i32, String> {
     let launcher = host.launcher;
     let pid_namespace = |pid: i32| processes.get(&pid).and_then(|seen| seen.namespaces.get("pid"));
@@ -435,7 +435,7 @@ fn roles(host: &Subject<'_>, processes: &BTreeMap<i32, Seen>) -> BTreeMap<i32, S
                 _ => None,
             };
         }
-        let tenant = seen.sandbox.as_deref()?.strip_suffix("/home")?.rsplit('/').next()?;
+        let tenant = seen.hostname.as_deref()?;
         let first =
             |pid: i32| processes.get(&pid).is_some_and(|seen| seen.inner == 1 && seen.parent == launcher);
         match (child, seen.inner) {

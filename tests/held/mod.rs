@@ -36,8 +36,8 @@ pub struct Seen {
     /// By the list of controllers, which is empty for version 2.
     pub cgroups: BTreeMap<String, String>,
     pub descriptors: Vec<Descriptor>,
-    /// What is mounted at `/sandbox`, in its file system.
-    pub sandbox: Option<String>,
+    /// What its root directory says that its host is called: in a cell, the tenant.
+    pub hostname: Option<String>,
 }
 
 /// What one thread may.
@@ -121,7 +121,7 @@ pub fn process(pid: i32) -> Option<Seen> {
         namespaces: if zombie { BTreeMap::new() } else { namespaces(&proc)? },
         cgroups: cgroups.lines().filter_map(cgroup).collect(),
         descriptors: if zombie { Vec::new() } else { descriptors(pid)? },
-        sandbox: sandbox(&proc),
+        hostname: fs::read_to_string(proc.join("root/etc/hostname")).ok().map(|name| name.trim().to_owned()),
         zombie,
     })
 }
@@ -205,16 +205,6 @@ fn namespaces(proc: &Path) -> Option<BTreeMap<String, u64>> {
 /// The number of `pipe:[7]`.
 fn number(link: &str) -> Option<u64> {
     link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
-}
-
-fn sandbox(proc: &Path) -> Option<String> {
-    let mounts = fs::read_to_string(proc.join("mountinfo")).ok()?;
-    let of = |line: &str| {
-        let mut fields = line.split(' ').skip(3);
-        let root = fields.next()?.to_owned();
-        (fields.next()? == "/sandbox").then_some(root)
-    };
-    mounts.lines().find_map(of)
 }
 
 fn descriptors(pid: i32) -> Option<Vec<Descriptor>> {
