@@ -35,10 +35,10 @@ pub fn gateway_argv() -> Vec<String> {
     command_argv(&["gateway", "run", "--port", &PORT.to_string(), "--bind", "loopback"])
 }
 
-/// The gateway's whole environment inside a cell. `memory_bytes` is the cell's limit: an eighth of it is the
+/// The gateway's whole environment inside a cell. `memory_bytes` is the cell's limit: a quarter of it is the
 /// heap of each of the gateway's engines, which are several, with helpers and buffers beside them.
 pub fn gateway_env(memory_bytes: u64) -> Vec<(String, String)> {
-    let heap = ((memory_bytes / 8) >> 20).max(128);
+    let heap = ((memory_bytes / 4) >> 20).max(128);
     let proxy = "http://127.0.0.1:3128";
     let pairs = [
         ("HOME", "/sandbox".to_owned()),
