@@ -106,6 +106,9 @@ fn a_layer_that_the_operator_leaves_out_changes_rows_the_receipt_and_all_that_is
     assert_eq!(row["state"], "absent", "{row}");
     let row = landlock(&host.json(&["tenant", "show", "acme"])["receipt"]["layers"]);
     assert!(row["state"] == "absent" && row["detail"].as_str().unwrap().contains(reason), "{row}");
+    let doctor = host.cli(&["--json", "doctor"]);
+    assert_eq!(doctor.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains(reason));
     let status = host.json(&["status"]);
     assert!(status["degradations"].to_string().contains(reason), "{status}");
 }

@@ -92,6 +92,14 @@ const DATABASE: Known = Known {
     ..DIRECTORY
 };
 
+const WITHOUT: Known = Known {
+    name: "[[without]]",
+    need: Need::Degrades,
+    buys: "a layer of every cell's seal, which the operator leaves out",
+    used_by: "every cell",
+    ..DIRECTORY
+};
+
 /// What a host would find there.
 fn data_directory(dir: &Path) -> Vec<Feature> {
     let shown = dir.display();
@@ -109,6 +117,10 @@ fn data_directory(dir: &Path) -> Vec<Feature> {
         let me = rustix::process::geteuid().as_raw();
         let owner = if root { config.uids.base.control() } else { me };
         rows.push(row(CONTROL, owned(&dir.join("control"), owner)));
+        rows.extend(config.without.iter().map(|left| {
+            let found = WITHOUT.is(false, format!("{}: {}", left.layer, left.reason));
+            Feature { mend: format!("take [[without]] {} out of cofferdam.toml", left.layer), ..found }
+        }));
     }
     let state = database(&dir.join("control/state.db"))
         .map_err(|why| format!("{why}; backups are in {shown}/control/backups"));

@@ -8,7 +8,7 @@ use crate::{
     Error,
     battery::{
         PROBE,
-        wires::{How, Knock, NAMESERVER, NEIGHBOUR, POLICY, TENANT, Token, Wire, wires},
+        wires::{How, Knock, NAMESERVER, NEIGHBOUR, POLICY, SECRET, TENANT, Token, Wire, wires},
     },
     outside,
     verdict::{Control, Judged, Verdict, verdict},
@@ -47,6 +47,7 @@ struct Host {
     good: String,
     neighbours: String,
     revoked: String,
+    expired: String,
     addresses: BTreeMap<&'static str, SocketAddr>,
 }
 
@@ -77,6 +78,7 @@ impl Host {
             good: String::new(),
             neighbours: String::new(),
             revoked: String::new(),
+            expired: String::new(),
             addresses: BTreeMap::new(),
         };
         // It ends with the world, whose first process this is.
@@ -114,6 +116,11 @@ impl Host {
         let (token, jti) = issue(self, TENANT)?;
         self.done(&["token", "revoke", &jti], "")?;
         self.revoked = token;
+        let issued = self.done(&["token", "issue", TENANT, "--subject", "prove", "--for", "1s"], "")?;
+        issued["token"].as_str().unwrap_or_default().clone_into(&mut self.expired);
+        self.done(&["secret", "set", TENANT, "MODEL"], SECRET)?;
+        let url = "http://allowed.example/v1";
+        self.done(&["model", "set", TENANT, "--url", url, "--model", "m", "--secret", "MODEL"], "")?;
         Ok(())
     }
 
@@ -198,7 +205,7 @@ impl Host {
     fn knock(&self, knock: &Knock) -> Outcome {
         let Some(address) = self.addresses.get(knock.tenant) else { return failed("no such tenant") };
         match self.asked(*address, knock) {
-            Ok(answer) if answer.contains("\"ok\":true") && answer.contains(knock.told) => {
+            Ok(answer) if reached(&answer) && answer.contains(knock.told) => {
                 let seen = answer.lines().next().unwrap_or_default().to_owned();
                 Outcome { succeeded: true, errno: 0, seen }
             }
@@ -209,17 +216,23 @@ impl Host {
 
     fn asked(&self, address: SocketAddr, knock: &Knock) -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        // The edge answers at once, and a WebSocket that is open says nothing more.
+        stream.set_read_timeout(Some(Duration::from_millis(700)))?;
         let host = knock.host.map_or_else(|| address.to_string(), str::to_owned);
         let bearer = match self.token(knock.token)? {
             Some(token) => format!("Authorization: Bearer {token}\r\n"),
             None => String::new(),
         };
-        let headers = knock.headers;
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{bearer}{headers}Connection: close\r\n\r\n");
+        let Knock { path, headers, .. } = knock;
+        let connection = if headers.contains("Upgrade:") { "Upgrade" } else { "close" };
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n");
+        let request = format!("{head}{bearer}{headers}\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        stream.take(1 << 20).read_to_end(&mut answer)?;
+        let read = stream.take(1 << 20).read_to_end(&mut answer);
+        if answer.is_empty() {
+            read?;
+        }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
@@ -235,6 +248,7 @@ impl Host {
             Token::Good => self.good.clone(),
             Token::Neighbours => self.neighbours.clone(),
             Token::Revoked => self.revoked.clone(),
+            Token::Expired => self.expired.clone(),
             Token::Unsigned => format!("{}.", signed("none")?),
             Token::Forged => {
                 let (rest, signature) = self.good.rsplit_once('.').unwrap_or_default();
@@ -303,6 +317,11 @@ impl Host {
 /// Where it lies in the world.
 pub(crate) fn data_dir(scratch: &Path) -> PathBuf {
     scratch.join("host")
+}
+
+/// Did a cell answer, or become a client's WebSocket?
+fn reached(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 101") || answer.contains("\"ok\":true")
 }
 
 fn failed(seen: &str) -> Outcome {

@@ -12,7 +12,10 @@ use rustix::{
     process::Resource,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
 
 /// One observation about a layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +72,17 @@ impl Findings {
         self.0.push(Finding { layer: layer.to_owned(), wrong, detail: String::new() });
     }
 
+    /// Of what holds and has nothing to say, one for each layer: they travel twice.
+    fn brief(self) -> Vec<Finding> {
+        let mut seen = BTreeSet::new();
+        let mut kept = self.0;
+        kept.retain(|finding| {
+            let first = seen.insert(finding.layer.clone());
+            first || finding.wrong.is_some() || !finding.detail.is_empty()
+        });
+        kept
+    }
+
     fn read(&mut self, layer: &str, path: &str) -> String {
         fs::read_to_string(path).unwrap_or_else(|error| {
             let wrong = Some(format!("{path}: {error}"));
@@ -87,7 +101,7 @@ pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Vec<Finding> {
     files(&mut found, plan);
     limits(&mut found, plan);
     calls(&mut found);
-    found.0
+    found.brief()
 }
 
 /// What the kernel says of a process that is sealed.
@@ -262,7 +276,10 @@ pub(crate) fn judged(
         wrongs.extend(wrong.clone());
         details.extend((!detail.is_empty()).then(|| detail.clone()));
     }
-    let rows = LAYERS.iter().map(|layer| row(plan, layer, layers.remove(layer).unwrap_or_default()));
+    let rows = LAYERS.iter().map(|layer| {
+        let unseen = || (vec!["nobody tried it".to_owned()], Vec::new());
+        row(plan, layer, layers.remove(layer).unwrap_or_else(unseen))
+    });
     let quota = home_image::row(&plan.quota).filter(|_| plan.keeps(Protection::HomeQuota));
     let rows = rows.chain(groups.iter().cloned()).chain(quota).chain(left_out(plan));
     let rows: Vec<LayerRow> = rows.collect();
@@ -361,5 +378,61 @@ pub(crate) fn of_runtime(plan: &CellPlan, runtime: i32, filters: usize) -> Resul
             &layer,
             format!("the kernel says of the runtime: {}", wrong.unwrap_or_default()),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Network, Quota};
+    use cofferdam_base::ipc::launcher::Limits;
+
+    fn plan(without: Vec<Protection>) -> CellPlan {
+        CellPlan {
+            name: "acme".into(),
+            generation: 1,
+            profile: Profile::Strict,
+            uid: 20_001,
+            gid: 20_001,
+            hostname: "acme".into(),
+            binds: Vec::new(),
+            home: "/h".into(),
+            quota: Quota::Scratch,
+            argv: vec!["/x".into()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            network: Network::None,
+            limits: Limits::default(),
+            cgroup: "x".into(),
+            without,
+        }
+    }
+
+    #[test]
+    fn a_layer_of_which_nobody_says_anything_does_not_hold() {
+        // This process stands for a cell that is none: all that can be seen of it is its launcher's, too.
+        let own = i32::try_from(std::process::id()).unwrap();
+        let Error::Layer(failure) = judged(&plan(Vec::new()), Vec::new(), own, &[]).unwrap_err() else {
+            panic!()
+        };
+        assert!(failure.message.contains("launcher's too"), "{failure:?}");
+        assert!(failure.mend.contains("[[without]]"), "{failure:?}");
+        let rows = judged(&plan(Protection::all()), Vec::new(), own, &[]);
+        let Error::Layer(failure) = rows.unwrap_err() else { panic!() };
+        // The user namespace is in no list of what can be left out.
+        assert_eq!(failure.layer, "user namespace");
+    }
+
+    #[test]
+    fn what_is_left_out_is_never_enforced_and_one_right_of_many_is_a_part() {
+        let seen = (Vec::new(), vec!["fine".to_owned()]);
+        let state = |without: Vec<Protection>| row(&plan(without), "landlock", seen.clone()).state;
+        let rights = Protection::of_layer("landlock");
+        assert_eq!(state(Vec::new()), LayerState::Enforced);
+        assert_eq!(state(rights[..1].to_vec()), LayerState::Partial);
+        assert_eq!(state(rights), LayerState::Absent);
+        let unseen = (vec!["nobody tried it".to_owned()], Vec::new());
+        assert_eq!(row(&plan(Vec::new()), "landlock", unseen).state, LayerState::Absent);
     }
 }

@@ -4,7 +4,7 @@
 //! allows, the same connection from outside any cell, the same request with a token that is good.
 
 use super::FLAG;
-use cofferdam_sandbox::probe::Attempt::{self, Lookup, Tcp, TcpName};
+use cofferdam_sandbox::probe::Attempt::{self, Find, Lookup, Tcp, TcpName};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// Where and how something is tried.
@@ -25,6 +25,8 @@ pub(crate) struct Knock {
     pub(crate) token: Token,
     /// Whose origin.
     pub(crate) tenant: &'static str,
+    /// What is asked for.
+    pub(crate) path: &'static str,
     /// The `Host` header; none is the tenant's own.
     pub(crate) host: Option<&'static str>,
     /// More headers, each line ending in CRLF.
@@ -44,6 +46,8 @@ pub(crate) enum Token {
     Neighbours,
     /// It was revoked.
     Revoked,
+    /// Its time is over.
+    Expired,
     /// Its algorithm says `none`, and nothing signs it.
     Unsigned,
     /// One character of its signature is another.
@@ -82,6 +86,12 @@ pub(crate) const POLICY: &str = "version: 1\ndefault: deny\nrules:\n\
     \x20 - {allow: rebind-mapped.example, protocol: http}\n\
     \x20 - {allow: rebind-nat64.example, protocol: http}\n\
     \x20 - {ask: held.example, protocol: http}\n";
+/// The key of the tenant's model, which no cell may see.
+pub(crate) const SECRET: &str = "canary-of-the-models-key";
+const UPGRADE: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const FOREIGN_UPGRADE: &str = "Origin: http://evil.example\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 /// What names mean to the name server outside. All others are [`WEB`].
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("rebind-metadata.example", "169.254.169.254"),
@@ -135,7 +145,7 @@ fn allowed() -> How {
 }
 
 pub(crate) fn wires() -> Vec<Wire> {
-    [captured(), proxied(), rebound(), names(), carried(), edge()].concat()
+    [captured(), proxied(), rebound(), names(), carried(), secrets(), edge(), sockets()].concat()
 }
 
 /// Straight to an address.
@@ -393,11 +403,70 @@ fn carried() -> Vec<Wire> {
     ]
 }
 
+/// The key of the tenant's model, which its warden alone has.
+fn secrets() -> Vec<Wire> {
+    let find = |words: &str, below: &[&str]| {
+        How::Cell(Find { words: words.into(), below: below.iter().map(Into::into).collect() })
+    };
+    let files = ["/sandbox", "/tmp", "/etc"];
+    vec![
+        Wire {
+            id: "secrets.environment",
+            title: "find the model's key in an environment",
+            layers: &["the warden keeps it"],
+            attack: find(SECRET, &[]),
+            leak: "",
+            held: false,
+            control: find("PATH=", &[]),
+        },
+        Wire {
+            id: "secrets.files",
+            title: "find the model's key in a file",
+            layers: &["the warden keeps it"],
+            attack: find(SECRET, &files),
+            leak: "",
+            held: false,
+            control: find("nameserver 127.0.0.1", &files),
+        },
+    ]
+}
+
+/// Clients that want a WebSocket.
+fn sockets() -> Vec<Wire> {
+    let good =
+        Knock { token: Token::Good, tenant: TENANT, path: "/ws", host: None, headers: UPGRADE, told: "" };
+    let with = |token| Knock { token, ..good.clone() };
+    let foreign = Knock { headers: FOREIGN_UPGRADE, ..good.clone() };
+    let misdirected = Knock { host: Some("evil.example"), ..good.clone() };
+    let rows: [(&str, &str, &[&str], Knock); 5] = [
+        ("socket.no-token", "open a WebSocket without a token", &["token"], with(Token::None)),
+        (
+            "socket.neighbours",
+            "open one with the neighbour's token",
+            &["token: tenant"],
+            with(Token::Neighbours),
+        ),
+        ("socket.revoked", "open one with a revoked token", &["token: revocation"], with(Token::Revoked)),
+        ("socket.foreign-origin", "open one from a page of another origin", &["origin"], foreign),
+        ("socket.other-host", "open one under another host's name", &["host check"], misdirected),
+    ];
+    let wire = |(id, title, layers, knock)| Wire {
+        id,
+        title,
+        layers,
+        attack: How::Edge(knock),
+        leak: "",
+        held: false,
+        control: How::Edge(good.clone()),
+    };
+    rows.into_iter().map(wire).collect()
+}
+
 /// Clients.
 fn edge() -> Vec<Wire> {
-    let good = Knock { token: Token::Good, tenant: TENANT, host: None, headers: "", told: "" };
+    let good = Knock { token: Token::Good, tenant: TENANT, path: "/", host: None, headers: "", told: "" };
     let with = |token| Knock { token, ..good.clone() };
-    let rows: [(&str, &str, &[&str], Knock); 14] = [
+    let rows: [(&str, &str, &[&str], Knock); 15] = [
         ("edge.no-token", "come without a token", &["token"], with(Token::None)),
         (
             "edge.unsigned",
@@ -420,6 +489,7 @@ fn edge() -> Vec<Wire> {
             Knock { tenant: NEIGHBOUR, ..good.clone() },
         ),
         ("edge.revoked", "come with a token that was revoked", &["token: revocation"], with(Token::Revoked)),
+        ("edge.expired", "come with a token whose time is over", &["token: expiry"], with(Token::Expired)),
         (
             "edge.foreign-origin",
             "come from a page of another origin",

@@ -41,6 +41,13 @@ pub enum Attempt {
         /// What.
         holds: String,
     },
+    /// Words are in the environment of a process that is listed, or in a file of these directories.
+    Find {
+        /// Which words.
+        words: String,
+        /// Where.
+        below: Vec<PathBuf>,
+    },
     /// A file is made.
     Create {
         /// Where.

@@ -65,6 +65,7 @@ impl Attempt {
             Self::Sweep {} => sweep(),
             Self::Write { path } => files::write(path),
             Self::Read { path, holds } => files::read(path, holds),
+            Self::Find { words, below } => files::find(words.as_bytes(), below),
             Self::Create { path } => files::create(path),
             Self::MakeDirectory { path } => files::make_directory(path),
             Self::MakeLink { path } => files::make_link(path),
