@@ -11,6 +11,8 @@ mod bad_input;
 mod crashes;
 #[path = "holds.rs"]
 mod holds;
+#[path = "prove.rs"]
+mod prove;
 #[path = "tokens.rs"]
 mod tokens;
 #[path = "walls.rs"]

@@ -275,6 +275,17 @@ impl Host {
         command
     }
 
+    /// The command line, typed by the user who runs the host.
+    pub fn own(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        if ROOTLESS {
+            command = Command::new(&self.program);
+            command.arg("--data-dir").arg(&self.dir).args(arguments).stdin(Stdio::null());
+            command.uid(self.uids).gid(self.uids).env("HOME", &self.dir).current_dir("/");
+        }
+        self.world.host(|| command.output()).unwrap()
+    }
+
     /// The command line.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
