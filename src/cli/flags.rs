@@ -71,8 +71,8 @@ pub(crate) enum Command {
     /// What can run in cells
     #[command(subcommand)]
     Runtime(Runtime),
-    /// Show that the seal of a tenant's cell holds: a hundred attacks, each with a
-    /// control
+    /// Show that the seal of a tenant's cell holds: two hundred attacks, each with a
+    /// control; exits 0 if it holds, 1 if not, 2 if it could not be tried
     Prove(Prove),
     /// Tokens used, by tenant and model
     Usage {

@@ -143,7 +143,12 @@ impl Host {
 
     fn judge(&self, wire: &Wire, cell: &BTreeMap<String, Line>) -> Result<Judged, Error> {
         let (mut sealed, micros) = self.came_of(wire, &wire.attack, "attack", cell)?;
-        let (control, _) = self.came_of(wire, &wire.control, "control", cell)?;
+        let (mut control, _) = self.came_of(wire, &wire.control, "control", cell)?;
+        if !control.succeeded {
+            // Once more: a busy machine may have kept the witness from answering in time.
+            let again = self.in_cell(std::slice::from_ref(wire))?;
+            control = self.came_of(wire, &wire.control, "control", &again)?.0;
+        }
         // What the witness heard decides, not what the probe was told: the answer may be to something that is allowed.
         if !wire.leak.is_empty() {
             sealed.succeeded = self.heard(wire.leak)?;
