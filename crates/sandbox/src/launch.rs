@@ -11,7 +11,7 @@ use crate::{
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
-    channel::{self, Channel},
+    channel::{self, Channel, ChannelError},
     clone::{self, INNER_ID},
     pidfd, userns,
 };
@@ -58,7 +58,8 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
             let ended = pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping a half-built cell"))?;
             let _ = groups.remove();
             Err(match error {
-                Error::Ended(_) => Error::Ended(ended.to_string()),
+                // Which of the two depends on who was faster.
+                Error::Ended(_) | Error::Wire(ChannelError::Closed) => Error::Ended(ended.to_string()),
                 error => error,
             })
         }
