@@ -79,7 +79,10 @@ pub fn verify(file: &str) -> Result<(Document, Signed), DocumentError> {
     signature::UnparsedPublicKey::new(&signature::ED25519, key)
         .verify(&message, &signed)
         .map_err(|_| DocumentError::Signature)?;
-    let document = serde_json::from_str(&signature.document).map_err(|error| malformed(&error))?;
+    let document: Document = serde_json::from_str(&signature.document).map_err(|error| malformed(&error))?;
+    if document.version != 1 {
+        return Err(malformed(&format!("its version is {}, and 1 is known here", document.version)));
+    }
     Ok((document, signature))
 }
 
@@ -99,7 +102,8 @@ impl Document {
     pub fn holds(&self) -> bool {
         let bad = |row: &Judged| matches!(row.verdict, Verdict::Escaped | Verdict::Inconclusive);
         let survived = self.mutants.as_ref().is_some_and(|mutants| !mutants.survivors.is_empty());
-        !self.rows.iter().any(bad) && !survived
+        // Where nothing was tried nothing is shown.
+        !self.rows.is_empty() && !self.rows.iter().any(bad) && !survived
     }
 
     /// What is worse than in an older proof: rows whose verdict fell, rows that are gone, layers that hold less.
@@ -208,6 +212,8 @@ mod tests {
         new.receipt[0].state = LayerState::Absent;
         let told = new.regressions(&old);
         assert_eq!(told.len(), 3, "{told:?}");
+        assert!(!Document { rows: Vec::new(), ..document() }.holds());
+        assert!(verify(&signed(&Document { version: 2, ..document() })).is_err());
         assert!(!new.holds());
         assert_eq!(old.regressions(&new).len(), 0);
     }

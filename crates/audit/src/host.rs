@@ -108,8 +108,7 @@ impl Host {
         self.done(&["policy", "set", TENANT, "-"], POLICY)?;
         let issue = |host: &Self, tenant: &str| -> Result<(String, String), Error> {
             let issued = host.done(&["token", "issue", tenant, "--subject", "prove"], "")?;
-            let text = |key: &str| issued[key].as_str().unwrap_or_default().to_owned();
-            Ok((text("token"), text("jti")))
+            Ok((text(&issued, "token")?, text(&issued, "jti")?))
         };
         self.good = issue(self, TENANT)?.0;
         self.neighbours = issue(self, NEIGHBOUR)?.0;
@@ -117,7 +116,7 @@ impl Host {
         self.done(&["token", "revoke", &jti], "")?;
         self.revoked = token;
         let issued = self.done(&["token", "issue", TENANT, "--subject", "prove", "--for", "1s"], "")?;
-        issued["token"].as_str().unwrap_or_default().clone_into(&mut self.expired);
+        self.expired = text(&issued, "token")?;
         self.done(&["secret", "set", TENANT, "MODEL"], SECRET)?;
         let url = "http://allowed.example/v1";
         self.done(&["model", "set", TENANT, "--url", url, "--model", "m", "--secret", "MODEL"], "")?;
@@ -156,6 +155,10 @@ impl Host {
             sealed = Outcome { errno: 0, seen: format!("the witness outside {told}"), ..sealed };
         }
         let mut judged = verdict(&sealed, &control);
+        // What was not tried was not blocked.
+        if matches!(wire.attack, How::Cell(_)) && !cell.contains_key(&format!("attack {}", wire.id)) {
+            judged = Verdict::Inconclusive;
+        }
         if wire.held && judged == Verdict::Blocked {
             let waiting = self.done(&["approvals", "list"], "")?;
             if waiting.to_string().contains(wire.leak) {
@@ -327,6 +330,12 @@ pub(crate) fn data_dir(scratch: &Path) -> PathBuf {
 /// Did a cell answer, or become a client's WebSocket?
 fn reached(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 101") || answer.contains("\"ok\":true")
+}
+
+/// A text of an answer. An empty token would be refused for another reason than the one that is claimed.
+fn text(answer: &Value, key: &str) -> Result<String, Error> {
+    let found = answer[key].as_str().filter(|text| !text.is_empty());
+    found.map(str::to_owned).ok_or_else(|| Error::BrokenOff(format!("an answer has no {key}")))
 }
 
 fn failed(seen: &str) -> Outcome {
