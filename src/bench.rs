@@ -1,4 +1,4 @@
-//! The hidden entry of `cargo xtask bench cell`: cells of a tenant's own plan, from the start to the end of one
+//! The hidden entry of `cargo xtask bench cell`: cells of a plan as a tenant's is, from the start to the end of one
 //! command in them.
 
 use cofferdam_base::ipc::launcher::Limits;
@@ -73,7 +73,8 @@ fn end(cell: Cell) -> Result<Ended, Box<dyn std::error::Error>> {
     Ok(ended)
 }
 
-fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
+/// A plan as a tenant's is, of a cell that is no tenant's.
+pub(crate) fn plan(name: &str, home: &Path, argv: Vec<String>) -> CellPlan {
     CellPlan {
         name: name.to_owned(),
         generation: 1,

@@ -6,6 +6,7 @@
 
 mod bench;
 mod cli;
+mod compare;
 mod demo;
 mod echo;
 mod model;
@@ -16,7 +17,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let hidden = std::env::args().nth(1).is_some_and(|first| first.starts_with("__"));
     if hidden
-        && !matches!(std::env::args().nth(1).as_deref(), Some("__nursery" | "__init" | "__cell" | "__probe"))
+        && !matches!(
+            std::env::args().nth(1).as_deref(),
+            Some("__nursery" | "__init" | "__cell" | "__compare" | "__probe")
+        )
     {
         serve::log_to_stderr();
     }
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
         Some("__echo") => echo::main(),
         Some("__guide") => demo::guide_main(),
         Some("__cell") => bench::main(),
+        Some("__compare") => compare::main(),
         Some("__witness") => cofferdam_audit::witness_main(),
         Some("__probe") => cofferdam_sandbox::probe::probe_main(),
         _ => cli::main(),

@@ -19,6 +19,7 @@ pub(crate) use client::Client;
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use flags::DemoRuntime;
 pub(crate) use print::line;
+pub(crate) use prove::errno;
 pub(crate) use runtime::install_with_bar;
 
 use clap::Parser;

@@ -188,19 +188,22 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The name of an errno that a seal gives.
-fn errno(code: i32) -> Option<&'static str> {
+/// The name of an errno that a seal, or the kernel behind it, gives; one without is told in the system's words.
+pub(crate) fn errno(code: i32) -> Option<&'static str> {
     Some(match code {
-        0 => return None,
         1 => "EPERM",
         2 => "ENOENT",
         3 => "ESRCH",
+        7 => "E2BIG",
+        9 => "EBADF",
         11 => "EAGAIN",
         12 => "ENOMEM",
         13 => "EACCES",
+        14 => "EFAULT",
         18 => "EXDEV",
         22 => "EINVAL",
         24 => "EMFILE",
+        25 => "ENOTTY",
         28 => "ENOSPC",
         30 => "EROFS",
         38 => "ENOSYS",
@@ -208,6 +211,6 @@ fn errno(code: i32) -> Option<&'static str> {
         101 => "ENETUNREACH",
         110 => "ETIMEDOUT",
         111 => "ECONNREFUSED",
-        _ => "another errno",
+        _ => return None,
     })
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "it starts cargo, npm and the peers that it measures")]
 
 mod bench;
+mod compare;
 mod deps;
 mod fuzz;
 mod lengths;
@@ -24,6 +25,9 @@ cargo xtask <verb>
   check-deps      crate edges follow ARCHITECTURE.md
   bench cell      cell start against bubblewrap
   bench edge      the edge against nginx
+  compare [--write]
+                  the battery of `prove` in a cell, under bubblewrap and under runc, as root; --write puts the
+                  table into docs/comparison.md
   lengths         no file past 600 lines of code, tests apart
 ";
 
@@ -34,6 +38,7 @@ fn main() -> Result<()> {
         Some("test") => test::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(rest),
+        Some("compare") => compare::run(rest),
         Some("lint") => lint(),
         Some("check-deps") => deps::check(),
         Some("lengths") => lengths::check(),

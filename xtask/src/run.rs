@@ -18,6 +18,15 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     run(Command::new(cargo).args(arguments).current_dir(root()))
 }
 
+/// Builds the program, as it is shipped or as it is quickly built, and tells where it is.
+pub(crate) fn program(release: bool) -> Result<PathBuf> {
+    let (profile, flag) = if release { ("release", Some("--release")) } else { ("debug", None) };
+    let arguments = ["build", "--quiet", "--package", "cofferdam"].into_iter().chain(flag);
+    cargo(&arguments.collect::<Vec<_>>())?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join(profile).join("cofferdam"))
+}
+
 /// Runs a command; fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("+ {command:?}");

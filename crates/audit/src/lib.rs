@@ -10,13 +10,17 @@ pub mod battery;
 mod document;
 mod host;
 mod outside;
+mod peers;
+mod place;
 mod run;
 mod verdict;
 mod witness;
 mod world;
 
 pub use document::{Document, DocumentError, Signed, digest, verify};
-pub use run::{Options, Report, prove};
+pub use peers::Compared;
+pub use place::Peer;
+pub use run::{Options, Report, compare, prove};
 pub use verdict::{Control, Judged, Mutants, Verdict};
 pub use witness::witness_main;
 

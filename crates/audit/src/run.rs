@@ -7,6 +7,8 @@ use crate::{
     Error,
     battery::{self, PROBE, Row, Scene, TREE},
     host,
+    peers::{self, Compared},
+    place::{Peer, Place},
     verdict::{Control, Judged, Mutants, Verdict, verdict},
     world::{self, Places},
 };
@@ -15,18 +17,13 @@ use cofferdam_base::ipc::{
     receipt::{LayerRow, LayerState},
 };
 use cofferdam_sandbox::{
-    Access, Bind, Cell, CellPlan, Profile, Protection, Quota,
+    Access, Bind, CellPlan, Profile, Protection, Quota,
     probe::{Attempt, Line, Outcome},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{self, PipeReader, Read},
-    os::fd::OwnedFd,
     path::Path,
-    time::{Duration, Instant},
 };
 
 /// What is asked for besides the battery.
@@ -50,16 +47,13 @@ pub struct Report {
     pub mutants: Option<Mutants>,
 }
 
-/// A cell of a proof that says nothing for so long is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Tries the battery on a sibling of a planned cell. `program` is this program, which the sibling runs; nothing of
 /// the tenant's own is touched: home, name and groups are the proof's. The caller has one thread.
 pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report, Error> {
     let scratch = tempfile::tempdir().map_err(Error::world("a directory"))?;
     std::fs::set_permissions(scratch.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .map_err(Error::world("a directory"))?;
-    let instance = format!("prove-{}", std::process::id());
+    let instance = instance();
     let plan = sibling(plan, program, scratch.path(), &instance);
     let report = world::within(&plan, scratch.path(), || {
         Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options)
@@ -77,6 +71,26 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
     let mut report = report?;
     report.rows.extend(wires?);
     Ok(report)
+}
+
+/// Tries the battery on a cell of this plan and, in the same world, in sandboxes of others. They find the home and the
+/// tree of the proof in `scratch`, an empty directory, as `home` and `tree`. The caller has one thread.
+pub fn compare(
+    plan: &CellPlan,
+    program: &Path,
+    scratch: &Path,
+    peers: &[Peer],
+) -> Result<Vec<Compared>, Error> {
+    let instance = instance();
+    let plan = sibling(plan, program, scratch, &instance);
+    let compared =
+        world::within(&plan, scratch, || Run::new(&plan, world::furnish(&plan, scratch)?).compared(peers));
+    cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
+    compared
+}
+
+fn instance() -> String {
+    format!("prove-{}", std::process::id())
 }
 
 /// The tenant's plan with a home, a name and groups of the proof's own, and the probe in reach.
@@ -128,6 +142,33 @@ impl<'a> Run<'a> {
         let rows = self.rows.clone();
         let tried: Vec<&Row> = rows.iter().filter(|row| self.skipped(row).is_none()).collect();
         let (receipt, sealed) = self.cell(&[], &tried)?;
+        let controls = self.controls(&tried)?;
+        let judged = rows.iter().map(|row| judge(row, self.skipped(row), &sealed, &controls)).collect();
+        let mutants = if options.mutants { Some(self.mutants(&tried)?) } else { None };
+        Ok(Report { receipt, rows: judged, mutants })
+    }
+
+    fn compared(mut self, peers: &[Peer]) -> Result<Vec<Compared>, Error> {
+        let rows = self.rows.clone();
+        let tried: Vec<&Row> = rows.iter().filter(|row| self.skipped(row).is_none()).collect();
+        let sealed = self.cell(&[], &tried)?.1;
+        let controls = self.controls(&tried)?;
+        let theirs: Vec<&Row> = tried.iter().filter(|row| peers::ours(row.id).is_none()).copied().collect();
+        let answers = peers.iter().map(|peer| Ok(self.tried(peer, &theirs)?.1));
+        let answers: Vec<Tried> = answers.collect::<Result<_, Error>>()?;
+        let compare = |row: &Row| {
+            let skipped = || self.skipped(row).or_else(|| peers::ours(row.id).map(str::to_owned));
+            let judged = |lines| Judged { layers: Vec::new(), ..judge(row, skipped(), lines, &controls) };
+            Compared {
+                cell: judge(row, self.skipped(row), &sealed, &controls),
+                peers: answers.iter().map(judged).collect(),
+            }
+        };
+        Ok(rows.iter().map(compare).collect())
+    }
+
+    /// Each row in a cell that leaves out all that answers it.
+    fn controls(&mut self, tried: &[&Row]) -> Result<Tried, Error> {
         let mut controls = Tried::new();
         // Twice, if need be: a busy machine may keep a witness from answering in time.
         for _ in 0..2 {
@@ -137,9 +178,7 @@ impl<'a> Run<'a> {
                 controls.extend(self.cell(&without, &rows)?.1);
             }
         }
-        let judged = rows.iter().map(|row| self.judge(row, &sealed, &controls)).collect();
-        let mutants = if options.mutants { Some(self.mutants(&tried)?) } else { None };
-        Ok(Report { receipt, rows: judged, mutants })
+        Ok(controls)
     }
 
     /// Why a row is not tried.
@@ -163,38 +202,6 @@ impl<'a> Run<'a> {
             return Some("without a cgroup of its own a cell has no name of one to learn".to_owned());
         }
         None
-    }
-
-    fn judge(&self, row: &Row, sealed: &Tried, controls: &Tried) -> Judged {
-        let names = |protections: &[Protection]| protections.iter().map(ToString::to_string).collect();
-        let mut judged = Judged {
-            id: row.id.to_owned(),
-            title: row.title.to_owned(),
-            verdict: Verdict::Skipped,
-            layers: row.layers.iter().map(|layer| named(layer)).collect(),
-            sealed: None,
-            micros: 0,
-            control: None,
-            reason: self.skipped(row).unwrap_or_default(),
-        };
-        if !judged.reason.is_empty() {
-            return judged;
-        }
-        let (Some(line), Some(control)) = (sealed.get(row.id), controls.get(row.id)) else {
-            judged.verdict = Verdict::Inconclusive;
-            judged.reason = String::from("the probe did not say what became of it");
-            return judged;
-        };
-        judged.verdict = verdict(&line.outcome, &control.outcome);
-        if judged.verdict == Verdict::Inconclusive && lacking(row, &control.outcome) {
-            judged.verdict = Verdict::Skipped;
-            judged.reason = String::from("this kernel has no such thing");
-        }
-        judged.micros = line.micros;
-        judged.sealed = Some(line.outcome.clone());
-        judged.control =
-            Some(Control { without: names(&row.all_layers()), outcome: control.outcome.clone() });
-        judged
     }
 
     /// Leaves out each protection alone, and keeps each layer of a row alone.
@@ -230,24 +237,16 @@ impl<'a> Run<'a> {
 
     /// A cell without these protections, in which these rows are tried: its receipt, and what the probe said.
     fn cell(&mut self, without: &[Protection], rows: &[&Row]) -> Result<(Vec<LayerRow>, Tried), Error> {
+        let all: BTreeSet<Protection> = self.plan.without.iter().chain(without).copied().collect();
+        self.tried(&CellPlan { without: all.into_iter().collect(), ..self.plan.clone() }, rows)
+    }
+
+    /// What the probe said of these rows in some place.
+    fn tried(&mut self, place: &impl Place, rows: &[&Row]) -> Result<(Vec<LayerRow>, Tried), Error> {
         self.places.plant().map_err(Error::world("files"))?;
         let attempts: Vec<(&str, &Attempt)> = rows.iter().map(|row| (row.id, &row.attempt)).collect();
         let attempts = serde_json::to_string(&attempts).map_err(|error| Error::Cell(error.to_string()))?;
-        let all: BTreeSet<Protection> = self.plan.without.iter().chain(without).copied().collect();
-        let plan = CellPlan {
-            argv: vec![PROBE.to_owned(), "__probe".to_owned(), attempts],
-            without: all.into_iter().collect(),
-            ..self.plan.clone()
-        };
-        let (reader, writer) = io::pipe().map_err(Error::world("a pipe"))?;
-        let null = File::create("/dev/null").map_err(Error::world("/dev/null"))?;
-        let names = |plan: &CellPlan| named(&plan.without);
-        let cell = cofferdam_sandbox::launch(&plan, [OwnedFd::from(writer), null.into()])
-            .map_err(|error| Error::Cell(format!("{error} (left out: {})", names(&plan))))?;
-        let receipt = cell.receipt.layers.clone();
-        let text = heard(&cell, reader);
-        end(cell).map_err(|error| Error::Cell(error.to_string()))?;
-        let text = text.map_err(Error::world("the probe"))?;
+        let (receipt, text) = place.run(attempts)?;
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
         Ok((receipt, lines.map(|line| (line.id.clone(), line)).collect()))
     }
@@ -269,6 +268,38 @@ impl Row {
         let all: BTreeSet<Protection> = layers.flat_map(|(_, layer)| layer).copied().collect();
         all.into_iter().collect()
     }
+}
+
+/// The verdict on one row, which may have been skipped for a reason.
+fn judge(row: &Row, skipped: Option<String>, sealed: &Tried, controls: &Tried) -> Judged {
+    let names = |protections: &[Protection]| protections.iter().map(ToString::to_string).collect();
+    let mut judged = Judged {
+        id: row.id.to_owned(),
+        title: row.title.to_owned(),
+        verdict: Verdict::Skipped,
+        layers: row.layers.iter().map(|layer| named(layer)).collect(),
+        sealed: None,
+        micros: 0,
+        control: None,
+        reason: skipped.unwrap_or_default(),
+    };
+    if !judged.reason.is_empty() {
+        return judged;
+    }
+    let (Some(line), Some(control)) = (sealed.get(row.id), controls.get(row.id)) else {
+        judged.verdict = Verdict::Inconclusive;
+        judged.reason = String::from("the probe did not say what became of it");
+        return judged;
+    };
+    judged.verdict = verdict(&line.outcome, &control.outcome);
+    if judged.verdict == Verdict::Inconclusive && lacking(row, &control.outcome) {
+        judged.verdict = Verdict::Skipped;
+        judged.reason = String::from("this kernel has no such thing");
+    }
+    judged.micros = line.micros;
+    judged.sealed = Some(line.outcome.clone());
+    judged.control = Some(Control { without: names(&row.all_layers()), outcome: control.outcome.clone() });
+    judged
 }
 
 /// Rows by what their cell leaves out.
@@ -305,31 +336,4 @@ fn named(layer: &[Protection]) -> String {
         names.dedup();
     }
     names.join(" and ")
-}
-
-/// What a cell prints, until it ends.
-fn heard(cell: &Cell, mut output: PipeReader) -> io::Result<String> {
-    let end = Instant::now() + PATIENCE;
-    let mut bytes = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        let rest = end.saturating_duration_since(Instant::now());
-        let mut polled = [PollFd::new(&output, PollFlags::IN)];
-        let rest = Timespec::try_from(rest).map_err(io::Error::other)?;
-        if poll(&mut polled, Some(&rest))? == 0 {
-            cell.kill().map_err(io::Error::other)?;
-            break;
-        }
-        match output.read(&mut piece)? {
-            0 => break,
-            length => bytes.extend_from_slice(&piece[..length]),
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn end(cell: Cell) -> Result<(), cofferdam_sandbox::Error> {
-    cell.kill()?;
-    cell.wait()?;
-    cell.remove()
 }

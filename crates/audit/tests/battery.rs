@@ -1,7 +1,7 @@
 //! The whole battery, as root and as nobody. This binary is also the init, probe and witness of its cells.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use cofferdam_audit::{Options, Report, Verdict, prove};
+use cofferdam_audit::{Compared, Options, Peer, Report, Verdict, compare, prove};
 use cofferdam_base::ipc::launcher::Limits;
 use cofferdam_sandbox::{CellPlan, Network, Profile, Protection};
 use cofferdam_sys::process::{self, Forked};
@@ -33,6 +33,7 @@ fn main() {
     }
     strict();
     without_landlock();
+    compared();
     rootless();
 }
 
@@ -96,6 +97,49 @@ fn without_landlock() {
     assert!(escaped >= 5, "{escaped}");
     assert!(report.receipt.iter().any(|row| row.layer == "landlock" && row.detail.contains("left out")));
     println!("test what_is_left_out_changes_rows_and_the_receipt ... ok");
+}
+
+/// Under an ordinary uid, and with no seal or one that is made by a command: what a sandbox of somebody else's is here.
+fn compared() {
+    use Verdict::{Blocked, Escaped, Inconclusive, Skipped};
+    const UID: &str = "20003";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (world, copy) = (dir.path().join("world"), dir.path().join("probe"));
+    std::fs::create_dir(&world).unwrap();
+    std::fs::copy(program(), &copy).unwrap();
+    let probe =
+        ["setpriv", "--reuid", UID, "--regid", UID, "--clear-groups", copy.to_str().unwrap(), "__probe"];
+    let peer = |name: &str, before: &[&str]| Peer {
+        name: name.into(),
+        argv: before.iter().chain(&probe).map(ToString::to_string).collect(),
+    };
+    let peers = [peer("nothing", &[]), peer("a network of its own", &["unshare", "--net"])];
+    let rows = compare(&plan(Profile::Strict, 20_003), &program(), &world, &peers).unwrap();
+
+    let bad = |row: &&Compared| matches!(row.cell.verdict, Escaped | Inconclusive);
+    assert_eq!(rows.iter().filter(bad).count(), 0);
+    let of = |id: &str| {
+        let row = rows.iter().find(|row| row.cell.id == id).unwrap();
+        (row.cell.verdict, row.peers[0].verdict, row.peers[1].verdict)
+    };
+    assert_eq!(of("network.address"), (Blocked, Escaped, Blocked));
+    assert_eq!(of("processes.see"), (Blocked, Escaped, Escaped));
+    assert_eq!(of("kernel.mount"), (Blocked, Blocked, Blocked));
+    // What only a cell has is asked of nobody else, and of nothing more than that is it left out.
+    let ours = |row: &&Compared| row.cell.verdict != Skipped && row.peers[0].verdict == Skipped;
+    let ours: Vec<&str> = rows.iter().filter(ours).map(|row| row.cell.id.as_str()).collect();
+    assert_eq!(
+        ours,
+        ["processes.cgroup-name", "kernel.sweep", "network.low-port", "network.gateway-port"],
+        "{ours:?}"
+    );
+    println!("test what_others_stop_is_told_by_the_same_probe_in_the_same_world ... ok");
+
+    let silent = Peer { name: "silent".into(), argv: vec!["true".into()] };
+    let error = compare(&plan(Profile::Strict, 20_003), &program(), &world, &[silent]).unwrap_err();
+    assert!(error.to_string().contains("silent: the probe said nothing in it"), "{error}");
+    println!("test a_sandbox_that_did_not_start_has_stopped_nothing ... ok");
 }
 
 fn rootless() {

@@ -5,9 +5,10 @@
 //! process ends then, while the kernel still takes its namespaces apart; so it is with our cell.
 
 use super::{
-    peers, release_binary,
+    peers,
     stats::{Target, median},
 };
+use crate::run;
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead, BufReader, Write},
@@ -24,7 +25,7 @@ const TARGET: Target =
 
 pub(super) fn run() -> Result<()> {
     peers(&[("bwrap", "bubblewrap")])?;
-    let binary = release_binary()?;
+    let binary = run::program(true)?;
     let mut ours = Launcher::start(&binary)?;
     let mut bwrap = Command::new("bwrap");
     bwrap.args(["--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr"]);

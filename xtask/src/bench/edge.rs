@@ -10,9 +10,10 @@
 
 use super::{
     client::{Contender, Echo, Http},
-    peers, release_binary,
+    peers,
     stats::{Target, median, percentile},
 };
+use crate::run;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -36,7 +37,7 @@ const TARGETS: &[(Target, usize)] = &[
 
 pub(super) fn run() -> Result<()> {
     peers(&[("nginx", "nginx-light")])?;
-    let binary = release_binary()?;
+    let binary = run::program(true)?;
     let upstream = free_port()?;
     let _mock = Process::start(Command::new(&binary).args(["__echo", &upstream.to_string()]), upstream)?;
     let scratch = tempfile::tempdir()?;

@@ -8,9 +8,8 @@ mod client;
 mod edge;
 mod stats;
 
-use crate::{programs, run};
+use crate::programs;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
@@ -18,14 +17,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("edge") => edge::run(),
         _ => bail!("cargo xtask bench cell|edge"),
     }
-}
-
-/// Builds the program as it is shipped and tells where it is.
-fn release_binary() -> Result<PathBuf> {
-    run::cargo(&["build", "--release", "--quiet", "--package", "cofferdam"])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run::root().join("target"), PathBuf::from);
-    Ok(target.join("release/cofferdam"))
 }
 
 /// Installs the peers that are missing.

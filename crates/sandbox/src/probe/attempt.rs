@@ -225,7 +225,8 @@ pub enum Attempt {
 pub struct Outcome {
     /// It did what it was to do.
     pub succeeded: bool,
-    /// The errno with which it failed; 0 if there is none.
+    /// The errno with which it failed, or with which the kernel answered where to reach it was enough; 0 if there is
+    /// none.
     pub errno: i32,
     /// What was seen, for people.
     pub seen: String,

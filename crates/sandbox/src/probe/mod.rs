@@ -1,6 +1,7 @@
 //! The probe: this program inside a cell, trying what it is told and saying what became of it.
 //!
-//! It is the hidden entry `__probe ATTEMPTS`, a JSON list of attempts by id; it prints one line of JSON for each.
+//! It is the hidden entry `__probe ATTEMPTS`, a JSON list of attempts by id, from standard input if it is not given;
+//! it prints one line of JSON for each.
 //! Nothing of the host relies on what it says alone: whoever asks has witnesses outside, and controls.
 
 mod attempt;
@@ -29,8 +30,8 @@ pub struct Line {
 /// The hidden entry `__probe`.
 #[expect(clippy::print_stdout, reason = "what it is asked for")]
 pub fn probe_main() -> ExitCode {
-    let told = std::env::args().nth(2).unwrap_or_default();
-    let Ok(attempts) = serde_json::from_str::<Vec<(String, Attempt)>>(&told) else {
+    let told = std::env::args().nth(2).map_or_else(|| io::read_to_string(io::stdin()), Ok);
+    let Ok(attempts) = serde_json::from_str::<Vec<(String, Attempt)>>(&told.unwrap_or_default()) else {
         return ExitCode::from(2);
     };
     for (id, attempt) in attempts {
@@ -117,7 +118,7 @@ fn reached(number: i64, arguments: &[Argument], filtered: &[i32]) -> io::Result<
     if outcome.succeeded || outcome.errno == 0 || filtered.contains(&outcome.errno) {
         return Ok(outcome);
     }
-    Ok(Outcome::success(format!("the kernel looked at it: {}", outcome.seen)))
+    Ok(Outcome { succeeded: true, seen: format!("the kernel looked at it: {}", outcome.seen), ..outcome })
 }
 
 /// Arguments that no call takes for good, so that one that is let through does nothing.
