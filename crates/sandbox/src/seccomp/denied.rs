@@ -233,31 +233,12 @@ pub(super) const EXEC: &[Row] = &[
     Row { call: call::SYS_clone, when: &[(0, Masked(0x1_0000, 0))] }, // without CLONE_THREAD
 ];
 
-/// What neither the launcher nor a child of it needs. Its children inherit this.
+/// What of [`DANGEROUS`] neither the launcher nor a child of it needs. Its children inherit this. It mounts, enters
+/// namespaces and names hosts, so the other groups are not its.
+pub(super) const LAUNCHER_GROUPS: [Danger; 3] = [Danger::Processes, Danger::Kernel, Danger::Handles];
+
+/// What else it does not need: clocks, and what no cell has at all.
 pub(super) const LAUNCHER: &[Row] = &[
-    Row { call: call::SYS_ptrace, when: &[] },
-    Row { call: call::SYS_process_vm_readv, when: &[] },
-    Row { call: call::SYS_process_vm_writev, when: &[] },
-    Row { call: call::SYS_pidfd_getfd, when: &[] },
-    Row { call: call::SYS_kcmp, when: &[] },
-    Row { call: call::SYS_bpf, when: &[] },
-    Row { call: call::SYS_perf_event_open, when: &[] },
-    Row { call: call::SYS_userfaultfd, when: &[] },
-    Row { call: call::SYS_kexec_load, when: &[] },
-    Row { call: call::SYS_kexec_file_load, when: &[] },
-    Row { call: call::SYS_init_module, when: &[] },
-    Row { call: call::SYS_finit_module, when: &[] },
-    Row { call: call::SYS_delete_module, when: &[] },
-    Row { call: call::SYS_iopl, when: &[] },
-    Row { call: call::SYS_ioperm, when: &[] },
-    Row { call: call::SYS_swapon, when: &[] },
-    Row { call: call::SYS_swapoff, when: &[] },
-    Row { call: call::SYS_reboot, when: &[] },
-    Row { call: call::SYS_syslog, when: &[] },
-    Row { call: call::SYS_acct, when: &[] },
-    Row { call: call::SYS_quotactl, when: &[] },
-    Row { call: call::SYS_open_by_handle_at, when: &[] },
-    Row { call: call::SYS_fanotify_init, when: &[] },
     Row { call: call::SYS_settimeofday, when: &[] },
     Row { call: call::SYS_clock_settime, when: &[] },
     Row { call: call::SYS_clock_adjtime, when: &[] },

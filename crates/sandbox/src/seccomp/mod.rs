@@ -87,8 +87,12 @@ pub(crate) fn service(execs: bool) -> Result<Vec<Program>, LayerFailure> {
 
 /// The program of the launcher: what neither it nor a child needs.
 pub(crate) fn launcher() -> Result<Program, LayerFailure> {
-    Program::build(denied::LAUNCHER.iter().copied(), Action::Fail(libc_errno::EPERM), Action::Allow)
-        .layer("seccomp")
+    Program::build(launchers(), fail_perm(), Action::Allow).layer("seccomp")
+}
+
+fn launchers() -> impl Iterator<Item = Row> {
+    let groups = denied::DANGEROUS.iter().filter(|(danger, _)| denied::LAUNCHER_GROUPS.contains(danger));
+    groups.flat_map(|(_, rows)| *rows).chain(denied::LAUNCHER).copied()
 }
 
 /// The program of a cell's init, once the runtime runs.
@@ -138,9 +142,28 @@ mod libc_errno {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use cofferdam_sys::seccomp::call;
+
+    /// Its children inherit this program: a cell must be mounted, entered and named under it.
+    #[test]
+    fn the_launcher_keeps_what_it_makes_cells_with_and_loses_what_steers_processes_and_the_kernel() {
+        let refused: Vec<_> = launchers().collect();
+        assert!(refused.iter().all(|row| row.when.is_empty()));
+        let has = |call| refused.iter().any(|row| row.call == call);
+        for lost in [call::SYS_ptrace, call::SYS_process_madvise, call::SYS_bpf, call::SYS_fanotify_mark] {
+            assert!(has(lost), "{lost}");
+        }
+        let kept = [Danger::Mounts, Danger::Namespaces, Danger::Filters];
+        for (_, rows) in denied::DANGEROUS.iter().filter(|(danger, _)| kept.contains(danger)) {
+            assert!(!rows.iter().any(|row| has(row.call)), "{rows:?}");
+        }
+        assert!(!has(call::SYS_sethostname) && !has(call::SYS_setdomainname));
+    }
+
     #[test]
     fn every_group_is_named_and_says_who_needs_it() {
-        for group in super::allowed::GROUPS {
+        for group in allowed::GROUPS {
             assert!(!group.name.is_empty() && !group.needed_by.is_empty() && !group.calls.is_empty());
         }
     }
