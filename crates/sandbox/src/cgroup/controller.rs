@@ -1,6 +1,6 @@
 //! What a controller of either version is asked to do: hold a limit in a group, and tell what the group uses.
 //!
-//! It owns the words, not the files: those are in `v1` and `v2`. The threat: a limit that one version takes under
+//! It owns the words, not the files: those are in `v1` and `v2`, but for processes, whose files are the same. The threat: a limit that one version takes under
 //! another meaning, so each says in its own words what it holds.
 
 use super::{v1, v2};
@@ -44,8 +44,27 @@ pub(super) trait Controller: Debug + Send + Sync {
     /// Sets the limit in a group, also one that is in use. What cannot be is an error, and then the old one holds.
     fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held>;
 
-    /// Adds what the group uses now.
-    fn usage(&self, group: &Path, usage: &mut Usage) -> io::Result<()>;
+    /// Adds what the group uses now, if it counts that.
+    fn usage(&self, _group: &Path, _usage: &mut Usage) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The one whose files are the same in both versions; it names its own.
+#[derive(Debug)]
+pub(super) struct Pids(&'static str);
+
+impl Controller for Pids {
+    fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
+        let (pids, version) = (wanted.limits.pids, self.0);
+        write(group, "pids.max", &pids.to_string())?;
+        Ok(Held::enforced(format!("{pids}, {version}")))
+    }
+
+    fn usage(&self, group: &Path, usage: &mut Usage) -> io::Result<()> {
+        usage.pids = number(group, "pids.current")?;
+        Ok(())
+    }
 }
 
 impl Kind {
@@ -71,8 +90,8 @@ impl Kind {
         match (self, unified) {
             (Self::Memory, true) => &v2::Memory,
             (Self::Memory, false) => &v1::Memory,
-            (Self::Pids, true) => &v2::Pids,
-            (Self::Pids, false) => &v1::Pids,
+            (Self::Pids, true) => &Pids("v2"),
+            (Self::Pids, false) => &Pids("v1"),
             (Self::Cpu, true) => &v2::Cpu,
             (Self::Cpu, false) => &v1::Cpu,
             (Self::Io, true) => &v2::Io,
@@ -142,6 +161,19 @@ pub(super) mod tests {
 
     pub(in super::super) fn wanted() -> Wanted {
         Wanted { limits: Limits::default(), disk: Some((8, 16)), attributed: true }
+    }
+
+    #[test]
+    fn processes_are_held_and_counted_alike_in_both_versions() {
+        for unified in [false, true] {
+            let group = group(&[("pids.current", "7\n")]);
+            let held = Kind::Pids.of(unified).set(group.path(), &wanted()).unwrap();
+            assert_eq!(held, Held::enforced(format!("512, {}", if unified { "v2" } else { "v1" })));
+            assert_eq!(fs::read_to_string(group.path().join("pids.max")).unwrap(), "512");
+            let mut usage = Usage::default();
+            Kind::Pids.of(unified).usage(group.path(), &mut usage).unwrap();
+            assert_eq!(usage.pids, Some(7));
+        }
     }
 
     #[test]

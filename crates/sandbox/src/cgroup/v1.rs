@@ -10,8 +10,6 @@ use std::{fs, io, path::Path};
 #[derive(Debug)]
 pub(super) struct Memory;
 #[derive(Debug)]
-pub(super) struct Pids;
-#[derive(Debug)]
 pub(super) struct Cpu;
 /// `blkio`.
 #[derive(Debug)]
@@ -60,29 +58,12 @@ fn has_swap() -> io::Result<bool> {
     Ok(fs::read_to_string("/proc/swaps")?.lines().count() > 1)
 }
 
-impl Controller for Pids {
-    fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
-        let pids = wanted.limits.pids;
-        write(group, "pids.max", &pids.to_string())?;
-        Ok(Held::enforced(format!("{pids}, v1")))
-    }
-
-    fn usage(&self, group: &Path, usage: &mut Usage) -> io::Result<()> {
-        usage.pids = number(group, "pids.current")?;
-        Ok(())
-    }
-}
-
+/// Version 1 counts its use in yet another hierarchy; version 2 counts it in every group.
 impl Controller for Cpu {
     fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
         let percent = wanted.limits.cpu_percent;
         write(group, "cpu.cfs_quota_us", &(u64::from(percent) * 1000).to_string())?;
         Ok(Held::enforced(format!("{percent} %, v1")))
-    }
-
-    /// Version 1 counts it in yet another hierarchy; version 2 counts it in every group.
-    fn usage(&self, _group: &Path, _usage: &mut Usage) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -98,10 +79,6 @@ impl Controller for Io {
         Ok(Held::partial(format!(
             "{bytes} bytes a second read and written directly; v1 does not know whose a buffered write is"
         )))
-    }
-
-    fn usage(&self, _group: &Path, _usage: &mut Usage) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -122,15 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_others_has_its_file() {
-        let group = group(&[("pids.current", "7")]);
-        Pids.set(group.path(), &wanted()).unwrap();
+    fn the_share_of_the_processors_is_a_quota_of_time() {
+        let group = group(&[]);
         Cpu.set(group.path(), &wanted()).unwrap();
-        let read = |file: &str| fs::read_to_string(group.path().join(file)).unwrap();
-        assert_eq!((read("pids.max"), read("cpu.cfs_quota_us")), ("512".into(), "200000".into()));
-        let mut usage = Usage::default();
-        Pids.usage(group.path(), &mut usage).unwrap();
-        assert_eq!(usage.pids, Some(7));
+        assert_eq!(fs::read_to_string(group.path().join("cpu.cfs_quota_us")).unwrap(), "200000");
     }
 
     #[test]

@@ -10,8 +10,6 @@ use std::{io, path::Path};
 #[derive(Debug)]
 pub(super) struct Memory;
 #[derive(Debug)]
-pub(super) struct Pids;
-#[derive(Debug)]
 pub(super) struct Cpu;
 #[derive(Debug)]
 pub(super) struct Io;
@@ -40,19 +38,6 @@ impl Controller for Memory {
 
     fn usage(&self, group: &Path, usage: &mut Usage) -> io::Result<()> {
         usage.memory_bytes = number(group, "memory.current")?;
-        Ok(())
-    }
-}
-
-impl Controller for Pids {
-    fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
-        let pids = wanted.limits.pids;
-        write(group, "pids.max", &pids.to_string())?;
-        Ok(Held::enforced(format!("{pids}, v2")))
-    }
-
-    fn usage(&self, group: &Path, usage: &mut Usage) -> io::Result<()> {
-        usage.pids = number(group, "pids.current")?;
         Ok(())
     }
 }
@@ -87,10 +72,6 @@ impl Controller for Io {
             ))
         })
     }
-
-    fn usage(&self, _group: &Path, _usage: &mut Usage) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -123,20 +104,15 @@ mod tests {
 
     #[test]
     fn the_formats_of_the_others_are_version_twos() {
-        let group = group(&[
-            ("pids.current", "12\n"),
-            ("memory.current", "4096\n"),
-            ("cpu.stat", "usage_usec 2500\nuser_usec 2000\n"),
-        ]);
-        Pids.set(group.path(), &wanted()).unwrap();
+        let group = group(&[("memory.current", "4096\n"), ("cpu.stat", "usage_usec 2500\nuser_usec 2000\n")]);
         Cpu.set(group.path(), &wanted()).unwrap();
         let read = |file: &str| fs::read_to_string(group.path().join(file)).unwrap();
-        assert_eq!((read("pids.max"), read("cpu.max")), ("512".into(), "200000 100000".into()));
+        assert_eq!(read("cpu.max"), "200000 100000");
         let mut usage = Usage::default();
-        for controller in [&Memory as &dyn Controller, &Pids, &Cpu] {
+        for controller in [&Memory as &dyn Controller, &Cpu] {
             controller.usage(group.path(), &mut usage).unwrap();
         }
-        assert_eq!((usage.memory_bytes, usage.pids, usage.cpu_ms), (Some(4096), Some(12), Some(2)));
+        assert_eq!((usage.memory_bytes, usage.cpu_ms), (Some(4096), Some(2)));
     }
 
     #[test]
