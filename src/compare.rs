@@ -7,8 +7,8 @@ use cofferdam_sandbox::{CellPlan, Quota};
 use serde_json::{Value, json};
 use std::{io, path::Path, process::ExitCode};
 
-/// `__compare SCRATCH UID`, as root: cell and witness have this uid, and the others come from standard input, a JSON list of names and commands. Prints a JSON
-/// list of rows, each with an answer of the cell's and of each of the others.
+/// `__compare SCRATCH UID`, as root: cell and witness have this uid, and the others come from standard input, a JSON
+/// list of names and commands. Prints a JSON list of rows, each with an answer of the cell's and of each of the others.
 pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,

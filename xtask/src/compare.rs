@@ -150,7 +150,6 @@ fn runc(places: &Places) -> Result<Vec<String>> {
     let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
     config["process"]["terminal"] = json!(false);
     config["process"]["args"] = json!([PROBE, "__probe"]);
-    let bind = |source: &Path, target: &str| json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind", "ro"] });
     let mounts = [
         bind(Path::new("/usr"), "/usr"),
         bind(&places.program, PROBE),
@@ -165,6 +164,10 @@ fn runc(places: &Places) -> Result<Vec<String>> {
     argv.push(places.bundle.display().to_string());
     argv.push(format!("cofferdam-compare-{}", std::process::id()));
     Ok(argv)
+}
+
+fn bind(source: &Path, target: &str) -> Value {
+    json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind", "ro"] })
 }
 
 /// What was compared, in one line.
