@@ -5,9 +5,9 @@
 //! the cell, because it is the first of their pid namespace.
 
 use crate::{
-    CellPlan, Protection,
+    CellPlan, Protection, cgroup,
     error::{Layer, LayerFailure},
-    proof::{self, Finding},
+    proof::{self, Findings},
     root, seal, seccomp as table,
     wire::{Answer, Order},
 };
@@ -22,7 +22,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Seek, Write},
+    io::{self, PipeReader, PipeWriter, Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -46,26 +46,28 @@ pub fn init_main() -> ! {
 }
 
 fn run(wire: &Channel) -> Result<u8, LayerFailure> {
-    let Some((Order::Build { plan, mounts, links }, mut descriptors)) = wire.recv().layer("wire")? else {
+    let Some((Order::Build { plan }, mut descriptors)) = wire.recv().layer("wire")? else {
         return Ok(2);
     };
     if descriptors.is_empty() {
         return Err(io::Error::other("no seccomp programs came")).layer("seccomp");
     }
     let programs = programs(descriptors.remove(0))?;
+    cgroup::enter(&descriptors).layer("cgroup")?;
+    drop(descriptors);
     if plan.keeps(Protection::UtsNamespace) {
         rustix::system::sethostname(plan.hostname.as_bytes()).layer("uts namespace")?;
     }
     let (cookie, listeners) = network(&plan)?;
-    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    root::build(&plan, &mounts, &links, descriptors)?;
-    // Handed over while this process is still trusted to be what it was.
-    wire.send(&Answer::Built { netns_cookie: cookie }, &lent).layer("wire")?;
-    drop(listeners);
-    let Some((Order::Go {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
+    let Some((Order::Root { mounts, links }, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
+    root::build(&plan, &mounts, &links, trees)?;
     if plan.keeps(Protection::CgroupNamespace) {
         mount::unshare_cgroup().layer("cgroup namespace")?;
     }
+    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    // Handed over while this process is still trusted to be what it was.
+    wire.send(&Answer::Built { netns_cookie: cookie }, &lent).layer("wire")?;
+    drop(listeners);
     seal::shed(&plan)?;
     process::hide().layer("capabilities")?;
     seal::files(&plan)?;
@@ -73,13 +75,15 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let own = table::init()?;
     // What was in force before a cell's own was: of the launcher, and of whoever started it.
     let filters = proof::filters_of_self().layer("proof")? + programs.len();
-    let (waiting, findings) = wait_sealed(&plan, &programs, filters)?;
-    wire.send(&Answer::Proved { findings }, &[]).layer("wire")?;
+    let waiting = Waiting::born(&plan, &programs, filters)?;
+    let mut findings = proof::shared(&plan);
+    proof::holds(&plan, &findings)?;
     let Some((Order::Start {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
-    let runtime = waiting.go()?;
+    let (runtime, own_findings) = waiting.go()?;
+    findings.add(own_findings);
     proof::of_runtime(&plan, runtime.as_raw_nonzero().get(), filters)?;
     seal::filters(std::slice::from_ref(&own))?;
-    wire.send(&Answer::Running {}, &[]).layer("wire")?;
+    wire.send(&Answer::Running { findings }, &[]).layer("wire")?;
     Ok(watch(wire, &children, runtime))
 }
 
@@ -120,66 +124,52 @@ fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure>
     Ok((Some(cookie), listeners))
 }
 
-/// What will be the runtime: sealed, and waiting for a byte.
+/// What will be the runtime: it seals itself, proves that it is sealed, and waits for a byte.
 struct Waiting {
     pid: Pid,
-    says: BufReader<PipeReader>,
+    says: PipeReader,
     gate: PipeWriter,
 }
 
-/// Makes the process that will be the runtime, and has it say, sealed, what it finds. So what is proved is the very
-/// process that runs.
-fn wait_sealed(
-    plan: &CellPlan,
-    programs: &[Program],
-    filters: usize,
-) -> Result<(Waiting, Vec<Finding>), LayerFailure> {
-    let command = seal::Command::new(plan, &plan.argv).layer("runtime")?;
-    let (says, mut tells) = io::pipe().layer("runtime")?;
-    let (waits, gate) = io::pipe().layer("runtime")?;
-    match process::fork().layer("runtime")? {
-        Forked::Child => {
-            drop((says, gate));
-            let failure = match sealed(plan, programs) {
-                Ok(()) => go_when_told(plan, &command, filters, &mut tells, waits),
-                Err(failure) => failure,
-            };
-            // The parent reads it, or is gone.
-            let _ = tells.write_all(&serde_json::to_vec(&Told::Failed(failure)).unwrap_or_default());
-            process::exit(127)
-        }
-        Forked::Parent(pid) => {
-            drop((tells, waits));
-            let mut waiting = Waiting { pid, says: BufReader::new(says), gate };
-            let mut line = String::new();
-            waiting.says.read_line(&mut line).layer("proof")?;
-            match serde_json::from_str(&line).layer("proof")? {
-                Told::Found(findings) => Ok((waiting, findings)),
-                Told::Failed(failure) => Err(failure),
-            }
-        }
-    }
-}
-
-/// What the process that will be the runtime tells init.
+/// What the process that will be the runtime tells init, a line each.
 #[derive(Serialize, Deserialize)]
 enum Told {
-    Found(Vec<Finding>),
+    Found(Findings),
     Failed(LayerFailure),
 }
 
 impl Waiting {
-    /// Lets it go on; returns once it has been executed, or with the reason why not.
-    fn go(mut self) -> Result<Pid, LayerFailure> {
-        self.gate.write_all(&[1]).layer("runtime")?;
+    /// Makes it. So what is proved is the very process that runs.
+    fn born(plan: &CellPlan, programs: &[Program], filters: usize) -> Result<Self, LayerFailure> {
+        let command = seal::Command::new(plan, &plan.argv).layer("runtime")?;
+        let (says, mut tells) = io::pipe().layer("runtime")?;
+        let (waits, gate) = io::pipe().layer("runtime")?;
+        match process::fork().layer("runtime")? {
+            Forked::Child => {
+                drop((says, gate));
+                let failure = match sealed(plan, programs) {
+                    Ok(()) => prove_and_execute(plan, &command, filters, &mut tells, waits),
+                    Err(failure) => failure,
+                };
+                // The parent reads it, or is gone.
+                let _ = tells.write_all(&serde_json::to_vec(&Told::Failed(failure)).unwrap_or_default());
+                process::exit(127)
+            }
+            Forked::Parent(pid) => Ok(Self { pid, says, gate }),
+        }
+    }
+
+    /// Lets it go on; returns once it has been executed, with what it found before, or with the reason why not.
+    fn go(mut self) -> Result<(Pid, Findings), LayerFailure> {
+        // One that is gone has said why.
+        let opened = self.gate.write_all(&[1]);
         let mut told = Vec::new();
         self.says.read_to_end(&mut told).layer("runtime")?;
-        match told.as_slice() {
-            [] => Ok(self.pid),
-            told => match serde_json::from_slice(told).layer("runtime")? {
-                Told::Failed(failure) => Err(failure),
-                Told::Found(_) => Err(io::Error::other("it was proved twice")).layer("runtime"),
-            },
+        let mut told = serde_json::Deserializer::from_slice(&told).into_iter();
+        match (told.next().transpose().layer("proof")?, told.next().transpose().layer("runtime")?) {
+            (Some(Told::Found(findings)), None) => opened.layer("runtime").map(|()| (self.pid, findings)),
+            (_, Some(Told::Failed(failure))) | (Some(Told::Failed(failure)), _) => Err(failure),
+            _ => Err(io::Error::other("it ended before it proved anything")).layer("proof"),
         }
     }
 }
@@ -195,17 +185,19 @@ fn sealed(plan: &CellPlan, programs: &[Program]) -> Result<(), LayerFailure> {
 }
 
 /// Proves, waits, and becomes the runtime. Returns only why not.
-fn go_when_told(
+fn prove_and_execute(
     plan: &CellPlan,
     command: &seal::Command,
     filters: usize,
     tells: &mut PipeWriter,
     mut waits: PipeReader,
 ) -> LayerFailure {
-    let found = Told::Found(proof::inside(plan, filters));
-    let mut line = serde_json::to_vec(&found).unwrap_or_default();
-    line.push(b'\n');
-    let told = tells.write_all(&line).and_then(|()| waits.read_exact(&mut [0]));
+    let found = proof::inside(plan, filters);
+    if let Err(failure) = proof::holds(plan, &found) {
+        return failure;
+    }
+    let told = serde_json::to_vec(&Told::Found(found)).map_err(io::Error::other);
+    let told = told.and_then(|told| tells.write_all(&told)).and_then(|()| waits.read_exact(&mut [0]));
     let message = match told {
         Ok(()) => format!("{}: {}", plan.argv[0], command.exec()),
         // Init is gone, or will not have it.

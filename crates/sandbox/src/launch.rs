@@ -30,8 +30,8 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     plan.check()?;
     let programs = programs(plan)?;
     let home = Some(plan.home.as_path());
-    let groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile, &plan.without)?;
-    let launched = born(plan, &output, &groups);
+    let mut groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile)?;
+    let launched = born(plan, &output, &mut groups);
     let (pid, pidfd, wire) = match launched {
         Ok(born) => born,
         Err(error) => {
@@ -66,7 +66,11 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     }
 }
 
-fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32, OwnedFd, Channel), Error> {
+fn born(
+    plan: &CellPlan,
+    output: &[OwnedFd; 2],
+    groups: &mut Groups,
+) -> Result<(i32, OwnedFd, Channel), Error> {
     let open = |path: &str, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Error::io(path.to_owned())(errno.into()))
@@ -82,19 +86,24 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &Groups) -> Result<(i32,
         None => None,
     };
     let strict = plan.profile == Profile::Strict;
-    let (pid, pidfd) = nursery::birth(&nursery::Order {
+    let order = nursery::Order {
         gate: gate.as_fd(),
         wire: theirs.as_fd(),
         stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
-        tasks: &groups.tasks()?,
         unified: unified.as_ref(),
         groups: strict,
         shared: shared(plan),
-    })?;
+    };
+    let (limited, born) = nursery::birth(&order, || groups.limit(plan.profile, &plan.without));
+    let (pid, pidfd) = born?;
     drop((theirs, null));
-    let mapped = userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace");
-    let opened = mapped
-        .map_err(Error::from)
+    let mapped = || {
+        userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict)
+            .layer("user namespace")
+            .map_err(Error::from)
+    };
+    let opened = limited
+        .and_then(|()| mapped())
         .and_then(|()| (&opener).write_all(&[1]).map_err(Error::io("the gate of a cell")));
     if let Err(error) = opened {
         // It waits at its gate, and ends when that closes.
@@ -120,6 +129,9 @@ fn build(
     groups: &Groups,
     programs: &OwnedFd,
 ) -> Result<Built, Error> {
+    let tasks = groups.tasks()?;
+    let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&tasks).map(AsFd::as_fd).collect();
+    wire.send(&Order::Build { plan: Box::new(plan.clone()) }, &lent)?;
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
         Profile::Strict => {
@@ -127,8 +139,8 @@ fn build(
         }
         Profile::Rootless => Vec::new(),
     };
-    let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&trees).map(AsFd::as_fd).collect();
-    wire.send(&Order::Build { plan: Box::new(plan.clone()), mounts, links }, &lent)?;
+    let lent: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();
+    wire.send(&Order::Root { mounts, links }, &lent)?;
     let (cookie, mut descriptors) = match wire.recv()? {
         Some((Answer::Built { netns_cookie }, descriptors)) => (netns_cookie, descriptors),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
@@ -140,20 +152,17 @@ fn build(
         }
         None => (None, None),
     };
-    wire.send(&Order::Go {}, &[])?;
-    let findings = match wire.recv()? {
-        Some((Answer::Proved { findings }, _)) => findings,
-        other => return Err(unexpected(other.map(|(answer, _)| answer))),
-    };
-    // Nothing of the cell's own has run yet, and nothing will if this is an error.
-    let layers = proof::judged(plan, findings, pid, &groups.rows)?;
+    // While the cell seals itself. Nothing of its own runs if this is an error.
+    let mut found = proof::outside(plan, pid);
+    proof::holds(plan, &found)?;
+    proof::allow(plan, &groups.rows)?;
     wire.send(&Order::Start {}, &[])?;
     match wire.recv()? {
-        Some((Answer::Running {}, _)) => {
-            Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
-        }
-        other => Err(unexpected(other.map(|(answer, _)| answer))),
+        Some((Answer::Running { findings }, _)) => found.add(findings),
+        other => return Err(unexpected(other.map(|(answer, _)| answer))),
     }
+    let layers = proof::receipt(plan, found, &groups.rows)?;
+    Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
 }
 
 /// The namespaces that a cell shares with us, as a control of a proof may want.

@@ -19,14 +19,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Launcher → nursery. Descriptors: the gate, the wire, the three of stdio, `tasks` of the version 1 groups, and
-/// the version 2 group if there is one.
+/// Launcher → nursery. Descriptors: the gate, the wire, the three of stdio, and the version 2 group if there is one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Wanted {
     /// May the child drop its supplementary groups?
     groups: bool,
-    /// Is the last descriptor a version 2 group?
-    unified: bool,
     /// Which namespaces are the launcher's; see [`Birth::shared`].
     shared: i32,
 }
@@ -75,27 +72,42 @@ pub(crate) struct Order<'a> {
     pub(crate) gate: BorrowedFd<'a>,
     pub(crate) wire: BorrowedFd<'a>,
     pub(crate) stdio: [BorrowedFd<'a>; 3],
-    pub(crate) tasks: &'a [OwnedFd],
     pub(crate) unified: Option<&'a OwnedFd>,
     pub(crate) groups: bool,
     pub(crate) shared: i32,
 }
 
-/// Has the first process of a cell made. It waits at its gate.
-pub(crate) fn birth(order: &Order<'_>) -> Result<(i32, OwnedFd), Error> {
+/// Has the first process of a cell made, which waits at its gate, and does something else meanwhile: the kernel
+/// takes a millisecond for the namespaces.
+pub(crate) fn birth<T>(
+    order: &Order<'_>,
+    meanwhile: impl FnOnce() -> T,
+) -> (T, Result<(i32, OwnedFd), Error>) {
     let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    let asked = ask(&mut kept, order);
+    let done = meanwhile();
+    let born = asked.and_then(|nursery| nursery.answer()).or_else(|error| match error {
+        // It was killed between the two: the next one answers.
+        Error::Ended(_) => ask(&mut kept, order)?.answer(),
+        error => Err(error),
+    });
+    (done, born)
+}
+
+/// Asks this process's nursery: the first, the one that lives, or another for one that was killed.
+fn ask<'a>(kept: &'a mut Option<Nursery>, order: &Order<'_>) -> Result<&'a Nursery, Error> {
     let own = std::process::id();
     if let Some(nursery) = kept.take_if(|nursery| nursery.owner == own) {
-        match nursery.birth(order) {
+        match nursery.ask(order) {
             Err(Error::Ended(_)) => nursery.end()?,
-            born => {
-                *kept = Some(nursery);
-                return born;
+            asked => {
+                let nursery = kept.insert(nursery);
+                return asked.map(|()| &*nursery);
             }
         }
     }
-    // The first, or one that was killed: then the next one answers.
-    kept.insert(Nursery::start(own)?).birth(order)
+    let nursery = kept.insert(Nursery::start(own)?);
+    nursery.ask(order).map(|()| &*nursery)
 }
 
 impl Nursery {
@@ -116,13 +128,15 @@ impl Nursery {
         Ok(Self { process, wire: Channel::from(ours), owner })
     }
 
-    fn birth(&self, order: &Order<'_>) -> Result<(i32, OwnedFd), Error> {
-        let gone = |_| Error::Ended("the nursery is gone".into());
+    fn ask(&self, order: &Order<'_>) -> Result<(), Error> {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
-        let groups = order.tasks.iter().chain(order.unified).map(AsFd::as_fd);
-        let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(groups).collect();
-        let wanted = Wanted { groups: order.groups, unified: order.unified.is_some(), shared: order.shared };
-        self.wire.send(&wanted, &lent).map_err(gone)?;
+        let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(order.unified.map(AsFd::as_fd)).collect();
+        let wanted = Wanted { groups: order.groups, shared: order.shared };
+        self.wire.send(&wanted, &lent).map_err(|_| Error::Ended("the nursery is gone".into()))
+    }
+
+    fn answer(&self) -> Result<(i32, OwnedFd), Error> {
+        let gone = |_| Error::Ended("the nursery is gone".into());
         match self.wire.recv::<Born>().map_err(gone)? {
             Some((Born::Child { pid }, descriptors)) => {
                 let [pidfd] = channel::exactly(descriptors)?;
@@ -173,20 +187,14 @@ fn execute_init() -> ! {
 }
 
 fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> std::io::Result<Option<(i32, OwnedFd)>> {
-    let [gate, wire, stdin, stdout, stderr, groups @ ..] = descriptors else {
+    let [gate, wire, stdin, stdout, stderr, unified @ ..] = descriptors else {
         return Err(std::io::Error::other("descriptors are missing"));
-    };
-    let groups: Vec<BorrowedFd<'_>> = groups.iter().map(AsFd::as_fd).collect();
-    let (unified, tasks) = match groups.split_last() {
-        Some((last, rest)) if wanted.unified => (Some(*last), rest),
-        _ => (None, &groups[..]),
     };
     let born = clone::birth(&Birth {
         gate: gate.as_fd(),
         wire: wire.as_fd(),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        cgroup: unified,
-        tasks,
+        cgroup: unified.first().map(AsFd::as_fd),
         groups: wanted.groups,
         shared: wanted.shared,
     })?;

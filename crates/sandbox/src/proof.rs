@@ -1,10 +1,12 @@
 //! The proof of a cell's start: what the sealed process that will be the runtime finds, and what the host sees.
 //!
-//! No layer holds because it was asked for. The process that will be the runtime, sealed and before the runtime's
-//! first instruction, tries each layer from inside ([`inside`]) and waits; the launcher looks at the same cell from
-//! outside and judges ([`judged`]). The threat: a layer that is silently off, as several sandboxes have shipped.
+//! No layer holds because it was asked for. Three look at a cell before the runtime's first instruction, each while
+//! the others work, and each goes on only if what it saw [`holds`]: the process that will be the runtime tries,
+//! sealed, each layer from [`inside`]; init looks at what the whole cell has [`shared`]; the launcher looks from
+//! [`outside`]. The [`receipt`] is of all that they saw. The threat: a layer that is silently off, as several
+//! sandboxes have shipped.
 
-use crate::{CellPlan, Error, LayerFailure, Profile, Protection, home_image};
+use crate::{CellPlan, LayerFailure, Profile, Protection, home_image};
 use cofferdam_base::ipc::receipt::{LayerRow, LayerState};
 use cofferdam_sys::{attempt, clone::INNER_ID, landlock};
 use rustix::{
@@ -12,19 +14,18 @@ use rustix::{
     process::Resource,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-};
+use std::{collections::BTreeMap, fs, io};
 
-/// One observation about a layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Finding {
-    layer: String,
-    /// Nothing if the layer holds here, else what was seen instead.
-    wrong: Option<String>,
-    /// What holds exactly; empty where there is nothing to say.
-    detail: String,
+/// What was seen of each layer, by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Findings(BTreeMap<String, Seen>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    /// What is otherwise than it should be; nothing if the layer holds.
+    wrong: Vec<String>,
+    /// What holds exactly; nothing where there is nothing to say.
+    detail: Vec<String>,
 }
 
 const EPERM: i32 = 1;
@@ -59,49 +60,59 @@ pub(crate) fn filters_of_self() -> io::Result<usize> {
     field(&status, "Seccomp_filters").parse().map_err(io::Error::other)
 }
 
-struct Findings(Vec<Finding>);
-
 impl Findings {
+    /// The layer's own, from now on tried.
+    fn of(&mut self, layer: &str) -> &mut Seen {
+        self.0.entry(layer.to_owned()).or_default()
+    }
+
     fn note(&mut self, layer: &str, detail: impl Into<String>) {
-        self.0.push(Finding { layer: layer.to_owned(), wrong: None, detail: detail.into() });
+        self.of(layer).detail.push(detail.into());
+    }
+
+    fn tried(&mut self, layer: &str, wrong: Option<String>) {
+        self.of(layer).wrong.extend(wrong);
     }
 
     /// Compares what was found with what holds.
     fn equal<T: PartialEq + std::fmt::Debug>(&mut self, layer: &str, what: &str, found: &T, holds: &T) {
-        let wrong = (found != holds).then(|| format!("{what} is {found:?}, not {holds:?}"));
-        self.0.push(Finding { layer: layer.to_owned(), wrong, detail: String::new() });
-    }
-
-    /// Of what holds and has nothing to say, one for each layer: they travel twice.
-    fn brief(self) -> Vec<Finding> {
-        let mut seen = BTreeSet::new();
-        let mut kept = self.0;
-        kept.retain(|finding| {
-            let first = seen.insert(finding.layer.clone());
-            first || finding.wrong.is_some() || !finding.detail.is_empty()
-        });
-        kept
+        self.tried(layer, (found != holds).then(|| format!("{what} is {found:?}, not {holds:?}")));
     }
 
     fn read(&mut self, layer: &str, path: &str) -> String {
         fs::read_to_string(path).unwrap_or_else(|error| {
-            let wrong = Some(format!("{path}: {error}"));
-            self.0.push(Finding { layer: layer.to_owned(), wrong, detail: String::new() });
+            self.tried(layer, Some(format!("{path}: {error}")));
             String::new()
         })
+    }
+
+    /// Joins what somebody else has seen.
+    pub(crate) fn add(&mut self, others: Self) {
+        for (layer, Seen { wrong, detail }) in others.0 {
+            let own = self.of(&layer);
+            own.wrong.extend(wrong);
+            own.detail.extend(detail);
+        }
     }
 }
 
 /// What this process, sealed as the runtime will be, finds. `filters` is how many seccomp programs there should be.
-pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Vec<Finding> {
-    let mut found = Findings(Vec::new());
+pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Findings {
+    let mut found = Findings::default();
     let status = found.read("no_new_privs", "/proc/self/status");
     self::status(&mut found, plan, &status, filters);
-    namespaces(&mut found, plan);
     files(&mut found, plan);
     limits(&mut found, plan);
     calls(&mut found);
-    found.brief()
+    found
+}
+
+/// What all processes of a cell share, as this one of them finds it: namespaces and the table of mounts.
+pub(crate) fn shared(plan: &CellPlan) -> Findings {
+    let mut found = Findings::default();
+    namespaces(&mut found, plan);
+    mounts(&mut found, plan);
+    found
 }
 
 /// What the kernel says of a process that is sealed.
@@ -142,7 +153,7 @@ fn namespaces(found: &mut Findings, plan: &CellPlan) {
         entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).count()
     });
     let wrong = (listed > 2).then(|| format!("/proc shows {listed} processes"));
-    found.0.push(Finding { layer: "pid namespace".into(), wrong, detail: String::new() });
+    found.tried("pid namespace", wrong);
 
     let devices = found.read("network namespace", "/proc/self/net/dev");
     let names: Vec<&str> =
@@ -172,7 +183,7 @@ fn namespaces(found: &mut Findings, plan: &CellPlan) {
 /// The mounts of a cell that a tenant may write to, and those that are no files of ours.
 const WRITABLE: [&str; 2] = ["/sandbox", "/tmp"];
 
-fn files(found: &mut Findings, plan: &CellPlan) {
+fn mounts(found: &mut Findings, plan: &CellPlan) {
     let mounts = found.read("files", "/proc/self/mountinfo");
     let (mut read_only, mut hidden) = (0, false);
     for line in mounts.lines() {
@@ -196,15 +207,17 @@ fn files(found: &mut Findings, plan: &CellPlan) {
         ];
         read_only += usize::from(has("ro"));
         for (_, option) in lacks.into_iter().filter(|(lacks, _)| *lacks) {
-            let wrong = Some(format!("{target} is mounted without {option}"));
-            found.0.push(Finding { layer: layer.into(), wrong, detail: String::new() });
+            found.tried(layer, Some(format!("{target} is mounted without {option}")));
         }
     }
     found.note("files", format!("{read_only} mounts read-only, /sandbox and /tmp writable"));
     // Without processes of its own it has no `/proc` of its own, either.
     let listed = !hidden && plan.keeps(Protection::PidNamespace);
-    let wrong = listed.then(|| "processes of others are listed".to_owned());
-    found.0.push(Finding { layer: "proc".into(), wrong, detail: String::new() });
+    found.tried("proc", listed.then(|| "processes of others are listed".to_owned()));
+}
+
+/// What can be written, and what not.
+fn files(found: &mut Findings, plan: &CellPlan) {
     for (path, layer) in [("/", "files"), ("/usr", "files"), ("/etc", "files"), ("/proc/sys", "proc")] {
         let made = rustix::fs::mkdir(format!("{}/.cofferdam-proof", path.trim_end_matches('/')), Mode::RWXU);
         found.equal(layer, &format!("making a directory in {path}"), &made.is_err(), &true);
@@ -260,33 +273,38 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("not told").trim()
 }
 
-/// The receipt of a cell whose init is `pid` for the host: what was found inside, what the host sees, and the rows
-/// of its groups. An error if a layer does not hold that neither the profile nor the operator lets go.
-pub(crate) fn judged(
-    plan: &CellPlan,
-    findings: Vec<Finding>,
-    pid: i32,
-    groups: &[LayerRow],
-) -> Result<Vec<LayerRow>, Error> {
-    let mut found = Findings(findings);
-    outside(&mut found, plan, pid);
-    let mut layers: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
-    for Finding { layer, wrong, detail } in &found.0 {
-        let (wrongs, details) = layers.entry(layer).or_default();
-        wrongs.extend(wrong.clone());
-        details.extend((!detail.is_empty()).then(|| detail.clone()));
-    }
-    let rows = LAYERS.iter().map(|layer| {
-        let unseen = || (vec!["nobody tried it".to_owned()], Vec::new());
-        row(plan, layer, layers.remove(layer).unwrap_or_else(unseen))
-    });
-    let quota = home_image::row(&plan.quota).filter(|_| plan.keeps(Protection::HomeQuota));
-    let rows = rows.chain(groups.iter().cloned()).chain(quota).chain(left_out(plan));
-    let rows: Vec<LayerRow> = rows.collect();
+/// An error if one of the layers of which something was seen does not hold, and neither the profile nor the
+/// operator lets it go.
+pub(crate) fn holds(plan: &CellPlan, found: &Findings) -> Result<(), LayerFailure> {
+    let wrong = found.0.iter().filter(|(_, seen)| !seen.wrong.is_empty());
+    let rows: Vec<LayerRow> = wrong.map(|(layer, seen)| row(plan, layer, seen.clone())).collect();
+    allow(plan, &rows)
+}
+
+/// An error if one of the layers does not hold, and neither the profile nor the operator lets it go.
+pub(crate) fn allow(plan: &CellPlan, rows: &[LayerRow]) -> Result<(), LayerFailure> {
     match rows.iter().find(|row| row.state != LayerState::Enforced && !allowed(plan, row)) {
-        None => Ok(rows),
-        Some(row) => Err(refused(row).into()),
+        None => Ok(()),
+        Some(row) => Err(refused(row)),
     }
+}
+
+/// The receipt of a cell: what was found, and the rows of its groups. An error as of [`allow`]; a layer of which
+/// nobody saw anything does not hold.
+pub(crate) fn receipt(
+    plan: &CellPlan,
+    found: Findings,
+    groups: &[LayerRow],
+) -> Result<Vec<LayerRow>, LayerFailure> {
+    let Findings(mut found) = found;
+    let unseen = || Seen { wrong: vec!["nobody tried it".to_owned()], detail: Vec::new() };
+    let mut rows: Vec<LayerRow> =
+        LAYERS.iter().map(|layer| row(plan, layer, found.remove(*layer).unwrap_or_else(unseen))).collect();
+    rows.extend(found.into_iter().map(|(layer, seen)| row(plan, &layer, seen)));
+    rows.extend(groups.iter().cloned());
+    rows.extend(home_image::row(&plan.quota).filter(|_| plan.keeps(Protection::HomeQuota)));
+    rows.extend(left_out(plan));
+    allow(plan, &rows).map(|()| rows)
 }
 
 /// With what mends the layer, and what an operator may do who wants to go without.
@@ -297,8 +315,9 @@ fn refused(row: &LayerRow) -> LayerFailure {
     LayerFailure { mend, ..failure }
 }
 
-/// Namespaces and ids as the host sees them.
-fn outside(found: &mut Findings, plan: &CellPlan, pid: i32) {
+/// Namespaces and ids of a cell whose init is `pid` for the host, as the host sees them.
+pub(crate) fn outside(plan: &CellPlan, pid: i32) -> Findings {
+    let mut found = Findings::default();
     for (layer, file) in [
         ("user namespace", "user"),
         ("files", "mnt"),
@@ -314,7 +333,7 @@ fn outside(found: &mut Findings, plan: &CellPlan, pid: i32) {
             (Ok(theirs), Ok(_)) => Some(format!("{} is the launcher's too", theirs.display())),
             (Err(error), _) | (_, Err(error)) => Some(format!("its namespace cannot be seen: {error}")),
         };
-        found.0.push(Finding { layer: layer.into(), wrong, detail: String::new() });
+        found.tried(layer, wrong);
     }
     let status = found.read("user namespace", &format!("/proc/{pid}/status"));
     let uid = plan.uid;
@@ -325,19 +344,20 @@ fn outside(found: &mut Findings, plan: &CellPlan, pid: i32) {
         None => "no network".to_owned(),
     };
     found.note("capture", capture);
+    found
 }
 
-fn row(plan: &CellPlan, layer: &str, (wrongs, details): (Vec<String>, Vec<String>)) -> LayerRow {
+fn row(plan: &CellPlan, layer: &str, Seen { wrong, detail }: Seen) -> LayerRow {
     let parts = Protection::of_layer(layer);
     let left: Vec<String> =
         parts.iter().filter(|part| !plan.keeps(**part)).map(ToString::to_string).collect();
-    let state = match (left.len(), wrongs.is_empty()) {
+    let state = match (left.len(), wrong.is_empty()) {
         (0, true) => LayerState::Enforced,
         (0, false) => LayerState::Absent,
         (some, _) if some == parts.len() => LayerState::Absent,
         _ => LayerState::Partial,
     };
-    let told = if state == LayerState::Enforced { details } else { wrongs };
+    let told = if state == LayerState::Enforced { detail } else { wrong };
     let left = (!left.is_empty()).then(|| format!("left out: {}", left.join(", ")));
     let detail: Vec<String> = left.into_iter().chain(told).collect();
     LayerRow { layer: layer.to_owned(), state, detail: detail.join("; ") }
@@ -368,16 +388,15 @@ fn allowed(plan: &CellPlan, row: &LayerRow) -> bool {
 
 /// Compares what the kernel says of the runtime, which has just been executed, with what was proved of the other.
 pub(crate) fn of_runtime(plan: &CellPlan, runtime: i32, filters: usize) -> Result<(), LayerFailure> {
-    let mut found = Findings(Vec::new());
+    let mut found = Findings::default();
     let text = found.read("no_new_privs", &format!("/proc/{runtime}/status"));
     status(&mut found, plan, &text, filters);
     let kept = |layer: &str| Protection::of_layer(layer).into_iter().all(|part| plan.keeps(part));
-    match found.0.into_iter().find(|finding| finding.wrong.is_some() && kept(&finding.layer)) {
+    match found.0.into_iter().find(|(layer, seen)| !seen.wrong.is_empty() && kept(layer)) {
         None => Ok(()),
-        Some(Finding { layer, wrong, .. }) => Err(LayerFailure::of(
-            &layer,
-            format!("the kernel says of the runtime: {}", wrong.unwrap_or_default()),
-        )),
+        Some((layer, Seen { wrong, .. })) => {
+            Err(LayerFailure::of(&layer, format!("the kernel says of the runtime: {}", wrong.join("; "))))
+        }
     }
 }
 
@@ -413,26 +432,25 @@ mod tests {
     fn a_layer_of_which_nobody_says_anything_does_not_hold() {
         // This process stands for a cell that is none: all that can be seen of it is its launcher's, too.
         let own = i32::try_from(std::process::id()).unwrap();
-        let Error::Layer(failure) = judged(&plan(Vec::new()), Vec::new(), own, &[]).unwrap_err() else {
-            panic!()
-        };
+        let found = outside(&plan(Vec::new()), own);
+        let failure = holds(&plan(Vec::new()), &found).unwrap_err();
         assert!(failure.message.contains("launcher's too"), "{failure:?}");
         assert!(failure.mend.contains("[[without]]"), "{failure:?}");
-        let rows = judged(&plan(Protection::all()), Vec::new(), own, &[]);
-        let Error::Layer(failure) = rows.unwrap_err() else { panic!() };
+        let all = plan(Protection::all());
+        let failure = receipt(&all, outside(&all, own), &[]).unwrap_err();
         // The user namespace is in no list of what can be left out.
         assert_eq!(failure.layer, "user namespace");
     }
 
     #[test]
     fn what_is_left_out_is_never_enforced_and_one_right_of_many_is_a_part() {
-        let seen = (Vec::new(), vec!["fine".to_owned()]);
+        let seen = Seen { wrong: Vec::new(), detail: vec!["fine".to_owned()] };
         let state = |without: Vec<Protection>| row(&plan(without), "landlock", seen.clone()).state;
         let rights = Protection::of_layer("landlock");
         assert_eq!(state(Vec::new()), LayerState::Enforced);
         assert_eq!(state(rights[..1].to_vec()), LayerState::Partial);
         assert_eq!(state(rights), LayerState::Absent);
-        let unseen = (vec!["nobody tried it".to_owned()], Vec::new());
+        let unseen = Seen { wrong: vec!["nobody tried it".to_owned()], detail: Vec::new() };
         assert_eq!(row(&plan(Vec::new()), "landlock", unseen).state, LayerState::Absent);
     }
 }

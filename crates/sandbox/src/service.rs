@@ -92,8 +92,11 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
     let env = env.collect::<Result<Vec<_>, _>>()?;
     let (mut says, tells) = io::pipe().map_err(Error::io("a pipe"))?;
     let (alive, ours) = io::pipe().map_err(Error::io("a pipe"))?;
-    let groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile, &[])?;
-    let entrances = groups.entrances()?;
+    let mut groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile)?;
+    let entrances = groups.limit(plan.profile, &[]).and_then(|()| groups.entrances()).inspect_err(|_| {
+        // What stays is swept at the next start; the cause is what must be told.
+        let _ = groups.remove();
+    })?;
     match process::fork().map_err(Error::io("fork"))? {
         Forked::Child => {
             drop((says, ours));

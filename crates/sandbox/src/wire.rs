@@ -2,18 +2,18 @@
 //!
 //! Both ends are this binary; init reads its orders before it is sealed, and afterwards only one word.
 
-use crate::{CellPlan, error::LayerFailure, proof::Finding};
+use crate::{CellPlan, error::LayerFailure, proof::Findings};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Launcher → init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// The first message. Descriptors: the seccomp programs, and (as root) the mounts in order.
-    Build { plan: Box<CellPlan>, mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
-    /// What was built is here: seal, and prove it.
-    Go {},
-    /// The proof was good: start the runtime.
+    /// The first message. Descriptors: the seccomp programs, and `tasks` of the version 1 groups.
+    Build { plan: Box<CellPlan> },
+    /// The second, while init builds what needs no files. Descriptors (as root): the mounts in order.
+    Root { mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
+    /// From outside the cell holds: start the runtime once it holds from inside.
     Start {},
     /// SIGTERM to the runtime.
     Terminate {},
@@ -43,13 +43,11 @@ pub(crate) enum Kind {
 /// Init → launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The cell is built, not yet sealed. Descriptors if `netns_cookie` is set: the six listeners, and the
+    /// The cell is built and will now be sealed. Descriptors if `netns_cookie` is set: the six listeners, and the
     /// socket that made the capture, if there is one.
     Built { netns_cookie: Option<u64> },
-    /// Sealed; this is what a process sealed as the runtime will be found.
-    Proved { findings: Vec<Finding> },
-    /// The runtime has been executed.
-    Running {},
+    /// The runtime has been executed, after it and init found this of the cell's layers.
+    Running { findings: Findings },
     /// A layer failed; init ends.
     Failed(LayerFailure),
     /// The runtime ended. `code` is its exit status, or 128 + the signal.

@@ -44,9 +44,6 @@ pub struct Birth<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// The version 2 cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// `tasks` of the version 1 cgroups, open for writing. A process that moves itself waits for nobody; one
-    /// that is moved waits for a grace period of the kernel, some ten milliseconds.
-    pub tasks: &'a [BorrowedFd<'a>],
     /// May drop supplementary groups (the parent was root).
     pub groups: bool,
     /// Which of [`CELL_NAMESPACES`] it shares with its parent; none but in a throw-away cell of a proof.
@@ -124,12 +121,6 @@ const fn flag(flag: c_int) -> u64 {
 }
 
 fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
-    for tasks in birth.tasks {
-        // SAFETY: one byte of a literal.
-        if unsafe { libc::write(tasks.as_raw_fd(), c"0".as_ptr().cast(), 1) } != 1 {
-            return Err(99);
-        }
-    }
     let mut byte = 0_u8;
     // The gate opens when the maps are written.
     // SAFETY: one byte into one byte.

@@ -41,17 +41,20 @@ pub(crate) struct Groups {
     /// In which group each kind of limit is set, and whether that is of version 2.
     set: Vec<(Kind, PathBuf, bool)>,
     wanted: Wanted,
+    name: String,
+    hierarchies: Vec<Hierarchy>,
+    /// Of a cell; a service has no home, and no limit of io.
+    homely: bool,
 }
 
 impl Groups {
-    /// Makes the groups and sets the limits, but for those that are left out. The disk is that of `home`; a service
-    /// has none, and no limit of io.
+    /// Makes the version 2 group, in which a process can be born before there are limits. The disk to limit is that
+    /// of `home`.
     pub(crate) fn create(
         name: &str,
         limits: &Limits,
         home: Option<&Path>,
         profile: Profile,
-        without: &[Protection],
     ) -> Result<Self, Error> {
         let mut groups = Self {
             joined: Vec::new(),
@@ -59,33 +62,28 @@ impl Groups {
             rows: Vec::new(),
             set: Vec::new(),
             wanted: Wanted { limits: *limits, disk: home.and_then(disk), attributed: false },
+            name: name.to_owned(),
+            hierarchies: hierarchy::hierarchies().map_err(Error::io("/proc/self/cgroup"))?,
+            homely: home.is_some(),
         };
-        let wanted = |kind: &Kind| {
-            let left_out = protection(*kind).is_some_and(|protection| without.contains(&protection));
-            !left_out && (home.is_some() || kind.is_required())
-        };
-        match groups.make(name, wanted, profile) {
-            Ok(()) => Ok(groups),
-            Err(error) => {
-                // What stays is swept at the next start; the cause is what must be told.
-                let _ = groups.remove();
-                Err(error)
-            }
+        let unified = groups.hierarchies.iter().find(|hierarchy| hierarchy.unified);
+        let made = unified.map(|unified| hierarchy::make(&unified.own, name, &unified.controllers));
+        match made.unwrap_or_else(|| Err(io::Error::other("cgroup2 is not mounted"))) {
+            Ok(path) => groups.unified = Some(path),
+            Err(error) => groups.absent("cgroup kill", &error, profile)?,
         }
+        Ok(groups)
     }
 
-    fn make(&mut self, name: &str, wanted: impl Fn(&Kind) -> bool, profile: Profile) -> Result<(), Error> {
-        let hierarchies = hierarchy::hierarchies().map_err(Error::io("/proc/self/cgroup"))?;
-        if let Some(unified) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
-            match hierarchy::make(&unified.own, name, &unified.controllers) {
-                Ok(path) => self.unified = Some(path),
-                Err(error) => self.absent("cgroup kill", &error, profile)?,
+    /// Makes the other groups and sets the limits, but for those that are left out. After an error what was made
+    /// is still there.
+    pub(crate) fn limit(&mut self, profile: Profile, without: &[Protection]) -> Result<(), Error> {
+        for kind in Kind::ALL {
+            let left_out = protection(kind).is_some_and(|protection| without.contains(&protection));
+            if left_out || !(self.homely || kind.is_required()) {
+                continue;
             }
-        } else {
-            self.absent("cgroup kill", &io::Error::other("cgroup2 is not mounted"), profile)?;
-        }
-        for kind in Kind::ALL.into_iter().filter(wanted) {
-            let limited = self.group_for(&hierarchies, kind, name).and_then(|()| self.hold(kind));
+            let limited = self.group_for(kind).and_then(|()| self.hold(kind));
             match limited {
                 Ok(row) => self.rows.push(row),
                 Err(error) if kind.is_required() => self.absent(&layer(kind), &error, profile)?,
@@ -100,12 +98,12 @@ impl Groups {
     }
 
     /// Makes, or has already, the group in which a kind of limit is set.
-    fn group_for(&mut self, hierarchies: &[Hierarchy], kind: Kind, name: &str) -> io::Result<()> {
-        let hierarchy = hierarchy::holder(hierarchies, kind)?;
+    fn group_for(&mut self, kind: Kind) -> io::Result<()> {
+        let hierarchy = hierarchy::holder(&self.hierarchies, kind)?;
         let path = if hierarchy.unified {
             self.unified.clone().ok_or_else(|| io::Error::other("the group could not be made"))?
         } else {
-            let path = hierarchy::make(&hierarchy.own, name, &[])?;
+            let path = hierarchy::make(&hierarchy.own, &self.name, &[])?;
             if !self.joined.contains(&path) {
                 self.joined.push(path.clone());
             }
