@@ -10,13 +10,15 @@ pub mod battery;
 mod document;
 mod host;
 mod outside;
+mod rules;
 mod run;
 mod verdict;
 mod witness;
 mod world;
 
 pub use document::{Document, DocumentError, Signed, digest, verify};
-pub use run::{Options, Report, prove};
+pub use rules::{PolicyProved, Rules};
+pub use run::{Options, Report, WholeHost, prove};
 pub use verdict::{Control, Judged, Mutants, Verdict};
 pub use witness::witness_main;
 
@@ -36,6 +38,9 @@ pub enum Error {
     /// A cell of the proof did not start.
     #[error("a cell of the proof did not start: {0}")]
     Cell(String),
+    /// The tenant's policy cannot be read.
+    #[error("the tenant's policy: {0}")]
+    Policy(String),
     /// The process that proves ended without a word.
     #[error("the proof broke off: {0}")]
     BrokenOff(String),

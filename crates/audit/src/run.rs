@@ -7,6 +7,7 @@ use crate::{
     Error,
     battery::{self, PROBE, Row, Scene, TREE},
     host,
+    rules::Rules,
     verdict::{Control, Judged, Mutants, Verdict, verdict},
     world::{self, Places},
 };
@@ -30,12 +31,21 @@ use std::{
 };
 
 /// What is asked for besides the battery.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Try a whole host, too: the program is one that serves. How a host names its groups, by its data directory.
-    pub host: Option<fn(&Path) -> String>,
+    /// Try a whole host, too: the program is one that serves.
+    pub host: Option<WholeHost>,
     /// Leave out each protection alone, too.
     pub mutants: bool,
+}
+
+/// What a whole host needs.
+#[derive(Clone, Debug)]
+pub struct WholeHost {
+    /// How a host names its groups, by its data directory.
+    pub named: fn(&Path) -> String,
+    /// The tenant's policy, in force beside the battery's.
+    pub rules: Rules,
 }
 
 /// What was found.
@@ -62,15 +72,17 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
     let instance = format!("prove-{}", std::process::id());
     let plan = sibling(plan, program, scratch.path(), &instance);
     let report = world::within(&plan, scratch.path(), || {
-        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options)
+        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options.mutants)
     });
     // A world of its own: in the other one every address is one of the host's.
-    let wires = match options.host {
-        Some(_) => world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path())),
+    let wires = match &options.host {
+        Some(WholeHost { named: _, rules }) => {
+            world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path(), rules))
+        }
         None => Ok(Vec::new()),
     };
     // Everything died with its world, but the groups of a host, and of a proof that broke off, are left.
-    let hosts = options.host.map(|named| named(&host::data_dir(scratch.path())));
+    let hosts = options.host.map(|whole| (whole.named)(&host::data_dir(scratch.path())));
     for instance in hosts.into_iter().chain([instance]) {
         cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
     }
@@ -124,7 +136,7 @@ impl<'a> Run<'a> {
         Self { plan, places, rows: battery::rows(&Scene { plan: plan.clone() }) }
     }
 
-    fn whole(mut self, options: Options) -> Result<Report, Error> {
+    fn whole(mut self, mutants: bool) -> Result<Report, Error> {
         let rows = self.rows.clone();
         let tried: Vec<&Row> = rows.iter().filter(|row| self.skipped(row).is_none()).collect();
         let (receipt, sealed) = self.cell(&[], &tried)?;
@@ -138,7 +150,7 @@ impl<'a> Run<'a> {
             }
         }
         let judged = rows.iter().map(|row| self.judge(row, &sealed, &controls)).collect();
-        let mutants = if options.mutants { Some(self.mutants(&tried)?) } else { None };
+        let mutants = if mutants { Some(self.mutants(&tried)?) } else { None };
         Ok(Report { receipt, rows: judged, mutants })
     }
 
