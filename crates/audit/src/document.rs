@@ -168,6 +168,7 @@ mod tests {
             kernel: "6".into(),
             binary: digest(b"b"),
             spec: digest(b"s"),
+            policy: None,
             receipt: vec![LayerRow {
                 layer: "landlock".into(),
                 state: LayerState::Enforced,

@@ -63,12 +63,14 @@ struct Host {
     addresses: BTreeMap<&'static str, SocketAddr>,
 }
 
-/// Tries every wire on a host of this plan, in this world, below this directory, with these rules in force.
+/// Tries every wire on a host of this plan, in this world, below this directory, with these rules in force. What is
+/// measured waits until nothing else is done.
 pub(crate) fn tried(
     plan: &CellPlan,
     program: &Path,
     scratch: &Path,
     rules: &Rules,
+    quiet: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Vec<Judged>, Error> {
     let log = scratch.join("heard");
     fs::write(&log, "").map_err(Error::world("what was heard"))?;
@@ -84,7 +86,7 @@ pub(crate) fn tried(
     });
     if let Ok(rows) = &mut judged {
         rows.extend(traps?);
-        // Nothing else is done meanwhile: a flood is measured, and then a warden dies.
+        quiet()?;
         rows.extend(host.floods(plan)?);
         rows.extend(host.theft()?);
     }

@@ -9,7 +9,7 @@ use crate::{
     host,
     rules::Rules,
     verdict::{Control, Judged, Mutants, Verdict, verdict},
-    world::{self, Places},
+    world::{self, Places, World},
 };
 use cofferdam_base::ipc::{
     launcher::Limits,
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, PipeReader, Read},
+    io::{self, PipeReader, Read, Write},
     os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
@@ -71,14 +71,19 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
         .map_err(Error::world("a directory"))?;
     let instance = format!("prove-{}", std::process::id());
     let plan = sibling(plan, program, scratch.path(), &instance);
-    let report = world::within(&plan, scratch.path(), || {
-        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options.mutants)
+    let (mut waits, opener) = io::pipe().map_err(Error::world("a pipe"))?;
+    // A world of its own: in the other one every address is one of the host's. It is quiet before it is flooded.
+    let quiet = || waits.read_exact(&mut [0]).map_err(Error::world("a pipe"));
+    let host = options.host.as_ref().map(|WholeHost { named: _, rules }| {
+        world::begin(&plan, scratch.path(), || host::tried(&plan, program, scratch.path(), rules, quiet))
     });
-    // A world of its own: in the other one every address is one of the host's.
-    let wires = match &options.host {
-        Some(WholeHost { named: _, rules }) => {
-            world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path(), rules))
-        }
+    let report = world::begin(&plan, scratch.path(), || {
+        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options.mutants)
+    })
+    .and_then(World::end);
+    let told = (&opener).write_all(&[1]).map_err(Error::world("a pipe"));
+    let wires = match host {
+        Some(host) => host.and_then(World::end),
         None => Ok(Vec::new()),
     };
     // Everything died with its world, but the groups of a host, and of a proof that broke off, are left.
@@ -87,6 +92,7 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
         cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
     }
     let mut report = report?;
+    told?;
     report.rows.extend(wires?);
     Ok(report)
 }

@@ -33,7 +33,6 @@ impl Host {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(&at)?;
         let (says, lines) = mpsc::channel();
         if let Some(output) = child.stdout.take() {
-            // Read all the time: a flood of words waits for nobody.
             std::thread::spawn(move || {
                 let mut output = BufReader::new(output);
                 let mut line = Vec::new();

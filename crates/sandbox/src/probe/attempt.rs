@@ -229,8 +229,6 @@ pub enum Attempt {
         /// The beginning of a request.
         say: String,
     },
-    /// The standard output is written to, until the standard input ends.
-    Words {},
     /// Processes are made that do nothing but work, and one that takes memory, until the standard input ends.
     Bomb {
         /// How much memory.

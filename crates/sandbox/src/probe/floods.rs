@@ -105,19 +105,6 @@ fn begin(to: SocketAddr) -> rustix::io::Result<OwnedFd> {
     }
 }
 
-pub(super) fn words() -> Outcome {
-    let until = Until::input_ends();
-    let line = [b"flood ".repeat(1365), b"\n".to_vec()].concat();
-    let mut out = io::stdout().lock();
-    let mut written = 0;
-    while !until.is_over() && out.write_all(&line).is_ok() {
-        written += line.len();
-    }
-    // What is said next begins a line of its own.
-    let _ = out.write_all(b"\n");
-    Outcome::success(format!("{written} bytes"))
-}
-
 pub(super) fn bomb(bytes: u64) -> io::Result<Outcome> {
     let until = Until::input_ends();
     let (mut made, mut alive, mut eater) = (0_u64, 0_u64, None);

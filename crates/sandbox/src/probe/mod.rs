@@ -88,7 +88,6 @@ impl Attempt {
             Self::Files { count } => processes::open_files(*count),
             Self::Pace { to, say, expect, millis } => Ok(floods::pace(*to, say, expect, *millis)),
             Self::Connections { to, say } => floods::connections(to, say),
-            Self::Words {} => Ok(floods::words()),
             Self::Bomb { bytes } => floods::bomb(*bytes),
             Self::Steal { at } => floods::steal(at),
             Self::Traps { below, victim } => traps::make(below, victim),

@@ -171,7 +171,7 @@ mod tests {
         // Spread over records, nothing else changes.
         let split = hello(&[named(&["a.b"])], 7);
         let mut rest: Vec<char> = split.chars().collect();
-        let mut message = Vec::new();
+        let mut message: Vec<char> = Vec::new();
         while !rest.is_empty() {
             let length = usize::try_from(u32::from(rest[4])).unwrap_or(0);
             message.extend(rest[5..5 + length].iter());
