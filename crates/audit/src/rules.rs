@@ -55,7 +55,6 @@ impl Rules {
     /// Of a tenant without any.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
-        #[expect(clippy::unwrap_used, reason = "a test")]
         Self::parse("version: 1\n", 1).unwrap()
     }
 
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     const OWN: &str = "version: 1\ndefault: ask\nrules:\n\
-        \x20 - {allow: \"*.example\", protocol: http, ports: [80, 22], reason: \"a \\\"quoted\\\" one\"}\n\
+        \x20 - {allow: unlisted.example, protocol: http, ports: [80, 22], reason: \"a \\\"quoted\\\" one\"}\n\
         \x20 - {deny: \"fd00:ec2::254\", silent: true}\n\
         \x20 - {ask: 10.1.2.3}\n\
         \x20 - {allow: 203.0.113.9, protocol: tcp, ports: [9000]}\n\
