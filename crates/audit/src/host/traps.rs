@@ -9,9 +9,12 @@ use crate::{
     verdict::{Control, Judged},
 };
 use cofferdam_sandbox::probe::{Attempt, Outcome};
+use serde_json::Value;
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
+    process::Stdio,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -30,7 +33,7 @@ struct Done {
     failed: Option<String>,
     slowest: Duration,
     /// Bytes that the host says are used, and how many may be.
-    used: u64,
+    used: Option<u64>,
     most: u64,
     /// Directories that the deletion left.
     left: bool,
@@ -74,7 +77,10 @@ impl Host {
                 "host-files.sparse",
                 "have the host count a file of a tebibyte that takes no room",
                 &["blocks are counted"],
-                outcome(done.used > done.most, format!("{} bytes are in use", done.used)),
+                outcome(
+                    done.used.is_some_and(|used| used > done.most),
+                    format!("{} bytes are in use", done.used.unwrap_or(0)),
+                ),
                 counted(&tree, done.most),
             ),
             (
@@ -85,7 +91,11 @@ impl Host {
                 walked(&tree),
             ),
         ];
+        let counts = done.used.is_some();
         let judge = |(id, title, layers, sealed, control): (_, _, &'static [&'static str], _, _)| {
+            if id == "host-files.sparse" && !counts {
+                return Judged::skipped(id, title, layers, "here nobody counts what a home takes");
+            }
             let control = Control { without: vec!["code without care".to_owned()], outcome: control };
             Judged::tried(id, title, layers, sealed, micros, Some(control))
         };
@@ -105,7 +115,7 @@ impl Host {
         for _ in 0..3 {
             let shown = self.timed(&mut done, &["tenant", "show", OWNER]);
             // Without a file system of its own nothing is counted.
-            done.used = done.used.max(shown["usage"]["disk_bytes"].as_u64().unwrap_or(0));
+            done.used = done.used.max(shown["usage"]["disk_bytes"].as_u64());
             done.most = shown["limits"]["disk_bytes"].as_u64().unwrap_or(0);
         }
         let swaps = trapper.end()?;
@@ -124,14 +134,39 @@ impl Host {
         Ok(done)
     }
 
-    fn timed(&self, done: &mut Done, arguments: &[&str]) -> serde_json::Value {
+    /// An operation of the host, which is given up if it hangs.
+    fn timed(&self, done: &mut Done, arguments: &[&str]) -> Value {
         let begun = Instant::now();
-        let told = self.done(arguments, "");
+        let told = self.within(HANGS, arguments);
         done.slowest = done.slowest.max(begun.elapsed());
         told.unwrap_or_else(|error| {
-            done.failed.get_or_insert(error.to_string());
-            serde_json::Value::Null
+            done.failed.get_or_insert(format!("{}: {error}", arguments.join(" ")));
+            Value::Null
         })
+    }
+
+    fn within(&self, most: Duration, arguments: &[&str]) -> io::Result<Value> {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn()?;
+        let begun = Instant::now();
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if begun.elapsed() > most => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let mut answer = Vec::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_end(&mut answer)?;
+        }
+        if !status.success() {
+            return Err(io::Error::other(status.to_string()));
+        }
+        Ok(serde_json::from_slice(&answer).unwrap_or_default())
     }
 }
 
@@ -140,7 +175,7 @@ fn mode(meta: &fs::Metadata) -> u32 {
 }
 
 /// A directory that nobody who is careful gets to.
-fn victim(scratch: &Path, name: &str) -> std::io::Result<PathBuf> {
+fn victim(scratch: &Path, name: &str) -> io::Result<PathBuf> {
     let victim = scratch.join(name);
     fs::create_dir(&victim)?;
     fs::set_permissions(&victim, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
