@@ -1,8 +1,8 @@
 //! The runtime `command` of `demo`: a small HTTP and WebSocket server that shows what reached the cell.
 //!
 //! `GET /` answers with the request's headers as JSON, `/page` with the same kibibyte each time, `/echo` gives
-//! the body back as it comes, `/sse?n=N` sends N events, `/ws` echoes WebSocket messages. It runs inside a cell
-//! and holds nothing.
+//! the body back as it comes, `/sse?n=N` sends N events, `/ws` echoes WebSocket messages, and `/words?ms=N` writes to
+//! the log as fast as it can for so long, at most two seconds. It runs inside a cell and holds nothing.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,7 +15,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use std::{convert::Infallible, process::ExitCode, time::Duration};
+use std::{
+    convert::Infallible,
+    io::Write as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpListener;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -61,6 +66,7 @@ fn answer(request: Request<Incoming>) -> Response<Body> {
         "/echo" => Response::new(request.into_body().boxed()),
         "/sse" => events(&request),
         "/ws" => websocket(request),
+        "/words" => words(&request),
         "/" => document(&shown(&request)),
         // Costs the same whoever asks, with whatever headers: benches compare what is in front of it.
         "/page" => Response::new(full(&PAGE[..])),
@@ -92,12 +98,7 @@ fn full(text: impl Into<Bytes>) -> Body {
 }
 
 fn events(request: &Request<Incoming>) -> Response<Body> {
-    let count: u32 = request
-        .uri()
-        .query()
-        .and_then(|query| query.strip_prefix("n="))
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(3);
+    let count = number(request, "n=").unwrap_or(3);
     let stream = futures_util::stream::iter(1..=count).then(|number| async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(Frame::data(Bytes::from(format!("data: {number}\n\n"))))
@@ -107,6 +108,22 @@ fn events(request: &Request<Incoming>) -> Response<Body> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
     response
+}
+
+/// The number that a query is.
+fn number(request: &Request<Incoming>, name: &str) -> Option<u32> {
+    request.uri().query()?.strip_prefix(name)?.parse().ok()
+}
+
+/// What a proof floods the log with. It is answered at once.
+fn words(request: &Request<Incoming>) -> Response<Body> {
+    let lasts = Duration::from_millis(number(request, "ms=").unwrap_or(0).min(2000).into());
+    std::thread::spawn(move || {
+        let (begun, line) = (Instant::now(), "words ".repeat(1000));
+        let mut out = std::io::stdout().lock();
+        while begun.elapsed() < lasts && writeln!(out, "{line}").is_ok() {}
+    });
+    document(&json!({ "ok": true }))
 }
 
 fn websocket(mut request: Request<Incoming>) -> Response<Body> {

@@ -41,22 +41,49 @@ fn flipped(file: &Path) -> String {
     other.display().to_string()
 }
 
+/// Rules that some rows are about: one allows what they try, one what nobody may reach.
+const RULES: &str = "version: 1\ndefault: ask\nrules:\n\
+    \x20 - {allow: unlisted.example, protocol: http}\n\
+    \x20 - {allow: 10.1.2.3, protocol: tcp, ports: [8000]}\n\
+    \x20 - {allow: metadata.google.internal, protocol: http}\n";
+
+fn row<'a>(told: &'a Value, id: &str) -> &'a Value {
+    let rows = told["proof"]["rows"].as_array().unwrap();
+    rows.iter().find(|row| row["id"] == id).unwrap_or_else(|| panic!("no row {id}"))
+}
+
 #[test]
 fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
     let host = Host::with(&["acme", "globex"]);
+    host.policy("acme", RULES);
     let before = state(&host);
     let out = host.dir.join("proof.json");
     let out_text = out.display().to_string();
     let (code, told) = prove(&host, &["acme", "--out", &out_text]);
     let counts = verdicts(&told);
     assert_eq!(code, Some(0), "{counts:?} {told}");
-    assert!(told["holds"] == true && counts["BLOCKED"] >= 150, "{counts:?}");
+    assert!(told["holds"] == true && counts["BLOCKED"] >= 210, "{counts:?}");
     assert_eq!(counts["CONTAINED"], 1, "{counts:?}");
     assert!(!counts.contains_key("ESCAPED") && !counts.contains_key("INCONCLUSIVE"), "{counts:?}");
     for row in told["proof"]["rows"].as_array().unwrap() {
         let skipped = row["verdict"] == "SKIPPED";
         assert_eq!(skipped, row["reason"] != "", "{row}");
         assert!(skipped || row["control"]["outcome"]["succeeded"] == true, "{row}");
+    }
+
+    // What the tenant's policy allows is no escape, and what nobody may reach is refused though it allows it.
+    assert_eq!(told["proof"]["policy"]["revision"], before["policy_revision"]);
+    for id in ["proxy.unlisted", "carry.post"] {
+        assert_eq!(row(&told, id)["reason"], "the tenant's policy allows it", "{id}");
+    }
+    let skipped = told["proof"]["rows"].as_array().unwrap().iter();
+    let skipped = skipped.filter(|row| row["reason"] == "the tenant's policy allows it").count();
+    assert_eq!(skipped, 5, "no other row");
+    for id in ["guard.tenants-rule-2", "guard.tenants-rule-3", "guard.documentation", "tls.other-name"] {
+        assert_eq!(row(&told, id)["verdict"], "BLOCKED", "{id}");
+    }
+    for id in ["flood.connections", "flood.words", "theft.ports", "host-files.swap", "host-files.fifo"] {
+        assert_eq!(row(&told, id)["verdict"], "BLOCKED", "{id}");
     }
 
     assert_eq!(state(&host), before);

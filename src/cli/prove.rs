@@ -9,7 +9,9 @@ use super::{
     flags::Prove,
     print,
 };
-use cofferdam_audit::{Document, DocumentError, Judged, Mutants, Options, Signed, Verdict};
+use cofferdam_audit::{
+    Document, DocumentError, Judged, Mutants, Options, PolicyProved, Rules, Signed, Verdict, WholeHost,
+};
 use cofferdam_base::{Clock, TenantId, ipc::launcher::RuntimeRef, ipc::receipt::LayerState};
 use cofferdam_control::api::types;
 use cofferdam_sandbox::{CellPlan, Profile};
@@ -36,7 +38,10 @@ pub(super) fn run(command: &Prove, data_dir: impl FnOnce() -> Result<PathBuf, Fa
     let data_dir = data_dir()?;
     let client = Client::new(data_dir.join("run/control.sock"));
     let plan = plan(tenant, &data_dir, &client)?;
-    let document = proved(tenant, &plan, Options { host: Some(instance), mutants: command.mutants })?;
+    let rules = rules(tenant, &client)?;
+    let policy = rules.proved.clone();
+    let options = Options { host: Some(WholeHost { named: instance, rules }), mutants: command.mutants };
+    let document = proved(tenant, &plan, options, policy)?;
     let signed = signed(tenant, &document, &client)?;
     if let Some(out) = &command.out {
         let text = serde_json::to_string_pretty(&signed).map_err(Failure::could_not)?;
@@ -66,7 +71,18 @@ fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan,
         .map_err(|failure| Failure::new(Exit::Usage, "no_plan", failure.message, failure.mend))
 }
 
-fn proved(tenant: &TenantId, plan: &CellPlan, options: Options) -> Result<Document, Failure> {
+/// The tenant's policy as the host keeps it.
+fn rules(tenant: &TenantId, client: &Client) -> Result<Rules, Failure> {
+    let kept: types::Policy = super::block_on(client.fetch(&format!("tenants/{tenant}/policy")))??;
+    Rules::parse(&kept.text, kept.revision).map_err(Failure::could_not)
+}
+
+fn proved(
+    tenant: &TenantId,
+    plan: &CellPlan,
+    options: Options,
+    policy: PolicyProved,
+) -> Result<Document, Failure> {
     let program = std::env::current_exe()?;
     let report = cofferdam_audit::prove(plan, &program, options).map_err(Failure::could_not)?;
     let spec = serde_json::to_vec(plan).map_err(Failure::could_not)?;
@@ -82,6 +98,7 @@ fn proved(tenant: &TenantId, plan: &CellPlan, options: Options) -> Result<Docume
         kernel: format!("{} {}", name.release().to_string_lossy(), name.version().to_string_lossy()),
         binary: cofferdam_audit::digest(&fs::read(&program)?),
         spec: cofferdam_audit::digest(&spec),
+        policy: Some(policy),
         receipt: report.receipt,
         rows: report.rows,
         mutants: report.mutants,
@@ -132,9 +149,16 @@ fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure
         print::json(&told)?;
         return Ok(());
     }
-    let Document { tenant, profile, at, kernel, .. } = document;
+    let Document { tenant, profile, at, kernel, policy, .. } = document;
     let kernel = kernel.split(' ').next().unwrap_or_default();
-    print::line(&format!("The cell of {tenant}, {profile}, {at}, Linux {kernel}\n"))?;
+    print::line(&format!("The cell of {tenant}, {profile}, {at}, Linux {kernel}"))?;
+    if let Some(PolicyProved { revision, digest, default }) = policy {
+        let default = format!("{default:?}").to_lowercase();
+        print::line(&format!(
+            "with the rules of its policy, revision {revision}, {digest}; its default, {default}, is deny here"
+        ))?;
+    }
+    print::line("")?;
     let weak = document.receipt.iter().filter(|row| row.state != LayerState::Enforced);
     for row in weak {
         print::line(&format!("{:?} {}: {}", row.state, row.layer, row.detail))?;

@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("warden", &["policy", "sys", "vault", "sandbox", "egress", "inference"]),
     ("tenants", &["sys", "sandbox", "store"]),
     ("edge", &["policy", "sys", "sandbox"]),
-    ("audit", &["sys", "sandbox"]),
+    ("audit", &["policy", "sys", "sandbox"]),
     ("control", &["policy", "sys", "vault", "store", "sandbox", "tenants"]),
 ];
 

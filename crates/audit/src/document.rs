@@ -3,6 +3,7 @@
 //! The signature is over the digest of the document's own text, so one flipped byte fails. The threat: a proof of
 //! another cell, another program or another day that is shown as this one's; digests, nonce and time are in it.
 
+use crate::rules::PolicyProved;
 use crate::verdict::{Judged, Mutants, Verdict};
 use aws_lc_rs::{digest as sha, signature};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -30,6 +31,9 @@ pub struct Document {
     pub binary: Digest,
     /// SHA-256 of the cell's plan.
     pub spec: Digest,
+    /// The tenant's policy, which was in force beside the battery's; proofs did not always say.
+    #[serde(default)]
+    pub policy: Option<PolicyProved>,
     /// The receipt of the cell that was tried.
     pub receipt: Vec<LayerRow>,
     /// Every row.
@@ -164,6 +168,7 @@ mod tests {
             kernel: "6".into(),
             binary: digest(b"b"),
             spec: digest(b"s"),
+            policy: None,
             receipt: vec![LayerRow {
                 layer: "landlock".into(),
                 state: LayerState::Enforced,

@@ -4,14 +4,20 @@
 //! It is driven as an operator drives it, by this program's own commands, and knows no secret that an operator does
 //! not know.
 
+mod begun;
+mod floods;
+mod theft;
+mod traps;
+
 use crate::{
     Error,
     battery::{
         PROBE,
-        wires::{How, Knock, NAMESERVER, NEIGHBOUR, POLICY, SECRET, TENANT, Token, Wire, wires},
+        wires::{How, Knock, NAMESERVER, NEIGHBOUR, SECRET, TENANT, Token, Wire, wires},
     },
     outside,
-    verdict::{Control, Judged, Verdict, verdict},
+    rules::Rules,
+    verdict::{Control, Judged, Verdict},
 };
 use aws_lc_rs::{
     hmac,
@@ -38,6 +44,12 @@ use std::{
 const EDGE: u16 = 8471;
 /// A host that is not there after so long has said why.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// So many attempts are one command.
+const AT_ONCE: usize = 40;
+/// The edge answers at once; silence is a no.
+const SILENCE: Duration = Duration::from_millis(700);
+/// What the neighbour may reach.
+const NEIGHBOURS: &str = "version: 1\ndefault: deny\nrules:\n  - {allow: allowed.example, protocol: http}\n";
 
 /// The host, and what it gave us.
 struct Host {
@@ -51,19 +63,44 @@ struct Host {
     addresses: BTreeMap<&'static str, SocketAddr>,
 }
 
-/// Tries every wire on a host of this plan, in this world, below this directory.
-pub(crate) fn tried(plan: &CellPlan, program: &Path, scratch: &Path) -> Result<Vec<Judged>, Error> {
+/// Tries every wire on a host of this plan, in this world, below this directory, with these rules in force. What is
+/// measured waits until nothing else is done.
+pub(crate) fn tried(
+    plan: &CellPlan,
+    program: &Path,
+    scratch: &Path,
+    rules: &Rules,
+    quiet: impl FnOnce() -> Result<(), Error>,
+) -> Result<Vec<Judged>, Error> {
     let log = scratch.join("heard");
     fs::write(&log, "").map_err(Error::world("what was heard"))?;
-    outside::join(&log).map_err(Error::world("the outside"))?;
-    let host = Host::start(plan, program, scratch, log)?;
-    let wires = wires();
-    let cell = host.in_cell(&wires)?;
-    wires.iter().map(|wire| host.judge(wire, &cell)).collect()
+    outside::join(&log, &rules.witnesses()).map_err(Error::world("the outside"))?;
+    let host = Host::start(plan, program, scratch, log, rules)?;
+    let wires = wires(rules);
+    let (mut judged, traps) = std::thread::scope(|scope| {
+        // Another tenant's, so both can be done at once.
+        let traps = scope.spawn(|| host.traps(scratch));
+        let judged = host.wires(&wires, rules);
+        let broken = || Err(Error::BrokenOff(String::from("a thread of the proof ended")));
+        (judged, traps.join().unwrap_or_else(|_| broken()))
+    });
+    if let Ok(rows) = &mut judged {
+        rows.extend(traps?);
+        quiet()?;
+        rows.extend(host.floods(plan)?);
+        rows.extend(host.theft()?);
+    }
+    judged
 }
 
 impl Host {
-    fn start(plan: &CellPlan, program: &Path, scratch: &Path, log: PathBuf) -> Result<Self, Error> {
+    fn start(
+        plan: &CellPlan,
+        program: &Path,
+        scratch: &Path,
+        log: PathBuf,
+        rules: &Rules,
+    ) -> Result<Self, Error> {
         let at = Error::world("a host");
         let data = data_dir(scratch);
         fs::create_dir(&data).map_err(&at)?;
@@ -91,12 +128,12 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        host.furnish()?;
+        host.furnish(rules)?;
         Ok(host)
     }
 
     /// Tenants, a policy and tokens.
-    fn furnish(&mut self) -> Result<(), Error> {
+    fn furnish(&mut self, rules: &Rules) -> Result<(), Error> {
         for tenant in [TENANT, NEIGHBOUR] {
             let shown =
                 self.done(&["tenant", "create", tenant, "--runtime", "command:prove", "--start"], "")?;
@@ -105,7 +142,8 @@ impl Host {
             let address = address.ok_or_else(|| Error::BrokenOff(format!("{tenant} has no address")))?;
             self.addresses.insert(tenant, address);
         }
-        self.done(&["policy", "set", TENANT, "-"], POLICY)?;
+        self.done(&["policy", "set", TENANT, "-"], rules.text())?;
+        self.done(&["policy", "set", NEIGHBOUR, "-"], NEIGHBOURS)?;
         let issue = |host: &Self, tenant: &str| -> Result<(String, String), Error> {
             let issued = host.done(&["token", "issue", tenant, "--subject", "prove"], "")?;
             Ok((text(&issued, "token")?, text(&issued, "jti")?))
@@ -133,14 +171,30 @@ impl Host {
                 }
             }
         }
-        let attempts = serde_json::to_string(&attempts).map_err(|error| Error::Cell(error.to_string()))?;
-        let told = self.run(&["tenant", "exec", TENANT, "--", PROBE, "__probe", &attempts], "")?;
-        let text = String::from_utf8_lossy(&told.stdout);
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        Ok(lines.map(|line| (line.id.clone(), line)).collect())
+        let mut tried = BTreeMap::new();
+        // A command's words have a limit.
+        for attempts in attempts.chunks(AT_ONCE) {
+            let attempts = serde_json::to_string(attempts).map_err(|error| Error::Cell(error.to_string()))?;
+            let told = self.run(&["tenant", "exec", TENANT, "--", PROBE, "__probe", &attempts], "")?;
+            let text = String::from_utf8_lossy(&told.stdout);
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+            tried.extend(lines.map(|line| (line.id.clone(), line)));
+        }
+        Ok(tried)
     }
 
-    fn judge(&self, wire: &Wire, cell: &BTreeMap<String, Line>) -> Result<Judged, Error> {
+    /// Every wire, judged.
+    fn wires(&self, wires: &[Wire], rules: &Rules) -> Result<Vec<Judged>, Error> {
+        let tried: Vec<Wire> = wires.iter().filter(|wire| left(wire, rules).is_ok()).cloned().collect();
+        let cell = self.in_cell(&tried)?;
+        let judge = |wire: &Wire| match left(wire, rules) {
+            Ok(layers) => self.judge(wire, &layers, &cell),
+            Err(reason) => Ok(Judged::skipped(&wire.id, &wire.title, wire.layers, reason)),
+        };
+        wires.iter().map(judge).collect()
+    }
+
+    fn judge(&self, wire: &Wire, layers: &[&str], cell: &BTreeMap<String, Line>) -> Result<Judged, Error> {
         let (mut sealed, micros) = self.came_of(wire, &wire.attack, "attack", cell)?;
         let (mut control, _) = self.came_of(wire, &wire.control, "control", cell)?;
         if !control.succeeded {
@@ -154,31 +208,21 @@ impl Host {
             let told = if sealed.succeeded { "heard it" } else { "heard nothing of it" };
             sealed = Outcome { errno: 0, seen: format!("the witness outside {told}"), ..sealed };
         }
-        let mut judged = verdict(&sealed, &control);
+        let control = Control { without: vec!["asked for what is allowed".to_owned()], outcome: control };
+        let mut judged = Judged::tried(&wire.id, &wire.title, layers, sealed, micros, Some(control));
         // What was not tried was not blocked.
         if matches!(wire.attack, How::Cell(_)) && !cell.contains_key(&format!("attack {}", wire.id)) {
-            judged = Verdict::Inconclusive;
+            judged.verdict = Verdict::Inconclusive;
         }
-        if wire.held && judged == Verdict::Blocked {
+        if wire.held && judged.verdict == Verdict::Blocked {
             let waiting = self.done(&["approvals", "list"], "")?;
             if waiting.to_string().contains(wire.leak) {
-                judged = Verdict::Contained;
-                sealed.seen = String::from("it waits for an answer");
+                judged.verdict = Verdict::Contained;
+                judged.sealed =
+                    judged.sealed.map(|sealed| Outcome { seen: "it waits for an answer".into(), ..sealed });
             }
         }
-        Ok(Judged {
-            id: wire.id.to_owned(),
-            title: wire.title.to_owned(),
-            verdict: judged,
-            layers: wire.layers.iter().map(ToString::to_string).collect(),
-            sealed: Some(sealed),
-            micros,
-            control: Some(Control {
-                without: vec!["asked for what is allowed".to_owned()],
-                outcome: control,
-            }),
-            reason: String::new(),
-        })
+        Ok(judged)
     }
 
     fn came_of(
@@ -224,8 +268,7 @@ impl Host {
 
     fn asked(&self, address: SocketAddr, knock: &Knock) -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
-        // The edge answers at once, and a WebSocket that is open says nothing more.
-        stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+        stream.set_read_timeout(Some(SILENCE))?;
         let host = knock.host.map_or_else(|| address.to_string(), str::to_owned);
         let bearer = match self.token(knock.token)? {
             Some(token) => format!("Authorization: Bearer {token}\r\n"),
@@ -237,9 +280,18 @@ impl Host {
         let request = format!("{head}{bearer}{headers}\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        let read = stream.take(1 << 20).read_to_end(&mut answer);
-        if answer.is_empty() {
-            read?;
+        let mut piece = [0; 4096];
+        while answer.len() < 1 << 20 {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => answer.extend_from_slice(&piece[..length]),
+                Err(error) if answer.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+            // A WebSocket that is open says nothing more.
+            if answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n") {
+                break;
+            }
         }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
@@ -325,6 +377,18 @@ impl Host {
 /// Where it lies in the world.
 pub(crate) fn data_dir(scratch: &Path) -> PathBuf {
     scratch.join("host")
+}
+
+/// Which layers answer a wire where these rules are in force too; or why nothing can be shown.
+fn left(wire: &Wire, rules: &Rules) -> Result<Vec<&'static str>, &'static str> {
+    if wire.control.destination().is_some_and(|destination| !rules.leave(&destination)) {
+        return Err("the tenant's policy refuses what the control asks for");
+    }
+    let mut layers = wire.layers.to_vec();
+    if wire.attack.destination().is_some_and(|destination| rules.allow(&destination)) {
+        layers.retain(|layer| !["policy", "approvals"].contains(layer));
+    }
+    if layers.is_empty() { Err("the tenant's policy allows it") } else { Ok(layers) }
 }
 
 /// Did a cell answer, or become a client's WebSocket?

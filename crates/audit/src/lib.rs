@@ -12,6 +12,7 @@ mod host;
 mod outside;
 mod peers;
 mod place;
+mod rules;
 mod run;
 mod verdict;
 mod witness;
@@ -20,7 +21,8 @@ mod world;
 pub use document::{Document, DocumentError, Signed, digest, verify};
 pub use peers::Compared;
 pub use place::Peer;
-pub use run::{Options, Report, compare, prove};
+pub use rules::{PolicyProved, Rules};
+pub use run::{Options, Report, WholeHost, compare, prove};
 pub use verdict::{Control, Judged, Mutants, Verdict};
 pub use witness::witness_main;
 
@@ -40,6 +42,9 @@ pub enum Error {
     /// A cell of the proof did not start.
     #[error("a cell of the proof did not start: {0}")]
     Cell(String),
+    /// The tenant's policy cannot be read.
+    #[error("the tenant's policy: {0}")]
+    Policy(String),
     /// The process that proves ended without a word.
     #[error("the proof broke off: {0}")]
     BrokenOff(String),

@@ -9,8 +9,9 @@ use crate::{
     host,
     peers::{self, Compared},
     place::{Peer, Place},
+    rules::Rules,
     verdict::{Control, Judged, Mutants, Verdict, verdict},
-    world::{self, Places},
+    world::{self, Places, World},
 };
 use cofferdam_base::ipc::{
     launcher::Limits,
@@ -23,16 +24,26 @@ use cofferdam_sandbox::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Read, Write},
     path::Path,
 };
 
 /// What is asked for besides the battery.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Try a whole host, too: the program is one that serves. How a host names its groups, by its data directory.
-    pub host: Option<fn(&Path) -> String>,
+    /// Try a whole host, too: the program is one that serves.
+    pub host: Option<WholeHost>,
     /// Leave out each protection alone, too.
     pub mutants: bool,
+}
+
+/// What a whole host needs.
+#[derive(Clone, Debug)]
+pub struct WholeHost {
+    /// How a host names its groups, by its data directory.
+    pub named: fn(&Path) -> String,
+    /// The tenant's policy, in force beside the battery's.
+    pub rules: Rules,
 }
 
 /// What was found.
@@ -55,20 +66,28 @@ pub fn prove(plan: &CellPlan, program: &Path, options: Options) -> Result<Report
         .map_err(Error::world("a directory"))?;
     let instance = instance();
     let plan = sibling(plan, program, scratch.path(), &instance);
-    let report = world::within(&plan, scratch.path(), || {
-        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options)
+    let (mut waits, opener) = io::pipe().map_err(Error::world("a pipe"))?;
+    // A world of its own: in the other one every address is one of the host's. It is quiet before it is flooded.
+    let quiet = || waits.read_exact(&mut [0]).map_err(Error::world("a pipe"));
+    let host = options.host.as_ref().map(|WholeHost { named: _, rules }| {
+        world::begin(&plan, scratch.path(), || host::tried(&plan, program, scratch.path(), rules, quiet))
     });
-    // A world of its own: in the other one every address is one of the host's.
-    let wires = match options.host {
-        Some(_) => world::within(&plan, scratch.path(), || host::tried(&plan, program, scratch.path())),
+    let report = world::begin(&plan, scratch.path(), || {
+        Run::new(&plan, world::furnish(&plan, scratch.path())?).whole(options.mutants)
+    })
+    .and_then(World::end);
+    let told = (&opener).write_all(&[1]).map_err(Error::world("a pipe"));
+    let wires = match host {
+        Some(host) => host.and_then(World::end),
         None => Ok(Vec::new()),
     };
     // Everything died with its world, but the groups of a host, and of a proof that broke off, are left.
-    let hosts = options.host.map(|named| named(&host::data_dir(scratch.path())));
+    let hosts = options.host.map(|whole| (whole.named)(&host::data_dir(scratch.path())));
     for instance in hosts.into_iter().chain([instance]) {
         cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
     }
     let mut report = report?;
+    told?;
     report.rows.extend(wires?);
     Ok(report)
 }
@@ -84,7 +103,8 @@ pub fn compare(
     let instance = instance();
     let plan = sibling(plan, program, scratch, &instance);
     let compared =
-        world::within(&plan, scratch, || Run::new(&plan, world::furnish(&plan, scratch)?).compared(peers));
+        world::begin(&plan, scratch, || Run::new(&plan, world::furnish(&plan, scratch)?).compared(peers))
+            .and_then(World::end);
     cofferdam_sandbox::sweep(&instance).map_err(|error| Error::Cell(error.to_string()))?;
     compared
 }
@@ -138,13 +158,13 @@ impl<'a> Run<'a> {
         Self { plan, places, rows: battery::rows(&Scene { plan: plan.clone() }) }
     }
 
-    fn whole(mut self, options: Options) -> Result<Report, Error> {
+    fn whole(mut self, mutants: bool) -> Result<Report, Error> {
         let rows = self.rows.clone();
         let tried: Vec<&Row> = rows.iter().filter(|row| self.skipped(row).is_none()).collect();
         let (receipt, sealed) = self.cell(&[], &tried)?;
         let controls = self.controls(&tried)?;
         let judged = rows.iter().map(|row| judge(row, self.skipped(row), &sealed, &controls)).collect();
-        let mutants = if options.mutants { Some(self.mutants(&tried)?) } else { None };
+        let mutants = if mutants { Some(self.mutants(&tried)?) } else { None };
         Ok(Report { receipt, rows: judged, mutants })
     }
 

@@ -51,6 +51,47 @@ pub struct Judged {
     pub reason: String,
 }
 
+impl Judged {
+    /// A row that was tried. Without a control it shows nothing until it has one.
+    pub(crate) fn tried(
+        id: &str,
+        title: &str,
+        layers: &[&str],
+        sealed: Outcome,
+        micros: u64,
+        control: Option<Control>,
+    ) -> Self {
+        let mut row = Self { sealed: Some(sealed), micros, ..Self::skipped(id, title, layers, "") };
+        match control {
+            Some(control) => row.settle(control),
+            None => row.verdict = Verdict::Inconclusive,
+        }
+        row
+    }
+
+    /// A row that was not tried, and why.
+    pub(crate) fn skipped(id: &str, title: &str, layers: &[&str], reason: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            verdict: Verdict::Skipped,
+            layers: layers.iter().map(ToString::to_string).collect(),
+            sealed: None,
+            micros: 0,
+            control: None,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Judges it by its control.
+    pub(crate) fn settle(&mut self, control: Control) {
+        if let Some(sealed) = &self.sealed {
+            self.verdict = verdict(sealed, &control.outcome);
+        }
+        self.control = Some(control);
+    }
+}
+
 /// What leaving out one protection at a time has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

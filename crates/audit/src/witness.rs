@@ -22,7 +22,10 @@ const UDP: [u16; 4] = [53, 443, 5353, 9999];
 /// killed.
 pub fn witness_main() -> ExitCode {
     let served = match std::env::args().nth(2) {
-        Some(log) => crate::outside::serve(log.as_ref()),
+        Some(log) => {
+            let ports = std::env::args().skip(3).filter_map(|port| port.parse().ok());
+            crate::outside::serve(log.as_ref(), ports)
+        }
         None => serve(),
     };
     match served {

@@ -24,6 +24,7 @@ use std::{
     ffi::CString,
     fs,
     io::{self, Read, Write},
+    marker::PhantomData,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -39,14 +40,21 @@ pub(crate) struct Places {
     pub(crate) device: bool,
 }
 
-/// Does something in a world of its own, of which nothing stays, and gives what it gave.
-pub(crate) fn within<T: Serialize + DeserializeOwned>(
+/// A world in which something is done.
+pub(crate) struct World<T> {
+    says: io::PipeReader,
+    child: Pid,
+    gives: PhantomData<T>,
+}
+
+/// Does something in a world of its own, of which nothing stays.
+pub(crate) fn begin<T: Serialize + DeserializeOwned>(
     plan: &CellPlan,
     scratch: &Path,
     work: impl FnOnce() -> Result<T, Error>,
-) -> Result<T, Error> {
+) -> Result<World<T>, Error> {
     let at = |what: &str| Error::world(what);
-    let (mut says, tells) = io::pipe().map_err(at("a pipe"))?;
+    let (says, tells) = io::pipe().map_err(at("a pipe"))?;
     let (waits, opener) = io::pipe().map_err(at("a pipe"))?;
     match process::fork().map_err(at("fork"))? {
         Forked::Child => {
@@ -69,15 +77,23 @@ pub(crate) fn within<T: Serialize + DeserializeOwned>(
         Forked::Parent(child) => {
             drop((tells, waits));
             map(plan, child, opener)?;
-            let mut told = Vec::new();
-            let read = says.read_to_end(&mut told);
-            rustix::process::waitpid(Some(child), WaitOptions::empty())
-                .map_err(|errno| at("waiting for the world")(errno.into()))?;
-            read.map_err(at("a pipe"))?;
-            let told: Result<T, String> = serde_json::from_slice(&told)
-                .map_err(|_| Error::BrokenOff("its process ended without a word".to_owned()))?;
-            told.map_err(Error::BrokenOff)
+            Ok(World { says, child, gives: PhantomData })
         }
+    }
+}
+
+impl<T: DeserializeOwned> World<T> {
+    /// Waits for its end: what it gave.
+    pub(crate) fn end(mut self) -> Result<T, Error> {
+        let at = |what: &str| Error::world(what);
+        let mut told = Vec::new();
+        let read = self.says.read_to_end(&mut told);
+        rustix::process::waitpid(Some(self.child), WaitOptions::empty())
+            .map_err(|errno| at("waiting for the world")(errno.into()))?;
+        read.map_err(at("a pipe"))?;
+        let told: Result<T, String> = serde_json::from_slice(&told)
+            .map_err(|_| Error::BrokenOff("its process ended without a word".to_owned()))?;
+        told.map_err(Error::BrokenOff)
     }
 }
 

@@ -79,7 +79,8 @@ fn count(report: &Report, verdict: Verdict) -> usize {
 
 fn strict() {
     let report =
-        prove(&plan(Profile::Strict, 20_003), &program(), Options { mutants: true, host: None }).unwrap();
+        prove(&plan(Profile::Strict, 20_003), &program(), Options { mutants: true, ..Options::default() })
+            .unwrap();
     show(&report);
     assert!(report.rows.len() >= 80, "{}", report.rows.len());
     assert_eq!((count(&report, Verdict::Escaped), count(&report, Verdict::Inconclusive)), (0, 0));

@@ -127,7 +127,7 @@ pub enum Attempt {
     Tcp {
         /// Where to.
         to: SocketAddr,
-        /// What is said first.
+        /// What is said first, one character a byte.
         say: String,
         /// What would come back.
         expect: String,
@@ -138,7 +138,7 @@ pub enum Attempt {
         name: String,
         /// Where.
         port: u16,
-        /// What is said first.
+        /// What is said first, one character a byte.
         say: String,
         /// What would come back.
         expect: String,
@@ -209,6 +209,48 @@ pub enum Attempt {
         path: PathBuf,
         /// How many.
         count: u64,
+    },
+    /// A page is asked for again and again. What is seen are the times in microseconds, as a list in JSON; one
+    /// that does not come took as long as anybody waits for it.
+    Pace {
+        /// Where.
+        to: SocketAddr,
+        /// The request.
+        say: String,
+        /// What the page holds.
+        expect: String,
+        /// For so long.
+        millis: u64,
+    },
+    /// Connections are opened, and kept as long as there is room, until the standard input ends.
+    Connections {
+        /// Where to.
+        to: Vec<SocketAddr>,
+        /// The beginning of a request.
+        say: String,
+    },
+    /// Processes are made that do nothing but work, and one that takes memory, until the standard input ends.
+    Bomb {
+        /// How much memory.
+        bytes: u64,
+    },
+    /// A connection or a datagram of somebody else arrives at a port that this process takes meanwhile, until the
+    /// standard input ends.
+    Steal {
+        /// Which ports.
+        at: Vec<SocketAddr>,
+    },
+    /// A tree is made that does harm to whoever walks it carelessly.
+    Traps {
+        /// Where.
+        below: PathBuf,
+        /// Where its links lead.
+        victim: PathBuf,
+    },
+    /// A link and a directory of such a tree change places, until the standard input ends.
+    Swap {
+        /// Where it is.
+        below: PathBuf,
     },
     /// A limit is higher than this.
     Limit {

@@ -6,8 +6,10 @@
 
 mod attempt;
 mod files;
+mod floods;
 mod processes;
 mod sockets;
+mod traps;
 
 pub use attempt::{Attempt, Outcome};
 
@@ -85,6 +87,12 @@ impl Attempt {
             Self::Processes { count } => processes::many(*count),
             Self::Memory { bytes } => processes::memory(*bytes),
             Self::Files { count } => processes::open_files(*count),
+            Self::Pace { to, say, expect, millis } => Ok(floods::pace(*to, say, expect, *millis)),
+            Self::Connections { to, say } => floods::connections(to, say),
+            Self::Bomb { bytes } => floods::bomb(*bytes),
+            Self::Steal { at } => floods::steal(at),
+            Self::Traps { below, victim } => traps::make(below, victim),
+            Self::Swap { below } => traps::swap(below),
             Self::Limit { resource, most } => processes::limit(*resource, *most),
             Self::Tcp { to, say, expect } => sockets::tcp(*to, say, expect),
             Self::TcpName { name, port, say, expect } => sockets::tcp_name(name, *port, say, expect),
