@@ -5,6 +5,7 @@
 //! nothing downstream checks it again (parse, don't validate).
 #![forbid(unsafe_code)]
 
+mod check;
 mod claims;
 mod clock;
 mod destination;

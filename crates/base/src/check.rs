@@ -1,0 +1,96 @@
+//! Checks that a crate's own tests can leave out, one by one, to see that each of them is missed.
+//!
+//! A crate names its checks with [`checks!`](crate::checks) and asks `keeps` at each. What can leave one out exists
+//! only under `cfg(test)` of that very crate, which is no feature: no dependency, profile or flag of cargo turns it
+//! on, and in every other build `keeps` is the constant `true`, so that `keeps(check) && bad` is `bad`. The threat:
+//! a check that is thought to hold and does not, which only its absence can show.
+
+/// Names the checks of a crate. A row is a name with its doc line, or a name with a part for each of many:
+/// `Range(usize in 0..TABLE.len())`.
+#[macro_export]
+macro_rules! checks {
+    ($($(#[doc = $doc:literal])+ $name:ident $(($part:ident in $parts:expr))?,)+) => {
+        /// One check of this crate.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Check { $($(#[doc = $doc])+ $name $(($part))?,)+ }
+
+        /// Is the check in place? Always, but in this crate's own tests.
+        #[cfg(not(test))]
+        #[inline]
+        pub(crate) const fn keeps(_: Check) -> bool {
+            true
+        }
+
+        #[cfg(test)]
+        pub(crate) use left_out::keeps;
+
+        #[cfg(test)]
+        pub(crate) mod left_out {
+            use super::*;
+            use std::cell::RefCell;
+
+            std::thread_local! {
+                static LEFT_OUT: RefCell<Vec<Check>> = const { RefCell::new(Vec::new()) };
+            }
+
+            /// In every program that can leave a check out, and in no other.
+            const MARK: &str = "cofferdam: this program can leave checks out";
+
+            pub(crate) fn keeps(check: Check) -> bool {
+                !LEFT_OUT.with_borrow(|checks| checks.contains(&check))
+            }
+
+            impl Check {
+                /// Every check.
+                pub(crate) fn all() -> Vec<Self> {
+                    let mut all = Vec::new();
+                    $($crate::checks!(@add all $name $(($parts))?);)+
+                    all
+                }
+            }
+
+            /// Does the attack get through on this thread without these checks?
+            fn without(checks: Vec<Check>, attack: &dyn Fn() -> bool) -> bool {
+                std::hint::black_box(MARK);
+                LEFT_OUT.set(checks);
+                let through = attack();
+                LEFT_OUT.set(Vec::new());
+                through
+            }
+
+            /// Tries an attack with the checks that answer it, without all of them, and with each alone. An error
+            /// says which of them is not missed.
+            pub(crate) fn tried(layers: &[Check], attack: &dyn Fn() -> bool) -> Result<(), String> {
+                if without(Vec::new(), attack) {
+                    return Err(format!("{layers:?} do not stop the attack"));
+                }
+                if !without(layers.to_vec(), attack) {
+                    return Err(format!("without {layers:?} the attack is stopped too"));
+                }
+                for alone in layers {
+                    let others = layers.iter().copied().filter(|layer| layer != alone).collect();
+                    if without(others, attack) {
+                        return Err(format!("{alone:?} alone, of {layers:?}, does not stop the attack"));
+                    }
+                }
+                Ok(())
+            }
+
+            /// Attacks each check, as `attack` says with `tried`; prints the kill rate and fails for a survivor.
+            #[allow(clippy::print_stdout, reason = "the rate is what CI shows")]
+            pub(crate) fn each_is_missed(what: &str, attack: impl Fn(Check) -> Result<(), String>) {
+                let all = Check::all();
+                let survivors: Vec<_> =
+                    all.iter().filter_map(|check| attack(*check).err().map(|why| (check, why))).collect();
+                println!("{what} checks: {} of {} killed", all.len() - survivors.len(), all.len());
+                assert!(survivors.is_empty(), "{survivors:#?}");
+            }
+        }
+    };
+    (@add $all:ident $name:ident) => {
+        $all.push(Self::$name)
+    };
+    (@add $all:ident $name:ident ($parts:expr)) => {
+        $all.extend(($parts).into_iter().map(Self::$name))
+    };
+}
