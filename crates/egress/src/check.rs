@@ -124,12 +124,12 @@ cofferdam_base::checks! {
     OurHeaders,
 }
 
-/// This much, if the check is in place.
+/// This much, if the check is in place; else more than there is.
 pub(crate) fn at_most(check: Check, limit: usize) -> usize {
     if keeps(check) { limit } else { tokio::sync::Semaphore::MAX_PERMITS }
 }
 
-/// This long, if the check is in place.
+/// This long, if the check is in place; else longer than anybody waits.
 pub(crate) fn within(check: Check, limit: Duration) -> Duration {
     if keeps(check) { limit } else { Duration::from_hours(10_000) }
 }
