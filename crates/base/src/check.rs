@@ -5,6 +5,10 @@
 //! on, and in every other build `keeps` is the constant `true`, so that `keeps(check) && bad` is `bad`. The threat:
 //! a check that is thought to hold and does not, which only its absence can show.
 
+/// In every program that can leave a check out, and in no other: the tests look for it in both.
+#[doc(hidden)]
+pub const LEAVES_CHECKS_OUT: &str = "cofferdam: this program can leave checks out";
+
 /// Names the checks of a crate. A row is a name with its doc line, or a name with a part for each of many:
 /// `Range(usize in 0..TABLE.len())`.
 #[macro_export]
@@ -33,9 +37,6 @@ macro_rules! checks {
                 static LEFT_OUT: RefCell<Vec<Check>> = const { RefCell::new(Vec::new()) };
             }
 
-            /// In every program that can leave a check out, and in no other.
-            const MARK: &str = "cofferdam: this program can leave checks out";
-
             pub(crate) fn keeps(check: Check) -> bool {
                 !LEFT_OUT.with_borrow(|checks| checks.contains(&check))
             }
@@ -51,7 +52,7 @@ macro_rules! checks {
 
             /// Does the attack get through on this thread without these checks?
             fn without(checks: Vec<Check>, attack: &dyn Fn() -> bool) -> bool {
-                std::hint::black_box(MARK);
+                std::hint::black_box($crate::LEAVES_CHECKS_OUT);
                 LEFT_OUT.set(checks);
                 let through = attack();
                 LEFT_OUT.set(Vec::new());
@@ -77,8 +78,11 @@ macro_rules! checks {
             }
 
             /// Attacks each check, as `attack` says with `tried`; prints the kill rate and fails for a survivor.
-            #[allow(clippy::print_stdout, reason = "the rate is what CI shows")]
+            #[allow(clippy::print_stdout, clippy::disallowed_methods, reason = "the rate is what CI shows")]
             pub(crate) fn each_is_missed(what: &str, attack: impl Fn(Check) -> Result<(), String>) {
+                let program = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
+                let mark = $crate::LEAVES_CHECKS_OUT.as_bytes();
+                assert!(program.windows(mark.len()).any(|bytes| bytes == mark), "the mark is not in this program");
                 let all = Check::all();
                 let survivors: Vec<_> =
                     all.iter().filter_map(|check| attack(*check).err().map(|why| (check, why))).collect();
