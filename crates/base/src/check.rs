@@ -98,3 +98,49 @@ macro_rules! checks {
         $all.extend(($parts).into_iter().map(Self::$name))
     };
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    checks! {
+        /// One.
+        First,
+        /// Another.
+        Second,
+        /// One for each of three.
+        Each(usize in 0..3),
+    }
+
+    use left_out::tried;
+
+    #[test]
+    fn a_check_that_is_not_missed_is_a_survivor_whatever_stops_the_attack() {
+        let both = [Check::First, Check::Second];
+        assert_eq!(tried(&both, &|| !keeps(Check::First) && !keeps(Check::Second)), Ok(()));
+        let stopped_otherwise = tried(&[Check::First], &|| false).unwrap_err();
+        assert!(stopped_otherwise.contains("stopped too"), "{stopped_otherwise}");
+        let not_stopped = tried(&[Check::First], &|| true).unwrap_err();
+        assert!(not_stopped.contains("do not stop"), "{not_stopped}");
+        let not_alone = tried(&both, &|| !keeps(Check::First)).unwrap_err();
+        assert!(not_alone.contains("Second alone"), "{not_alone}");
+        let redundant =
+            tried(&[Check::First], &|| !keeps(Check::First) && !keeps(Check::Second)).unwrap_err();
+        assert!(redundant.contains("stopped too"), "{redundant}");
+        assert!(both.into_iter().all(keeps), "nothing stays left out");
+    }
+
+    #[test]
+    #[should_panic(expected = "Second")]
+    fn a_survivor_fails_the_run() {
+        left_out::each_is_missed("own", |check| {
+            if check == Check::Second { tried(&[check], &|| false) } else { Ok(()) }
+        });
+    }
+
+    #[test]
+    fn every_check_is_there_with_all_its_parts() {
+        let parts = [Check::Each(0), Check::Each(1), Check::Each(2)];
+        assert_eq!(Check::all(), [[Check::First, Check::Second].as_slice(), &parts].concat());
+    }
+}

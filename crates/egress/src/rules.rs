@@ -65,12 +65,12 @@ impl Rules {
     pub fn check(&self, destination: &Destination, address: IpAddr) -> Result<CheckedAddress, Refusal> {
         let checked = self.check_address(address)?;
         let resolved = Destination { host: Host::Address(address), ..destination.clone() };
-        match self.policy.verdict(&resolved) {
-            Verdict::Deny { rule: Some(rule), silent } if keeps(Check::AddressRules) => {
-                Err(self.denial(Some(rule), silent))
-            }
-            Verdict::Deny { .. } | Verdict::Allow { .. } | Verdict::Ask { .. } => Ok(checked),
+        if keeps(Check::AddressRules)
+            && let Verdict::Deny { rule: Some(rule), silent } = self.policy.verdict(&resolved)
+        {
+            return Err(self.denial(Some(rule), silent));
         }
+        Ok(checked)
     }
 
     /// Judges one resolved address by the guard alone.

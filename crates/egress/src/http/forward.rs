@@ -34,8 +34,8 @@ impl Upstream {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let there = kept.destination == *pass.destination() || !keeps(Check::KeptPlace);
         let fits = there && kept.sender.is_ready();
-        let stands = !keeps(Check::KeptStands) || pass.dialled(kept.address).is_ok();
-        (fits && stands).then_some(kept)
+        let stands = || !keeps(Check::KeptStands) || pass.dialled(kept.address).is_ok();
+        (fits && stands()).then_some(kept)
     }
 
     fn keep(&self, kept: Kept) {
