@@ -8,6 +8,7 @@ mod compare;
 mod deps;
 mod fuzz;
 mod lengths;
+mod mutants;
 mod programs;
 mod run;
 mod test;
@@ -19,6 +20,8 @@ const USAGE: &str = "\
 cargo xtask <verb>
 
   test [FILTER]   every test; what it needs it installs (real OpenClaw included)
+  mutants         leaves out each protection of a cell and each check of guard, egress and edge, alone, and
+                  prints how many are missed: all, or it fails
   fuzz [--seconds N] [--if-possible] [TARGET...]
                   every parser against what libFuzzer thinks of, 60 seconds each; new inputs stay in target/
   lint            formatting, check-deps, lengths, clippy, deny.toml (installs cargo-deny)
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
     let rest = arguments.get(1..).unwrap_or_default();
     match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
+        Some("mutants") => mutants::run(),
         Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(rest),
         Some("compare") => compare::run(rest),

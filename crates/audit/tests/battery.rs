@@ -68,7 +68,7 @@ fn show(report: &Report) {
     }
     if let Some(mutants) = &report.mutants {
         let all = mutants.killed.len() + mutants.survivors.len();
-        println!("mutants: {} of {all} killed", mutants.killed.len());
+        println!("cell protections: {} of {all} killed", mutants.killed.len());
         println!("survivors: {:?}\nidle: {:?}", mutants.survivors, mutants.idle);
     }
 }

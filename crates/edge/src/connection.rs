@@ -5,6 +5,7 @@
 //! that it rests on has changed.
 
 use crate::{
+    check::{Check, at_most, keeps, within},
     edge::Edge,
     headers::Identity,
     limits::{Seat, Socket, Stranger},
@@ -20,7 +21,7 @@ use cofferdam_base::{
     TenantId,
     ipc::edge::{RuntimeKind, TenantRoute},
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -107,9 +108,9 @@ pub(crate) fn reader() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(HEAD_HEADERS)
-        .max_header_size(HEAD_BYTES)
+        .header_read_timeout(within(Check::HeadTime, HEAD_TIMEOUT))
+        .max_headers(at_most(Check::HeadHeaders, HEAD_HEADERS))
+        .max_header_size(at_most(Check::HeadBytes, HEAD_BYTES))
         .max_buf_size(BUFFER)
         .writev(false);
     builder
@@ -147,9 +148,6 @@ impl Connection {
         let headers = request.headers();
         let route = self.route(headers)?;
         origin::admissible(headers, &route.tenant, route.slot, self.arrival.local.port())?;
-        if *request.method() == Method::CONNECT {
-            return Err(Refusal::bad_request("this is no forward proxy"));
-        }
         if ws::wanted(headers) {
             return ws::accept(self, request, &route).await;
         }
@@ -187,13 +185,14 @@ impl Connection {
         {
             return Ok(Arc::clone(route));
         }
-        if !state.synced() {
+        if keeps(Check::Synced) && !state.synced() {
             return Err(Refusal::unavailable("not_synced", "this host is starting"));
         }
         let tenant = origin::addressed(headers, &self.arrival, |slot| state.tenant_of(slot))?;
         let route = state.route(&tenant).ok_or(origin::OriginError::Misdirected)?;
         // One connection speaks to one tenant.
-        if memory.host.as_ref().is_some_and(|(_, _, before)| before.tenant != tenant) {
+        let other = memory.host.as_ref().is_some_and(|(_, _, before)| before.tenant != tenant);
+        if keeps(Check::OneTenant) && other {
             return Err(origin::OriginError::Misdirected.into());
         }
         memory.host = headers.get(header::HOST).map(|host| (epoch, host.clone(), Arc::clone(&route)));
@@ -250,7 +249,7 @@ impl Connection {
 
     /// Reports that a token connects. Who cannot be recorded is not let in.
     pub(crate) fn record(&self, token: &Verified) -> Result<(), Refusal> {
-        if !self.edge.reports.has_room(&token.claims.tid) {
+        if keeps(Check::LedgerRoom) && !self.edge.reports.has_room(&token.claims.tid) {
             return Err(Refusal::unavailable("ledger_behind", "the ledger takes no more records at present"));
         }
         self.edge.report("connect", token, "");

@@ -1,6 +1,7 @@
 //! What all connections of the edge share, and the questions that each asks again and again.
 
 use crate::{
+    check::{Check, keeps},
     limits::Limits,
     pool::{Dialable, Pool},
     refusal::Refusal,
@@ -90,7 +91,7 @@ impl Edge {
     /// Is the tenant serving?
     pub(crate) fn serving(route: &TenantRoute) -> Result<(), Refusal> {
         // A degraded tenant answers; what it lacks is its warden, without which nothing leaves the cell.
-        if matches!(route.state.as_str(), "running" | "degraded") {
+        if matches!(route.state.as_str(), "running" | "degraded") || !keeps(Check::Serving) {
             Ok(())
         } else {
             Err(Refusal::state(&route.state))
@@ -102,7 +103,7 @@ impl Edge {
         if let Err(error) = self.state.recheck(token) {
             return Some(error.code());
         }
-        let gone = |generation| !self.pool.alive(&token.claims.tid, generation);
+        let gone = |generation| keeps(Check::CellAlive) && !self.pool.alive(&token.claims.tid, generation);
         generation.is_some_and(gone).then_some("cell_gone")
     }
 

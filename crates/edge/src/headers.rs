@@ -5,7 +5,10 @@
 //! lasting rules of the browser on an origin, or claims to be us. It owns the lists; who the user is comes
 //! verified from elsewhere.
 
-use crate::token::Verified;
+use crate::{
+    check::{Check, keeps},
+    token::Verified,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::IpAddr;
 
@@ -59,6 +62,9 @@ fn keep(given: &mut HeaderMap, kept: &mut HeaderMap, wanted: impl Fn(&HeaderName
 
 /// What `Connection` lists is for this hop only.
 fn named_by_connection(given: &HeaderMap) -> Vec<HeaderName> {
+    if !keeps(Check::NamedByConnection) {
+        return Vec::new();
+    }
     let listed = given.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     listed
         .flat_map(|list| list.split(','))
@@ -93,40 +99,44 @@ fn claims_identity(name: &HeaderName) -> bool {
 }
 
 fn dropped_inbound(name: &HeaderName) -> bool {
+    let credential = *name == header::AUTHORIZATION || *name == header::COOKIE;
     *name == header::HOST
-        || *name == header::AUTHORIZATION
-        || *name == header::COOKIE
         || *name == header::EXPECT
+        || keeps(Check::Credentials) && credential
         // In a program's environment it becomes HTTP_PROXY, which many obey.
-        || name.as_str() == "proxy"
+        || keeps(Check::HttpProxy) && name.as_str() == "proxy"
         // Many gateways read `_` and `-` alike: X_Cofferdam_User would be an identity.
-        || name.as_str().contains('_')
-        || hop_by_hop(name)
-        || claims_identity(name)
+        || keeps(Check::Underscores) && name.as_str().contains('_')
+        || keeps(Check::HopByHop) && hop_by_hop(name)
+        || keeps(Check::Identity) && claims_identity(name)
 }
 
-/// What tells the browser something that outlasts the answer or concerns other pages, what carries
-/// credentials, and what says who we are. `Access-Control-*` speaks to pages of other origins, and requests
-/// of these are refused. What a page says about itself, its content security policy above all, passes.
+/// `Access-Control-*` speaks to pages of other origins, and requests of these are refused. What a page says about
+/// itself, its content security policy above all, passes.
 fn dropped_outbound(name: &HeaderName) -> bool {
+    *name == header::SERVER
+        || keeps(Check::AnswersCredentials) && carries_credentials(name)
+        || keeps(Check::AnswersRules) && rules_browsers(name)
+        || keeps(Check::AnswersCors) && name.as_str().starts_with("access-control-")
+        || keeps(Check::HopByHop) && hop_by_hop(name)
+        || keeps(Check::Identity) && claims_identity(name)
+}
+
+fn carries_credentials(name: &HeaderName) -> bool {
     *name == header::SET_COOKIE
         || *name == header::COOKIE
         || *name == header::AUTHORIZATION
-        || *name == header::SERVER
-        || *name == header::ALT_SVC
+        || name.as_str() == "set-cookie2"
+}
+
+/// What tells the browser something that outlasts the answer or concerns other pages.
+fn rules_browsers(name: &HeaderName) -> bool {
+    *name == header::ALT_SVC
         || *name == header::STRICT_TRANSPORT_SECURITY
         || matches!(
             name.as_str(),
-            "set-cookie2"
-                | "clear-site-data"
-                | "service-worker-allowed"
-                | "nel"
-                | "report-to"
-                | "reporting-endpoints"
+            "clear-site-data" | "service-worker-allowed" | "nel" | "report-to" | "reporting-endpoints"
         )
-        || name.as_str().starts_with("access-control-")
-        || hop_by_hop(name)
-        || claims_identity(name)
 }
 
 /// The gateway takes a loopback address behind a proxy for an attack, so a client on this machine is

@@ -5,6 +5,7 @@
 //! is equally hostile; nothing is dialled before a token is verified.
 #![forbid(unsafe_code)]
 
+mod check;
 mod connection;
 pub mod edge;
 #[cfg(feature = "fuzzing")]

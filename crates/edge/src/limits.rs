@@ -4,6 +4,7 @@
 //! It owns the counts; a guard counts while it lives. The threat: sockets that never show a token, one tenant's
 //! members taking what all share, and an edge without a descriptor left for its own wires.
 
+use crate::check::{Check, at_most};
 use cofferdam_base::TenantId;
 use std::{
     collections::HashMap,
@@ -70,19 +71,20 @@ impl Limits {
 
     /// An accepted socket; none if there are too many.
     pub fn socket(&self) -> Option<Socket> {
-        self.sockets.enter((), 1, self.most)
+        self.sockets.enter((), 1, at_most(Check::Sockets, self.most))
     }
 
     /// A socket that is told why it is turned away; none if it is to be closed without a word.
     pub fn turned_away(&self) -> Option<Socket> {
-        self.turned_away.enter((), 1, TURNED_AWAY)
+        self.turned_away.enter((), 1, at_most(Check::TurnedAway, TURNED_AWAY))
     }
 
     /// A socket that has shown no token yet, at this tenant's listener or at that of all; none if its address
     /// has too many there, or if strangers have half of all sockets.
     pub fn stranger(&self, listener: Option<&TenantId>, peer: IpAddr) -> Option<Stranger> {
-        let one = self.strangers.enter((listener.cloned(), block(peer)), 1, STRANGERS)?;
-        Some((one, self.strangers_in_all.enter((), 1, self.most / 2)?))
+        let here = at_most(Check::Strangers, STRANGERS);
+        let one = self.strangers.enter((listener.cloned(), block(peer)), 1, here)?;
+        Some((one, self.strangers_in_all.enter((), 1, at_most(Check::StrangersInAll, self.most / 2))?))
     }
 
     /// How many sockets have shown no token yet.
@@ -93,7 +95,7 @@ impl Limits {
 
     /// A connection of a member; none if the tenant has too many.
     pub fn seat(&self, tenant: &TenantId) -> Option<Seat> {
-        self.seats.enter(tenant.clone(), 1, SEATS)
+        self.seats.enter(tenant.clone(), 1, at_most(Check::Seats, SEATS))
     }
 
     /// For a message of a member, of which nothing is there yet.
@@ -114,7 +116,8 @@ impl Held {
     #[must_use]
     pub fn cover(&mut self, bytes: usize) -> bool {
         let bytes = if bytes > FREE { bytes } else { 0 };
-        self.tenant.set(bytes, HELD) && self.all.set(bytes, HELD_FOR_ALL)
+        self.tenant.set(bytes, at_most(Check::Held, HELD))
+            && self.all.set(bytes, at_most(Check::HeldForAll, HELD_FOR_ALL))
     }
 }
 

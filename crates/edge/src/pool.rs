@@ -4,6 +4,7 @@
 //! one tenant's namespace used for another, or one left over from a cell that is gone; so each descriptor is
 //! examined, and a stock belongs to exactly one start of one cell.
 
+use crate::check::{Check, keeps};
 use cofferdam_base::{TenantId, ipc::edge::SocketRequest};
 use cofferdam_sys::socket;
 use std::{
@@ -83,7 +84,7 @@ impl Pool {
         let shelf = shelves.entry(tenant.clone()).or_default();
         shelf.asked.pop_front();
         let past = generation < shelf.generation || (generation == shelf.generation && shelf.ended);
-        if !past {
+        if !past || !keeps(Check::StartOfCell) {
             if generation > shelf.generation {
                 shelf.sockets.clear();
                 shelf.generation = generation;
@@ -92,10 +93,13 @@ impl Pool {
             shelf.port = port;
             let room = self.most.saturating_sub(all).max(shelf.waiting.len());
             for socket in received.into_iter().take(room) {
-                match socket::fresh_stream(socket.as_fd(), cookie) {
-                    Ok(()) => shelf.sockets.push(socket),
-                    Err(error) => tracing::error!(%tenant, %error, "a socket from the launcher is refused"),
+                if keeps(Check::FreshSockets)
+                    && let Err(error) = socket::fresh_stream(socket.as_fd(), cookie)
+                {
+                    tracing::error!(%tenant, %error, "a socket from the launcher is refused");
+                    continue;
                 }
+                shelf.sockets.push(socket);
             }
         }
         shelf.serve();

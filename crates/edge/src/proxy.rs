@@ -5,6 +5,7 @@
 //! run that it was doing ends.
 
 use crate::{
+    check::{Check, keeps},
     edge::Edge,
     headers::{Identity, inbound, outbound},
     refusal::Refusal,
@@ -158,7 +159,7 @@ pub(crate) async fn forward(
         }
     };
     let (mut parts, body) = answer.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+    if keeps(Check::NoSwitch) && parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::bad_gateway());
     }
     parts.headers = outbound(parts.headers);
@@ -186,7 +187,7 @@ pub(crate) fn rebuilt<B>(
     body: B,
 ) -> Result<Request<B>, Refusal> {
     let path = uri.path_and_query().filter(|path| path.as_str().starts_with('/'));
-    let (None, Some(path)) = (uri.authority(), path) else {
+    let (true, Some(path)) = (uri.authority().is_none() || !keeps(Check::PathOnly), path) else {
         return Err(Refusal::bad_request("the request's target is not a path"));
     };
     let mut request = Request::new(body);

@@ -88,26 +88,27 @@ pub(crate) struct Workers {
     next: usize,
 }
 
-fn worker(edge: &Arc<Edge>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
-    let (sender, mut accepted) = mpsc::unbounded_channel::<Accepted>();
-    let edge = Arc::clone(edge);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("edge".into()).spawn(move || {
-        runtime.block_on(async move {
-            while let Some((stream, tenant, socket)) = accepted.recv().await {
-                let edge = Arc::clone(&edge);
-                tokio::spawn(async move {
-                    let ended = match TcpStream::from_std(stream) {
-                        Ok(stream) => serve(edge, stream, tenant, socket).await,
-                        Err(error) => Err(error),
-                    };
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a client's socket failed");
-                    }
-                });
+/// Serves what it is given.
+async fn work(edge: Arc<Edge>, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
+    while let Some((stream, tenant, socket)) = accepted.recv().await {
+        let edge = Arc::clone(&edge);
+        tokio::spawn(async move {
+            let ended = match TcpStream::from_std(stream) {
+                Ok(stream) => serve(edge, stream, tenant, socket).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a client's socket failed");
             }
         });
-    })?;
+    }
+}
+
+fn worker(edge: &Arc<Edge>) -> io::Result<mpsc::UnboundedSender<Accepted>> {
+    let (sender, accepted) = mpsc::unbounded_channel::<Accepted>();
+    let edge = Arc::clone(edge);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("edge".into()).spawn(move || runtime.block_on(work(edge, accepted)))?;
     Ok(sender)
 }
 
@@ -116,6 +117,14 @@ impl Workers {
     pub(crate) fn start(edge: &Arc<Edge>, threads: usize) -> io::Result<Self> {
         let workers = (0..threads).map(|_| worker(edge)).collect::<io::Result<_>>()?;
         Ok(Self { workers, next: 0 })
+    }
+
+    /// Serves on this thread.
+    #[cfg(test)]
+    pub(crate) fn here(edge: &Arc<Edge>) -> Self {
+        let (sender, accepted) = mpsc::unbounded_channel();
+        tokio::spawn(work(Arc::clone(edge), accepted));
+        Self { workers: vec![sender], next: 0 }
     }
 
     fn give(&mut self, accepted: Accepted) {

@@ -5,7 +5,10 @@
 //! would switch on ECH or QUIC (none exists), hostile packets (parsed by a maintained library, answered
 //! from our own parts).
 
-use crate::names::{Names, NoAddress};
+use crate::{
+    check::{Check, keeps},
+    names::{Names, NoAddress},
+};
 use cofferdam_base::{HostName, Millis};
 use cofferdam_sys::socket::{udp_recv_from_to, udp_send_from};
 use hickory_proto::{
@@ -53,10 +56,10 @@ pub fn answer(packet: &[u8], names: &mut Names, now: Millis) -> Reply {
         return Reply { packet, refused: None };
     };
     let id = question.metadata.id;
-    if question.metadata.message_type != MessageType::Query {
+    if keeps(Check::Questioned) && question.metadata.message_type != MessageType::Query {
         return Reply { packet: None, refused: None };
     }
-    if question.metadata.op_code != OpCode::Query {
+    if keeps(Check::LookUps) && question.metadata.op_code != OpCode::Query {
         let packet = failure(id, question.metadata.op_code, ResponseCode::NotImp);
         return Reply { packet, refused: None };
     }
@@ -68,7 +71,7 @@ pub fn answer(packet: &[u8], names: &mut Names, now: Millis) -> Reply {
     response.metadata.recursion_available = true;
     response.add_query(query.clone());
     let mut refused = None;
-    if query.query_class() == DNSClass::IN {
+    if query.query_class() == DNSClass::IN || !keeps(Check::Internet) {
         match addresses(query.query_type(), &query.name().to_ascii(), names, now) {
             Ok(Some(data)) => {
                 response.add_answer(Record::from_rdata(query.name().clone(), TTL, data));

@@ -1,7 +1,10 @@
 //! Identical denials become one row a second with a count, so that a cell in a loop cannot fill the ledger.
 //! Pure: the time is passed in.
 
-use crate::{Refusal, Row};
+use crate::{
+    Refusal, Row,
+    check::{Check, keeps},
+};
 use cofferdam_base::{Destination, Millis, ipc::warden::RecordKind};
 use cofferdam_policy::Reason;
 use std::collections::HashMap;
@@ -34,10 +37,12 @@ impl Folder {
         now: Millis,
     ) -> Option<Row> {
         let mut key = (destination.cloned(), refusal.reason, refusal.by.clone());
-        if self.0.len() >= KINDS && !self.0.contains_key(&key) {
+        if keeps(Check::FoldKinds) && self.0.len() >= KINDS && !self.0.contains_key(&key) {
             key = (None, key.1, String::new());
         }
-        if let Some(fold) = self.0.get_mut(&key) {
+        if let Some(fold) = self.0.get_mut(&key)
+            && keeps(Check::Fold)
+        {
             fold.more = fold.more.saturating_add(1);
             return None;
         }

@@ -10,6 +10,7 @@ mod pass;
 pub use pass::Pass;
 
 use crate::{
+    check::{Check, keeps},
     fold::Folder,
     hold::{Holds, Wake},
     names::{Meaning, Names},
@@ -206,7 +207,7 @@ impl Gate {
     fn step(self: &Arc<Self>, destination: &Destination, first: bool) -> Step {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(rules) = state.rules.clone().filter(|_| state.ready) else {
+        let Some(rules) = state.in_force() else {
             return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
         };
         let why = match rules.judge(destination) {
@@ -219,7 +220,9 @@ impl Gate {
         };
         match state.grant_for(destination, now) {
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
-                state.grants.remove(&id);
+                if keeps(Check::OnceIsOnce) {
+                    state.grants.remove(&id);
+                }
                 let (answer, receiver) = oneshot::channel();
                 state.spending.insert(id, Spending { destination: destination.clone(), answer });
                 drop(state);
@@ -236,10 +239,13 @@ impl Gate {
             }
             None => {}
         }
-        if state.holds.len() >= state.limits.holds {
+        if keeps(Check::Holds) && state.holds.len() >= state.limits.holds {
             return Step::Refuse(Refusal::new(Reason::TooManyHolds, "limits"));
         }
-        if !state.holds.holds(destination) && !state.questions.take(destination, now) {
+        if keeps(Check::Questions)
+            && !state.holds.holds(destination)
+            && !state.questions.take(destination, now)
+        {
             return Step::Refuse(Refusal::new(Reason::TooManyWaiting, "limits"));
         }
         let (id, receiver, ask) = state.holds.wait(destination, &why);
@@ -264,7 +270,7 @@ impl Gate {
     /// service records: it counts as a relay, and the guard judges where it leads.
     pub fn admit_service(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
         let mut state = self.lock();
-        let opened = match state.rules.clone().filter(|_| state.ready) {
+        let opened = match state.in_force() {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
             Some(rules) => match rules.guard.check_host(&destination.host) {
                 Err(no) => Err(Refusal::new(no.code, "guard")),
@@ -283,7 +289,7 @@ impl Gate {
         authority: Authority,
         until: Option<Millis>,
     ) -> Result<Pass, Refusal> {
-        if state.open.len() >= state.limits.relays {
+        if keeps(Check::Relays) && state.open.len() >= state.limits.relays {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
         }
         let by = match &authority {
@@ -298,7 +304,8 @@ impl Gate {
             reason: String::new(),
             count: 1,
         });
-        if !row.is_none_or(|row| self.outlet.record(row)) {
+        let recorded = row.is_none_or(|row| self.outlet.record(row));
+        if keeps(Check::Recorded) && !recorded {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         state.next += 1;
@@ -314,7 +321,7 @@ impl Gate {
     pub fn foresee(&self, destination: &Destination) -> Foresight {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(rules) = state.rules.clone().filter(|_| state.ready) else {
+        let Some(rules) = state.in_force() else {
             return Foresight::Refused(Refusal::new(Reason::NotReady, "warden"));
         };
         match rules.judge(destination) {
@@ -391,7 +398,7 @@ impl Gate {
         state.limits = limits;
         state.names.set_rate(limits.names_per_second);
         state.open.retain(|_, open| {
-            let stays = open.stands(&rules);
+            let stays = !keeps(Check::RulesWithdraw) || open.stands(&rules);
             if !stays {
                 open.withdrawn.cancel();
             }
@@ -422,7 +429,8 @@ impl Gate {
         let mut state = self.lock();
         state.ready = true;
         let Some(named) = state.snapshot.take() else { return };
-        let gone: Vec<u64> = state.grants.keys().copied().filter(|id| !named.contains(id)).collect();
+        let named = |id: &u64| named.contains(id) || !keeps(Check::Snapshot);
+        let gone: Vec<u64> = state.grants.keys().copied().filter(|id| !named(id)).collect();
         for id in gone {
             state.revoke(id);
         }
@@ -467,10 +475,8 @@ impl Gate {
         // from now on finds it.
         let outcome = match state.rules.clone().map(|rules| rules.judge(&destination)) {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
-            Some(Ruling::Deny(refusal)) => Err(refusal),
-            Some(Ruling::Allow { .. } | Ruling::Ask { .. }) => {
-                self.open(&mut state, &destination, Authority::Grant(grant), None)
-            }
+            Some(Ruling::Deny(refusal)) if keeps(Check::SpentIsJudged) => Err(refusal),
+            Some(_) => self.open(&mut state, &destination, Authority::Grant(grant), None),
         };
         drop(state);
         // Whoever waited may have left; the grant is spent all the same.
@@ -490,7 +496,7 @@ impl Gate {
             self.outlet.record(row);
         }
         state.open.retain(|_, open| {
-            let over = open.until.is_some_and(|until| now >= until);
+            let over = keeps(Check::OpenExpires) && open.until.is_some_and(|until| now >= until);
             if over {
                 open.withdrawn.cancel();
             }
@@ -500,7 +506,9 @@ impl Gate {
         // The address of an open connection's name stays its.
         let State { open, names, .. } = &mut *state;
         for open in open.values() {
-            if let Host::Name(name) = &open.destination.host {
+            if let Host::Name(name) = &open.destination.host
+                && keeps(Check::OpenKeepsName)
+            {
                 names.touch(name, now);
             }
         }
@@ -508,8 +516,16 @@ impl Gate {
 }
 
 impl State {
+    /// The rules, once control said everything.
+    fn in_force(&self) -> Option<Arc<Rules>> {
+        self.rules.clone().filter(|_| self.ready || !keeps(Check::Ready))
+    }
+
     fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
-        let fits = |grant: &&Grant| grant.destination == *destination && grant.span.is_alive(now);
+        let fits = |grant: &&Grant| {
+            (grant.destination == *destination || !keeps(Check::GrantsPlace))
+                && (grant.span.is_alive(now) || !keeps(Check::GrantExpires))
+        };
         let lasting = |grant: &&Grant| !matches!(grant.span, GrantSpan::Once { .. });
         self.grants.values().filter(fits).find(lasting).or_else(|| self.grants.values().find(fits)).cloned()
     }
@@ -518,7 +534,7 @@ impl State {
         self.grants.remove(&grant);
         self.spending.remove(&grant);
         self.open.retain(|_, open| {
-            let stays = open.authority != Authority::Grant(grant);
+            let stays = open.authority != Authority::Grant(grant) || !keeps(Check::RevocationWithdraws);
             if !stays {
                 open.withdrawn.cancel();
             }

@@ -5,6 +5,7 @@
 //! handshake's hash covers them. The threat: a client that says one name to us and another to the server.
 //! Whatever is malformed, doubled or cut oddly is therefore an error, never "no name".
 
+use crate::check::{Check, keeps};
 use cofferdam_base::HostName;
 
 /// What a ClientHello says.
@@ -56,7 +57,7 @@ pub fn read(bytes: &[u8]) -> Result<Hello, BadHello> {
         }
         let part = &rest[..rest.len().min(length)];
         message.extend_from_slice(part);
-        if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+        if keeps(Check::HelloFirst) && message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
             return Err(BadHello("the first message is not a ClientHello"));
         }
         if let [_, a, b, c, body @ ..] = message.as_slice() {
@@ -95,7 +96,7 @@ fn hello(body: &[u8]) -> Result<ClientHello, BadHello> {
     while !extensions.0.is_empty() {
         let kind = extensions.number()?;
         let data = extensions.vector()?;
-        if seen.contains(&kind) {
+        if keeps(Check::HelloOneExtension) && seen.contains(&kind) {
             return Err(BadHello("an extension is there twice"));
         }
         seen.push(kind);
@@ -117,7 +118,9 @@ fn server_name(data: &[u8]) -> Result<HostName, BadHello> {
     }
     let name = list.vector()?;
     // One name: several are allowed by no client and forbidden for one type.
-    list.end()?;
+    if keeps(Check::HelloOneName) {
+        list.end()?;
+    }
     std::str::from_utf8(name)
         .ok()
         .and_then(|name| HostName::try_from(name).ok())
@@ -175,7 +178,8 @@ pub(crate) mod tests {
         bytes
     }
 
-    fn made(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+    /// A ClientHello with these extensions, in one record.
+    pub(crate) fn made(extensions: &[(u16, &[u8])]) -> Vec<u8> {
         let mut list = Vec::new();
         for (kind, data) in extensions {
             list.extend(kind.to_be_bytes());
@@ -196,7 +200,8 @@ pub(crate) mod tests {
         record
     }
 
-    fn sni(name: &str) -> Vec<u8> {
+    /// The extension that names this server.
+    pub(crate) fn sni(name: &str) -> Vec<u8> {
         let length = u16::try_from(name.len()).unwrap();
         [&(length + 3).to_be_bytes(), [0].as_slice(), &length.to_be_bytes(), name.as_bytes()].concat()
     }

@@ -4,7 +4,10 @@
 //! ever passed on, so names carry nothing out. The threats: an address that is re-used while somebody still
 //! means the old name, and a cell that floods us with names. Pure: the time is passed in.
 
-use crate::rate::Bucket;
+use crate::{
+    check::{Check, keeps},
+    rate::Bucket,
+};
 use cofferdam_base::{HostName, Millis};
 use std::{
     collections::HashMap,
@@ -97,7 +100,7 @@ impl Names {
             return Ok(Pair::of(*index));
         }
         // First, so that a cell whose table is full has it searched no faster than that.
-        if !self.rate.take(now) {
+        if keeps(Check::NewNames) && !self.rate.take(now) {
             return Err(NoAddress::TooFast);
         }
         let index = self.free(now)?;
@@ -116,6 +119,7 @@ impl Names {
     /// What a connection to this address means. Counts as use.
     pub fn meaning(&mut self, address: IpAddr, now: Millis) -> Meaning {
         let index = match address.to_canonical() {
+            literal if !keeps(Check::HandedOut) => return Meaning::Literal(literal),
             IpAddr::V4(v4) if v4.to_bits() & V4_BITS == V4 => v4.to_bits() - V4,
             IpAddr::V6(v6) if v6.to_bits() >> 80 == V6 >> 80 => {
                 u32::try_from(v6.to_bits() ^ V6).unwrap_or(u32::MAX)
@@ -145,7 +149,7 @@ impl Names {
         for _ in 0..self.entries.len() {
             let index = self.cursor;
             self.cursor = (self.cursor + 1) % self.entries.len();
-            if now.since(self.entries[index].used) >= REST_MS {
+            if now.since(self.entries[index].used) >= REST_MS || !keeps(Check::NamesRest) {
                 return u16::try_from(index).map_err(|_| NoAddress::Full);
             }
         }

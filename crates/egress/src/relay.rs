@@ -4,6 +4,7 @@
 //! and a busy one moves up to 256 KiB a system call. Bytes that the other side does not take at once wait
 //! with their relay, and nothing more is read until they are gone.
 
+use crate::check::{Check, keeps};
 use std::{
     cell::RefCell,
     io,
@@ -61,7 +62,7 @@ where
     });
     let end = tokio::select! {
         biased;
-        () = withdrawn.cancelled() => End::Withdrawn,
+        () = withdrawn.cancelled(), if keeps(Check::WithdrawnRelay) => End::Withdrawn,
         result = copy => match result {
             Ok(()) => End::Finished,
             Err(error) => End::Broken(error),

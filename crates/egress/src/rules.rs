@@ -1,6 +1,9 @@
 //! Policy and guard as one voice: what is said about a destination before anybody is asked.
 
-use crate::Refusal;
+use crate::{
+    Refusal,
+    check::{Check, keeps},
+};
 use cofferdam_base::{Destination, Host};
 use cofferdam_policy::{CheckedAddress, Guard, Policy, Reason, RuleId, Verdict};
 use std::net::IpAddr;
@@ -36,7 +39,9 @@ pub enum Ruling {
 impl Rules {
     /// The guard first: what it refuses nobody is asked about.
     pub fn judge(&self, destination: &Destination) -> Ruling {
-        if let Err(refusal) = self.guard.check_host(&destination.host) {
+        if keeps(Check::GuardFirst)
+            && let Err(refusal) = self.guard.check_host(&destination.host)
+        {
             return Ruling::Deny(Refusal::new(refusal.code, "guard"));
         }
         match self.policy.verdict(destination) {
@@ -60,10 +65,12 @@ impl Rules {
     pub fn check(&self, destination: &Destination, address: IpAddr) -> Result<CheckedAddress, Refusal> {
         let checked = self.check_address(address)?;
         let resolved = Destination { host: Host::Address(address), ..destination.clone() };
-        match self.policy.verdict(&resolved) {
-            Verdict::Deny { rule: Some(rule), silent } => Err(self.denial(Some(rule), silent)),
-            Verdict::Deny { rule: None, .. } | Verdict::Allow { .. } | Verdict::Ask { .. } => Ok(checked),
+        if keeps(Check::AddressRules)
+            && let Verdict::Deny { rule: Some(rule), silent } = self.policy.verdict(&resolved)
+        {
+            return Err(self.denial(Some(rule), silent));
         }
+        Ok(checked)
     }
 
     /// Judges one resolved address by the guard alone.

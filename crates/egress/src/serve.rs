@@ -2,6 +2,7 @@
 
 use crate::{
     ACCESS_DENIED, Error, Foresight, Gate, Pass, Refusal, Stream,
+    check::{Check, at_most, keeps, within},
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
@@ -62,7 +63,7 @@ pub struct Egress {
 impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
     pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
         Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
     }
 
@@ -80,10 +81,14 @@ impl Egress {
         let Destination { host, port, protocol: _ } = pass.destination();
         let (address, stream) = tokio::select! {
             biased;
-            () = pass.withdrawn().cancelled() => return Err(Refusal::new(Reason::Revoked, "policy")),
+            () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnDial) => {
+                return Err(Refusal::new(Reason::Revoked, "policy"));
+            }
             dialled = dialler.dial(host, *port, |address| pass.check(&rules, address)) => dialled?,
         };
-        pass.dialled(address)?;
+        if keeps(Check::DialledStands) {
+            pass.dialled(address)?;
+        }
         Ok((address, stream))
     }
 
@@ -143,7 +148,7 @@ impl Egress {
     }
 
     async fn dns<S: Stream>(&self, stream: S) -> io::Result<()> {
-        crate::dns::serve_tcp(stream, DNS_IDLE, |packet| self.gate.dns(packet)).await
+        crate::dns::serve_tcp(stream, within(Check::DnsIdle, DNS_IDLE), |packet| self.gate.dns(packet)).await
     }
 
     /// A connection whose destination is known, by capture or by CONNECT.
@@ -177,7 +182,7 @@ impl Egress {
         }
         let tls = spoken != Spoken::Opaque;
         let destination = of(&host, port, if tls { Protocol::Https } else { Protocol::Tcp });
-        let checked = if self.is_local(&host) {
+        let checked = if keeps(Check::OwnNames) && self.is_local(&host) {
             Err(Refusal::new(Reason::ProtocolMismatch, "warden")
                 .said("use plain HTTP on port 80 for this name"))
         } else {
@@ -207,7 +212,8 @@ impl Egress {
         };
         // Silence let it through as tcp: if it then speaks what something else is said of, that counts.
         let Destination { host, port, protocol } = &destination;
-        let listens = *protocol == Protocol::Tcp
+        let listens = keeps(Check::LateSpeech)
+            && *protocol == Protocol::Tcp
             && [Protocol::Https, Protocol::Http].iter().any(|it| self.speaks_of(host, *port, *it));
         if listens && let Some(spoken) = classify(&first).filter(|spoken| *spoken != Spoken::Opaque) {
             drop(pass);
@@ -390,7 +396,8 @@ impl Egress {
             return Ok(());
         }
         let spoken = sniff(&mut stream, &mut first, PATIENCE).await?;
-        if matches!(spoken, Spoken::Tls(_)) && same_name(&spoken, &host).is_ok() {
+        let tls = matches!(spoken, Spoken::Tls(_)) || !keeps(Check::TunnelSpeaks);
+        if tls && same_name(&spoken, &host).is_ok() {
             carry(stream, first, world, &pass).await;
             return Ok(());
         }
@@ -413,7 +420,7 @@ impl Egress {
     pub(crate) fn named(&self, host: &Host) -> Result<Host, Refusal> {
         match host {
             Host::Address(address) => self.gate.meaning(*address),
-            Host::Name(_) if self.is_local(host) => Ok(host.clone()),
+            Host::Name(_) if self.is_local(host) || !keeps(Check::ProxyNames) => Ok(host.clone()),
             Host::Name(name) => self.gate.named(name).map(|()| host.clone()),
         }
     }
@@ -454,15 +461,21 @@ fn of(host: &Host, port: NonZeroU16, protocol: Protocol) -> Destination {
 /// look-up gave, there must be none, since nothing vouches for it.
 fn same_name(spoken: &Spoken, host: &Host) -> Result<(), Refusal> {
     let no = |said: &str| Err(Refusal::new(Reason::NameMismatch, "sniff").said(said));
-    match (spoken, host) {
-        (Spoken::Opaque | Spoken::Http, _)
-        | (Spoken::Tls(ClientHello { name: None, encrypted: false }), Host::Address(_)) => Ok(()),
-        (Spoken::BadTls, _) => no("the TLS handshake is malformed"),
-        (Spoken::Tls(ClientHello { encrypted: true, .. }), _) => no("Encrypted Client Hello hides the name"),
-        (Spoken::Tls(ClientHello { name: None, .. }), Host::Name(_)) => no("the TLS client sends no name"),
-        (Spoken::Tls(ClientHello { name: Some(said), .. }), Host::Name(meant)) if said == meant => Ok(()),
-        (Spoken::Tls(_), _) => no("the TLS client names another host"),
+    if keeps(Check::HelloSound) && *spoken == Spoken::BadTls {
+        return no("the TLS handshake is malformed");
     }
+    let Spoken::Tls(ClientHello { name: said, encrypted }) = spoken else { return Ok(()) };
+    let meant = if let Host::Name(meant) = host { Some(meant) } else { None };
+    if keeps(Check::HelloInClear) && *encrypted {
+        return no("Encrypted Client Hello hides the name");
+    }
+    if keeps(Check::HelloNames) && said.is_none() && meant.is_some() {
+        return no("the TLS client sends no name");
+    }
+    if keeps(Check::HelloNamesSame) && said.is_some() && said.as_ref() != meant {
+        return no("the TLS client names another host");
+    }
+    Ok(())
 }
 
 /// Passes on what the world says until the cell has shown what it speaks.

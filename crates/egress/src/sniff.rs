@@ -4,7 +4,10 @@
 //! threat: a client that names an allowed destination and speaks something else there, so nothing here is
 //! a guess: what is neither a whole ClientHello nor an HTTP/1 request line is opaque.
 
-use crate::hello::{self, ClientHello, Hello};
+use crate::{
+    check::{Check, keeps},
+    hello::{self, ClientHello, Hello},
+};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
     io,
@@ -36,7 +39,7 @@ pub fn classify(bytes: &[u8]) -> Option<Spoken> {
         // A TLS handshake record: no text begins like this.
         22 if bytes.get(1).is_none_or(|major| *major == 3) => match hello::read(bytes) {
             Ok(Hello::Complete(said)) => Some(Spoken::Tls(said)),
-            Ok(Hello::Partial) if bytes.len() < MOST => None,
+            Ok(Hello::Partial) if bytes.len() < MOST || !keeps(Check::HelloLength) => None,
             Ok(Hello::Partial) | Err(_) => Some(Spoken::BadTls),
         },
         b'A'..=b'Z' => {
@@ -68,7 +71,8 @@ pub async fn sniff<S: AsyncRead + Unpin>(
             Ok(Ok(0)) if first.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(Ok(0)) | Err(_) => {
                 // An unfinished ClientHello is no reason to fall back to an opaque tunnel.
-                return Ok(if first.first() == Some(&22) { Spoken::BadTls } else { Spoken::Opaque });
+                let hello = keeps(Check::HelloWhole) && first.first() == Some(&22);
+                return Ok(if hello { Spoken::BadTls } else { Spoken::Opaque });
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),

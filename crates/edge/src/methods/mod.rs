@@ -7,6 +7,7 @@
 pub mod http;
 mod table;
 
+use crate::check::{Check, keeps};
 use cofferdam_base::Scope;
 use std::collections::BTreeSet;
 
@@ -50,10 +51,10 @@ pub fn gate(method: &str, scopes: &BTreeSet<Scope>) -> Gate {
         return Gate::Unknown;
     };
     match table::METHODS[row] {
-        (_, _, Audience::Control) => Gate::ControlOnly,
-        (_, Upstream::Node, Audience::Clients) => Gate::Unknown,
-        (_, Upstream::Scoped(scope) | Upstream::Dynamic(scope), Audience::Clients) => {
-            if implied(scope, scopes) { Gate::Open } else { Gate::Missing(scope) }
+        (_, _, Audience::Control) if keeps(Check::ControlsMethods) => Gate::ControlOnly,
+        (_, Upstream::Node, _) => Gate::Unknown,
+        (_, Upstream::Scoped(scope) | Upstream::Dynamic(scope), _) => {
+            if implied(scope, scopes) || !keeps(Check::Scopes) { Gate::Open } else { Gate::Missing(scope) }
         }
     }
 }

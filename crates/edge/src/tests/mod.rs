@@ -3,6 +3,7 @@
 
 mod gateways;
 mod http;
+mod missed;
 mod openclaw;
 mod socket;
 mod wires;

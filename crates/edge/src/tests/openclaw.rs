@@ -26,7 +26,7 @@ use tokio_tungstenite::{
     },
 };
 
-type Socket = WebSocketStream<TcpStream>;
+pub(super) type Socket = WebSocketStream<TcpStream>;
 
 async fn claw() -> (World, Arc<Seen>) {
     let (port, seen) = openclaw().await;
@@ -39,27 +39,27 @@ async fn claw() -> (World, Arc<Seen>) {
     (World::new(&rows).await, seen)
 }
 
-async fn next(socket: &mut Socket) -> Value {
+pub(super) async fn next(socket: &mut Socket) -> Value {
     match soon(socket.next()).await {
         Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
         other => panic!("no text but {other:?}"),
     }
 }
 
-async fn closed(socket: &mut Socket) -> CloseCode {
+pub(super) async fn closed(socket: &mut Socket) -> CloseCode {
     match soon(socket.next()).await {
         Some(Ok(Message::Close(Some(close)))) => close.code,
         other => panic!("no close but {other:?}"),
     }
 }
 
-async fn call(socket: &mut Socket, method: &str, params: Value) -> Value {
+pub(super) async fn call(socket: &mut Socket, method: &str, params: Value) -> Value {
     let frame = json!({ "type": "req", "id": method, "method": method, "params": params });
     socket.send(Message::text(frame.to_string())).await.unwrap();
     next(socket).await
 }
 
-async fn opened(world: &World) -> Socket {
+pub(super) async fn opened(world: &World) -> Socket {
     opened_at(world, "claw").await
 }
 
@@ -71,14 +71,14 @@ async fn opened_at(world: &World, tenant: &str) -> Socket {
     socket
 }
 
-async fn connected(world: &World, role: Role) -> Socket {
+pub(super) async fn connected(world: &World, role: Role) -> Socket {
     let mut socket = opened(world).await;
     let hello = call(&mut socket, "connect", connect(&world.token("claw", role))).await;
     assert_eq!(hello["payload"]["type"], "hello-ok", "{hello}");
     socket
 }
 
-fn connect(token: &str) -> Value {
+pub(super) fn connect(token: &str) -> Value {
     json!({ "minProtocol": 4, "maxProtocol": 4, "client": { "id": "cli", "mode": "cli" }, "role": "operator",
         "scopes": ["operator.admin", "operator.read", "operator.write"],
         "auth": { "token": token }, "device": { "id": "d", "signature": "s" } })

@@ -79,23 +79,28 @@ impl World {
 
     /// An edge that may have so many files open.
     pub(super) async fn with_descriptors(rows: &[Row], descriptors: u64) -> Self {
-        let world = Self::unsynced_with(rows, descriptors).await;
+        let world = Self::unsynced_with(rows, descriptors, |edge| Workers::start(edge, 2).unwrap()).await;
         world.sync(rows).await;
         world
     }
 
     /// An edge that control has told nothing yet.
     pub(super) async fn unsynced(rows: &[Row]) -> Self {
-        Self::unsynced_with(rows, 3000).await
+        Self::unsynced_with(rows, 3000, |edge| Workers::start(edge, 2).unwrap()).await
     }
 
-    async fn unsynced_with(rows: &[Row], descriptors: u64) -> Self {
+    /// An edge that serves on this thread, to which control has told nothing yet.
+    pub(super) async fn here(rows: &[Row]) -> Self {
+        Self::unsynced_with(rows, 3000, Workers::here).await
+    }
+
+    async fn unsynced_with(rows: &[Row], descriptors: u64, workers: impl Fn(&Arc<Edge>) -> Workers) -> Self {
         let hands = Arc::new(Hands(AtomicU64::new(START * 1000)));
         let (requests, asked) = mpsc::unbounded_channel();
         let (limits, source) = (Limits::new(descriptors), Ipv4Addr::new(127, 0, 0, 5));
         let edge = Arc::new(Edge::new(Arc::clone(&hands) as _, limits, requests, source));
         let (ours, theirs) = pair().unwrap();
-        let workers = Workers::start(&edge, 2).unwrap();
+        let workers = workers(&edge);
         tokio::spawn(wires(Arc::clone(&edge), theirs, asked, workers));
         let launcher = Arc::new(AsyncChannel::new(ours).unwrap());
         let (control, control_theirs) = pair().unwrap();

@@ -30,7 +30,7 @@ impl Signer {
     }
 
     /// Signs exactly this header and payload, whatever they say.
-    fn sign_raw(&self, header: &str, payload: &str) -> String {
+    pub(crate) fn sign_raw(&self, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", B64.encode(header), B64.encode(payload));
         let key = EncodingKey::from_ed_der(&self.pkcs8);
         let signature = crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).unwrap();

@@ -5,6 +5,7 @@
 //! It refuses extensions, reserved bits and opcodes, long or fragmented control frames, lengths that are not
 //! written in the shortest way, and masks where they do not belong. It owns no meaning of any payload.
 
+use crate::check::{Check, keeps};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -79,7 +80,7 @@ pub enum FrameError {
 /// Reads a head from the front of a buffer: it and its size, or nothing if more bytes are needed.
 pub fn parse(bytes: &[u8], sender: Sender) -> Result<Option<(Head, usize)>, FrameError> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    if first & 0x70 != 0 {
+    if keeps(Check::FrameBits) && first & 0x70 != 0 {
         return Err(FrameError::Protocol("reserved bits are set"));
     }
     let opcode = match first & 0x0f {
@@ -93,7 +94,7 @@ pub fn parse(bytes: &[u8], sender: Sender) -> Result<Option<(Head, usize)>, Fram
     };
     let last = first & 0x80 != 0;
     let masked = second & 0x80 != 0;
-    if masked != (sender == Sender::Client) {
+    if keeps(Check::FrameMask) && masked != (sender == Sender::Client) {
         return Err(FrameError::Protocol("clients mask their frames, servers do not"));
     }
     let (length, rest, size) = match second & 0x7f {
@@ -112,10 +113,10 @@ pub fn parse(bytes: &[u8], sender: Sender) -> Result<Option<(Head, usize)>, Fram
         126..=0xffff => 4,
         _ => 10,
     };
-    if size != shortest || length > u64::MAX >> 1 {
+    if keeps(Check::FrameLength) && (size != shortest || length > u64::MAX >> 1) {
         return Err(FrameError::Protocol("the length is not written in the shortest way"));
     }
-    if opcode.is_control() && (!last || length > 125) {
+    if keeps(Check::FrameControl) && opcode.is_control() && (!last || length > 125) {
         return Err(FrameError::Protocol("a control frame is fragmented or too long"));
     }
     if !masked {
@@ -182,7 +183,7 @@ impl Order {
             _ => return Err(FrameError::Protocol("the fragments of a message are out of order")),
         };
         self.length = self.length.saturating_add(head.length);
-        if self.length > limit {
+        if keeps(Check::MessageLength) && self.length > limit {
             return Err(FrameError::TooLong);
         }
         self.open = (!head.last).then_some(message);

@@ -4,6 +4,7 @@
 //! do with each other.
 
 use crate::{
+    check::{Check, keeps},
     edge::Line,
     headers::{Identity, inbound},
     origin::only,
@@ -35,10 +36,10 @@ pub(crate) fn wanted(headers: &HeaderMap) -> bool {
 pub(crate) fn answer(method: &Method, headers: &HeaderMap) -> Result<Response<Reply>, Refusal> {
     let listed = only(headers, &header::CONNECTION)
         .is_some_and(|list| list.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")));
-    if *method != Method::GET || !listed {
+    if keeps(Check::UpgradeAsked) && (*method != Method::GET || !listed) {
         return Err(Refusal::bad_request("this is no WebSocket upgrade"));
     }
-    if only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+    if keeps(Check::UpgradeVersion) && only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(Refusal::new(
             status,
@@ -48,7 +49,7 @@ pub(crate) fn answer(method: &Method, headers: &HeaderMap) -> Result<Response<Re
         ));
     }
     let key = only(headers, &header::SEC_WEBSOCKET_KEY)
-        .filter(|key| STANDARD.decode(key).is_ok_and(|raw| raw.len() == 16))
+        .filter(|key| !keeps(Check::UpgradeKey) || STANDARD.decode(key).is_ok_and(|raw| raw.len() == 16))
         .ok_or_else(|| Refusal::bad_request("Sec-WebSocket-Key is not 16 bytes of base64"))?;
     let mut response = Response::new(Reply::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -101,10 +102,12 @@ pub(super) async fn upgrade(
         let task = AbortOnDrop(task);
         let answer = sender.send_request(request).await.map_err(|_| broke())?;
         let proper = answer.status() == StatusCode::SWITCHING_PROTOCOLS
-            && only(answer.headers(), &header::SEC_WEBSOCKET_ACCEPT) == accepted(&key)?.to_str().ok()
-            && !answer.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
-            && !answer.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-        if !proper {
+            && (only(answer.headers(), &header::SEC_WEBSOCKET_ACCEPT) == accepted(&key)?.to_str().ok()
+                || !keeps(Check::UpgradeAccepted));
+        let extended = answer.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS);
+        let protocol = answer.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+        let agreed = keeps(Check::NoExtension) && extended || keeps(Check::NoSubprotocol) && protocol;
+        if !proper || agreed {
             return Err(broke());
         }
         let upgraded = hyper::upgrade::on(answer).await.map_err(|_| broke())?;

@@ -4,6 +4,7 @@
 //! the gateway. So every object is read key by key, and what goes on is written from what was read. Nothing
 //! is kept as a tree: a message costs its own length, however it is nested (at most 128 deep).
 
+use crate::check::{Check, keeps};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -20,10 +21,14 @@ pub(crate) struct Keys<'de>(HashSet<Cow<'de, str>>);
 
 impl<'de> Keys<'de> {
     pub(crate) fn add<E: serde::de::Error>(&mut self, key: Cow<'de, str>) -> Result<(), E> {
-        if self.0.len() >= KEYS {
+        if keeps(Check::Keys) && self.0.len() >= KEYS {
             return Err(E::custom("an object has too many keys"));
         }
-        if self.0.insert(key) { Ok(()) } else { Err(E::custom("a key is there twice")) }
+        let new = self.0.insert(key);
+        if keeps(Check::KeysOnce) && !new {
+            return Err(E::custom("a key is there twice"));
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) use handshake::answer as upgrade_answer;
 pub(crate) use handshake::wanted;
 
 use crate::{
+    check::{Check, keeps},
     connection::Connection,
     edge::Edge,
     headers::Identity,
@@ -69,7 +70,7 @@ pub(crate) async fn accept(
     route: &Arc<TenantRoute>,
 ) -> Result<Response<Reply>, Refusal> {
     let response = handshake::answer(request.method(), request.headers())?;
-    if !request.body().is_end_stream() {
+    if keeps(Check::UpgradeBody) && !request.body().is_end_stream() {
         return Err(Refusal::bad_request("an upgrade has no body"));
     }
     let bearer = request.headers().contains_key(header::AUTHORIZATION);

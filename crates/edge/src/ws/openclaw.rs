@@ -13,7 +13,13 @@ use super::{
     relay::{self, Shared, say_goodbye},
     requests::{failed, requests},
 };
-use crate::{connection::HEAD_TIMEOUT, edge::Edge, refusal::Refusal, token::Verified};
+use crate::{
+    check::{Check, keeps, within},
+    connection::HEAD_TIMEOUT,
+    edge::Edge,
+    refusal::Refusal,
+    token::Verified,
+};
 use bytes::Bytes;
 use http::Uri;
 use serde_json::{Value, json};
@@ -40,7 +46,8 @@ pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, 
     let mut from = Reader::new(from, Sender::Client, read);
     let to = Mutex::new(Writer::new(to));
     let bearer = upgrade.token.clone();
-    let introduced = time::timeout(HEAD_TIMEOUT, introduce(&mut upgrade, &mut from, &to));
+    let introduced =
+        time::timeout(within(Check::ConnectTime, HEAD_TIMEOUT), introduce(&mut upgrade, &mut from, &to));
     let introduced = match &bearer {
         Some(token) => edge.while_good(token, None, introduced).await.map_err(|reason| (token, reason)),
         None => Ok(introduced.await),
@@ -68,7 +75,7 @@ pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, 
     let (from_cell, to_cell) = cell.split();
     let mut from_cell = Reader::new(from_cell, Sender::Server, std::mem::take(&mut from_cell_read));
     let to_cell = Mutex::new(Writer::new(to_cell));
-    let begun = time::timeout(CHALLENGE, swallow(&mut from_cell));
+    let begun = time::timeout(within(Check::ChallengeTime, CHALLENGE), swallow(&mut from_cell));
     let begun = match edge.while_good(&token, Some(generation), begun).await {
         Ok(begun) => begun,
         Err(reason) => return end(&edge, &token, reason, &to).await,
@@ -176,11 +183,11 @@ where
     let text = first(from, to).await?;
     let invalid = || Farewell::bare("connect_invalid", 1008, "the first frame is no connect request");
     let request = json::request(&text).map_err(|_| invalid())?;
-    if request.method != "connect" {
+    if keeps(Check::ConnectFirst) && request.method != "connect" {
         return Err(invalid());
     }
     let connect = take_apart(&request).map_err(|_| invalid())?;
-    if connect.role.as_deref().is_some_and(|role| role != "operator") {
+    if keeps(Check::Operators) && connect.role.as_deref().is_some_and(|role| role != "operator") {
         let details = json!({ "code": "ROLE_NOT_ALLOWED" });
         let frame = failed(&request.id, "FORBIDDEN", "only operators connect here", details);
         return Err(Farewell {
@@ -237,7 +244,7 @@ where
         let head = next(from).await?;
         // A frame counts at least one byte, or empty ones could go on for ever.
         counted = counted.saturating_add(head.length.max(1));
-        if counted > FIRST {
+        if keeps(Check::ConnectBytes) && counted > FIRST {
             return Err(FrameError::TooLong);
         }
         match order.next(&head, FIRST)? {

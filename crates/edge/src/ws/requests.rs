@@ -12,6 +12,7 @@ use super::{
     relay::{End, Shared},
 };
 use crate::{
+    check::{Check, keeps, within},
     edge::Edge,
     limits::{FREE, Held},
     methods::{Gate, gate},
@@ -65,7 +66,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let writes = [Scope::Write, Scope::Admin].iter().any(|scope| token.scopes.contains(scope));
-    let limit = if writes { MESSAGE } else { READERS };
+    let limit = if writes || !keeps(Check::ReadersLength) { MESSAGE } else { READERS };
     // Between two messages a client may be silent for as long as its token lasts.
     while let Some(head) = from.head().await? {
         if head.opcode.is_control() {
@@ -76,7 +77,9 @@ where
             continue;
         }
         let mut held = edge.limits.held(&token.claims.tid);
-        let whole = time::timeout(WHOLE, gather(from, head, to_cell, limit, &mut held)).await;
+        let whole =
+            time::timeout(within(Check::MessageTime, WHOLE), gather(from, head, to_cell, limit, &mut held))
+                .await;
         let message = match whole.unwrap_or(Err(FrameError::Slow))? {
             Ok(message) => message,
             Err(end) => return Ok(end),
@@ -84,7 +87,7 @@ where
         let request = json::request(&message).map_err(|_| FrameError::Protocol("no request frame"))?;
         drop(message);
         match gate(&request.method, &token.scopes) {
-            Gate::Open => {
+            verdict if verdict == Gate::Open || !keeps(Check::Methods) => {
                 let frame = request.write();
                 drop(request);
                 // What is written anew may be longer: a number in another spelling.

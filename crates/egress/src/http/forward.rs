@@ -1,7 +1,10 @@
 //! One request onward: admitted, its head rebuilt, its body and its answer streamed.
 
 use super::{Body, head, passing};
-use crate::{Egress, Pass, Refusal};
+use crate::{
+    Egress, Pass, Refusal,
+    check::{Check, keeps},
+};
 use bytes::Bytes;
 use cofferdam_base::Destination;
 use cofferdam_policy::{CheckedAddress, Reason};
@@ -29,8 +32,10 @@ impl Upstream {
     /// The kept connection, if it leads there and would still be let through.
     fn take(&self, pass: &Pass) -> Option<Kept> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let fits = kept.destination == *pass.destination() && kept.sender.is_ready();
-        (fits && pass.dialled(kept.address).is_ok()).then_some(kept)
+        let there = kept.destination == *pass.destination() || !keeps(Check::KeptPlace);
+        let fits = there && kept.sender.is_ready();
+        let stands = || !keeps(Check::KeptStands) || pass.dialled(kept.address).is_ok();
+        (fits && stands()).then_some(kept)
     }
 
     fn keep(&self, kept: Kept) {
@@ -51,7 +56,9 @@ pub(super) async fn forward(
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
     let answered = tokio::select! {
         biased;
-        () = pass.withdrawn().cancelled() => Err(Refusal::new(Reason::Revoked, "policy")),
+        () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
+            Err(Refusal::new(Reason::Revoked, "policy"))
+        }
         answered = exchange(egress, upstream, &pass, request, websocket) => answered,
     };
     let mut response = answered.map_err(|refusal| egress.gate.refuse(Some(destination), refusal))?;
@@ -132,7 +139,7 @@ async fn drive(
         let withdrawn = flight.borrow_and_update().clone();
         tokio::select! {
             biased;
-            () = withdrawn.cancelled() => return,
+            () = withdrawn.cancelled(), if keeps(Check::WithdrawnDrive) => return,
             // Once nobody keeps the connection, the last request's withdrawal is the one that counts.
             Ok(()) = flight.changed() => {}
             ended = &mut connection => {

@@ -1,5 +1,6 @@
 //! The head of a request: which host it means, and which of its headers go on.
 
+use crate::check::{Check, keeps};
 use cofferdam_base::{Destination, Host, HostName};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
 use std::{net::IpAddr, num::NonZeroU16};
@@ -60,29 +61,29 @@ impl Authority {
 /// Which host the request means; an error if it is ambiguous or its framing is.
 pub(crate) fn target<B>(request: &Request<B>) -> Result<Target, &'static str> {
     let headers = request.headers();
-    if !matches!(request.version(), Version::HTTP_10 | Version::HTTP_11) {
+    if keeps(Check::HttpVersion) && !matches!(request.version(), Version::HTTP_10 | Version::HTTP_11) {
         return Err("only HTTP/1 is spoken here");
     }
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    if keeps(Check::OneCoding) && headers.contains_key(header::TRANSFER_ENCODING) {
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
             return Err("the length of the body is ambiguous");
         }
     }
-    if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+    if keeps(Check::OneLength) && headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Err("the length of the body is ambiguous");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or("there is no Host")?;
-    if hosts.next().is_some() {
+    if keeps(Check::OneHost) && hosts.next().is_some() {
         return Err("there is more than one Host");
     }
     let http = NonZeroU16::new(80);
     let host = Authority::parse(host, http).ok_or("the Host is malformed")?;
     let absolute = match (request.uri().scheme_str(), request.uri().authority()) {
         (None, None) => None,
-        (Some("http"), Some(authority)) => {
+        (Some(scheme), Some(authority)) if scheme == "http" || !keeps(Check::HttpScheme) => {
             Some(Authority::parse(authority.as_str(), http).ok_or("the URI's host is malformed")?)
         }
         _ => return Err("the URI's scheme is not http"),
@@ -140,12 +141,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        // A client must not have the headers that we judged by taken away.
-        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH))
         .collect();
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
-        if !HOP_BY_HOP.contains(name) && !named.contains(name) {
+        let hop = keeps(Check::HopByHop) && HOP_BY_HOP.contains(name);
+        let named = keeps(Check::NamedByConnection) && named.contains(name);
+        if !hop && !named {
             kept.append(name.clone(), value.clone());
         }
     }
@@ -155,8 +156,11 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 /// The headers of an answer that go on to the cell: whoever answers cannot speak as the warden does.
 pub(crate) fn from_world(headers: &HeaderMap) -> HeaderMap {
     let mut kept = end_to_end(headers);
-    let ours: Vec<HeaderName> =
-        kept.keys().filter(|name| name.as_str().starts_with("cofferdam-")).cloned().collect();
+    let ours: Vec<HeaderName> = kept
+        .keys()
+        .filter(|name| keeps(Check::OurHeaders) && name.as_str().starts_with("cofferdam-"))
+        .cloned()
+        .collect();
     for name in ours {
         kept.remove(name);
     }
@@ -249,7 +253,8 @@ mod tests {
         );
         let kept = end_to_end(request.headers());
         let names: Vec<&str> = kept.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "accept"]);
+        // The host that was judged is written anew, and so is the length of what is sent.
+        assert_eq!(names, ["accept"]);
         assert_eq!(kept.get_all("accept").iter().count(), 2);
         assert!(!wants_websocket(request.headers()));
     }

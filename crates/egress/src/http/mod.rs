@@ -10,7 +10,11 @@ mod passing;
 
 pub use passing::passing;
 
-use crate::{Egress, Error, Refusal, Stream, relay};
+use crate::{
+    Egress, Error, Refusal, Stream,
+    check::{Check, keeps, within},
+    relay,
+};
 use bytes::Bytes;
 use cofferdam_base::{Destination, Host, HostName, Protocol};
 use cofferdam_policy::Reason;
@@ -66,7 +70,10 @@ pub(crate) async fn serve<S: Stream>(egress: Arc<Egress>, stream: S, mode: Mode)
 /// How we read the HTTP of cells.
 pub(crate) fn reader() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(within(Check::HeadTime, HEAD))
+        .max_buf_size(64 * 1024);
     builder
 }
 
@@ -120,7 +127,7 @@ fn place(
         Mode::Fixed(host, port) => {
             let captured = http(host.clone(), *port);
             let meant = Authority { host: host.clone(), port: *port };
-            if target.authorities().all(|authority| *authority == meant) {
+            if target.authorities().all(|authority| *authority == meant) || !keeps(Check::HostIsCaptured) {
                 Ok(captured)
             } else {
                 Err((Some(captured), Refusal::new(Reason::HostMismatch, "http")))
@@ -131,7 +138,7 @@ fn place(
                 let refusal = Refusal::new(Reason::BadRequest, "proxy").said("a proxy takes absolute URIs");
                 return Err((None, refusal));
             };
-            if *absolute != target.host {
+            if keeps(Check::HostIsTarget) && *absolute != target.host {
                 let wanted = http(absolute.host.clone(), absolute.port);
                 return Err((Some(wanted), Refusal::new(Reason::HostMismatch, "http")));
             }

@@ -1,7 +1,10 @@
 //! A body that goes on as long as its pass is good, and keeps the pass as long as it goes on.
 
 use super::{Body, BodyError};
-use crate::Pass;
+use crate::{
+    Pass,
+    check::{Check, keeps},
+};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -40,7 +43,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if Future::poll(self.gone.as_mut(), cx).is_ready() {
+        if keeps(Check::WithdrawnBody) && Future::poll(self.gone.as_mut(), cx).is_ready() {
             return Poll::Ready(Some(Err("the permission was withdrawn".into())));
         }
         Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod missed;
 mod standing;
 mod verdicts;
 
@@ -122,11 +123,17 @@ fn rules(policy: &str) -> Arc<Rules> {
 const LIMITS: Limits = Limits { relays: 8, holds: 2, hold: Duration::from_secs(30), names_per_second: 1000 };
 
 fn cell() -> Cell {
+    let cell = unready();
+    cell.egress.gate.ready();
+    cell
+}
+
+/// One to which control has not said everything.
+fn unready() -> Cell {
     let told = Arc::new(Told::default());
     let time = Arc::new(AtomicU64::new(1000));
     let gate = Gate::new(told.clone(), Arc::new(At(Arc::clone(&time))));
     gate.configure(rules(POLICY), LIMITS);
-    gate.ready();
     let egress = Egress::new(gate, Arc::new(NoLocal));
     let world = World::default();
     for name in ["open.example", "web.example", "data.example", "new.example", "closed.example"] {
@@ -139,13 +146,17 @@ fn cell() -> Cell {
 impl Cell {
     /// A captured connection to this name.
     fn captured(&self, name: &str, port: u16) -> DuplexStream {
+        self.to(SocketAddr::new(self.look_up(name).expect("an address"), port))
+    }
+
+    /// What the resolver answers.
+    fn look_up(&self, name: &str) -> Option<IpAddr> {
         let mut names = hickory_proto::op::Message::query();
         let query = hickory_proto::rr::Name::from_ascii(format!("{name}.")).unwrap();
         names.add_query(hickory_proto::op::Query::query(query, hickory_proto::rr::RecordType::A));
         let reply = self.egress.gate.dns(&names.to_vec().unwrap()).unwrap();
         let reply = hickory_proto::op::Message::from_vec(&reply).unwrap();
-        let hickory_proto::rr::RData::A(address) = reply.answers[0].data else { panic!() };
-        self.to(SocketAddr::new(IpAddr::V4(address.0), port))
+        reply.answers.first().map(|answer| answer.data.ip_addr().unwrap())
     }
 
     fn resolves(&self, name: &str, addresses: &[&str]) {

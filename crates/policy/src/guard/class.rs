@@ -1,7 +1,10 @@
 //! What kind of address an address is: the special-purpose registries of IANA as a table, and the forms in
 //! which an IPv6 address carries an IPv4 address.
 
-use super::Cidr;
+use super::{
+    Cidr,
+    check::{Check, keeps},
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kind of an address. Anything not known to be global is some other kind.
@@ -56,22 +59,42 @@ pub enum Embedding {
     Isatap,
 }
 
+impl Embedding {
+    /// Every way.
+    pub const ALL: [Self; 7] = [
+        Self::Compatible,
+        Self::Mapped,
+        Self::Translated,
+        Self::Nat64,
+        Self::SixToFour,
+        Self::Teredo,
+        Self::Isatap,
+    ];
+}
+
 impl AddressClass {
     /// The kind of this address.
     pub fn of(address: IpAddr) -> Self {
-        if METADATA.contains(&address) {
+        let known = |(at, known): (usize, &IpAddr)| *known == address && keeps(Check::Metadata(at));
+        if METADATA.iter().enumerate().any(known) {
             return Self::Metadata;
         }
-        let row = TABLE.iter().find(|row| row.contains(address)).map(|row| row.2);
+        let mut rows = TABLE.iter().enumerate();
+        let row =
+            rows.find(|(at, row)| row.contains(address) && keeps(Check::Range(*at))).map(|(_, row)| row.2);
         match address {
             IpAddr::V4(_) => row.unwrap_or(Self::Global),
-            IpAddr::V6(address) => match (row, embedding(address)) {
-                (_, Some((how, inner))) => Self::Embedded(how, inner),
-                (Some(class), None) => class,
-                // Only 2000::/3 is assigned as global unicast.
-                (None, None) if address.segments()[0] >> 13 == 1 => Self::Global,
-                (None, None) => Self::Reserved,
-            },
+            IpAddr::V6(address) => {
+                match (row, embedding(address).filter(|it| keeps(Check::Embedded(it.0)))) {
+                    (_, Some((how, inner))) => Self::Embedded(how, inner),
+                    (Some(class), None) => class,
+                    // Only 2000::/3 is assigned as global unicast.
+                    (None, None) if address.segments()[0] >> 13 == 1 || !keeps(Check::Unassigned) => {
+                        Self::Global
+                    }
+                    (None, None) => Self::Reserved,
+                }
+            }
         }
     }
 
@@ -97,7 +120,7 @@ pub fn refused_networks() -> impl Iterator<Item = (Cidr, AddressClass)> {
     rows.chain(METADATA.iter().filter_map(move |address| Some((single(address)?, AddressClass::Metadata))))
 }
 
-fn embedding(address: Ipv6Addr) -> Option<(Embedding, Ipv4Addr)> {
+pub(super) fn embedding(address: Ipv6Addr) -> Option<(Embedding, Ipv4Addr)> {
     let low = |bits: u128| Ipv4Addr::from_bits(u32::try_from(bits & 0xffff_ffff).unwrap_or_default());
     let bits = address.to_bits();
     let last = low(bits);
@@ -114,10 +137,11 @@ fn embedding(address: Ipv6Addr) -> Option<(Embedding, Ipv4Addr)> {
     }
 }
 
-struct Row(IpAddr, u8, AddressClass);
+/// A network and the kind of its addresses.
+pub(super) struct Row(pub(super) IpAddr, pub(super) u8, pub(super) AddressClass);
 
 impl Row {
-    fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         Cidr::new(self.0, self.1).is_some_and(|network| network.contains(address))
     }
 }
@@ -132,7 +156,7 @@ const fn v6(segments: [u16; 4], prefix: u8, class: AddressClass) -> Row {
 }
 
 /// Metadata and credential services of clouds.
-const METADATA: &[IpAddr] = &[
+pub(super) const METADATA: &[IpAddr] = &[
     // AWS, Google, Azure, Oracle, DigitalOcean, Hetzner and most others.
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     // AWS: task credentials, pod identities, time, resolver.
@@ -157,7 +181,7 @@ const METADATA: &[IpAddr] = &[
 ];
 
 /// First match wins.
-const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     Row(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32, AddressClass::Unspecified),
     // "This network": Linux takes 0.x as reserved, 0.0.0.0 as this host.
     v4(0, 0, 0, 0, 8, AddressClass::Reserved),

@@ -4,6 +4,7 @@
 //! a neighbour, in any spelling of the address. The guard resolves nothing; who dials hands it every
 //! resolved address and dials the [`CheckedAddress`] that comes back, which nothing else can make.
 
+mod check;
 mod cidr;
 mod class;
 
@@ -11,6 +12,7 @@ pub use cidr::Cidr;
 pub use class::{AddressClass, Embedding, refused_networks};
 
 use crate::Reason;
+use check::{Check, keeps};
 use cofferdam_base::{Host, HostName};
 use std::net::{IpAddr, SocketAddr};
 
@@ -60,19 +62,25 @@ impl Guard {
         if either(&|ip| AddressClass::of(ip) == AddressClass::Metadata) {
             return never(Reason::Metadata);
         }
-        if either(&|ip| self.host_addresses.iter().any(|own| own.to_canonical() == ip)) {
+        let own = |ip| self.host_addresses.iter().any(|own| own.to_canonical() == ip);
+        if keeps(Check::HostAddresses) && either(&own) {
             return never(Reason::HostAddress);
         }
         let opened = |ip: IpAddr| self.operator_private.iter().any(|network| network.contains(ip));
         match (class, inner) {
             (AddressClass::Global, _) => Ok(CheckedAddress(address)),
-            (class, _) if class.is_private() && opened(address) => Ok(CheckedAddress(address)),
+            (class, _) if (class.is_private() || !keeps(Check::OnlyPrivateOpens)) && opened(address) => {
+                Ok(CheckedAddress(address))
+            }
             (class, _) if class.is_private() => {
                 Err(Refusal { code: Reason::PrivateAddress, approvable: true })
             }
             // A translator is opened by its own prefix, and then what is behind it must pass by itself.
             (AddressClass::Embedded(Embedding::Nat64, _), Some(inner)) if opened(address) => {
-                self.check(inner).map(|_| CheckedAddress(address))
+                if keeps(Check::BehindTranslators) {
+                    self.check(inner)?;
+                }
+                Ok(CheckedAddress(address))
             }
             (_, Some(inner)) => match self.check(inner) {
                 Err(refusal) => Err(Refusal { code: refusal.code, approvable: false }),
@@ -95,9 +103,9 @@ impl Guard {
                 text == *known || text.strip_suffix(known).is_some_and(|head| head.ends_with('.'))
             })
         };
-        if is(METADATA_NAMES) {
+        if keeps(Check::MetadataNames) && is(METADATA_NAMES) {
             Err(Refusal { code: Reason::Metadata, approvable: false })
-        } else if is(HOST_NAMES) {
+        } else if keeps(Check::HostNames) && is(HOST_NAMES) {
             Err(Refusal { code: Reason::HostAddress, approvable: false })
         } else {
             Ok(())
