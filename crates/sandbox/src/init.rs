@@ -7,14 +7,13 @@
 use crate::{
     CellPlan, Protection, cgroup,
     error::{Layer, LayerFailure},
+    network::{self, Shape},
     proof::{self, Findings},
     root, seal, seccomp as table,
     wire::{Answer, Order},
 };
 use cofferdam_base::ipc::LAUNCHER_FD;
-use cofferdam_sys::{
-    channel::Channel, mount, netlink, netns, nft, process, process::Forked, seccomp::Program, socket,
-};
+use cofferdam_sys::{channel::Channel, mount, process, process::Forked, seccomp::Program};
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, Signal, WaitOptions},
@@ -46,7 +45,7 @@ pub fn init_main() -> ! {
 }
 
 fn run(wire: &Channel) -> Result<u8, LayerFailure> {
-    let Some((Order::Build { plan }, mut descriptors)) = wire.recv().layer("wire")? else {
+    let Some((Order::Build { plan, network }, mut descriptors)) = wire.recv().layer("wire")? else {
         return Ok(2);
     };
     if descriptors.is_empty() {
@@ -58,16 +57,20 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     if plan.keeps(Protection::UtsNamespace) {
         rustix::system::sethostname(plan.hostname.as_bytes()).layer("uts namespace")?;
     }
-    let (cookie, listeners) = network(&plan)?;
+    let made = match network {
+        Some(cookie) => network::is_in(cookie).map(|()| None)?,
+        None => Shape::of(&plan).map(Shape::make).transpose()?,
+    };
     let Some((Order::Root { mounts, links }, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
     root::build(&plan, &mounts, &links, trees)?;
     if plan.keeps(Protection::CgroupNamespace) {
         mount::unshare_cgroup().layer("cgroup namespace")?;
     }
-    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    let lent: Vec<_> = made.iter().flat_map(|network| &network.descriptors).map(AsFd::as_fd).collect();
     // Handed over while this process is still trusted to be what it was.
-    wire.send(&Answer::Built { netns_cookie: cookie }, &lent).layer("wire")?;
-    drop(listeners);
+    let netns_cookie = made.as_ref().map(|network| network.cookie);
+    wire.send(&Answer::Built { netns_cookie }, &lent).layer("wire")?;
+    drop(made);
     seal::shed(&plan)?;
     process::hide().layer("capabilities")?;
     seal::files(&plan)?;
@@ -108,20 +111,6 @@ fn programs(descriptor: OwnedFd) -> Result<Vec<Program>, LayerFailure> {
     } else {
         Err(io::Error::other("the seccomp programs came cut off")).layer("seccomp")
     }
-}
-
-fn network(plan: &CellPlan) -> Result<(Option<u64>, Vec<OwnedFd>), LayerFailure> {
-    let Some((port, mark)) = plan.captured() else { return Ok((None, Vec::new())) };
-    netlink::any_ip().layer("network")?;
-    let listeners = socket::listeners().layer("network")?;
-    let table = nft::CellTable { capture_port: socket::CAPTURE_PORT, gateway_port: port, mark };
-    let mut listeners = Vec::from(listeners);
-    if plan.keeps(Protection::Capture) {
-        // Closing it here would cost more than all the rest of the start.
-        listeners.push(nft::seal_cell(table).layer("capture")?);
-    }
-    let cookie = netns::current_cookie().layer("network")?;
-    Ok((Some(cookie), listeners))
 }
 
 /// What will be the runtime: it seals itself, proves that it is sealed, and waits for a byte.

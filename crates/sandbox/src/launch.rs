@@ -6,7 +6,10 @@ use crate::{
     Cell, CellPlan, Error, Profile, Protection, Quota, cell,
     cgroup::Groups,
     error::{Layer, LayerFailure},
-    home_image, nursery, proof, root, seccomp,
+    home_image,
+    network::{Network, Shape},
+    nursery::{self, Newborn},
+    proof, root, seccomp,
     wire::{Answer, Mount, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
@@ -32,7 +35,7 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     let home = Some(plan.home.as_path());
     let mut groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile)?;
     let launched = born(plan, &output, &mut groups);
-    let (pid, pidfd, wire) = match launched {
+    let (child, wire) = match launched {
         Ok(born) => born,
         Err(error) => {
             // What stays is swept at the next start; the cause is what must be told.
@@ -40,7 +43,8 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
             return Err(error);
         }
     };
-    match build(plan, pid, &wire, &groups, &programs) {
+    let Newborn { pid, pidfd, network } = child;
+    match build(plan, pid, &wire, network, &groups, &programs) {
         Ok(Built { cookie, listeners, capture, receipt }) => Ok(Cell::new(cell::Parts {
             plan: plan.clone(),
             pid,
@@ -66,11 +70,7 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     }
 }
 
-fn born(
-    plan: &CellPlan,
-    output: &[OwnedFd; 2],
-    groups: &mut Groups,
-) -> Result<(i32, OwnedFd, Channel), Error> {
+fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<(Newborn, Channel), Error> {
     let open = |path: &str, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Error::io(path.to_owned())(errno.into()))
@@ -93,9 +93,12 @@ fn born(
         unified: unified.as_ref(),
         groups: strict,
         shared: shared(plan),
+        // Without root it has no power over a namespace that is not its own.
+        network: Shape::of(plan).filter(|_| strict && plan.keeps(Protection::NetworkNamespace)),
     };
     let (limited, born) = nursery::birth(&order, || groups.limit(plan.profile, &plan.without));
-    let (pid, pidfd) = born?;
+    let child = born?;
+    let (pid, pidfd) = (child.pid, &child.pidfd);
     drop((theirs, null));
     let mapped = || {
         userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict)
@@ -112,7 +115,7 @@ fn born(
         pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping an unborn cell"))?;
         return Err(error);
     }
-    Ok((pid, pidfd, Channel::from(ours)))
+    Ok((child, Channel::from(ours)))
 }
 
 struct Built {
@@ -126,12 +129,14 @@ fn build(
     plan: &CellPlan,
     pid: i32,
     wire: &Channel,
+    network: Option<Network>,
     groups: &Groups,
     programs: &OwnedFd,
 ) -> Result<Built, Error> {
     let tasks = groups.tasks()?;
     let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&tasks).map(AsFd::as_fd).collect();
-    wire.send(&Order::Build { plan: Box::new(plan.clone()) }, &lent)?;
+    let ready = network.as_ref().map(|network| network.cookie);
+    wire.send(&Order::Build { plan: Box::new(plan.clone()), network: ready }, &lent)?;
     let (mounts, links) = root::sources(plan);
     let trees = match plan.profile {
         Profile::Strict => {
@@ -141,21 +146,28 @@ fn build(
     };
     let lent: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();
     wire.send(&Order::Root { mounts, links }, &lent)?;
-    let (cookie, mut descriptors) = match wire.recv()? {
-        Some((Answer::Built { netns_cookie }, descriptors)) => (netns_cookie, descriptors),
+    let made = match wire.recv()? {
+        Some((Answer::Built { netns_cookie }, descriptors)) => {
+            netns_cookie.map(|cookie| Network { cookie, descriptors })
+        }
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     };
-    let (listeners, capture) = match plan.captured() {
-        Some(_) => {
+    let (cookie, listeners, capture) = match network.or(made) {
+        Some(Network { cookie, mut descriptors }) => {
             let capture = if plan.keeps(Protection::Capture) { descriptors.pop() } else { None };
-            (Some(channel::exactly::<6>(descriptors)?), capture)
+            (Some(cookie), Some(channel::exactly::<6>(descriptors)?), capture)
         }
-        None => (None, None),
+        None => (None, None, None),
     };
     // While the cell seals itself. Nothing of its own runs if this is an error.
     let mut found = proof::outside(plan, pid);
-    proof::holds(plan, &found)?;
-    proof::allow(plan, &groups.rows)?;
+    if let Err(failure) = proof::holds(plan, &found).and_then(|()| proof::allow(plan, &groups.rows)) {
+        // An init that ended has said why, and looks from outside as if it had no layers.
+        return Err(match wire.try_recv() {
+            Err(ChannelError::WouldBlock) => failure.into(),
+            said => unexpected(said?.map(|(answer, _)| answer)),
+        });
+    }
     wire.send(&Order::Start {}, &[])?;
     match wire.recv()? {
         Some((Answer::Running { findings }, _)) => found.add(findings),

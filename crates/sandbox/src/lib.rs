@@ -14,6 +14,7 @@ mod features;
 pub mod home_image;
 mod init;
 mod launch;
+mod network;
 mod nursery;
 mod plan;
 pub mod probe;

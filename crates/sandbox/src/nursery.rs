@@ -6,7 +6,10 @@
 //! threat: what a launcher learns in a long life (names, paths, other cells' descriptors) in the memory of every
 //! cell's pid 1.
 
-use crate::{Error, init_main};
+use crate::{
+    Error, init_main,
+    network::{Network, Shape, Spare},
+};
 use cofferdam_sys::{
     channel::{self, Channel},
     clone::{self, Birth},
@@ -26,13 +29,21 @@ struct Wanted {
     groups: bool,
     /// Which namespaces are the launcher's; see [`Birth::shared`].
     shared: i32,
+    /// The network that it would have if one is ready.
+    network: Option<Shape>,
 }
 
 /// Nursery → launcher: the child as the host numbers it, with its pidfd, or why there is none.
 #[derive(Debug, Serialize, Deserialize)]
 enum Born {
-    Child { pid: i32 },
-    None { why: String },
+    /// `network` is the cookie of the one that it was born into; then its descriptors follow.
+    Child {
+        pid: i32,
+        network: Option<u64>,
+    },
+    None {
+        why: String,
+    },
 }
 
 #[derive(Debug)]
@@ -75,18 +86,25 @@ pub(crate) struct Order<'a> {
     pub(crate) unified: Option<&'a OwnedFd>,
     pub(crate) groups: bool,
     pub(crate) shared: i32,
+    pub(crate) network: Option<Shape>,
+}
+
+/// A first process.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// The network into which it was born, if one was ready.
+    pub(crate) network: Option<Network>,
 }
 
 /// Has the first process of a cell made, which waits at its gate, and does something else meanwhile: the kernel
 /// takes a millisecond for the namespaces.
-pub(crate) fn birth<T>(
-    order: &Order<'_>,
-    meanwhile: impl FnOnce() -> T,
-) -> (T, Result<(i32, OwnedFd), Error>) {
+pub(crate) fn birth<T>(order: &Order<'_>, meanwhile: impl FnOnce() -> T) -> (T, Result<Newborn, Error>) {
     let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
     let asked = ask(&mut kept, order);
     let done = meanwhile();
-    let born = asked.and_then(|nursery| nursery.answer()).or_else(|error| match error {
+    let born = asked.and_then(Nursery::answer).or_else(|error| match error {
         // It was killed between the two: the next one answers.
         Error::Ended(_) => ask(&mut kept, order)?.answer(),
         error => Err(error),
@@ -131,16 +149,20 @@ impl Nursery {
     fn ask(&self, order: &Order<'_>) -> Result<(), Error> {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
         let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(order.unified.map(AsFd::as_fd)).collect();
-        let wanted = Wanted { groups: order.groups, shared: order.shared };
+        let wanted = Wanted { groups: order.groups, shared: order.shared, network: order.network };
         self.wire.send(&wanted, &lent).map_err(|_| Error::Ended("the nursery is gone".into()))
     }
 
-    fn answer(&self) -> Result<(i32, OwnedFd), Error> {
+    fn answer(&self) -> Result<Newborn, Error> {
         let gone = |_| Error::Ended("the nursery is gone".into());
         match self.wire.recv::<Born>().map_err(gone)? {
-            Some((Born::Child { pid }, descriptors)) => {
+            Some((Born::Child { pid, network }, mut descriptors)) => {
+                let network = network.map(|cookie| {
+                    let descriptors = descriptors.split_off(descriptors.len().min(1));
+                    Network { cookie, descriptors }
+                });
                 let [pidfd] = channel::exactly(descriptors)?;
-                Ok((pid, pidfd))
+                Ok(Newborn { pid, pidfd, network })
             }
             Some((Born::None { why }, _)) => Err(crate::LayerFailure::of("user namespace", why).into()),
             None => Err(Error::Ended("the nursery is gone".into())),
@@ -162,15 +184,29 @@ pub fn nursery_main() -> ! {
     if process::die_with_parent().is_err() {
         process::exit(2);
     }
-    while let Ok(Some((wanted, descriptors))) = wire.recv::<Wanted>() {
+    let mut spare = Spare::default();
+    while let Ok(Some((mut wanted, descriptors))) = wire.recv::<Wanted>() {
+        let network = spare.take(wanted.network);
+        if network.is_some() {
+            // It is born into this process's own.
+            wanted.shared |= clone::NEW_NETWORK;
+        }
         let (born, pidfd) = match clone(&wanted, &descriptors) {
             Ok(None) if wanted.groups => init_main(),
             Ok(None) => execute_init(),
-            Ok(Some((pid, pidfd))) => (Born::Child { pid }, Some(pidfd)),
+            Ok(Some((pid, pidfd))) => {
+                (Born::Child { pid, network: network.as_ref().map(|network| network.cookie) }, Some(pidfd))
+            }
             Err(error) => (Born::None { why: error.to_string() }, None),
         };
-        let lent: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
+        let network = network.iter().filter(|_| pidfd.is_some()).flat_map(|network| &network.descriptors);
+        let lent: Vec<BorrowedFd<'_>> = pidfd.iter().chain(network).map(AsFd::as_fd).collect();
         if wire.send(&born, &lent).is_err() {
+            break;
+        }
+        drop(descriptors);
+        // One that cannot leave a network which is a cell's now must not stay in it.
+        if wanted.network.is_some_and(|shape| spare.refill(shape).is_err()) {
             break;
         }
     }

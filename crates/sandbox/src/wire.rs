@@ -9,8 +9,9 @@ use std::path::PathBuf;
 /// Launcher → init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// The first message. Descriptors: the seccomp programs, and `tasks` of the version 1 groups.
-    Build { plan: Box<CellPlan> },
+    /// The first message. `network` is the cookie of the one that is ready, if it was born into one. Descriptors: the
+    /// seccomp programs, and `tasks` of the version 1 groups.
+    Build { plan: Box<CellPlan>, network: Option<u64> },
     /// The second, while init builds what needs no files. Descriptors (as root): the mounts in order.
     Root { mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
     /// From outside the cell holds: start the runtime once it holds from inside.
@@ -43,8 +44,8 @@ pub(crate) enum Kind {
 /// Init → launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The cell is built and will now be sealed. Descriptors if `netns_cookie` is set: the six listeners, and the
-    /// socket that made the capture, if there is one.
+    /// The cell is built and will now be sealed. If init made a network, its cookie; then descriptors: the six
+    /// listeners, and the socket that made the capture, if there is one.
     Built { netns_cookie: Option<u64> },
     /// The runtime has been executed, after it and init found this of the cell's layers.
     Running { findings: Findings },

@@ -14,7 +14,7 @@ use cofferdam_sys::{
     seccomp::{self, Action, Is, Program, Row, call},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs::{self, File},
     io::{self, PipeReader, Read, Write},
@@ -67,6 +67,10 @@ const TESTS: &[Test] = &[
     (
         "a_layer_that_is_silently_off_is_noticed_before_the_runtime_starts",
         a_layer_that_is_silently_off_is_noticed_before_the_runtime_starts,
+    ),
+    (
+        "cells_that_follow_one_another_have_networks_of_their_own",
+        cells_that_follow_one_another_have_networks_of_their_own,
     ),
     (
         "each_protection_that_is_left_out_shows_in_the_receipt",
@@ -693,6 +697,46 @@ fn a_captured_cell_gives_listeners_and_marked_sockets() {
     }
     assert_ne!(cofferdam_sys::netns::current_cookie().unwrap(), cookie);
     end(cell);
+}
+
+fn cells_that_follow_one_another_have_networks_of_their_own() {
+    let mut setting = setting("network", &["/bin/sleep", "1000"]);
+    setting.plan.network = Network::Captured { port: 18789, mark: 77 };
+    // Not what is looked for, and made by the same call.
+    setting.plan.without = vec![Protection::CgroupNamespace];
+    let three = || {
+        let plans = ["one", "two", "three"].map(|name| CellPlan {
+            cgroup: format!("{}-{name}", setting.plan.cgroup),
+            ..setting.plan.clone()
+        });
+        let cells = plans.map(|plan| start(&plan).unwrap().0);
+        let cookies: BTreeSet<_> = cells.iter().map(|cell| cell.netns_cookie.unwrap()).collect();
+        let networks: BTreeSet<PathBuf> = cells.iter().map(|cell| network_of(cell.pid)).collect();
+        assert!(!networks.contains(&network_of(std::process::id().cast_signed())));
+        // The nursery leaves the last one a moment later, or ends.
+        let given_up = Instant::now() + Duration::from_secs(10);
+        let stays = || {
+            let nursery = cofferdam_sandbox::living_nursery();
+            nursery.is_some_and(|pid| networks.contains(&network_of(pid.cast_signed())))
+        };
+        while stays() && Instant::now() < given_up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let told = format!("{} networks, {} cookies, stays: {}", networks.len(), cookies.len(), stays());
+        for cell in cells {
+            end(cell);
+        }
+        told
+    };
+    assert_eq!(three(), "3 networks, 3 cookies, stays: false");
+    // One that is told that it left, and did not.
+    let told = filtered(Row { call: call::SYS_unshare, when: &[] }, 0, three);
+    assert_eq!(told, "3 networks, 3 cookies, stays: false");
+}
+
+/// Empty for a process that has just ended.
+fn network_of(pid: i32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/ns/net")).unwrap_or_default()
 }
 
 /// A kernel that lacks something: a filter over the whole of a launcher makes the call fail as if it did.

@@ -46,7 +46,8 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// May drop supplementary groups (the parent was root).
     pub groups: bool,
-    /// Which of [`CELL_NAMESPACES`] it shares with its parent; none but in a throw-away cell of a proof.
+    /// Which of [`CELL_NAMESPACES`] it shares with its parent: a network that was made for it, and more only in a
+    /// throw-away cell of a proof.
     pub shared: c_int,
 }
 
