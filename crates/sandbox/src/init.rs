@@ -77,7 +77,7 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let children = process::child_signal().layer("init")?;
     let own = table::init()?;
     // What was in force before a cell's own was: of the launcher, and of whoever started it.
-    let filters = proof::filters_of_self().layer("proof")? + programs.len();
+    let filters = proof::filters_at_first().layer("proof")? + programs.len();
     let waiting = Waiting::born(&plan, &programs, filters)?;
     let mut findings = proof::shared(&plan);
     proof::holds(&plan, &findings)?;

@@ -31,11 +31,10 @@ use std::{
 /// Builds, seals and starts a cell. `output` becomes stdout and stderr of its init and its runtime.
 pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     plan.check()?;
-    let programs = programs(plan)?;
     let home = Some(plan.home.as_path());
     let mut groups = Groups::create(&plan.cgroup, &plan.limits, home, plan.profile)?;
     let launched = born(plan, &output, &mut groups);
-    let (child, wire) = match launched {
+    let Born { child, wire, sources } = match launched {
         Ok(born) => born,
         Err(error) => {
             // What stays is swept at the next start; the cause is what must be told.
@@ -44,7 +43,7 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
         }
     };
     let Newborn { pid, pidfd, network } = child;
-    match build(plan, pid, &wire, network, &groups, &programs) {
+    match build(plan, pid, &wire, network, &groups, sources) {
         Ok(Built { cookie, listeners, capture, receipt }) => Ok(Cell::new(cell::Parts {
             plan: plan.clone(),
             pid,
@@ -70,7 +69,39 @@ pub fn launch(plan: &CellPlan, output: [OwnedFd; 2]) -> Result<Cell, Error> {
     }
 }
 
-fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<(Newborn, Channel), Error> {
+/// A first process that has its groups, ids and descriptors, and waits for orders.
+struct Born {
+    child: Newborn,
+    wire: Channel,
+    sources: Sources,
+}
+
+/// What a cell is built of.
+struct Sources {
+    programs: OwnedFd,
+    /// `tasks` of its version 1 groups.
+    tasks: Vec<OwnedFd>,
+    mounts: Vec<Mount>,
+    links: Vec<root::Link>,
+    /// As root: the mounts, each a tree of its own.
+    trees: Vec<OwnedFd>,
+}
+
+impl Sources {
+    fn new(plan: &CellPlan, groups: &mut Groups) -> Result<Self, Error> {
+        groups.limit(plan.profile, &plan.without)?;
+        let (mounts, links) = root::sources(plan);
+        let trees = match plan.profile {
+            Profile::Strict => {
+                mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
+            }
+            Profile::Rootless => Vec::new(),
+        };
+        Ok(Self { programs: programs(plan)?, tasks: groups.tasks()?, mounts, links, trees })
+    }
+}
+
+fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<Born, Error> {
     let open = |path: &str, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Error::io(path.to_owned())(errno.into()))
@@ -96,26 +127,25 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<(
         // Without root it has no power over a namespace that is not its own.
         network: Shape::of(plan).filter(|_| strict && plan.keeps(Protection::NetworkNamespace)),
     };
-    let (limited, born) = nursery::birth(&order, || groups.limit(plan.profile, &plan.without));
+    let (sources, born) = nursery::birth(&order, || Sources::new(plan, groups));
     let child = born?;
-    let (pid, pidfd) = (child.pid, &child.pidfd);
+    let pidfd = child.pidfd.as_fd();
     drop((theirs, null));
-    let mapped = || {
-        userns::map_one(pid, INNER_ID, plan.uid, plan.gid, !strict)
-            .layer("user namespace")
-            .map_err(Error::from)
-    };
-    let opened = limited
-        .and_then(|()| mapped())
-        .and_then(|()| (&opener).write_all(&[1]).map_err(Error::io("the gate of a cell")));
-    if let Err(error) = opened {
-        // It waits at its gate, and ends when that closes.
-        drop((opener, gate));
-        pidfd::signal(pidfd.as_fd(), Signal::KILL).map_err(Error::io("killing an unborn cell"))?;
-        pidfd::wait(pidfd.as_fd()).map_err(Error::io("reaping an unborn cell"))?;
-        return Err(error);
+    let opened = sources.and_then(|sources| {
+        userns::map_one(child.pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace")?;
+        (&opener).write_all(&[1]).map_err(Error::io("the gate of a cell"))?;
+        Ok(sources)
+    });
+    match opened {
+        Ok(sources) => Ok(Born { child, wire: Channel::from(ours), sources }),
+        Err(error) => {
+            // It waits at its gate, and ends when that closes.
+            drop((opener, gate));
+            pidfd::signal(pidfd, Signal::KILL).map_err(Error::io("killing an unborn cell"))?;
+            pidfd::wait(pidfd).map_err(Error::io("reaping an unborn cell"))?;
+            Err(error)
+        }
     }
-    Ok((child, Channel::from(ours)))
 }
 
 struct Built {
@@ -131,19 +161,11 @@ fn build(
     wire: &Channel,
     network: Option<Network>,
     groups: &Groups,
-    programs: &OwnedFd,
+    Sources { programs, tasks, mounts, links, trees }: Sources,
 ) -> Result<Built, Error> {
-    let tasks = groups.tasks()?;
-    let lent: Vec<BorrowedFd<'_>> = [programs].into_iter().chain(&tasks).map(AsFd::as_fd).collect();
+    let lent: Vec<BorrowedFd<'_>> = [&programs].into_iter().chain(&tasks).map(AsFd::as_fd).collect();
     let ready = network.as_ref().map(|network| network.cookie);
     wire.send(&Order::Build { plan: Box::new(plan.clone()), network: ready }, &lent)?;
-    let (mounts, links) = root::sources(plan);
-    let trees = match plan.profile {
-        Profile::Strict => {
-            mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
-        }
-        Profile::Rootless => Vec::new(),
-    };
     let lent: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();
     wire.send(&Order::Root { mounts, links }, &lent)?;
     let made = match wire.recv()? {

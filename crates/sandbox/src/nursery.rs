@@ -184,6 +184,8 @@ pub fn nursery_main() -> ! {
     if process::die_with_parent().is_err() {
         process::exit(2);
     }
+    // Its clones know it from here; where it cannot be told they say so.
+    let _ = crate::proof::filters_at_first();
     let mut spare = Spare::default();
     while let Ok(Some((mut wanted, descriptors))) = wire.recv::<Wanted>() {
         let network = spare.take(wanted.network);

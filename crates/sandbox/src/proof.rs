@@ -14,7 +14,7 @@ use rustix::{
     process::Resource,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, io};
+use std::{collections::BTreeMap, fs, io, sync::OnceLock};
 
 /// What was seen of each layer, by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +54,15 @@ const LAYERS: &[&str] = &[
     "capture",
 ];
 
-/// How many seccomp programs are in force for this process.
-pub(crate) fn filters_of_self() -> io::Result<usize> {
+/// How many seccomp programs were in force for this process, or the one that it is a clone of, when it asked first.
+pub(crate) fn filters_at_first() -> io::Result<usize> {
+    static FILTERS: OnceLock<usize> = OnceLock::new();
+    if let Some(filters) = FILTERS.get() {
+        return Ok(*filters);
+    }
     let status = fs::read_to_string("/proc/self/status")?;
-    field(&status, "Seccomp_filters").parse().map_err(io::Error::other)
+    let filters = field(&status, "Seccomp_filters").parse().map_err(io::Error::other)?;
+    Ok(*FILTERS.get_or_init(|| filters))
 }
 
 impl Findings {
@@ -315,18 +320,20 @@ fn refused(row: &LayerRow) -> LayerFailure {
     LayerFailure { mend, ..failure }
 }
 
+const NAMESPACES: [(&str, &str); 7] = [
+    ("user namespace", "user"),
+    ("files", "mnt"),
+    ("pid namespace", "pid"),
+    ("network namespace", "net"),
+    ("ipc namespace", "ipc"),
+    ("uts namespace", "uts"),
+    ("cgroup namespace", "cgroup"),
+];
+
 /// Namespaces and ids of a cell whose init is `pid` for the host, as the host sees them.
 pub(crate) fn outside(plan: &CellPlan, pid: i32) -> Findings {
     let mut found = Findings::default();
-    for (layer, file) in [
-        ("user namespace", "user"),
-        ("files", "mnt"),
-        ("pid namespace", "pid"),
-        ("network namespace", "net"),
-        ("ipc namespace", "ipc"),
-        ("uts namespace", "uts"),
-        ("cgroup namespace", "cgroup"),
-    ] {
+    for (layer, file) in NAMESPACES {
         let read = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/{file}"));
         let wrong = match (read(&pid.to_string()), read("self")) {
             (Ok(theirs), Ok(ours)) if theirs != ours => None,

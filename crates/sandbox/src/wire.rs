@@ -12,7 +12,7 @@ pub(crate) enum Order {
     /// The first message. `network` is the cookie of the one that is ready, if it was born into one. Descriptors: the
     /// seccomp programs, and `tasks` of the version 1 groups.
     Build { plan: Box<CellPlan>, network: Option<u64> },
-    /// The second, while init builds what needs no files. Descriptors (as root): the mounts in order.
+    /// The second. Descriptors (as root): the mounts in order.
     Root { mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
     /// From outside the cell holds: start the runtime once it holds from inside.
     Start {},

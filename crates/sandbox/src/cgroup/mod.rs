@@ -43,8 +43,8 @@ pub(crate) struct Groups {
     wanted: Wanted,
     name: String,
     hierarchies: Vec<Hierarchy>,
-    /// Of a cell; a service has no home, and no limit of io.
-    homely: bool,
+    /// Of a cell; a service has none, and no limit of io.
+    home: Option<PathBuf>,
 }
 
 impl Groups {
@@ -61,10 +61,10 @@ impl Groups {
             unified: None,
             rows: Vec::new(),
             set: Vec::new(),
-            wanted: Wanted { limits: *limits, disk: home.and_then(disk), attributed: false },
+            wanted: Wanted { limits: *limits, disk: None, attributed: false },
             name: name.to_owned(),
             hierarchies: hierarchy::hierarchies().map_err(Error::io("/proc/self/cgroup"))?,
-            homely: home.is_some(),
+            home: home.map(Path::to_owned),
         };
         let unified = groups.hierarchies.iter().find(|hierarchy| hierarchy.unified);
         let made = unified.map(|unified| hierarchy::make(&unified.own, name, &unified.controllers));
@@ -78,9 +78,10 @@ impl Groups {
     /// Makes the other groups and sets the limits, but for those that are left out. After an error what was made
     /// is still there.
     pub(crate) fn limit(&mut self, profile: Profile, without: &[Protection]) -> Result<(), Error> {
+        self.wanted.disk = self.home.as_deref().and_then(disk);
         for kind in Kind::ALL {
             let left_out = protection(kind).is_some_and(|protection| without.contains(&protection));
-            if left_out || !(self.homely || kind.is_required()) {
+            if left_out || !(self.home.is_some() || kind.is_required()) {
                 continue;
             }
             let limited = self.group_for(kind).and_then(|()| self.hold(kind));
