@@ -124,8 +124,7 @@ fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<B
         unified: unified.as_ref(),
         groups: strict,
         shared: shared(plan),
-        // Without root it has no power over a namespace that is not its own.
-        network: Shape::of(plan).filter(|_| strict && plan.keeps(Protection::NetworkNamespace)),
+        network: ready_made(plan),
     };
     let (sources, born) = nursery::birth(&order, || Sources::new(plan, groups));
     let child = born?;
@@ -195,8 +194,17 @@ fn build(
         Some((Answer::Running { findings }, _)) => found.add(findings),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     }
+    // The next cell's, for which nobody waits now.
+    if let Some(shape) = ready_made(plan) {
+        nursery::prepare(shape);
+    }
     let layers = proof::receipt(plan, found, &groups.rows)?;
     Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
+}
+
+/// The network that a nursery can make for such a cell. Without root init must: nobody else has power over it.
+fn ready_made(plan: &CellPlan) -> Option<Shape> {
+    Shape::of(plan).filter(|_| plan.profile == Profile::Strict && plan.keeps(Protection::NetworkNamespace))
 }
 
 /// The namespaces that a cell shares with us, as a control of a proof may want.

@@ -2,16 +2,19 @@
 //! each connection to them.
 //!
 //! It is made in an empty namespace by a cell's init, or, as root, by the nursery before there is a cell: it takes a
-//! quarter of a start. The threat of the second: two cells in one namespace. So a nursery leaves a namespace the
-//! moment it gave it away, or ends; and init compares the cookie with that of its own.
+//! quarter of a start. The threat of the second: two cells in one namespace, or one in the host's. So a nursery enters
+//! a namespace only to bear one cell, and goes home or ends; and init compares the cookie with that of its own.
 
 use crate::{
     CellPlan, Protection,
     error::{Layer, LayerFailure},
 };
 use cofferdam_sys::{netlink, netns, nft, socket};
-use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 /// What differs between the networks of cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,30 +60,48 @@ pub(crate) fn is_in(cookie: u64) -> Result<(), LayerFailure> {
     if own == cookie {
         Ok(())
     } else {
-        Err(std::io::Error::other(format!("namespace {own} instead of {cookie}"))).layer("network namespace")
+        Err(io::Error::other(format!("namespace {own} instead of {cookie}"))).layer("network namespace")
     }
 }
 
-/// The nursery's: the network of the next cell, in whose namespace the nursery waits.
-#[derive(Debug, Default)]
-pub(crate) struct Spare(Option<(Shape, Network)>);
+/// The nursery's: the network of the next cell, and the way back from it.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    home: OwnedFd,
+    home_cookie: u64,
+    ready: Option<(Shape, OwnedFd, Network)>,
+}
 
 impl Spare {
-    /// The one that is ready, if it is as wanted.
-    pub(crate) fn take(&mut self, wanted: Option<Shape>) -> Option<Network> {
-        self.0.take_if(|(shape, _)| Some(*shape) == wanted).map(|(_, network)| network)
+    /// None is ready. Where this thread is now is home.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { home: netns::current()?, home_cookie: netns::current_cookie()?, ready: None })
     }
 
-    /// Leaves the namespace in which this process is, and makes the next network of this shape. An error if it could
-    /// not leave; a network that could not be made is left to init, which says why.
-    pub(crate) fn refill(&mut self, shape: Shape) -> std::io::Result<()> {
-        // A kernel that only says so would have the next network made in the last cell's, or in the host's.
-        let before = netns::current_cookie()?;
-        netns::unshare()?;
-        if netns::current_cookie()? == before {
-            return Err(std::io::Error::other("it is where it was"));
+    /// Takes the one that is ready, if it is as wanted, and moves this thread into it.
+    pub(crate) fn enter(&mut self, wanted: Option<Shape>) -> Option<Network> {
+        let (_, namespace, network) = self.ready.take_if(|(shape, ..)| Some(*shape) == wanted)?;
+        netns::enter(namespace.as_fd()).ok().map(|()| network)
+    }
+
+    /// Back home. Who cannot leave a network that is a cell's now must not go on.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        netns::enter(self.home.as_fd())?;
+        if netns::current_cookie()? == self.home_cookie {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is not where it began"))
         }
-        self.0 = shape.make().ok().map(|network| (shape, network));
-        Ok(())
+    }
+
+    /// Makes the next one. One that cannot be made is left to init, which says why.
+    pub(crate) fn make(&mut self, shape: Shape) -> io::Result<()> {
+        netns::unshare()?;
+        // A kernel that only says so would have it made in the host's.
+        if netns::current_cookie()? != self.home_cookie {
+            let namespace = netns::current()?;
+            self.ready = shape.make().ok().map(|network| (shape, namespace, network));
+        }
+        self.leave()
     }
 }

@@ -17,12 +17,21 @@ use cofferdam_sys::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
 };
 
-/// Launcher → nursery. Descriptors: the gate, the wire, the three of stdio, and the version 2 group if there is one.
+/// Launcher → nursery.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// A first process. Descriptors: the gate, the wire, the three of stdio, and the version 2 group if there is one.
+    Bear(Wanted),
+    /// There is time to make the next network. No answer.
+    Network(Shape),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Wanted {
     /// May the child drop its supplementary groups?
@@ -112,6 +121,15 @@ pub(crate) fn birth<T>(order: &Order<'_>, meanwhile: impl FnOnce() -> T) -> (T, 
     (done, born)
 }
 
+/// Has the next cell's network made, while nobody waits.
+pub(crate) fn prepare(shape: Shape) {
+    let kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(nursery) = kept.as_ref().filter(|nursery| nursery.owner == std::process::id()) {
+        // One that is gone is found out when a cell is wanted.
+        let _ = nursery.wire.send(&Request::Network(shape), &[]);
+    }
+}
+
 /// Asks this process's nursery: the first, the one that lives, or another for one that was killed.
 fn ask<'a>(kept: &'a mut Option<Nursery>, order: &Order<'_>) -> Result<&'a Nursery, Error> {
     let own = std::process::id();
@@ -150,7 +168,7 @@ impl Nursery {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
         let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(order.unified.map(AsFd::as_fd)).collect();
         let wanted = Wanted { groups: order.groups, shared: order.shared, network: order.network };
-        self.wire.send(&wanted, &lent).map_err(|_| Error::Ended("the nursery is gone".into()))
+        self.wire.send(&Request::Bear(wanted), &lent).map_err(|_| Error::Ended("the nursery is gone".into()))
     }
 
     fn answer(&self) -> Result<Newborn, Error> {
@@ -186,33 +204,37 @@ pub fn nursery_main() -> ! {
     }
     // Its clones know it from here; where it cannot be told they say so.
     let _ = crate::proof::filters_at_first();
-    let mut spare = Spare::default();
-    while let Ok(Some((mut wanted, descriptors))) = wire.recv::<Wanted>() {
-        let network = spare.take(wanted.network);
-        if network.is_some() {
-            // It is born into this process's own.
-            wanted.shared |= clone::NEW_NETWORK;
-        }
-        let (born, pidfd) = match clone(&wanted, &descriptors) {
-            Ok(None) if wanted.groups => init_main(),
-            Ok(None) => execute_init(),
-            Ok(Some((pid, pidfd))) => {
-                (Born::Child { pid, network: network.as_ref().map(|network| network.cookie) }, Some(pidfd))
-            }
-            Err(error) => (Born::None { why: error.to_string() }, None),
+    let Ok(mut spare) = Spare::new() else { process::exit(2) };
+    while let Ok(Some((request, descriptors))) = wire.recv::<Request>() {
+        let went_on = match request {
+            Request::Bear(wanted) => bear(&wire, wanted, &descriptors, &mut spare),
+            Request::Network(shape) => spare.make(shape),
         };
-        let network = network.iter().filter(|_| pidfd.is_some()).flat_map(|network| &network.descriptors);
-        let lent: Vec<BorrowedFd<'_>> = pidfd.iter().chain(network).map(AsFd::as_fd).collect();
-        if wire.send(&born, &lent).is_err() {
-            break;
-        }
-        drop(descriptors);
-        // One that cannot leave a network which is a cell's now must not stay in it.
-        if wanted.network.is_some_and(|shape| spare.refill(shape).is_err()) {
+        if went_on.is_err() {
             break;
         }
     }
     process::exit(0)
+}
+
+/// Clones itself; the child never returns. An error if this process must not go on.
+fn bear(wire: &Channel, mut wanted: Wanted, descriptors: &[OwnedFd], spare: &mut Spare) -> io::Result<()> {
+    let network = spare.enter(wanted.network);
+    if network.is_some() {
+        wanted.shared |= clone::NEW_NETWORK;
+    }
+    let (born, pidfd) = match clone(&wanted, descriptors) {
+        Ok(None) if wanted.groups => init_main(),
+        Ok(None) => execute_init(),
+        Ok(Some((pid, pidfd))) => {
+            (Born::Child { pid, network: network.as_ref().map(|network| network.cookie) }, Some(pidfd))
+        }
+        Err(error) => (Born::None { why: error.to_string() }, None),
+    };
+    spare.leave()?;
+    let network = network.iter().filter(|_| pidfd.is_some()).flat_map(|network| &network.descriptors);
+    let lent: Vec<BorrowedFd<'_>> = pidfd.iter().chain(network).map(AsFd::as_fd).collect();
+    wire.send(&born, &lent).map_err(io::Error::other)
 }
 
 /// Without root the launcher may join a cell only if its init was executed in the cell's user namespace: the kernel
@@ -224,9 +246,9 @@ fn execute_init() -> ! {
     process::exit(109)
 }
 
-fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> std::io::Result<Option<(i32, OwnedFd)>> {
+fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> io::Result<Option<(i32, OwnedFd)>> {
     let [gate, wire, stdin, stdout, stderr, unified @ ..] = descriptors else {
-        return Err(std::io::Error::other("descriptors are missing"));
+        return Err(io::Error::other("descriptors are missing"));
     };
     let born = clone::birth(&Birth {
         gate: gate.as_fd(),
