@@ -231,7 +231,9 @@ fn bear(wire: &Channel, mut wanted: Wanted, descriptors: &[OwnedFd], spare: &mut
         }
         Err(error) => (Born::None { why: error.to_string() }, None),
     };
-    spare.leave()?;
+    if network.is_some() {
+        spare.leave()?;
+    }
     let network = network.iter().filter(|_| pidfd.is_some()).flat_map(|network| &network.descriptors);
     let lent: Vec<BorrowedFd<'_>> = pidfd.iter().chain(network).map(AsFd::as_fd).collect();
     wire.send(&born, &lent).map_err(io::Error::other)

@@ -122,10 +122,27 @@ const fn flag(flag: c_int) -> u64 {
 }
 
 fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
+    const GATE: c_int = 4;
+    // Out of the way of the low numbers first. Nothing of the parent's stays: who waits for its end waits for no child.
+    let mut high = [0; 5];
+    let all = [birth.stdio[0], birth.stdio[1], birth.stdio[2], birth.wire, birth.gate];
+    for (copy, original) in high.iter_mut().zip(all) {
+        // SAFETY: numbers only.
+        *copy = unsafe { libc::fcntl(original.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+        check(*copy).map_err(|_| 106)?;
+    }
+    for (number, copy) in (0..=GATE).zip(&high) {
+        // SAFETY: numbers only.
+        check(unsafe { libc::dup2(*copy, number) }).map_err(|_| 107)?;
+    }
+    // SAFETY: closes what nobody in the child uses: its owners are gone with the parent's side.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, GATE + 1, u32::MAX, 0) }).map_err(|_| 108)?;
     let mut byte = 0_u8;
     // The gate opens when the maps are written.
-    // SAFETY: one byte into one byte.
-    if unsafe { libc::read(birth.gate.as_raw_fd(), ptr::from_mut(&mut byte).cast(), 1) } != 1 {
+    // SAFETY: one byte into one byte; and the gate's own number, which nothing else has.
+    let opened =
+        unsafe { libc::read(GATE, ptr::from_mut(&mut byte).cast(), 1) == 1 && libc::close(GATE) == 0 };
+    if !opened {
         return Err(100);
     }
     if birth.groups {
@@ -139,20 +156,5 @@ fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
         check_long(libc::syscall(libc::SYS_setresgid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 103)?;
         check_long(libc::syscall(libc::SYS_setresuid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 104)?;
     }
-    crate::caps::raise_own().map_err(|_| 105)?;
-    // Out of the way of the low numbers first.
-    let mut high = [0; 4];
-    let all = [birth.stdio[0], birth.stdio[1], birth.stdio[2], birth.wire];
-    for (copy, original) in high.iter_mut().zip(all) {
-        // SAFETY: numbers only.
-        *copy = unsafe { libc::fcntl(original.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
-        check(*copy).map_err(|_| 106)?;
-    }
-    for (number, copy) in (0..).zip(&high) {
-        // SAFETY: numbers only.
-        check(unsafe { libc::dup2(*copy, number) }).map_err(|_| 107)?;
-    }
-    // SAFETY: closes what nobody in the child uses: its owners are gone with the parent's side.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, 4, u32::MAX, 0) }).map_err(|_| 108)?;
-    Ok(())
+    crate::caps::raise_own().map_err(|_| 105)
 }
