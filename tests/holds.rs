@@ -102,6 +102,8 @@ const TABLE: &[Row] = &[
             ("unix to edge", ONE),
             ("unix to warden T", ONE),
             ("unix to nursery", ONE),
+            // The kill switch.
+            ("unix listening", ONE),
             ("unix to init T", ONE),
             ("pipe of init T+launcher+runtime T", ONE),
             // That for all tenants, and one for each.

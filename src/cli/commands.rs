@@ -38,6 +38,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         | Command::Doctor
         | Command::Runtime(_)
         | Command::Prove(_)
+        | Command::Kill { .. }
         | Command::Other(_) => Err(Failure::could_not("this command needs no host")),
     }
 }

@@ -74,6 +74,22 @@ pub(crate) enum Command {
     /// Show that the seal of a tenant's cell holds: two hundred attacks, each with a
     /// control; exits 0 if it holds, 1 if not, 2 if it could not be tried
     Prove(Prove),
+    /// Freeze a tenant's cell, close all its connections, revoke its tokens and grants
+    ///
+    /// Holds over every restart until `tenant resume`. A cell that cannot be frozen
+    /// is killed. Exit status: 0 all was done, 1 not all; what was not is said.
+    #[command(verbatim_doc_comment)]
+    Kill {
+        /// Whom
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        tenant: Option<TenantId>,
+        /// Every tenant
+        #[arg(long)]
+        all: bool,
+        /// Why, for the ledger
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Tokens used, by tenant and model
     Usage {
         /// Only this tenant's
@@ -142,6 +158,8 @@ pub(crate) enum Tenant {
     Stop { id: TenantId },
     /// Stop and start
     Restart { id: TenantId },
+    /// Let a killed tenant run again, in a new cell; its old tokens stay revoked
+    Resume { id: TenantId },
     /// Change what a tenant may use, in its running cell where that can be
     Limits {
         id: TenantId,

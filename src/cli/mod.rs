@@ -9,6 +9,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod flags;
+mod kill;
 mod parse;
 mod print;
 mod prove;
@@ -29,11 +30,8 @@ use std::{path::PathBuf, process::ExitCode};
 /// Commands of the design that this release does not have yet: a noun, empty for the first word, and what may
 /// come behind it.
 const NOT_BUILT: &[(&str, &[&str])] = &[
-    ("", &["audit", "skill", "context", "advise", "member", "top", "kill"]),
-    (
-        "tenant",
-        &["hibernate", "wake", "suspend", "resume", "upgrade", "backup", "restore", "clone", "import"],
-    ),
+    ("", &["audit", "skill", "context", "advise", "member", "top"]),
+    ("tenant", &["hibernate", "wake", "suspend", "upgrade", "backup", "restore", "clone", "import"]),
     ("policy", &["diff", "simulate", "import"]),
     ("secret", &["rotate"]),
     ("model", &["test"]),
@@ -59,6 +57,9 @@ fn dispatch(flags: Flags) -> Result<ExitCode, Failure> {
         Command::Doctor => doctor::run(data_dir.as_deref(), json),
         Command::Runtime(command) => runtime::run(command, data_dir_or_default(data_dir)?, json),
         Command::Prove(command) => prove::run(&command, || data_dir_or_default(data_dir), json),
+        Command::Kill { tenant, all: _, reason } => {
+            kill::run(&data_dir_or_default(data_dir)?, tenant, reason, json)
+        }
         Command::Other(words) => Err(other("", &words)),
         command => {
             let client = Client::new(data_dir_or_default(data_dir)?.join("run/control.sock"));

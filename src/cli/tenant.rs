@@ -47,6 +47,7 @@ pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
         Tenant::Start { id } => verb(client, &id, "start", json).await,
         Tenant::Stop { id } => verb(client, &id, "stop", json).await,
         Tenant::Restart { id } => verb(client, &id, "restart", json).await,
+        Tenant::Resume { id } => verb(client, &id, "resume", json).await,
         Tenant::Limits { id, limits } => limit(client, &id, wanted(limits), json).await,
         Tenant::Delete { id, yes } => {
             if !yes {

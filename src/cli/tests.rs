@@ -11,7 +11,6 @@ fn typed(line: &str) -> Result<Flags, clap::Error> {
 #[test]
 fn what_is_not_built_yet_says_so_and_what_never_was_says_where_to_look() {
     for (line, code) in [
-        ("kill --all", "not_built"),
         ("tenant hibernate acme", "not_built"),
         ("tenant import --from x", "not_built"),
         ("policy diff acme", "not_built"),

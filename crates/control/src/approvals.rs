@@ -23,6 +23,7 @@ use cofferdam_policy::{
     approval::{self, Effect, Event, Span, State, may_ask},
 };
 use cofferdam_store::ledger::Kind;
+use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -128,6 +129,10 @@ impl Host {
                 Ok(_) => return Ok(()),
                 Err(error) => return refuse(unrecorded(&error), destination),
             }
+        }
+        // Said before its warden was killed.
+        if tenant.view().desired == Desired::Killed {
+            return refuse(Reason::NoRule.code().to_owned(), destination);
         }
         let open = live.values().filter(|row| row.tenant == tenant.id && row.state.is_open()).count();
         if let Err(reason) = may_ask(open) {
@@ -287,6 +292,27 @@ impl Host {
     /// The approvals of a tenant that is no more.
     pub(crate) async fn forget_approvals(&self, tenant: &TenantId) {
         self.book.live.lock().await.retain(|_, row| row.tenant != *tenant);
+    }
+
+    /// A tenant is killed: what waits is denied and what was granted is taken back, but for what has become a rule
+    /// of its policy. How many could not be.
+    pub(crate) async fn end_approvals(&self, tenant: &TenantId) -> usize {
+        let mut live = self.book.live.lock().await;
+        let mut left = 0;
+        let of = |row: &&StoredApproval| {
+            row.tenant == *tenant && row.state != State::Granted(GrantSpan::Always) && !row.state.is_over()
+        };
+        for (id, state) in live.values().filter(of).map(|row| (row.id, row.state)).collect::<Vec<_>>() {
+            let (event, words) = match state {
+                State::Granted(_) => (Event::Revoke, String::new()),
+                _ => (Event::Deny, "the tenant was killed".to_owned()),
+            };
+            if let Err(error) = self.event(&mut live, id, event, words, None).await {
+                tracing::error!(approval = id, %error, "an approval outlives a kill");
+                left += 1;
+            }
+        }
+        left
     }
 
     pub(crate) async fn tick(&self) {

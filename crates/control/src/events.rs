@@ -38,6 +38,7 @@ impl Host {
                     tenant.post(Happened::WardenEnded);
                 }
             }
+            Event::Killed { tenant, reason } => self.killed_already(tenant, reason),
             // An answer to somebody who does not wait any more: a request that was dropped half-way.
             Event::Done { .. }
             | Event::Failed { .. }
@@ -45,6 +46,7 @@ impl Host {
             | Event::CellStarted { .. }
             | Event::LimitsSet { .. }
             | Event::Measured { .. }
+            | Event::Severed { .. }
             | Event::ExecEnded { .. } => tracing::debug!(?event, "an answer that nobody awaits"),
         }
     }

@@ -108,6 +108,8 @@ fn op_of(command: &Command) -> Op {
         | Command::StopWarden { op, .. }
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
+        | Command::Kill { op, .. }
+        | Command::Resume { op, .. }
         | Command::SetLimits { op, .. }
         | Command::Measure { op, .. }
         | Command::CancelExec { op, .. }
@@ -125,9 +127,11 @@ fn answers(event: &Event) -> Option<Op> {
         | Event::Observed { op, .. }
         | Event::CellStarted { op, .. }
         | Event::LimitsSet { op, .. }
+        | Event::Severed { op, .. }
         | Event::Measured { op, .. }
         | Event::ExecEnded { op, .. } => Some(*op),
         Event::CellEnded { .. }
+        | Event::Killed { .. }
         | Event::WardenWire { .. }
         | Event::WardenEnded { .. }
         | Event::EdgeWire {} => None,

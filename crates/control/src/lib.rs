@@ -17,6 +17,7 @@ mod exec;
 pub mod facts;
 pub mod host;
 pub mod keys;
+mod kill;
 pub mod launcher;
 mod ledger;
 mod limits;

@@ -194,6 +194,7 @@ pub(crate) fn desired_word(desired: Desired) -> &'static str {
     match desired {
         Desired::Running => "running",
         Desired::Stopped => "stopped",
+        Desired::Killed => "killed",
         Desired::Deleted => "deleted",
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     api::types::{self, NewTenant, Runtime, Runtimes, StateCount, Status, Tenants},
     disk::NewStoredTenant,
     host::Host,
-    limits,
+    kill, limits,
     tenant::{self, Inbox, Tenant, View, desired_word},
     warden::Heard,
 };
@@ -91,7 +91,7 @@ impl Host {
         Ok(types::Tenant { usage, ..self.describe(&tenant).await? })
     }
 
-    async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
+    pub(crate) async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
         let View { desired, phase, generation, trouble, cell: _, receipt, struck: _ } = tenant.view();
         let policy_revision = self.revision(&tenant.id).await?;
         let link = tenant.seat.link();
@@ -115,8 +115,13 @@ impl Host {
             policy_revision,
             policy_in_force: link.as_ref().and_then(|link| link.revision()),
             warden: link.is_some(),
-            failure: (!trouble.is_empty())
-                .then(|| Failure { message: trouble, mend: format!("cofferdam tenant logs {}", tenant.id) }),
+            failure: match desired {
+                Desired::Killed => Some(kill::standing(&tenant.id)),
+                _ => (!trouble.is_empty()).then(|| Failure {
+                    message: trouble,
+                    mend: format!("cofferdam tenant logs {}", tenant.id),
+                }),
+            },
             receipt,
         })
     }
@@ -220,13 +225,16 @@ impl Host {
         if tenant.view().desired == Desired::Deleted && desired != Desired::Deleted {
             return Err(Error::being_deleted(&tenant.id));
         }
+        if tenant.view().desired == Desired::Killed && desired != Desired::Deleted {
+            return Err(Error::killed(&tenant.id));
+        }
         let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), kind, json!({})));
         self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await?;
         tenant.tell(wish).await;
         Ok(())
     }
 
-    async fn wait_up(&self, tenant: &Tenant) -> Result<(), Error> {
+    pub(crate) async fn wait_up(&self, tenant: &Tenant) -> Result<(), Error> {
         let over = |view: &View| {
             view.desired != Desired::Running || matches!(view.phase, Phase::Running | Phase::Failed)
         };
@@ -260,7 +268,11 @@ impl Host {
 
     /// Is there a cell in which something could be run?
     pub(crate) fn runs(&self, id: &TenantId) -> Result<CellSeen, Error> {
-        self.tenant(id)?.view().cell.ok_or_else(|| Error::Conflict {
+        let view = self.tenant(id)?.view();
+        if view.desired == Desired::Killed {
+            return Err(Error::killed(id));
+        }
+        view.cell.ok_or_else(|| Error::Conflict {
             code: "not_running",
             message: format!("tenant {id} has no running cell"),
             mend: format!("cofferdam tenant start {id}"),
@@ -278,6 +290,8 @@ impl Host {
             Event::Observed { op: _, cells, wardens } => (cells, wardens),
             other => return Err(Error::LauncherGone(format!("to Observe it answered {other:?}"))),
         };
+        let known: Vec<_> = stored.iter().map(|(tenant, ..)| Arc::clone(tenant)).collect();
+        self.kill_again(&known).await?;
         for (tenant, state, inbox) in stored {
             let cell = cells.iter().find(|cell| cell.tenant == tenant.id);
             if let Some(cell) = cell {

@@ -12,6 +12,7 @@ use crate::{
 };
 use cofferdam_base::{AUDIENCE, Claims, MemberId, Millis, Role, TenantId, ipc::edge::Config};
 use cofferdam_store::ledger::Kind;
+use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
 
 /// The longest life of a token, in seconds: a year.
@@ -25,7 +26,9 @@ impl Host {
     /// Issues a token; its text is in the answer and nowhere else.
     pub async fn token_issue(&self, new: NewToken) -> Result<IssuedToken, Error> {
         let NewToken { tenant, subject, role, ttl_seconds } = new;
-        self.tenant(&tenant)?;
+        if self.tenant(&tenant)?.view().desired == Desired::Killed {
+            return Err(Error::killed(&tenant));
+        }
         check(&subject, ttl_seconds)?;
         let issued = self.now();
         let expires = issued.plus(ttl_seconds * 1000);

@@ -126,6 +126,16 @@ impl Cell {
         self.groups.freeze(true)
     }
 
+    /// Tells them to stop, without waiting until they have: [`Cell::frozen`] does.
+    pub fn begin_freeze(&self) -> Result<(), Error> {
+        self.groups.begin_freeze(true)
+    }
+
+    /// Waits until every process stands still; an error if they do not in time.
+    pub fn frozen(&self) -> Result<(), Error> {
+        self.groups.settle(true)
+    }
+
     /// Lets them go on.
     pub fn thaw(&self) -> Result<(), Error> {
         self.groups.freeze(false)

@@ -6,6 +6,7 @@
 mod cell;
 mod client;
 mod edge;
+mod kill;
 mod stats;
 
 use crate::programs;
@@ -15,7 +16,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("cell") => cell::run(),
         Some("edge") => edge::run(),
-        _ => bail!("cargo xtask bench cell|edge"),
+        Some("kill") => kill::run(),
+        _ => bail!("cargo xtask bench cell|edge|kill"),
     }
 }
 

@@ -4,7 +4,7 @@
 //! the launch plan from its own configuration. Only [`ExecOrder`] carries an argument vector; it runs
 //! after the seal.
 
-use super::receipt::Receipt;
+use super::{kill::Severed, receipt::Receipt};
 use crate::{Digest, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,11 @@ pub enum Command {
     StopCell { op: Op, tenant: TenantId, grace_ms: u32 },
     /// Kill every process of the cell now. Answered by `Done` once nothing is left.
     KillCell { op: Op, tenant: TenantId },
+    /// The kill switch: freeze the cell, or kill it if it cannot be frozen, cut every connection in and out, and
+    /// start nothing of the tenant before [`Command::Resume`]. Answered by [`Event::Severed`].
+    Kill { op: Op, tenant: TenantId, reason: String },
+    /// Take [`Command::Kill`] back: a frozen cell is killed, and another may start. Answered by `Done` at once.
+    Resume { op: Op, tenant: TenantId },
     /// Hold the tenant to other limits: its cell, if it runs, to those that can change in one that runs. Answered
     /// by [`Event::LimitsSet`]; after `Failed` the old ones hold.
     SetLimits { op: Op, tenant: TenantId, limits: Limits },
@@ -164,6 +169,11 @@ pub enum Event {
     LimitsSet { op: Op, receipt: Option<Receipt>, later: Vec<String> },
     /// The answer to [`Command::Measure`].
     Measured { op: Op, usage: Usage },
+    /// The answer to [`Command::Kill`].
+    Severed { op: Op, severed: Severed },
+    /// The operator had the launcher itself kill this tenant, or all; to be made durable. Told again before each
+    /// [`Event::Observed`].
+    Killed { tenant: Option<TenantId>, reason: String },
     /// A cell is gone, asked for or not. `status` is the runtime's wait status as text, `exit 0` or `signal 9`.
     CellEnded { tenant: TenantId, generation: u64, status: String },
     /// A warden's wire to control. One descriptor: the socket.

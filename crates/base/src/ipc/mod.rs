@@ -16,10 +16,13 @@
 //! | edge → control | [`edge::Report`] |
 //! | control → warden | [`warden::Command`] |
 //! | warden → control | [`warden::Report`] |
+//! | operator → launcher | [`kill::Order`] |
+//! | launcher → operator | [`kill::Answer`] |
 //!
 //! Every child of the launcher finds its wire to the launcher at descriptor [`LAUNCHER_FD`].
 
 pub mod edge;
+pub mod kill;
 pub mod launcher;
 pub mod receipt;
 pub mod warden;

@@ -28,6 +28,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/start", post(tenant_start))
         .route("/stop", post(tenant_stop))
         .route("/restart", post(tenant_restart))
+        .route("/resume", post(tenant_resume))
         .route("/limits", put(tenant_limits))
         .route("/logs", get(logs))
         .route("/exec", post(exec))
@@ -44,6 +45,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/runtimes", get(runtimes))
         .route("/api/v1/tenants", get(tenant_list).post(tenant_create))
         .nest("/api/v1/tenants/{id}", tenant)
+        .route("/api/v1/kill", post(kill))
         .route("/api/v1/approvals", get(approval_list))
         .route("/api/v1/approvals/watch", get(watch_approvals))
         .route("/api/v1/approvals/{n}/approve", post(approve))
@@ -126,6 +128,19 @@ async fn tenant_restart(
 ) -> Answer<types::Tenant> {
     let id = parse(&id)?;
     whole(async move { host.restart(&id, wait.wait).await }).await
+}
+
+async fn tenant_resume(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(wait): Body<types::Wait>,
+) -> Answer<types::Tenant> {
+    let id = parse(&id)?;
+    whole(async move { host.resume(&id, wait.wait).await }).await
+}
+
+async fn kill(State(host): At, Body(new): Body<types::NewKill>) -> Answer<types::Kills> {
+    whole(async move { host.kill(new).await }).await
 }
 
 async fn tenant_limits(

@@ -11,7 +11,8 @@
 //! | `POST /api/v1/tenants` | [`NewTenant`] | [`Tenant`] |
 //! | `GET /api/v1/tenants/{id}` | | [`Tenant`] |
 //! | `DELETE /api/v1/tenants/{id}` | | [`Empty`] |
-//! | `POST /api/v1/tenants/{id}/start` `stop` `restart` | [`Wait`] | [`Tenant`] |
+//! | `POST /api/v1/tenants/{id}/start` `stop` `restart` `resume` | [`Wait`] | [`Tenant`] |
+//! | `POST /api/v1/kill` | [`NewKill`] | [`Kills`] |
 //! | `PUT /api/v1/tenants/{id}/limits` | [`WantedLimits`] | [`LimitsSet`] |
 //! | `GET /api/v1/tenants/{id}/logs` | query [`LogsQuery`] | text, streamed |
 //! | `POST /api/v1/tenants/{id}/exec` | headers, see [`super::frames`] | upgrade |
@@ -41,9 +42,11 @@ use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 
+mod kill;
 mod limits;
 
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
+pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
 
 /// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503

@@ -117,6 +117,9 @@ pub trait Disk: Send {
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error>;
     /// Notes what is wanted; [`Error::Conflict`] if it is being deleted.
     fn set_desired(&mut self, id: &TenantId, desired: Desired, row: &Row) -> Result<(), Error>;
+    /// Notes that it is killed and revokes all its tokens, in one step; those that were good until now.
+    /// [`Error::Conflict`] if it is being deleted.
+    fn kill_tenant(&mut self, id: &TenantId, at: Millis, row: &Row) -> Result<Vec<Token>, Error>;
     /// Notes other limits.
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error>;
     /// Notes the number of a start.

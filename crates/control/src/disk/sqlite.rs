@@ -145,6 +145,17 @@ impl Disk for Sqlite {
         self.state.change_if(&mut self.ledger, &row, change)?.ok_or_else(|| Error::being_deleted(id))
     }
 
+    fn kill_tenant(&mut self, id: &TenantId, at: Millis, row: &Row) -> Result<Vec<Token>, Error> {
+        let (desired, last) = (write(&Desired::Killed)?, write(&Desired::Deleted)?);
+        let row = new_row(row, Class::A);
+        let change = |tables: &state::Tables<'_>| match tables.set_desired(id, &desired, &last)? {
+            Some(()) => tables.revoke_tokens(id, at).map(Some),
+            None => Ok(None),
+        };
+        let revoked = self.state.change_if(&mut self.ledger, &row, change)?;
+        Ok(revoked.ok_or_else(|| Error::being_deleted(id))?.into_iter().map(token).collect())
+    }
+
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
         self.change(row, |tables| tables.set_limits(id, limits))
     }

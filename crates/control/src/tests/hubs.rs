@@ -38,7 +38,7 @@ fn somewhere() -> Destination {
 }
 
 /// acme, running, and its warden.
-async fn running() -> (World, Arc<Warden>) {
+pub(super) async fn running() -> (World, Arc<Warden>) {
     let world = world().await;
     let host = Arc::clone(&world.host);
     let created = tokio::spawn(async move { host.create(new(true)).await });
@@ -56,7 +56,7 @@ async fn next(warden: &Arc<Warden>) -> warden::Command {
     blocking(move || warden.next()).await
 }
 
-async fn asked(warden: &Arc<Warden>) -> u64 {
+pub(super) async fn asked(warden: &Arc<Warden>) -> u64 {
     warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned() });
     match next(warden).await {
         warden::Command::Waiting { approval, destination } if destination == somewhere() => approval,

@@ -161,6 +161,18 @@ impl Disk for Memory {
         tables.add(row, "A");
         Ok(())
     }
+    fn kill_tenant(&mut self, id: &TenantId, at: Millis, row: &Row) -> Result<Vec<Token>, Error> {
+        let mut tables = self.change(std::slice::from_ref(row))?;
+        tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.desired = Desired::Killed);
+        let live = tables.tokens.iter_mut().filter(|token| token.tenant == *id && token.revoked.is_none());
+        let revoked = live.map(|token| {
+            token.revoked = Some(at);
+            token.clone()
+        });
+        let revoked = revoked.collect();
+        tables.add(row, "A");
+        Ok(revoked)
+    }
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.limits = *limits);

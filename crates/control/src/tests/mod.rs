@@ -4,5 +4,6 @@
 
 mod api;
 mod hubs;
+mod kills;
 mod memory;
 mod world;

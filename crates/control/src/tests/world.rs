@@ -10,6 +10,7 @@ use crate::{
 use cofferdam_base::{
     TenantId,
     ipc::{
+        kill::{Fate, Severed},
         launcher::{CellSeen, Command, Event, Failure, Usage},
         receipt::Receipt,
         warden,
@@ -172,8 +173,13 @@ fn launcher(
             | Command::StopWarden { op, .. }
             | Command::StopCell { op, .. }
             | Command::KillCell { op, .. }
+            | Command::Resume { op, .. }
             | Command::CancelExec { op, .. }
             | Command::SealRuntime { op, .. } => tell(Event::Done { op }),
+            Command::Kill { op, tenant, reason: _ } => {
+                let severed = Severed { tenant, cell: Fate::Frozen, warden: true, edge: true };
+                tell(Event::Severed { op, severed });
+            }
             Command::SetLimits { op, limits, .. } if limits.memory_bytes == 99 << 20 => {
                 let failure = Failure { message: "in use".to_owned(), mend: "ask for more".to_owned() };
                 tell(Event::Failed { op, failure });

@@ -201,26 +201,33 @@ impl Groups {
 
     /// Stops every process of the groups where it is, or lets them go on. A stopped one can still be killed.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
-        let failed = |error: io::Error| {
-            Error::Layer(LayerFailure {
-                layer: "cgroup freeze".into(),
-                message: error.to_string(),
-                mend: "mount cgroup2 at /sys/fs/cgroup".into(),
-            })
-        };
-        let unified = self.unified.as_deref();
-        let unified = unified.ok_or_else(|| failed(io::Error::other("there is no version 2 group")))?;
-        let state = u64::from(frozen);
-        controller::write(unified, "cgroup.freeze", &state.to_string()).map_err(failed)?;
+        self.begin_freeze(frozen)?;
+        self.settle(frozen)
+    }
+
+    /// Tells them to stop or to go on, and does not wait until they have.
+    pub(crate) fn begin_freeze(&self, frozen: bool) -> Result<(), Error> {
+        controller::write(self.freezable()?, "cgroup.freeze", if frozen { "1" } else { "0" })
+            .map_err(no_freeze)
+    }
+
+    /// Waits until they have stopped, or go on.
+    pub(crate) fn settle(&self, frozen: bool) -> Result<(), Error> {
+        let unified = self.freezable()?;
         let mut pause = Duration::from_micros(50);
-        while controller::field(unified, "cgroup.events", "frozen").map_err(failed)? != state {
+        while controller::field(unified, "cgroup.events", "frozen").map_err(no_freeze)? != u64::from(frozen) {
             if pause > Duration::from_millis(250) {
-                return Err(failed(io::Error::other("the processes did not come to a stop in time")));
+                return Err(no_freeze(io::Error::other("the processes did not come to a stop in time")));
             }
             std::thread::sleep(pause);
             pause = pause * 3 / 2;
         }
         Ok(())
+    }
+
+    fn freezable(&self) -> Result<&Path, Error> {
+        let unified = self.unified.as_deref();
+        unified.ok_or_else(|| no_freeze(io::Error::other("there is no version 2 group")))
     }
 
     /// Kills everything in the groups.
@@ -238,6 +245,14 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+fn no_freeze(error: io::Error) -> Error {
+    Error::Layer(LayerFailure {
+        layer: "cgroup freeze".into(),
+        message: error.to_string(),
+        mend: "mount cgroup2 at /sys/fs/cgroup".into(),
+    })
 }
 
 /// The name of a group of an instance, which has no dot in its own name.

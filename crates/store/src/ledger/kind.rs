@@ -48,6 +48,8 @@ impl Kind {
             | Self::TenantStart
             | Self::TenantStop
             | Self::TenantRestart
+            | Self::TenantKilled
+            | Self::TenantResumed
             | Self::LimitsSet
             | Self::TenantDelete
             | Self::TenantDeleted
@@ -108,6 +110,8 @@ kinds! {
     TenantStart "tenant_start" false "A tenant is to run."
     TenantStop "tenant_stop" true "A tenant is to be stopped."
     TenantRestart "tenant_restart" false "A tenant's cell is to be started anew."
+    TenantKilled "tenant_killed" true "A tenant was ended by the kill switch, and its tokens revoked."
+    TenantResumed "tenant_resumed" false "A killed tenant may run again."
     LimitsSet "limits_set" false "A tenant's limits were changed, or put back when they could not hold."
     TenantDelete "tenant_delete" true "A tenant is to be deleted."
     TenantDeleted "tenant_deleted" true "Nothing is left of a tenant."

@@ -46,6 +46,12 @@ impl Tables<'_> {
         one(self.0.prepare("SELECT * FROM tokens WHERE jti = ?1")?, [jti], token)
     }
 
+    /// Revokes every token of a tenant; those that were good until now.
+    pub fn revoke_tokens(&self, tenant: &TenantId, at: Millis) -> Result<Vec<TokenRow>, Error> {
+        let sql = "UPDATE tokens SET revoked = ?2 WHERE tenant = ?1 AND revoked IS NULL RETURNING *";
+        all(self.0.prepare(sql)?, params![tenant.as_str(), number(at.0)?], token)
+    }
+
     fn member(&self, tenant: &TenantId, subject: &str) -> Result<u16, Error> {
         let sql = "SELECT number FROM members WHERE tenant = ?1 AND subject = ?2";
         let found = one(self.0.prepare(sql)?, [tenant.as_str(), subject], |row| Ok(row.get(0)?))?;

@@ -6,7 +6,10 @@
 //! unparsable, or loaded with descriptors. Each of these is an error after which the wire must be dropped;
 //! descriptors that nobody takes are closed, and none is ever inherited by a child.
 
+mod named;
 mod wire;
+
+pub use named::{Listener, connect};
 
 use cofferdam_base::ipc::MAX_PACKET;
 use serde::{Serialize, de::DeserializeOwned};

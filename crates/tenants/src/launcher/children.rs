@@ -262,6 +262,7 @@ impl<E: Effects> Core<E> {
 
     pub(super) fn start_warden(&mut self, tenant: &TenantId, slot: Slot) -> Result<(), Failure> {
         self.check_slot(tenant, slot)?;
+        self.may_run(tenant)?;
         if let Some(warden) = self.wardens.get(tenant) {
             return match warden.stopping {
                 None => Ok(()),
@@ -323,6 +324,7 @@ impl<E: Effects> Core<E> {
         let tenant = order.tenant.clone();
         self.check_slot(&tenant, order.slot)?;
         self.stays(&tenant)?;
+        self.may_run(&tenant)?;
         if self.wardens.get(&tenant).is_none_or(|warden| warden.deaf || warden.stopping.is_some()) {
             return Err(failure(format!(
                 "the warden of {tenant} does not run, and no cell starts without it"
@@ -354,6 +356,7 @@ impl<E: Effects> Core<E> {
             output,
             stopping: Vec::new(),
             kill_at: None,
+            frozen: false,
         };
         self.cells.insert(tenant.clone(), running);
         // On failure the cell was killed; its end follows, and the start has failed.

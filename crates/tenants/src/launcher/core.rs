@@ -8,6 +8,7 @@
 use super::{
     children::Child,
     effects::{Cell as _, Effects, Ended, Part, Process, failure},
+    kill::Door,
     wires::{Broken, Wire},
 };
 use cofferdam_base::{
@@ -40,6 +41,10 @@ pub(crate) struct Core<E: Effects> {
     pub(super) removals: BTreeMap<TenantId, (Op, E::Work)>,
     /// The host's listeners: that for all tenants, and one for each tenant that ever started.
     pub(super) listeners: BTreeMap<Option<TenantId>, (SocketAddr, OwnedFd)>,
+    /// The kill switch's own socket.
+    pub(super) door: Option<Door>,
+    /// Tenants of whom nothing starts, and why.
+    pub(super) killed: BTreeMap<TenantId, String>,
     /// This control has asked what runs, so it is told what changes.
     pub(super) observed: bool,
     /// Where clients come in.
@@ -85,6 +90,8 @@ pub(super) struct Running<C> {
     pub(super) stopping: Vec<Op>,
     /// When the grace ends.
     pub(super) kill_at: Option<Instant>,
+    /// It stands still, and what is to be stopped can only be killed.
+    pub(super) frozen: bool,
 }
 
 /// A command that runs in a cell.
@@ -112,6 +119,8 @@ impl<E: Effects> Core<E> {
             execs: BTreeMap::new(),
             removals: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            door: None,
+            killed: BTreeMap::new(),
             observed: false,
             listen,
             given_up: None,
@@ -222,6 +231,7 @@ impl<E: Effects> Core<E> {
             }
             Command::StopCell { op, tenant, grace_ms } => match self.cells.get_mut(&tenant) {
                 Some(running) => {
+                    let grace_ms = if running.frozen { 0 } else { grace_ms };
                     running.cell.terminate();
                     let end = now + Duration::from_millis(grace_ms.into());
                     running.kill_at = Some(running.kill_at.map_or(end, |earlier| earlier.min(end)));
@@ -241,6 +251,16 @@ impl<E: Effects> Core<E> {
                 }
                 None => self.answer(op, Ok(())),
             },
+            Command::Kill { op, tenant, reason } => {
+                self.killed.insert(tenant.clone(), reason);
+                let severed = self.sever(vec![tenant.clone()]).pop();
+                let severed = severed.unwrap_or_else(|| self.nothing_ran(tenant));
+                self.control.tell(&Event::Severed { op, severed }, vec![]);
+            }
+            Command::Resume { op, tenant } => {
+                self.resume(&tenant);
+                self.answer(op, Ok(()));
+            }
             Command::SetLimits { op, tenant, limits } => match self.set_limits(&tenant, limits) {
                 Ok(Some((receipt, later))) => {
                     let later = later.into_iter().map(str::to_owned).collect();
@@ -331,6 +351,9 @@ impl<E: Effects> Core<E> {
                 Err(failure(format!("the removal of the home of {tenant} was ended: {ended}")))
             }
         };
+        if done.is_ok() {
+            self.killed.remove(&tenant);
+        }
         if done.is_ok() && self.listeners.remove(&Some(tenant.clone())).is_some() {
             self.edge.tell(&EdgeFeed::ListenerGone { tenant }, vec![]);
         }
@@ -349,6 +372,10 @@ impl<E: Effects> Core<E> {
             }
         }
         self.introduce_edge();
+        for (tenant, reason) in &self.killed {
+            let killed = Event::Killed { tenant: Some(tenant.clone()), reason: reason.clone() };
+            self.control.tell(&killed, vec![]);
+        }
         let cells = self.cells.values().map(|running| running.seen.clone()).collect();
         self.control.tell(&Event::Observed { op, cells, wardens }, vec![]);
     }
@@ -363,6 +390,7 @@ impl<E: Effects> Core<E> {
         if self.execs.contains_key(&order.op) {
             return Err(failure(format!("the number {} is in use", order.op)));
         }
+        self.may_run(&order.tenant)?;
         if order.argv.is_empty() || order.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(failure("the argument vector is empty or has a NUL byte"));
         }
@@ -378,7 +406,8 @@ impl<E: Effects> Core<E> {
 
     fn sockets(&mut self, request: SocketRequest) {
         let SocketRequest { tenant, count } = request;
-        let made = self.cells.get_mut(&tenant).and_then(|running| {
+        let cell = self.cells.get_mut(&tenant).filter(|_| !self.killed.contains_key(&tenant));
+        let made = cell.and_then(|running| {
             let seen = &running.seen;
             let sockets = running.cell.sockets(count).inspect_err(|failure| {
                 tracing::warn!(%tenant, "no sockets in its cell: {}", failure.message);
@@ -494,6 +523,8 @@ fn op_of(command: &Command) -> Op {
         | Command::StopWarden { op, .. }
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
+        | Command::Kill { op, .. }
+        | Command::Resume { op, .. }
         | Command::SetLimits { op, .. }
         | Command::Measure { op, .. }
         | Command::CancelExec { op, .. }

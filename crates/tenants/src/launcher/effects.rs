@@ -51,6 +51,10 @@ pub enum Ended {
 pub trait Cell: Process {
     /// SIGTERM to the runtime.
     fn terminate(&mut self);
+    /// Tells every process of it to stand still; does not wait.
+    fn freeze(&mut self) -> Result<(), Failure>;
+    /// Waits until they do.
+    fn frozen(&mut self) -> Result<(), Failure>;
     /// Marked, unconnected TCP sockets made in its network namespace.
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure>;
     /// Holds it to other limits, all that can change while it runs or none; its receipt as it is then, and the

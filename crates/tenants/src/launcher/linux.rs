@@ -340,6 +340,14 @@ impl Cell for LinuxCell {
         }
     }
 
+    fn freeze(&mut self) -> Result<(), Failure> {
+        Ok(self.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?.begin_freeze()?)
+    }
+
+    fn frozen(&mut self) -> Result<(), Failure> {
+        Ok(self.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?.frozen()?)
+    }
+
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure> {
         let cell = self.cell.as_ref().ok_or_else(|| failure("the cell is gone"))?;
         Ok(cell.sockets(count)?)

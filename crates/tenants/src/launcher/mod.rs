@@ -8,6 +8,7 @@ mod children;
 mod core;
 mod effects;
 mod guard;
+mod kill;
 mod linux;
 mod logs;
 mod machine;
@@ -31,6 +32,7 @@ use crate::{
     config::{self, HostConfig, Profile},
     data::{DataDir, Lock},
 };
+use cofferdam_base::ipc::kill::SOCKET;
 use std::{
     os::{fd::BorrowedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
@@ -100,11 +102,15 @@ impl Host {
     pub fn serve(self, engine: impl Engine, stop: BorrowedFd<'_>) -> Result<(), Error> {
         let Self { boot, data, lock } = self;
         let (listen, builtin_model) = (boot.config.edge.listen, boot.builtin_model);
+        // Before anything runs that could have to be killed.
+        let door =
+            kill::Door::open(&boot.data_dir.join(SOCKET)).map_err(Error::io(boot.data_dir.join(SOCKET)))?;
         let guard = guard::Guard::raise(&boot)?;
         let machine = Machine::new(boot, data, engine);
         let started = Core::start(machine, listen, builtin_model, Instant::now());
         let mut core =
             started.map_err(|failure| Error::Start { what: "the host".to_owned(), why: failure.message })?;
+        core.door = Some(door);
         let outcome = run::run(&mut core, stop);
         drop(core);
         drop(guard);

@@ -4,6 +4,7 @@
 use super::{
     core::{ANSWERS, Core},
     effects::{Effects, Process},
+    kill::Door,
 };
 use crate::Error;
 use cofferdam_base::TenantId;
@@ -21,6 +22,8 @@ enum Token {
     Edge,
     Warden(TenantId),
     Output(TenantId),
+    /// The kill switch.
+    Door,
     /// A process, known or not: whichever it is, all are looked at.
     Process,
 }
@@ -49,6 +52,10 @@ pub(crate) fn turn<E: Effects>(core: &mut Core<E>, stop: BorrowedFd<'_>) -> Resu
     let patience = core.wake().map(|moment| moment.saturating_duration_since(Instant::now()));
     let ready = wait(core, stop, patience)?;
     let now = Instant::now();
+    // Before all else, whatever else there is.
+    if ready.contains(&Token::Door) {
+        core.operator_speaks();
+    }
     // What was said before an end is heard before the end is.
     for token in &ready {
         match token {
@@ -57,7 +64,7 @@ pub(crate) fn turn<E: Effects>(core: &mut Core<E>, stop: BorrowedFd<'_>) -> Resu
             Token::Edge => core.edge_speaks(),
             Token::Warden(tenant) => core.warden_speaks(tenant),
             Token::Output(tenant) => output(core, tenant),
-            Token::Process => {}
+            Token::Process | Token::Door => {}
         }
     }
     core.flush();
@@ -79,6 +86,9 @@ fn wait<E: Effects>(
         tokens.push(token);
         polled.push(PollFd::from_borrowed_fd(descriptor, flags));
     };
+    for descriptor in core.door.iter().flat_map(Door::descriptors) {
+        watch(Token::Door, descriptor, PollFlags::IN);
+    }
     if let Some(children) = core.effects.children() {
         watch(Token::Process, children, PollFlags::IN);
     }

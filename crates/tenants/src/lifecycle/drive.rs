@@ -80,6 +80,8 @@ impl TenantState {
         if self.observed {
             match self.desired {
                 Desired::Running => self.drive_up(now, &mut effects, &mut wake),
+                // The cell is the launcher's to hold or to kill.
+                Desired::Killed => self.stop_warden(now, &mut effects, &mut wake),
                 Desired::Stopped => {
                     self.drive_down(now, &mut effects, &mut wake);
                 }
@@ -174,9 +176,11 @@ impl TenantState {
         if self.desired == Desired::Deleted {
             return;
         }
+        self.restart = self.desired == Desired::Killed
+            && desired == Desired::Running
+            && !matches!(self.cell, Cell::Absent | Cell::Stopping);
         self.desired = desired;
         self.failed = false;
-        self.restart = false;
         self.trouble.clear();
         self.cell_retry = Retry::default();
         self.warden_retry = Retry::default();

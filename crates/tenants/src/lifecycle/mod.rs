@@ -25,6 +25,8 @@ pub enum Desired {
     Running,
     /// Neither runs; the home is kept.
     Stopped,
+    /// The kill switch: no warden runs and nothing is started; the launcher has frozen or killed the cell.
+    Killed,
     /// Neither runs and the home is gone.
     Deleted,
 }
@@ -118,7 +120,8 @@ pub struct TenantState {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Somebody wants this. Asking for what is already wanted clears a failure.
+    /// Somebody wants this. Asking for what is already wanted clears a failure. What was killed and is to run
+    /// does so in a cell of its own making, never in the one that stood still.
     Want(Desired),
     /// Somebody wants the cell stopped and started anew; implies `Want(Running)`.
     Restart,
@@ -199,6 +202,8 @@ pub enum Phase {
     Stopping,
     /// Starting was given up.
     Failed,
+    /// Ended by the kill switch; a frozen cell may stand there still.
+    Killed,
     /// On the way to gone.
     Deleting,
     /// Gone.
@@ -243,6 +248,7 @@ impl TenantState {
             (Desired::Deleted, ..) => Phase::Deleting,
             (Desired::Stopped, Cell::Absent, Warden::Absent) => Phase::Stopped,
             (Desired::Stopped, ..) => Phase::Stopping,
+            (Desired::Killed, ..) => Phase::Killed,
             (Desired::Running, Cell::Absent, _) if self.failed => Phase::Failed,
             (Desired::Running, Cell::Ready { .. }, Warden::Configured) => Phase::Running,
             (Desired::Running, Cell::Ready { .. }, _) => Phase::Degraded,
@@ -262,6 +268,7 @@ impl Phase {
             Self::Degraded => "degraded",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
+            Self::Killed => "killed",
             Self::Deleting => "deleting",
             Self::Deleted => "deleted",
         }

@@ -102,6 +102,21 @@ fn a_restart_is_one_more_generation_and_no_failure() {
 }
 
 #[test]
+fn what_was_killed_starts_nothing_and_runs_again_in_another_cell_only() {
+    let mut world = running();
+    world.feed(Event::Want(Desired::Killed));
+    let mut world = world.settle();
+    world.assert_converged();
+    assert_eq!((world.cell(), world.state.phase()), (Some(1), Phase::Killed));
+    world = world.after(&Move::CrashControl(0)).unwrap().settle();
+    assert_eq!((world.cell(), world.state.phase()), (Some(1), Phase::Killed), "nor after a crash");
+    world.feed(Event::Want(Desired::Running));
+    let world = world.settle();
+    world.assert_converged();
+    assert_eq!(world.cell(), Some(2));
+}
+
+#[test]
 fn nothing_is_done_before_the_launcher_told_what_runs() {
     let state = TenantState::new(Desired::Running, 4);
     let (state, effects) = step(&state, Event::Want(Desired::Running), Millis(5));

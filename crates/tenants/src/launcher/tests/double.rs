@@ -96,6 +96,14 @@ impl Cell for FakeCell {
         self.world.note("terminate");
     }
 
+    fn freeze(&mut self) -> Result<(), Failure> {
+        self.world.attempt("freeze")
+    }
+
+    fn frozen(&mut self) -> Result<(), Failure> {
+        if self.world.restless.get() { Err(failure("it does not come to a stop")) } else { Ok(()) }
+    }
+
     fn sockets(&mut self, count: u8) -> Result<Vec<OwnedFd>, Failure> {
         Ok((0..count).map(|_| null()).collect())
     }
@@ -135,6 +143,8 @@ pub(super) struct World {
     pub(super) forged: StdCell<bool>,
     /// A configuration was changed.
     pub(super) drift: StdCell<bool>,
+    /// A cell that is frozen does not stand still.
+    pub(super) restless: StdCell<bool>,
     /// Whatever is tried fails.
     pub(super) broken: StdCell<bool>,
 }

@@ -4,13 +4,15 @@
 pub(super) mod double;
 mod hostile;
 
-use super::{children::CONTROL_GIVES_UP, core::ANSWERS, effects::Ended, run};
+use super::{children::CONTROL_GIVES_UP, core::ANSWERS, effects::Ended, kill::Door, run};
 use cofferdam_base::ipc::{
     edge::{Feed as EdgeFeed, SocketRequest},
+    kill::{Answer, Fate, Order, Severed},
     launcher::{CellOrder, Command, Event, ExecOrder, Limits},
     receipt::Receipt,
     warden::Feed as WardenFeed,
 };
+use cofferdam_sys::channel::connect;
 use double::{Host, null, order, slot, tenant};
 use std::{io::Write, os::fd::AsFd, rc::Rc};
 
@@ -419,4 +421,114 @@ fn limits_change_in_a_running_cell_and_its_order_or_nowhere() {
     assert_eq!(host.command(&other), [Event::LimitsSet { op: 8, receipt: None, later: vec![] }]);
     let none = host.command(&Command::Measure { op: 9, tenant: tenant("globex") });
     assert!(matches!(none[..], [Event::Failed { op: 9, .. }]));
+}
+
+fn kill(op: u64, id: &str) -> Command {
+    Command::Kill { op, tenant: tenant(id), reason: "leak".to_owned() }
+}
+
+fn severed(id: &str, cell: Fate, warden: bool) -> Severed {
+    Severed { tenant: tenant(id), cell, warden, edge: true }
+}
+
+#[test]
+fn a_killed_tenant_stands_still_without_a_wire_and_nothing_of_it_starts() {
+    let mut host = Host::new(false);
+    host.command(&Command::Observe { op: 2 });
+    host.start("acme", 2);
+    host.start("globex", 3);
+    host.heard::<EdgeFeed>("edge");
+    let killed = host.command(&kill(5, "acme"));
+    assert_eq!(killed, [Event::Severed { op: 5, severed: severed("acme", Fate::Frozen, true) }]);
+    assert_eq!((host.did("freeze"), host.world.cell("acme").has_ended()), (1, false));
+    assert!(host.world.part("the warden of acme").has_ended());
+    assert!(!host.world.part("the warden of globex").has_ended(), "the positive control");
+    let gone = EdgeFeed::CellGone { tenant: tenant("acme"), generation: 1 };
+    assert_eq!(host.heard::<EdgeFeed>("edge")[0].0, gone);
+    host.turn();
+    assert_eq!(host.events(), [], "the end of its warden was asked for");
+    for refused in [
+        Command::StartWarden { op: 9, tenant: tenant("acme"), slot: slot(2) },
+        Command::StartCell(order("acme", 2, 2)),
+    ] {
+        assert!(failed(&host.command(&refused), 9, "acme is killed"));
+    }
+    let exec = ExecOrder { op: 9, tenant: tenant("acme"), argv: vec!["sh".to_owned()], terminal: false };
+    host.send(&Command::Exec(exec), &[null().as_fd(), null().as_fd(), null().as_fd()]);
+    host.turn();
+    assert!(failed(&host.events(), 9, "acme is killed"));
+    host.world.parts.borrow()["edge"]
+        .1
+        .send(&SocketRequest { tenant: tenant("acme"), count: 1 }, &[])
+        .unwrap();
+    host.turn();
+    assert_eq!(host.heard::<EdgeFeed>("edge")[0].0, EdgeFeed::NoCell { tenant: tenant("acme") });
+    // The next control hears of it before it hears what runs.
+    let events = host.command(&Command::Observe { op: 6 });
+    let told = Event::Killed { tenant: Some(tenant("acme")), reason: "leak".to_owned() };
+    assert!(events.contains(&told) && matches!(events.last(), Some(Event::Observed { op: 6, .. })));
+
+    assert_eq!(host.command(&Command::Resume { op: 7, tenant: tenant("acme") }), [Event::Done { op: 7 }]);
+    assert!(host.world.cell("acme").has_ended(), "what stood still does not go on");
+    host.turn();
+    host.events();
+    host.start("acme", 2);
+}
+
+#[test]
+fn a_cell_that_cannot_be_frozen_or_does_not_stand_still_is_killed_and_its_wires_are_cut_all_the_same() {
+    for restless in [true, false] {
+        let mut host = Host::new(false);
+        host.start("acme", 2);
+        host.heard::<EdgeFeed>("edge");
+        let why = if restless { "it does not come to a stop" } else { "disk full" };
+        host.world.restless.set(restless);
+        host.world.broken.set(!restless);
+        let killed = host.command(&kill(5, "acme"));
+        let fate = Fate::Killed(why.to_owned());
+        assert_eq!(killed, [Event::Severed { op: 5, severed: severed("acme", fate, true) }]);
+        assert!(host.world.cell("acme").has_ended() && host.world.part("the warden of acme").has_ended());
+        assert!(matches!(host.heard::<EdgeFeed>("edge")[0].0, EdgeFeed::CellGone { .. }));
+    }
+}
+
+#[test]
+fn a_stop_of_what_stands_still_needs_no_grace() {
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    host.command(&kill(5, "acme"));
+    host.send(&Command::StopCell { op: 6, tenant: tenant("acme"), grace_ms: 60_000 }, &[]);
+    host.turn();
+    assert!(host.world.cell("acme").has_ended());
+}
+
+#[test]
+fn the_operator_needs_no_control_and_control_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kill.sock");
+    let mut host = Host::new(false);
+    host.start("acme", 2);
+    host.start("globex", 3);
+    host.core.door = Some(Door::open(&path).unwrap());
+    host.world.part("control").end(Ended::Signal(9));
+    host.turn();
+    let operator = connect(&path).unwrap();
+    operator.send(&Order { tenant: None, reason: "x".repeat(501) }, &[]).unwrap();
+    // Let in, and heard in the same turn.
+    host.turn();
+    let (answer, _) = operator.try_recv::<Answer>().unwrap().unwrap();
+    let expected = ["acme", "globex"].map(|id| severed(id, Fate::Frozen, true));
+    assert_eq!(answer.severed, expected);
+    while host.did("spawn control") < 2 {
+        host.turn();
+    }
+    let events = host.command(&Command::Observe { op: 2 });
+    let told = |id: &str| Event::Killed { tenant: Some(tenant(id)), reason: "x".repeat(500) };
+    assert!(events.contains(&told("acme")) && events.contains(&told("globex")), "{events:?}");
+
+    // What no operator sends is closed, and changes nothing.
+    let other = connect(&path).unwrap();
+    other.send(&"kill", &[]).unwrap();
+    host.turn();
+    assert!(other.try_recv::<Answer>().unwrap().is_none());
 }

@@ -24,7 +24,7 @@ impl Model for Life {
     type Move = Move;
 
     fn starts(&self) -> Vec<World> {
-        [Desired::Running, Desired::Stopped, Desired::Deleted]
+        [Desired::Running, Desired::Stopped, Desired::Killed, Desired::Deleted]
             .map(|desired| World::with(self.machine, desired, self.crashes, self.wishes))
             .into()
     }

@@ -119,7 +119,7 @@ pub(super) const CALM: [Move; 9] = [
 ];
 
 /// What happens to it.
-pub(super) const ROUGH: [Move; 15] = [
+pub(super) const ROUGH: [Move; 16] = [
     Move::SleepOn,
     Move::Refuse,
     Move::Repeat,
@@ -134,6 +134,7 @@ pub(super) const ROUGH: [Move; 15] = [
     Move::Wish(Desired::Running),
     Move::Wish(Desired::Stopped),
     Move::Wish(Desired::Deleted),
+    Move::Wish(Desired::Killed),
     Move::WishRestart,
 ];
 
@@ -202,10 +203,13 @@ impl World {
     fn obey(&mut self, effect: Effect) {
         match effect {
             Effect::Launch(action) => {
+                let starts = self.state.desired == Desired::Killed && action == Action::StartWarden;
+                self.forbid(starts, "a start of what was killed");
                 self.forbid(self.commands.iter().any(|(sent, _)| *sent == action), "a command twice");
                 self.commands.push_back((action, 0));
             }
             Effect::StartCell { generation } => {
+                self.forbid(self.state.desired == Desired::Killed, "a start of what was killed");
                 self.forbid(self.state.warden != Warden::Configured, "a cell before its warden");
                 self.commands.push_back((Action::StartCell, generation));
                 let starts = self.commands.iter().filter(|(sent, _)| *sent == Action::StartCell).count();
@@ -445,6 +449,7 @@ impl World {
                     let known = self.cell() == Some(self.state.generation);
                     warden && cell && home && known && phase == Phase::Running
                 }
+                Desired::Killed => self.warden.is_none() && phase == Phase::Killed,
                 Desired::Stopped => self.warden.is_none() && self.cell.is_none() && phase == Phase::Stopped,
                 Desired::Deleted => {
                     let gone = self.warden.is_none() && self.cell.is_none() && self.home.is_none();
