@@ -116,6 +116,14 @@ cofferdam_base::checks! {
     HostIsCaptured,
     /// The Host of a proxied request is the host of its URI.
     HostIsTarget,
+    /// The host of a request inside TLS is the one whose certificate its client was shown.
+    HostIsShown,
+    /// No connection becomes anything but a WebSocket, by a request that is nothing else.
+    OnlyWebSocket,
+    /// What is inspected ends with its permission, whether anybody reads it just then or not.
+    WithdrawnInspected,
+    /// A connection that others used before is not used once its address is refused.
+    PooledStands,
     /// Headers of one connection stay behind.
     HopByHop,
     /// Headers that `Connection` names stay behind.

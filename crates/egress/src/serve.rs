@@ -1,7 +1,7 @@
 //! One cell's way out: what happens to a connection from the moment it is accepted.
 
 use crate::{
-    ACCESS_DENIED, Error, Foresight, Gate, Pass, Refusal, Stream,
+    ACCESS_DENIED, Error, Foresight, Gate, Inspector, Pass, Refusal, Stream,
     check::{Check, at_most, keeps, within},
     dial::Dialler,
     hello::ClientHello,
@@ -56,15 +56,17 @@ pub struct Egress {
     pub gate: Arc<Gate>,
     /// What is served instead of being dialled.
     pub local: Arc<dyn Local>,
+    /// What ends TLS where a rule speaks of what is inside.
+    pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
     places: Arc<Semaphore>,
 }
 
 impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
-    pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
+    pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>, inspector: Inspector) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
+        Arc::new(Self { gate, local, inspector, dialler: RwLock::new(None), places })
     }
 
     /// Sets what new connections are dialled with.
@@ -189,6 +191,15 @@ impl Egress {
             same_name(&spoken, &host)
         };
         match checked {
+            Ok(()) if tls && self.inspects(&destination) => match self.gate.foresee(&destination) {
+                Foresight::Refused(refusal) => {
+                    let refusal = self.gate.refuse(Some(&destination), refusal);
+                    self.turn_away(stream, &spoken, &destination, refusal).await
+                }
+                Foresight::Allowed | Foresight::Asked { .. } => {
+                    self.inspect(stream, first, destination).await
+                }
+            },
             Ok(()) => self.passage(stream, first, destination, tls).await,
             Err(refusal) => {
                 let refusal = self.gate.refuse(Some(&destination), refusal);
@@ -337,7 +348,9 @@ impl Egress {
             if let [Foresight::Refused(refusal), Foresight::Refused(_), Foresight::Refused(_)] = &foreseen {
                 return self.told(Some(&https), refusal.clone());
             }
-            if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_)) {
+            // What is inspected is dialled once its requests are known.
+            let seen = self.inspects(&https);
+            if port.get() == 443 && !seen && !matches!(foreseen[0], Foresight::Refused(_)) {
                 return self.connect_now(request, https).await;
             }
         } else if port != HTTP_PORT {

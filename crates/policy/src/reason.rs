@@ -100,6 +100,12 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
+    /// The server's certificate is not good for its name.
+    CertificateInvalid = "certificate_invalid", "the destination's certificate is not valid for its name",
+        "check the destination; a private authority belongs into egress.extra_roots of cofferdam.toml";
+    /// The client does not believe the certificate that inspection shows it.
+    CertificateRefused = "certificate_refused", "the client does not trust the authority of this cell's warden",
+        "have the client trust /etc/cofferdam/trust/bundle.pem, or ask the operator for inspect: never";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

@@ -130,7 +130,7 @@ fn exchange<'a>(
 
 /// Drives a connection to the world until it ends, or until the request in flight may not go on, whichever
 /// of its bodies moves or stalls.
-async fn drive(
+pub(crate) async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     mut flight: watch::Receiver<CancellationToken>,
 ) {

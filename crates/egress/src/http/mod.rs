@@ -8,6 +8,7 @@ mod forward;
 pub(crate) mod head;
 mod passing;
 
+pub(crate) use forward::drive;
 pub use passing::passing;
 
 use crate::{
@@ -172,7 +173,9 @@ pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response
     let (status, close) = match refusal.reason {
         Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
         Reason::BadRequest => (StatusCode::BAD_REQUEST, true),
-        Reason::ResolveFailed | Reason::ConnectFailed => (StatusCode::BAD_GATEWAY, false),
+        Reason::ResolveFailed | Reason::ConnectFailed | Reason::CertificateInvalid => {
+            (StatusCode::BAD_GATEWAY, false)
+        }
         Reason::TooManyRelays
         | Reason::TooManyHolds
         | Reason::TooManyWaiting

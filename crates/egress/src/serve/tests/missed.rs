@@ -1,6 +1,9 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
-use super::*;
+use super::{
+    inspected::{H1, connect, inspecting, served},
+    *,
+};
 use crate::{
     check::{
         Check,
@@ -30,6 +33,7 @@ rules:
     protocol: http
 ";
 const DENY: &str = "version: 1\ndefault: deny\n";
+const OPEN: &str = "GET /open HTTP/1.1\r\nHost: open.example\r\n\r\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
 
 /// Longer than everything in this crate that has an end in time.
@@ -102,6 +106,53 @@ fn outlives(what: impl Fn(&Cell)) -> bool {
         // To a relay that ended this is an error.
         let _ = server.write_all(b"y").await;
         heard(&mut client).await
+    })
+}
+
+/// Does this leave TLS that is inspected?
+fn inside(head: &str) -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, head).await;
+        arrives(&cell).await
+    })
+}
+
+/// A permission that goes in the middle of an answer that is inspected.
+fn inspected_outlives() -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, OPEN).await;
+        let mut server = served(&cell, H1).await;
+        message(&mut server).await;
+        say(&mut server, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        message(&mut client).await;
+        cell.egress.gate.configure(rules(DENY), LIMITS);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // To a connection that ended this is an error.
+        let _ = server.write_all(b"2\r\nhi\r\n").await;
+        let _ = server.flush().await;
+        matches!(timeout(LONG, client.read_u8()).await, Ok(Ok(_)))
+    })
+}
+
+/// A connection that was kept, once its address is the host's.
+fn pooled_is_used() -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, OPEN).await;
+        let mut server = served(&cell, H1).await;
+        message(&mut server).await;
+        say(&mut server, OK).await;
+        message(&mut client).await;
+        let guard = Guard { host_addresses: vec!["93.184.216.34".parse().unwrap()], ..Guard::default() };
+        let rules = Rules { policy: Policy::parse(POLICY).unwrap(), guard };
+        cell.egress.gate.configure(Arc::new(rules), LIMITS);
+        say(&mut client, OPEN).await;
+        matches!(timeout(LONG, server.read_u8()).await, Ok(Ok(_)))
     })
 }
 
@@ -562,6 +613,14 @@ fn attack(check: Check) -> Result<(), String> {
         Check::HttpScheme => alone(&|| proxied_passes("https://web.example/", "web.example")),
         Check::HostIsCaptured => alone(&|| request_passes("Host: open.example")),
         Check::HostIsTarget => alone(&|| proxied_passes("http://web.example/", "open.example")),
+        Check::HostIsShown => alone(&|| inside("GET /open HTTP/1.1\r\nHost: web.example\r\n\r\n")),
+        Check::OnlyWebSocket => alone(&|| {
+            inside("GET /open HTTP/1.1\r\nHost: open.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        }),
+        Check::WithdrawnInspected => {
+            tried(&[Check::WithdrawnInspected, Check::WithdrawnDrive], &inspected_outlives)
+        }
+        Check::PooledStands => alone(&pooled_is_used),
         Check::HopByHop => alone(&|| {
             comes(async {
                 let head = "GET / HTTP/1.1\r\nHost: web.example\r\nProxy-Authorization: mine\r\n\r\n";
