@@ -77,6 +77,12 @@ impl Inspector {
         *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Some(authority);
     }
 
+    /// The certificate of the authority that vouches to the cell, DER.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let authority = self.authority.read().unwrap_or_else(PoisonError::into_inner);
+        authority.as_ref().map(|authority| authority.certificate().to_vec())
+    }
+
     /// Lets go of connections to the world that no request uses: the rules are others now.
     pub fn forget(&self) {
         self.pool.forget();
