@@ -27,6 +27,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
+    time::error::Elapsed,
 };
 
 /// How long a client may stay silent before it counts as one whose server speaks first.
@@ -37,6 +38,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
+/// Bodies of one cell that are read to be judged at one time.
+const READS: usize = 16;
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +61,29 @@ pub struct Egress {
     pub local: Arc<dyn Local>,
     dialler: RwLock<Option<Arc<Dialler>>>,
     places: Arc<Semaphore>,
+    /// Bodies that are read to be judged.
+    reading: Semaphore,
 }
 
 impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
     pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
+        Arc::new(Self { gate, local, dialler: RwLock::new(None), places, reading: Semaphore::new(READS) })
     }
 
     /// Sets what new connections are dialled with.
     pub fn set_dialler(&self, dialler: Dialler) {
         *self.dialler.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dialler));
+    }
+
+    /// Reads something to be judged, when there is a place for it; an error if that takes too long.
+    pub(crate) async fn reads<T>(&self, read: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let placed = async {
+            let _place = self.reading.acquire().await;
+            read.await
+        };
+        tokio::time::timeout(http::judged::READING, placed).await
     }
 
     /// Dials what a pass was given for, as long as the pass is good.
@@ -437,7 +451,7 @@ impl Egress {
     /// Is anything said of this protocol there, by more than the default?
     fn speaks_of(&self, host: &Host, port: NonZeroU16, protocol: Protocol) -> bool {
         match self.gate.foresee(&of(host, port, protocol)) {
-            Foresight::Allowed => true,
+            Foresight::Allowed | Foresight::Inspected => true,
             Foresight::Asked { by_rule } => by_rule,
             Foresight::Refused(refusal) => refusal.reason != Reason::NoRule,
         }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod missed;
+mod requests;
 mod standing;
 mod verdicts;
 

@@ -29,6 +29,24 @@ rules:
   - allow: open.example
     protocol: http
 ";
+/// Rules about requests to the web, and about its calls.
+const REQUESTS: &str = "version: 2
+default: deny
+rules:
+  - allow: web.example
+    protocol: http
+    path: /pub/**
+  - deny: web.example
+    path: /mcp
+    mcp: {tool: delete}
+  - allow: web.example
+    protocol: http
+    path: /mcp
+  - allow: open.example
+    method: GET
+";
+const DELETE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete"}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const DENY: &str = "version: 1\ndefault: deny\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
 
@@ -181,6 +199,31 @@ fn request_passes(lines: &str) -> bool {
     })
 }
 
+/// Does this request reach the server, where requests are judged?
+fn judged_passes(line: &str, headers: &str, body: &str) -> Option<String> {
+    let text = format!(
+        "{line} HTTP/1.1\r\nHost: web.example\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut arrived = None;
+    comes(async {
+        let cell = cell();
+        cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+        let mut client = cell.captured("web.example", 80);
+        let sent = tokio::spawn(async move {
+            // A client that is refused in the middle of its body has an error.
+            let _ = client.write_all(text.as_bytes()).await;
+            client
+        });
+        if let Some(mut server) = reached(&cell).await {
+            arrived = Some(message(&mut server).await);
+        }
+        drop(sent);
+        true
+    });
+    arrived
+}
+
 /// Does a request to the explicit proxy reach anybody?
 fn proxied_passes(uri: &str, host: &str) -> bool {
     comes(async {
@@ -231,6 +274,25 @@ fn attack(check: Check) -> Result<(), String> {
                 asks(&cell) > 0
             })
         }),
+        Check::Inspected => alone(&|| {
+            comes(async {
+                let cell = cell();
+                cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+                passes(&cell, "open.example", 443, &real("open.example")).await
+            })
+        }),
+        Check::RequestJudged => alone(&|| judged_passes("POST /private", "", "").is_some()),
+        Check::RequestRebuilt => alone(&|| {
+            judged_passes("GET /private/../pub/a", "", "").is_some_and(|text| text.contains("private"))
+        }),
+        Check::BodyRead => alone(&|| judged_passes("POST /mcp", "", DELETE).is_some()),
+        Check::BodyLength => alone(&|| {
+            let long = PING.replace("ping", &"p".repeat(2 << 20));
+            judged_passes("POST /mcp", "", &long).is_some()
+        }),
+        Check::BodyCoding => {
+            alone(&|| judged_passes("POST /mcp", "Content-Encoding: gzip\r\n", PING).is_some())
+        }
         Check::AddressRules => alone(&|| {
             comes(async {
                 let cell = cell();
