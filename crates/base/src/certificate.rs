@@ -44,7 +44,7 @@ impl TryFrom<String> for Certificate {
     fn try_from(text: String) -> Result<Self, CertificateError> {
         let body = text.trim_end_matches('=');
         let base64 = body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
-        let whole = !body.is_empty() && text.len() % 4 == 0 && text.len() - body.len() <= 2;
+        let whole = !body.is_empty() && text.len().is_multiple_of(4) && text.len() - body.len() <= 2;
         if base64 && whole && text.len() <= LONGEST { Ok(Self(text)) } else { Err(CertificateError) }
     }
 }

@@ -10,6 +10,18 @@ cofferdam_base::checks! {
     Ready,
     /// The guard is heard before anybody is asked.
     GuardFirst,
+    /// A connection whose requests nobody sees does not pass where rules judge them.
+    Inspected,
+    /// Each request is judged by itself.
+    RequestJudged,
+    /// What was judged of a path goes on, and not the text that came.
+    RequestRebuilt,
+    /// A body that a rule asks about is read.
+    BodyRead,
+    /// A body that a rule asks about ends at its cap.
+    BodyLength,
+    /// A body in another coding is none that was read.
+    BodyCoding,
     /// A rule that denies an address binds the names that resolve to it.
     AddressRules,
     /// A grant opens its own destination only.

@@ -6,6 +6,7 @@
 //! a connection that is not recorded (nothing is allowed whose row cannot be handed on).
 
 mod pass;
+mod wanted;
 
 pub use pass::Pass;
 
@@ -22,7 +23,7 @@ use cofferdam_base::{
     Clock, Destination, Host, HostName, Millis,
     ipc::warden::{Grant, GrantSpan, RecordKind},
 };
-use cofferdam_policy::Reason;
+use cofferdam_policy::{Reason, RequestFacts};
 use pass::{Authority, Open};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -32,6 +33,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use wanted::Wanted;
 
 /// A row for the ledger, before it is numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ struct State {
 
 /// A once-grant that is being spent, for a connection that waits for it.
 struct Spending {
-    destination: Destination,
+    wanted: Wanted,
     answer: oneshot::Sender<Result<Pass, Refusal>>,
 }
 
@@ -170,13 +172,24 @@ impl Gate {
     }
 
     /// Lets a connection to this destination pass, after holding it for an answer if need be. Every outcome
-    /// is recorded. Dropping the future gives the wait up.
+    /// is recorded. Dropping the future gives the wait up. Where rules judge requests it is refused: see
+    /// [`Self::admit_request`].
     pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        self.wait(Wanted { destination: destination.clone(), request: None }).await
+    }
+
+    /// The same for one request.
+    pub async fn admit_request(self: &Arc<Self>, facts: RequestFacts) -> Result<Pass, Refusal> {
+        self.wait(Wanted { destination: facts.destination.clone(), request: Some(Arc::new(facts)) }).await
+    }
+
+    async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {
+        let destination = &wanted.destination;
         let held = self.lock().limits.hold;
         let deadline = tokio::time::Instant::now() + held;
         let mut first = true;
         loop {
-            match self.step(destination, first) {
+            match self.step(&wanted, first) {
                 Step::Pass(pass) => return Ok(pass),
                 Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
                 Step::Spend(answer) => {
@@ -204,17 +217,19 @@ impl Gate {
         }
     }
 
-    fn step(self: &Arc<Self>, destination: &Destination, first: bool) -> Step {
+    fn step(self: &Arc<Self>, wanted: &Wanted, first: bool) -> Step {
+        let destination = &wanted.destination;
         let now = self.clock.now();
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
             return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
         };
-        let why = match rules.judge(destination) {
+        let why = match wanted.ruling(&rules) {
             Ruling::Allow { by } => {
-                let opened = self.open(&mut state, destination, Authority::Rule(by), None);
+                let opened = self.open(&mut state, wanted, Authority::Rule(by), None);
                 return opened.map_or_else(Step::Refuse, Step::Pass);
             }
+            Ruling::Inspect { by } => return Step::Refuse(Refusal::new(Reason::NotInspected, by)),
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
             Ruling::Ask { why, by_rule: _ } => why,
         };
@@ -224,7 +239,7 @@ impl Gate {
                     state.grants.remove(&id);
                 }
                 let (answer, receiver) = oneshot::channel();
-                state.spending.insert(id, Spending { destination: destination.clone(), answer });
+                state.spending.insert(id, Spending { wanted: wanted.clone(), answer });
                 drop(state);
                 if !self.outlet.tell(Notice::Spend(id)) {
                     self.lock().spending.remove(&id);
@@ -234,7 +249,7 @@ impl Gate {
             }
             Some(Grant { id, span, .. }) => {
                 let until = if let GrantSpan::Until(until) = span { Some(until) } else { None };
-                let opened = self.open(&mut state, destination, Authority::Grant(id), until);
+                let opened = self.open(&mut state, wanted, Authority::Grant(id), until);
                 return opened.map_or_else(Step::Refuse, Step::Pass);
             }
             None => {}
@@ -272,10 +287,13 @@ impl Gate {
         let mut state = self.lock();
         let opened = match state.in_force() {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
-            Some(rules) => match rules.guard.check_host(&destination.host) {
-                Err(no) => Err(Refusal::new(no.code, "guard")),
-                Ok(()) => self.open(&mut state, destination, Authority::Service, None),
-            },
+            Some(rules) => {
+                let checked = rules.guard.check_host(&destination.host);
+                let wanted = Wanted { destination: destination.clone(), request: None };
+                checked
+                    .map_err(|no| Refusal::new(no.code, "guard"))
+                    .and_then(|()| self.open(&mut state, &wanted, Authority::Service, None))
+            }
         };
         drop(state);
         opened.map_err(|refusal| self.refuse_service(destination, refusal))
@@ -285,7 +303,7 @@ impl Gate {
     fn open(
         self: &Arc<Self>,
         state: &mut State,
-        destination: &Destination,
+        wanted: &Wanted,
         authority: Authority,
         until: Option<Millis>,
     ) -> Result<Pass, Refusal> {
@@ -299,7 +317,7 @@ impl Gate {
         };
         let row = by.map(|by| Row {
             what: RecordKind::Allow,
-            destination: Some(destination.clone()),
+            destination: Some(wanted.destination.clone()),
             by,
             reason: String::new(),
             count: 1,
@@ -310,10 +328,10 @@ impl Gate {
         }
         state.next += 1;
         let (id, withdrawn) = (state.next, CancellationToken::new());
-        let (destination, service) = (destination.clone(), authority == Authority::Service);
+        let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
         let pass = Pass { gate: Arc::clone(self), id, destination, service, withdrawn: withdrawn.clone() };
-        let destination = pass.destination.clone();
-        state.open.insert(id, Open { destination, authority, until, address: None, withdrawn });
+        let wanted = wanted.clone();
+        state.open.insert(id, Open { wanted, authority, until, address: None, withdrawn });
         Ok(pass)
     }
 
@@ -326,6 +344,7 @@ impl Gate {
         };
         match rules.judge(destination) {
             Ruling::Allow { .. } => Foresight::Allowed,
+            Ruling::Inspect { .. } => Foresight::Inspected,
             Ruling::Deny(refusal) => Foresight::Refused(refusal),
             Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
             Ruling::Ask { by_rule, .. } => Foresight::Asked { by_rule },
@@ -468,15 +487,15 @@ impl Gate {
     /// The answer to [`Notice::Spend`].
     pub fn spent(self: &Arc<Self>, grant: u64, ok: bool) {
         let mut state = self.lock();
-        let Some(Spending { destination, answer }) = state.spending.remove(&grant).filter(|_| ok) else {
+        let Some(Spending { wanted, answer }) = state.spending.remove(&grant).filter(|_| ok) else {
             return;
         };
         // Judged again, since the rules may have changed, and opened at once, so that whatever is withdrawn
         // from now on finds it.
-        let outcome = match state.rules.clone().map(|rules| rules.judge(&destination)) {
+        let outcome = match state.rules.clone().map(|rules| wanted.ruling(&rules)) {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
             Some(Ruling::Deny(refusal)) if keeps(Check::SpentIsJudged) => Err(refusal),
-            Some(_) => self.open(&mut state, &destination, Authority::Grant(grant), None),
+            Some(_) => self.open(&mut state, &wanted, Authority::Grant(grant), None),
         };
         drop(state);
         // Whoever waited may have left; the grant is spent all the same.
@@ -506,7 +525,7 @@ impl Gate {
         // The address of an open connection's name stays its.
         let State { open, names, .. } = &mut *state;
         for open in open.values() {
-            if let Host::Name(name) = &open.destination.host
+            if let Host::Name(name) = &open.wanted.destination.host
                 && keeps(Check::OpenKeepsName)
             {
                 names.touch(name, now);
@@ -548,6 +567,8 @@ impl State {
 pub enum Foresight {
     /// It would pass.
     Allowed,
+    /// Its requests would be judged one by one.
+    Inspected,
     /// It would be held.
     Asked {
         /// Does a rule say so, and not the default?

@@ -30,7 +30,7 @@ mod serve;
 pub mod sniff;
 
 pub use gate::{Foresight, Gate, Limits, Notice, Outlet, Pass, Row};
-pub use inspect::{Authority, Failed, Inspector, Sight};
+pub use inspect::{Authority, Failed, Inspector};
 pub use refusal::{ACCESS_DENIED, Denied, Refusal};
 pub use relay::{BoxStream, End, Moved, Stream, relay};
 pub use rules::{Rules, Ruling};

@@ -5,7 +5,7 @@ use crate::{
     check::{Check, keeps},
 };
 use cofferdam_base::{Destination, Host};
-use cofferdam_policy::{CheckedAddress, Guard, Policy, Reason, RuleId, Verdict};
+use cofferdam_policy::{CheckedAddress, Guard, Judgement, Policy, Reason, RequestFacts, RuleId, Verdict};
 use std::net::IpAddr;
 
 /// The policy in force and the guard beside it.
@@ -23,6 +23,11 @@ pub enum Ruling {
     /// Let it through.
     Allow {
         /// The rule that says so.
+        by: String,
+    },
+    /// Judge each of its requests, and refuse what cannot be looked into. Never of a request.
+    Inspect {
+        /// The strongest rule about them.
         by: String,
     },
     /// Refuse it.
@@ -44,8 +49,33 @@ impl Rules {
         {
             return Ruling::Deny(Refusal::new(refusal.code, "guard"));
         }
-        match self.policy.verdict(destination) {
+        self.ruling(self.policy.verdict(destination))
+    }
+
+    /// The same about one request: the guard first, then all that policy says of it.
+    pub fn judge_request(&self, facts: &RequestFacts) -> Ruling {
+        if keeps(Check::GuardFirst)
+            && let Err(refusal) = self.guard.check_host(&facts.destination.host)
+        {
+            return Ruling::Deny(Refusal::new(refusal.code, "guard"));
+        }
+        match self.policy.judge(facts) {
+            Judgement::Clear(verdict) => match self.ruling(verdict) {
+                Ruling::Ask { why, by_rule } => {
+                    Ruling::Ask { why: format!("{why}: {}", facts.summary()), by_rule }
+                }
+                ruling => ruling,
+            },
+            Judgement::Unclear { reason, rule } => {
+                Ruling::Deny(Refusal::new(reason, self.policy.decider(Some(rule))))
+            }
+        }
+    }
+
+    fn ruling(&self, verdict: Verdict) -> Ruling {
+        match verdict {
             Verdict::Allow { rule } => Ruling::Allow { by: self.policy.decider(Some(rule)) },
+            Verdict::Inspect { rule } => Ruling::Inspect { by: self.policy.decider(Some(rule)) },
             Verdict::Ask { rule } => Ruling::Ask { why: self.policy.decider(rule), by_rule: rule.is_some() },
             Verdict::Deny { rule, silent } => Ruling::Deny(self.denial(rule, silent)),
         }

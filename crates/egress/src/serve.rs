@@ -27,6 +27,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
+    time::error::Elapsed,
 };
 
 /// How long a client may stay silent before it counts as one whose server speaks first.
@@ -37,6 +38,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
+/// Bodies of one cell that are read to be judged at one time.
+const READS: usize = 16;
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,18 +63,30 @@ pub struct Egress {
     pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
     places: Arc<Semaphore>,
+    /// Bodies that are read to be judged.
+    reading: Semaphore,
 }
 
 impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
     pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>, inspector: Inspector) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        Arc::new(Self { gate, local, inspector, dialler: RwLock::new(None), places })
+        let (dialler, reading) = (RwLock::new(None), Semaphore::new(READS));
+        Arc::new(Self { gate, local, inspector, dialler, places, reading })
     }
 
     /// Sets what new connections are dialled with.
     pub fn set_dialler(&self, dialler: Dialler) {
         *self.dialler.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dialler));
+    }
+
+    /// Reads something to be judged, when there is a place for it; an error if that takes too long.
+    pub(crate) async fn reads<T>(&self, read: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let placed = async {
+            let _place = self.reading.acquire().await;
+            read.await
+        };
+        tokio::time::timeout(http::judged::READING, placed).await
     }
 
     /// Dials what a pass was given for, as long as the pass is good.
@@ -191,15 +206,9 @@ impl Egress {
             same_name(&spoken, &host)
         };
         match checked {
-            Ok(()) if tls && self.inspects(&destination) => match self.gate.foresee(&destination) {
-                Foresight::Refused(refusal) => {
-                    let refusal = self.gate.refuse(Some(&destination), refusal);
-                    self.turn_away(stream, &spoken, &destination, refusal).await
-                }
-                Foresight::Allowed | Foresight::Asked { .. } => {
-                    self.inspect(stream, first, destination).await
-                }
-            },
+            Ok(()) if tls && self.gate.foresee(&destination) == Foresight::Inspected => {
+                self.inspect(stream, first, destination).await
+            }
             Ok(()) => self.passage(stream, first, destination, tls).await,
             Err(refusal) => {
                 let refusal = self.gate.refuse(Some(&destination), refusal);
@@ -349,8 +358,7 @@ impl Egress {
                 return self.told(Some(&https), refusal.clone());
             }
             // What is inspected is dialled once its requests are known.
-            let seen = self.inspects(&https);
-            if port.get() == 443 && !seen && !matches!(foreseen[0], Foresight::Refused(_)) {
+            if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_) | Foresight::Inspected) {
                 return self.connect_now(request, https).await;
             }
         } else if port != HTTP_PORT {
@@ -450,7 +458,7 @@ impl Egress {
     /// Is anything said of this protocol there, by more than the default?
     fn speaks_of(&self, host: &Host, port: NonZeroU16, protocol: Protocol) -> bool {
         match self.gate.foresee(&of(host, port, protocol)) {
-            Foresight::Allowed => true,
+            Foresight::Allowed | Foresight::Inspected => true,
             Foresight::Asked { by_rule } => by_rule,
             Foresight::Refused(refusal) => refusal.reason != Reason::NoRule,
         }

@@ -1,6 +1,6 @@
 //! What is open: each connection that was let through, what allowed it, and where it went.
 
-use super::{Gate, State};
+use super::{Gate, State, wanted::Wanted};
 use crate::{Refusal, Rules, Ruling};
 use cofferdam_base::{Destination, Host, Millis};
 use cofferdam_policy::{CheckedAddress, Reason};
@@ -18,7 +18,7 @@ pub(super) enum Authority {
 
 /// A connection that was let through.
 pub(super) struct Open {
-    pub(super) destination: Destination,
+    pub(super) wanted: Wanted,
     pub(super) authority: Authority,
     /// When the grant that allowed it ends.
     pub(super) until: Option<Millis>,
@@ -31,18 +31,18 @@ impl Open {
     /// Would these rules let it go on?
     pub(super) fn stands(&self, rules: &Rules) -> bool {
         let allowed = match &self.authority {
-            Authority::Service => rules.guard.check_host(&self.destination.host).is_ok(),
-            authority => match rules.judge(&self.destination) {
+            Authority::Service => rules.guard.check_host(&self.wanted.destination.host).is_ok(),
+            authority => match self.wanted.ruling(rules) {
                 Ruling::Allow { .. } => true,
                 Ruling::Ask { .. } => matches!(authority, Authority::Grant(_)),
-                Ruling::Deny(_) => false,
+                Ruling::Inspect { .. } | Ruling::Deny(_) => false,
             },
         };
         allowed && self.address.is_none_or(|address| self.check(rules, address.ip()).is_ok())
     }
 
     fn check(&self, rules: &Rules, address: IpAddr) -> Result<CheckedAddress, Refusal> {
-        check(rules, &self.destination, self.authority == Authority::Service, address)
+        check(rules, &self.wanted.destination, self.authority == Authority::Service, address)
     }
 }
 
@@ -99,7 +99,7 @@ impl Drop for Pass {
         let now = self.gate.now();
         let mut state = self.gate.lock();
         if let Some(open) = state.open.remove(&self.id)
-            && let Host::Name(name) = &open.destination.host
+            && let Host::Name(name) = &open.wanted.destination.host
         {
             state.names.touch(name, now);
         }

@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
-use cofferdam_policy::{CheckedAddress, Reason};
+use cofferdam_policy::{CheckedAddress, Reason, RequestFacts};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
@@ -47,12 +47,17 @@ impl Upstream {
 pub(super) async fn forward(
     egress: &Arc<Egress>,
     upstream: &Upstream,
-    destination: &Destination,
-    mut request: Request<Incoming>,
+    facts: RequestFacts,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
+    let destination = &facts.destination.clone();
+    let websocket = facts.websocket;
     // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
-    let pass = Arc::new(egress.gate.admit(destination).await?);
-    let websocket = head::wants_websocket(request.headers());
+    let pass = Arc::new(if keeps(Check::RequestJudged) {
+        egress.gate.admit_request(facts).await?
+    } else {
+        egress.gate.admit_service(destination)?
+    });
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
     let answered = tokio::select! {
         biased;
@@ -92,7 +97,7 @@ fn exchange<'a>(
     egress: &'a Egress,
     upstream: &'a Upstream,
     pass: &'a Arc<Pass>,
-    request: Request<Incoming>,
+    request: Request<Body>,
     websocket: bool,
 ) -> BoxFuture<'a, Result<Response<Incoming>, Refusal>> {
     Box::pin(async move {
@@ -153,7 +158,7 @@ pub(crate) async fn drive(
 }
 
 /// The request as it goes on: from its parsed parts, under the judged host.
-fn rebuilt(pass: &Arc<Pass>, request: Request<Incoming>, websocket: bool) -> Result<Request<Body>, Refusal> {
+fn rebuilt(pass: &Arc<Pass>, request: Request<Body>, websocket: bool) -> Result<Request<Body>, Refusal> {
     let bad = || Refusal::new(Reason::BadRequest, "http");
     let (parts, body) = request.into_parts();
     let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;

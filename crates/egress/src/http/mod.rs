@@ -6,6 +6,7 @@
 
 mod forward;
 pub(crate) mod head;
+pub(crate) mod judged;
 mod passing;
 
 pub(crate) use forward::drive;
@@ -111,7 +112,11 @@ async fn answer(
             egress.local.respond(name.clone(), request).await
         };
     }
-    match forward::forward(&egress, upstream, &destination, request).await {
+    let (request, facts) = match judged::known(&egress, &destination, request).await {
+        Ok(known) => known,
+        Err(refusal) => return egress.told(Some(&destination), refusal),
+    };
+    match forward::forward(&egress, upstream, facts, request).await {
         Ok(response) => response,
         Err(refusal) => refused(Some(&destination), &refusal),
     }
@@ -172,7 +177,8 @@ fn own(egress: &Egress, request: &Request<Incoming>) -> Response<Body> {
 pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response<Body> {
     let (status, close) = match refusal.reason {
         Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
-        Reason::BadRequest => (StatusCode::BAD_REQUEST, true),
+        Reason::BadRequest | Reason::AmbiguousRequest => (StatusCode::BAD_REQUEST, true),
+        Reason::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, true),
         Reason::ResolveFailed | Reason::ConnectFailed | Reason::CertificateInvalid => {
             (StatusCode::BAD_GATEWAY, false)
         }
@@ -180,7 +186,8 @@ pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response
         | Reason::TooManyHolds
         | Reason::TooManyWaiting
         | Reason::TooManyNames
-        | Reason::TooManyChats => (StatusCode::TOO_MANY_REQUESTS, false),
+        | Reason::TooManyChats
+        | Reason::BudgetSpent => (StatusCode::TOO_MANY_REQUESTS, false),
         _ => (StatusCode::FORBIDDEN, false),
     };
     let mut response = Response::new(full(refusal.denial(destination).to_json()));

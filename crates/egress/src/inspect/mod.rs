@@ -15,7 +15,7 @@ pub use authority::{Authority, Failed};
 use crate::{
     ACCESS_DENIED, Egress, Error, Refusal, Stream,
     check::{Check, keeps},
-    http::{Body, full, reader, refused, tunnel},
+    http::{Body, full, judged, reader, refused, tunnel},
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
@@ -45,18 +45,9 @@ const STREAMS: u32 = 64;
 const STREAM_WINDOW: u32 = 1 << 20;
 const WINDOW: u32 = 4 << 20;
 
-/// What policy says of the inside of TLS.
-pub trait Sight: Send + Sync {
-    /// Is anything said of it, there?
-    fn inspects(&self, destination: &Destination) -> bool;
-    /// Is this request refused?
-    fn judge(&self, destination: &Destination, method: &http::Method, target: &str) -> Option<Refusal>;
-}
-
 /// What inspection needs: who vouches to the cell, and whom we believe outside.
 pub struct Inspector {
     authority: RwLock<Option<Arc<Authority>>>,
-    sight: RwLock<Option<Arc<dyn Sight>>>,
     pool: Pool,
 }
 
@@ -69,7 +60,7 @@ impl fmt::Debug for Inspector {
 impl Inspector {
     /// One that trusts these roots outside, and has no authority yet: until then whatever needs one is refused.
     pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
-        Ok(Self { authority: RwLock::new(None), sight: RwLock::new(None), pool: Pool::new(roots)? })
+        Ok(Self { authority: RwLock::new(None), pool: Pool::new(roots)? })
     }
 
     /// From now on this authority vouches to the cell.
@@ -93,15 +84,6 @@ impl Inspector {
         self.pool.tick();
     }
 
-    /// From now on this decides.
-    pub fn set_sight(&self, sight: Arc<dyn Sight>) {
-        *self.sight.write().unwrap_or_else(PoisonError::into_inner) = Some(sight);
-    }
-
-    fn sight(&self) -> Option<Arc<dyn Sight>> {
-        self.sight.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn config(&self, destination: &Destination, now: Millis) -> Result<Arc<ServerConfig>, Refusal> {
         let authority = self.authority.read().unwrap_or_else(PoisonError::into_inner).clone();
         let authority = authority.ok_or_else(|| {
@@ -115,11 +97,6 @@ impl Inspector {
 }
 
 impl Egress {
-    /// Must the warden see what is inside?
-    pub(crate) fn inspects(&self, destination: &Destination) -> bool {
-        self.inspector.sight().is_some_and(|sight| sight.inspects(destination))
-    }
-
     /// Ends a client's TLS and serves what is inside. `first` begins with its ClientHello, whose name was judged.
     pub(crate) async fn inspect<S: Stream>(
         self: Arc<Self>,
@@ -203,17 +180,13 @@ impl Egress {
     async fn onward(
         self: &Arc<Self>,
         destination: &Destination,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         asks: Asks,
     ) -> Result<Response<Body>, Refusal> {
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        if let Some(refusal) =
-            self.inspector.sight().and_then(|sight| sight.judge(destination, request.method(), target))
-        {
-            return Err(self.gate.refuse(Some(destination), refusal));
-        }
+        let known = judged::known(self, destination, request).await;
+        let (mut request, facts) = known.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
         // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
-        let pass = Arc::new(self.gate.admit(destination).await?);
+        let pass = Arc::new(self.gate.admit_request(facts).await?);
         let counted = Arc::new(Counted::default());
         let upgrade = (asks == Asks::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();

@@ -124,7 +124,7 @@ impl Pool {
         &self,
         egress: &Egress,
         onward: &Onward<'_>,
-        body: Incoming,
+        body: Body,
     ) -> Result<Response<Incoming>, Refusal> {
         let Onward { pass, counted, .. } = onward;
         let mut body = cut(pass, counted, Way::Out, body);

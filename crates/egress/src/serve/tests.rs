@@ -2,6 +2,7 @@
 
 mod inspected;
 mod missed;
+mod requests;
 mod standing;
 mod verdicts;
 

@@ -1,7 +1,7 @@
 //! TLS that is ended here: what passes, what does not, and what both sides see of it.
 
 use super::*;
-use crate::{Authority, inspect::Sight};
+use crate::Authority;
 use bytes::Bytes;
 use cofferdam_base::Secret;
 use http_body_util::{BodyExt, StreamBody};
@@ -35,25 +35,29 @@ fn now() -> Millis {
     Millis(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis().try_into().unwrap())
 }
 
-/// All of `open.example` is seen, and of it only `/open` may be read.
-struct OnlyOpen;
-
-impl Sight for OnlyOpen {
-    fn inspects(&self, destination: &Destination) -> bool {
-        destination.host.to_string() == "open.example"
-    }
-
-    fn judge(&self, _: &Destination, method: &::http::Method, target: &str) -> Option<Refusal> {
-        let ok = target.starts_with("/open") && *method != ::http::Method::DELETE;
-        (!ok).then(|| Refusal::new(Reason::DeniedByRule, "rule 9").said("only /open"))
-    }
-}
+/// Of `open.example` only `/open` and below may be read and written to.
+pub(super) const SEEN: &str = "version: 2
+default: deny
+rules:
+  - allow: open.example
+    protocol: https
+    method: [GET, POST]
+    path: /open/**
+  - allow: open.example
+    protocol: ws
+    path: /open/ws
+  - deny: open.example
+    path: /other
+    reason: only /open
+  - allow: web.example
+    protocol: https
+";
 
 pub(super) fn inspecting() -> Cell {
     let cell = cell();
     cell.time.store(now().0, SeqCst);
     cell.egress.inspector.set_authority(cell_authority());
-    cell.egress.inspector.set_sight(Arc::new(OnlyOpen));
+    cell.egress.gate.configure(rules(SEEN), LIMITS);
     cell
 }
 
@@ -108,14 +112,16 @@ async fn a_request_is_read_judged_and_passed_on_rebuilt() {
     say(&mut server, OK).await;
     assert!(message(&mut client).await.ends_with("hi"));
     // What policy does not let through never leaves.
-    for line in ["GET /other", "DELETE /open"] {
+    for (line, reason) in
+        [("GET /other", "denied_by_rule"), ("DELETE /open", "no_rule"), ("GET /", "no_rule")]
+    {
         say(&mut client, &format!("{line} HTTP/1.1\r\nHost: open.example\r\n\r\n")).await;
         let text = message(&mut client).await;
         assert!(
-            text.starts_with("HTTP/1.1 403") && text.contains("cofferdam-reason: denied_by_rule"),
+            text.starts_with("HTTP/1.1 403") && text.contains(&format!("cofferdam-reason: {reason}")),
             "{text}"
         );
-        assert!(text.contains("only /open"), "{text}");
+        assert_eq!(text.contains("only /open"), reason == "denied_by_rule", "{text}");
     }
     // The next one goes on the connection that is there.
     say(&mut client, GET).await;
@@ -259,10 +265,6 @@ async fn a_server_that_is_not_who_it_says_gets_no_request() {
 #[tokio::test(start_paused = true)]
 async fn a_host_without_rules_of_its_inside_is_tunnelled_as_it_came() {
     let cell = inspecting();
-    cell.egress.gate.configure(
-        rules(&POLICY.replace("allow: web.example\n    protocol: http", "allow: web.example")),
-        LIMITS,
-    );
     let mut client = cell.captured("web.example", 443);
     let hello = real("web.example");
     client.write_all(&hello).await.unwrap();
@@ -275,7 +277,7 @@ async fn a_host_without_rules_of_its_inside_is_tunnelled_as_it_came() {
 #[tokio::test(start_paused = true)]
 async fn without_an_authority_what_must_be_seen_is_refused() {
     let cell = cell();
-    cell.egress.inspector.set_sight(Arc::new(OnlyOpen));
+    cell.egress.gate.configure(rules(SEEN), LIMITS);
     let mut client = cell.captured("open.example", 443);
     client.write_all(&real("open.example")).await.unwrap();
     assert_eq!(all(&mut client).await, ALERT);

@@ -1,7 +1,7 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
 use super::{
-    inspected::{H1, connect, inspecting, served},
+    inspected::{H1, SEEN, connect, inspecting, served},
     *,
 };
 use crate::{
@@ -32,6 +32,24 @@ rules:
   - allow: open.example
     protocol: http
 ";
+/// Rules about requests to the web, and about its calls.
+const REQUESTS: &str = "version: 2
+default: deny
+rules:
+  - allow: web.example
+    protocol: http
+    path: /pub/**
+  - deny: web.example
+    path: /mcp
+    mcp: {tool: delete}
+  - allow: web.example
+    protocol: http
+    path: /mcp
+  - allow: open.example
+    method: GET
+";
+const DELETE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete"}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const DENY: &str = "version: 1\ndefault: deny\n";
 const OPEN: &str = "GET /open HTTP/1.1\r\nHost: open.example\r\n\r\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
@@ -149,7 +167,7 @@ fn pooled_is_used() -> bool {
         say(&mut server, OK).await;
         message(&mut client).await;
         let guard = Guard { host_addresses: vec!["93.184.216.34".parse().unwrap()], ..Guard::default() };
-        let rules = Rules { policy: Policy::parse(POLICY).unwrap(), guard };
+        let rules = Rules { policy: Policy::parse(SEEN).unwrap(), guard };
         cell.egress.gate.configure(Arc::new(rules), LIMITS);
         say(&mut client, OPEN).await;
         matches!(timeout(LONG, server.read_u8()).await, Ok(Ok(_)))
@@ -232,6 +250,31 @@ fn request_passes(lines: &str) -> bool {
     })
 }
 
+/// Does this request reach the server, where requests are judged?
+fn judged_passes(line: &str, headers: &str, body: &str) -> Option<String> {
+    let text = format!(
+        "{line} HTTP/1.1\r\nHost: web.example\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut arrived = None;
+    comes(async {
+        let cell = cell();
+        cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+        let mut client = cell.captured("web.example", 80);
+        let sent = tokio::spawn(async move {
+            // A client that is refused in the middle of its body has an error.
+            let _ = client.write_all(text.as_bytes()).await;
+            client
+        });
+        if let Some(mut server) = reached(&cell).await {
+            arrived = Some(message(&mut server).await);
+        }
+        drop(sent);
+        true
+    });
+    arrived
+}
+
 /// Does a request to the explicit proxy reach anybody?
 fn proxied_passes(uri: &str, host: &str) -> bool {
     comes(async {
@@ -282,6 +325,28 @@ fn attack(check: Check) -> Result<(), String> {
                 asks(&cell) > 0
             })
         }),
+        Check::Inspected => alone(&|| {
+            comes(async {
+                let cell = cell();
+                cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+                // As if the rules had changed after it was found that there is nothing to look into.
+                let host = Host::Name("open.example".parse().unwrap());
+                let unseen = of(&host, 443.try_into().unwrap(), Protocol::Https);
+                cell.egress.gate.admit(&unseen).await.is_ok()
+            })
+        }),
+        Check::RequestJudged => alone(&|| judged_passes("POST /private", "", "").is_some()),
+        Check::RequestRebuilt => alone(&|| {
+            judged_passes("GET /private/../pub/a", "", "").is_some_and(|text| text.contains("private"))
+        }),
+        Check::BodyRead => alone(&|| judged_passes("POST /mcp", "", DELETE).is_some()),
+        Check::BodyLength => alone(&|| {
+            let long = PING.replace("ping", &"p".repeat(2 << 20));
+            judged_passes("POST /mcp", "", &long).is_some()
+        }),
+        Check::BodyCoding => {
+            alone(&|| judged_passes("POST /mcp", "Content-Encoding: gzip\r\n", PING).is_some())
+        }
         Check::AddressRules => alone(&|| {
             comes(async {
                 let cell = cell();
