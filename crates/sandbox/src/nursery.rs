@@ -86,7 +86,7 @@ pub(crate) fn birth<T>(
     let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
     let asked = ask(&mut kept, order);
     let done = meanwhile();
-    let born = asked.and_then(|nursery| nursery.answer()).or_else(|error| match error {
+    let born = asked.and_then(Nursery::answer).or_else(|error| match error {
         // It was killed between the two: the next one answers.
         Error::Ended(_) => ask(&mut kept, order)?.answer(),
         error => Err(error),
