@@ -8,6 +8,7 @@
 //! this runs in a test without a namespace.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod check;
 pub mod dial;
 pub mod dns;

@@ -27,7 +27,7 @@ impl Wanted {
             Ruling::Inspect { by } if keeps(Check::Inspected) => {
                 Ruling::Deny(Refusal::new(Reason::NotInspected, by))
             }
-            Ruling::Inspect { by } => Ruling::Allow { by },
+            Ruling::Inspect { by } => Ruling::Allow { by, budget: None },
             ruling => ruling,
         }
     }

@@ -9,12 +9,12 @@ pub(crate) mod head;
 pub(crate) mod judged;
 mod passing;
 
-pub use passing::passing;
+pub use passing::{passing, sending};
 
 use crate::{
     Egress, Error, Refusal, Stream,
     check::{Check, keeps, within},
-    relay,
+    relay::{Metered, relay},
 };
 use bytes::Bytes;
 use cofferdam_base::{Destination, Host, HostName, Protocol};
@@ -221,7 +221,7 @@ pub(crate) async fn tunnel(
     world: hyper::upgrade::Upgraded,
     pass: &crate::Pass,
 ) {
-    let (mut cell, mut world) = (TokioIo::new(cell), TokioIo::new(world));
+    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(TokioIo::new(world), pass));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a tunnel ended");
 }
