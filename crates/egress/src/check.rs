@@ -12,6 +12,12 @@ cofferdam_base::checks! {
     GuardFirst,
     /// A connection whose requests nobody sees does not pass where rules judge them.
     Inspected,
+    /// A rule that has expired says nothing.
+    RulesExpire,
+    /// No more requests than their budget.
+    BudgetRequests,
+    /// No more bytes than their budget.
+    BudgetBytes,
     /// Each request is judged by itself.
     RequestJudged,
     /// What was judged of a path goes on, and not the text that came.

@@ -5,12 +5,14 @@
 //! in force after what made it is gone (each [`Pass`] remembers its authority and is withdrawn with it), and
 //! a connection that is not recorded (nothing is allowed whose row cannot be handed on).
 
+mod change;
 mod pass;
 mod wanted;
 
 pub use pass::Pass;
 
 use crate::{
+    budget::Spent,
     check::{Check, keeps},
     fold::Folder,
     hold::{Holds, Wake},
@@ -23,8 +25,8 @@ use cofferdam_base::{
     Clock, Destination, Host, HostName, Millis,
     ipc::warden::{Grant, GrantSpan, RecordKind},
 };
-use cofferdam_policy::{Reason, RequestFacts};
-use pass::{Authority, Open};
+use cofferdam_policy::{Budget, Reason, RequestFacts};
+use pass::{Authority, Meter, Open};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -44,11 +46,14 @@ pub struct Row {
     pub destination: Option<Destination>,
     /// What decided.
     pub by: String,
-    /// The reason of a denial, else empty.
+    /// The reason of a denial; of what was let through [`OPAQUE`], if nobody looks into it; else empty.
     pub reason: String,
     /// How many alike.
     pub count: u32,
 }
+
+/// The word for a connection whose inside nobody sees: whatever its client sends is passed on.
+pub const OPAQUE: &str = "opaque";
 
 /// What the gate says to control.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +119,8 @@ struct State {
     names: Names,
     folder: Folder,
     denied: DeniedRing,
+    /// What was sent under each rule that has a budget, by the rule's words.
+    spent: HashMap<String, Arc<Mutex<Spent>>>,
 }
 
 /// A once-grant that is being spent, for a connection that waits for it.
@@ -147,6 +154,7 @@ impl Gate {
             names: Names::new(limits.names_per_second),
             folder: Folder::default(),
             denied: DeniedRing::default(),
+            spent: HashMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state), outlet, clock })
     }
@@ -220,13 +228,14 @@ impl Gate {
     fn step(self: &Arc<Self>, wanted: &Wanted, first: bool) -> Step {
         let destination = &wanted.destination;
         let now = self.clock.now();
+        self.expire(now);
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
             return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
         };
         let why = match wanted.ruling(&rules) {
-            Ruling::Allow { by } => {
-                let opened = self.open(&mut state, wanted, Authority::Rule(by), None);
+            Ruling::Allow { by, budget } => {
+                let opened = self.open(&mut state, wanted, Authority::Rule(by, budget), None);
                 return opened.map_or_else(Step::Refuse, Step::Pass);
             }
             Ruling::Inspect { by } => return Step::Refuse(Refusal::new(Reason::NotInspected, by)),
@@ -310,8 +319,15 @@ impl Gate {
         if keeps(Check::Relays) && state.open.len() >= state.limits.relays {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
         }
+        let meter = match &authority {
+            Authority::Rule(by, Some(budget)) => Some(state.meter(by, *budget)),
+            _ => None,
+        };
+        if let Some(meter) = meter.as_ref().filter(|meter| !meter.begins(self.clock.now())) {
+            return Err(meter.used_up());
+        }
         let by = match &authority {
-            Authority::Rule(by) => Some(by.clone()),
+            Authority::Rule(by, _) => Some(by.clone()),
             Authority::Grant(id) => Some(format!("grant {id}")),
             Authority::Service => None,
         };
@@ -319,7 +335,7 @@ impl Gate {
             what: RecordKind::Allow,
             destination: Some(wanted.destination.clone()),
             by,
-            reason: String::new(),
+            reason: if wanted.is_opaque() { OPAQUE.to_owned() } else { String::new() },
             count: 1,
         });
         let recorded = row.is_none_or(|row| self.outlet.record(row));
@@ -329,7 +345,8 @@ impl Gate {
         state.next += 1;
         let (id, withdrawn) = (state.next, CancellationToken::new());
         let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
-        let pass = Pass { gate: Arc::clone(self), id, destination, service, withdrawn: withdrawn.clone() };
+        let pass =
+            Pass { gate: Arc::clone(self), id, destination, service, meter, withdrawn: withdrawn.clone() };
         let wanted = wanted.clone();
         state.open.insert(id, Open { wanted, authority, until, address: None, withdrawn });
         Ok(pass)
@@ -338,6 +355,7 @@ impl Gate {
     /// Could this destination pass now or after an answer? Decides nothing and records nothing.
     pub fn foresee(&self, destination: &Destination) -> Foresight {
         let now = self.clock.now();
+        self.expire(now);
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
             return Foresight::Refused(Refusal::new(Reason::NotReady, "warden"));
@@ -410,134 +428,20 @@ impl Gate {
         }
         reply.packet
     }
-
-    /// Puts rules and limits in force. What they no longer allow is withdrawn, what they now decide goes on.
-    pub fn configure(&self, rules: Arc<Rules>, limits: Limits) {
-        let mut state = self.lock();
-        state.limits = limits;
-        state.names.set_rate(limits.names_per_second);
-        state.open.retain(|_, open| {
-            let stays = !keeps(Check::RulesWithdraw) || open.stands(&rules);
-            if !stays {
-                open.withdrawn.cancel();
-            }
-            stays
-        });
-        for destination in state.holds.destinations() {
-            if !matches!(rules.judge(&destination), Ruling::Ask { .. }) {
-                state.holds.wake_all(&destination, &Wake::Retry);
-            }
-        }
-        state.rules = Some(rules);
-    }
-
-    /// A new wire to control: it will name every grant again. Gives what must be asked again.
-    pub fn begin_snapshot(&self) -> Vec<Notice> {
-        let mut state = self.lock();
-        state.snapshot = Some(BTreeSet::new());
-        state.holds.asks().map(|(destination, why)| Notice::Ask { destination, why }).collect()
-    }
-
-    /// The wire to control is gone: nobody can say that a grant is spent.
-    pub fn wire_lost(&self) {
-        self.lock().spending.clear();
-    }
-
-    /// The snapshot is complete: what it did not name is revoked.
-    pub fn ready(&self) {
-        let mut state = self.lock();
-        state.ready = true;
-        let Some(named) = state.snapshot.take() else { return };
-        let named = |id: &u64| named.contains(id) || !keeps(Check::Snapshot);
-        let gone: Vec<u64> = state.grants.keys().copied().filter(|id| !named(id)).collect();
-        for id in gone {
-            state.revoke(id);
-        }
-    }
-
-    /// Puts a grant in force.
-    pub fn grant(&self, grant: Grant) {
-        let mut state = self.lock();
-        if let Some(snapshot) = &mut state.snapshot {
-            snapshot.insert(grant.id);
-        }
-        if state.spending.contains_key(&grant.id) {
-            return;
-        }
-        let destination = grant.destination.clone();
-        let once = matches!(grant.span, GrantSpan::Once { .. });
-        state.grants.insert(grant.id, grant);
-        let again = if once {
-            state.holds.wake_one(&destination)
-        } else {
-            state.holds.wake_all(&destination, &Wake::Retry);
-            None
-        };
-        drop(state);
-        if let Some(why) = again {
-            self.outlet.tell(Notice::Ask { destination, why });
-        }
-    }
-
-    /// Takes a grant away, and what it opened.
-    pub fn revoke(&self, grant: u64) {
-        self.lock().revoke(grant);
-    }
-
-    /// The answer to [`Notice::Spend`].
-    pub fn spent(self: &Arc<Self>, grant: u64, ok: bool) {
-        let mut state = self.lock();
-        let Some(Spending { wanted, answer }) = state.spending.remove(&grant).filter(|_| ok) else {
-            return;
-        };
-        // Judged again, since the rules may have changed, and opened at once, so that whatever is withdrawn
-        // from now on finds it.
-        let outcome = match state.rules.clone().map(|rules| wanted.ruling(&rules)) {
-            None => Err(Refusal::new(Reason::NotReady, "warden")),
-            Some(Ruling::Deny(refusal)) if keeps(Check::SpentIsJudged) => Err(refusal),
-            Some(_) => self.open(&mut state, &wanted, Authority::Grant(grant), None),
-        };
-        drop(state);
-        // Whoever waited may have left; the grant is spent all the same.
-        drop(answer.send(outcome));
-    }
-
-    /// Refuses what is held for this destination.
-    pub fn refuse_held(&self, destination: &Destination, refusal: Refusal) {
-        self.lock().holds.wake_all(destination, &Wake::Refuse(refusal));
-    }
-
-    /// To be called a few times a second: folded rows are handed on and what expired is withdrawn.
-    pub fn tick(&self) {
-        let now = self.clock.now();
-        let mut state = self.lock();
-        for row in state.folder.due(now) {
-            self.outlet.record(row);
-        }
-        state.open.retain(|_, open| {
-            let over = keeps(Check::OpenExpires) && open.until.is_some_and(|until| now >= until);
-            if over {
-                open.withdrawn.cancel();
-            }
-            !over
-        });
-        state.grants.retain(|_, grant| grant.span.is_alive(now));
-        // The address of an open connection's name stays its.
-        let State { open, names, .. } = &mut *state;
-        for open in open.values() {
-            if let Host::Name(name) = &open.wanted.destination.host
-                && keeps(Check::OpenKeepsName)
-            {
-                names.touch(name, now);
-            }
-        }
-    }
 }
 
 impl State {
     /// The rules, once control said everything.
     fn in_force(&self) -> Option<Arc<Rules>> {
         self.rules.clone().filter(|_| self.ready || !keeps(Check::Ready))
+    }
+
+    /// What counts against this rule's budget. A rule that only moved in its document goes on where it was.
+    fn meter(&mut self, by: &str, budget: Budget) -> Meter {
+        let words = by.split_once("): ").map_or(by, |(_, words)| words);
+        let key = format!("{words} {budget:?}");
+        let spent = self.spent.entry(key).or_insert_with(|| Arc::new(Mutex::new(Spent::new(budget))));
+        Meter { by: by.to_owned(), spent: Arc::clone(spent) }
     }
 
     fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {

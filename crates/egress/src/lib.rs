@@ -8,6 +8,7 @@
 //! this runs in a test without a namespace.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod check;
 pub mod dial;
 pub mod dns;
@@ -29,7 +30,7 @@ mod rules;
 mod serve;
 pub mod sniff;
 
-pub use gate::{Foresight, Gate, Limits, Notice, Outlet, Pass, Row};
+pub use gate::{Foresight, Gate, Limits, Notice, OPAQUE, Outlet, Pass, Row};
 pub use inspect::{Authority, Failed, Inspector};
 pub use refusal::{ACCESS_DENIED, Denied, Refusal};
 pub use relay::{BoxStream, End, Moved, Stream, relay};

@@ -7,7 +7,7 @@ use crate::{
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
     place::Placed,
-    relay::{BoxStream, relay},
+    relay::{BoxStream, Metered, relay},
     sniff::{MOST, Rewound, Spoken, classify, sniff},
 };
 use ::http::{Request, Response};
@@ -530,7 +530,8 @@ async fn overhear<S: Stream>(
 }
 
 /// Relays, beginning with what was read already.
-async fn carry<S: Stream>(cell: S, first: BytesMut, mut world: BoxStream, pass: &Pass) {
+async fn carry<S: Stream>(cell: S, first: BytesMut, world: BoxStream, pass: &Pass) {
+    let mut world = Metered::new(world, pass);
     let mut cell = Rewound::new(first.freeze(), cell);
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a relay ended");

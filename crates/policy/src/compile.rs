@@ -6,6 +6,7 @@
 
 use crate::{
     Default, Document, Error, Pattern, Rule, RuleId, Verb,
+    ceiling::CEILING,
     rule::{Rank, parent},
     table::{Table, stronger},
 };
@@ -14,6 +15,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     net::IpAddr,
     num::NonZeroU16,
+    sync::Arc,
 };
 
 /// A policy in force.
@@ -26,6 +28,9 @@ pub struct Policy {
     pub(crate) requests: Table,
     /// The moment for which it was compiled.
     at: Millis,
+    expiry: Option<Millis>,
+    /// What it cannot exceed.
+    pub(crate) ceiling: Option<Arc<Self>>,
 }
 
 /// What policy says about a destination. `rule` is none where the document's default decided.
@@ -69,12 +74,14 @@ impl Policy {
     /// This policy as it is at a moment: without the rules that have expired by then.
     #[must_use]
     pub fn at(&self, now: Millis) -> Self {
-        Self::compile_at(self.document.clone(), now)
+        let ceiling = self.ceiling.as_ref().map(|ceiling| Arc::new(ceiling.at(now)));
+        Self::compile_at(self.document.clone(), now).under(ceiling)
     }
 
     /// When the next of its rules expires: from then on [`Self::at`] gives another policy.
     pub fn next_expiry(&self) -> Option<Millis> {
-        self.document.rules.iter().filter(|rule| self.is_live(rule)).filter_map(|rule| rule.expires).min()
+        let ceiling = self.ceiling.as_ref().and_then(|ceiling| ceiling.expiry);
+        self.expiry.into_iter().chain(ceiling).min()
     }
 
     /// Does the rule still speak?
@@ -104,12 +111,21 @@ impl Policy {
             };
             cells.lay(rule);
         }
-        Self { document, names, wildcards, addresses, requests, at }
+        let expiry = live().filter_map(|rule| rule.expires).min();
+        Self { document, names, wildcards, addresses, requests, at, expiry, ceiling: None }
     }
 
     /// What policy says of a connection. About a literal address only exact rules speak; the guard judges it
     /// besides.
     pub fn verdict(&self, destination: &Destination) -> Verdict {
+        let own = self.own_verdict(destination);
+        match &self.ceiling {
+            Some(ceiling) => Self::lowered(own, ceiling.own_verdict(destination)),
+            None => own,
+        }
+    }
+
+    fn own_verdict(&self, destination: &Destination) -> Verdict {
         let winner = self.connection(destination);
         let verdict = self.said(winner);
         if winner.is_some_and(|winner| winner.verb == Verb::Deny) {
@@ -155,14 +171,23 @@ impl Policy {
         &self.document
     }
 
-    /// The rule of this id.
+    /// The rule of this id, its own or its ceiling's.
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
-        self.document.rule(id)
+        let known = |document: &'_ Document| document.rules.first().is_some_and(|first| id >= first.id);
+        match &self.ceiling {
+            Some(ceiling) if id.0 >= CEILING => ceiling.document.rule(RuleId(id.0 - CEILING)),
+            _ if id.0 >= CEILING && known(&self.document) => self.document.rule(RuleId(id.0 - CEILING)),
+            _ => self.document.rule(id),
+        }
     }
 
-    /// Who decided, in the words of records: `rule 3 (line 12): …` or `default`.
+    /// Who decided, in the words of records: `rule 3 (line 12): …`, `default`, or the same of the ceiling.
     pub fn decider(&self, rule: Option<RuleId>) -> String {
-        rule.and_then(|id| self.rule(id)).map_or_else(|| "default".to_owned(), ToString::to_string)
+        match rule {
+            None => "default".to_owned(),
+            Some(RuleId(CEILING)) => "ceiling default".to_owned(),
+            Some(id) => self.rule(id).map_or_else(|| id.to_string(), ToString::to_string),
+        }
     }
 
     pub(crate) const fn default_verdict(&self) -> Verdict {

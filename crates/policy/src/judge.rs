@@ -39,6 +39,11 @@ pub enum Judgement {
 impl Policy {
     /// How much of its requests must be seen before this destination can be let through.
     pub fn inspection(&self, destination: &Destination) -> Inspection {
+        let own = self.own_inspection(destination);
+        own.max(self.ceiling.as_ref().map_or(Inspection::Opaque, |it| it.own_inspection(destination)))
+    }
+
+    fn own_inspection(&self, destination: &Destination) -> Inspection {
         let places = self.requests.places(destination);
         if places.iter().any(|place| place.body.is_some()) {
             Inspection::Bodies
@@ -51,6 +56,10 @@ impl Policy {
 
     /// Must the body of this request be read before it can be judged? Ask with the head alone.
     pub fn needs_body(&self, facts: &RequestFacts) -> bool {
+        self.own_needs_body(facts) || self.ceiling.as_ref().is_some_and(|it| it.own_needs_body(facts))
+    }
+
+    fn own_needs_body(&self, facts: &RequestFacts) -> bool {
         let places = self.requests.places(&facts.destination);
         if places.iter().all(|place| place.body.is_none()) || self.is_denied(&facts.destination) {
             return false;
@@ -62,7 +71,11 @@ impl Policy {
 
     /// What policy says of one request. What several calls in one body come to is what is said of the worst.
     pub fn judge(&self, facts: &RequestFacts) -> Judgement {
-        self.judge_counted(facts, &mut 0)
+        let own = self.judge_counted(facts, &mut 0);
+        match &self.ceiling {
+            Some(ceiling) => Self::lowered_judgement(own, ceiling.judge_counted(facts, &mut 0)),
+            None => own,
+        }
     }
 
     /// The same; `steps` counts the rules and nodes that were looked at.

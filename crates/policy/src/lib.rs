@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
+mod ceiling;
 mod compile;
 mod condition;
 mod diff;
@@ -29,6 +30,7 @@ mod request;
 mod rule;
 mod table;
 
+pub use ceiling::Exceeds;
 pub use compile::{Policy, Verdict};
 pub use condition::Condition;
 pub use diff::{Diff, Exception, Reachable};

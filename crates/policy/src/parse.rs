@@ -270,8 +270,8 @@ fn parse_expiry(expires: Spanned<String>) -> Result<cofferdam_base::Millis, Erro
 }
 
 fn parse_budget(budget: &Spanned<Budget>, verb: Verb) -> Result<Budget, Error> {
-    if verb == Verb::Deny {
-        return Err(at(budget.referenced, "a deny has no `budget`"));
+    if verb != Verb::Allow {
+        return Err(at(budget.referenced, "a `budget` belongs to an allow"));
     }
     let Budget { bytes_per_hour, bytes_per_day, requests_per_minute } = budget.value;
     let bytes = bytes_per_hour.into_iter().chain(bytes_per_day);

@@ -40,6 +40,9 @@ reasons! {
     /// A deny rule.
     DeniedByRule = "denied_by_rule", "a rule of this tenant's policy denies the destination",
         "ask the operator: cofferdam policy explain shows the rule";
+    /// The operator's ceiling.
+    AboveCeiling = "above_ceiling", "the operator of this host denies the destination to every policy",
+        "only the operator opens it: [ceiling] in cofferdam.toml";
     /// A person said no.
     DeniedByPerson = "denied_by_person", "an approver denied this destination",
         "do not retry; ask the approver";

@@ -1,6 +1,6 @@
 //! One parsed rule: what it is about and what it says.
 
-use crate::condition::Condition;
+use crate::{ceiling::CEILING, condition::Condition};
 use cofferdam_base::{Destination, Host, HostName, Millis, Protocol};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, num::NonZeroU16};
@@ -196,7 +196,11 @@ impl fmt::Display for Verb {
 
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {}", self.0)
+        match self.0.checked_sub(CEILING) {
+            None => write!(f, "rule {}", self.0),
+            Some(0) => f.write_str("ceiling default"),
+            Some(of_ceiling) => write!(f, "ceiling rule {of_ceiling}"),
+        }
     }
 }
 

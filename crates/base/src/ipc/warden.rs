@@ -217,7 +217,7 @@ pub struct Record {
     pub destination: Option<Destination>,
     /// The rule, grant, layer or secret that decided.
     pub by: String,
-    /// The machine-readable reason of a denial, else empty.
+    /// The machine-readable reason of a denial; `opaque` for a connection that was let through unseen; else empty.
     pub reason: String,
     /// How many alike were folded into this row.
     pub count: u32,

@@ -16,6 +16,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Would nobody see what passes?
+    pub(super) const fn is_opaque(&self) -> bool {
+        self.request.is_none()
+    }
+
     /// What the rules say of it. A connection whose requests are to be judged, and of which none is seen, is
     /// refused.
     pub(super) fn ruling(&self, rules: &Rules) -> Ruling {
@@ -27,7 +32,7 @@ impl Wanted {
             Ruling::Inspect { by } if keeps(Check::Inspected) => {
                 Ruling::Deny(Refusal::new(Reason::NotInspected, by))
             }
-            Ruling::Inspect { by } => Ruling::Allow { by },
+            Ruling::Inspect { by } => Ruling::Allow { by, budget: None },
             ruling => ruling,
         }
     }

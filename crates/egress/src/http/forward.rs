@@ -1,6 +1,6 @@
 //! One request onward: admitted, its head rebuilt, its body and its answer streamed.
 
-use super::{Body, head, passing};
+use super::{Body, head, passing, sending};
 use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
@@ -162,5 +162,10 @@ fn rebuilt(pass: &Arc<Pass>, request: Request<Body>, websocket: bool) -> Result<
     let bad = || Refusal::new(Reason::BadRequest, "http");
     let (parts, body) = request.into_parts();
     let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;
-    Ok(onward.map(|()| passing(Arc::clone(pass), body)))
+    let head: usize = onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    if !pass.sends(head + line) {
+        return Err(Refusal::new(Reason::BudgetSpent, "policy"));
+    }
+    Ok(onward.map(|()| sending(Arc::clone(pass), body)))
 }

@@ -10,12 +10,12 @@ pub(crate) mod judged;
 mod passing;
 
 pub(crate) use forward::drive;
-pub use passing::passing;
+pub use passing::{passing, sending};
 
 use crate::{
     Egress, Error, Refusal, Stream,
     check::{Check, keeps, within},
-    relay,
+    relay::{Metered, relay},
 };
 use bytes::Bytes;
 use cofferdam_base::{Destination, Host, HostName, Protocol};
@@ -224,7 +224,7 @@ pub(crate) async fn tunnel(
     world: hyper::upgrade::Upgraded,
     pass: &crate::Pass,
 ) {
-    let (mut cell, mut world) = (TokioIo::new(cell), TokioIo::new(world));
+    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(TokioIo::new(world), pass));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a tunnel ended");
 }

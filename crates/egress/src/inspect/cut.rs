@@ -61,7 +61,7 @@ where
     });
     let gone = Box::pin(pass.withdrawn().clone().cancelled_owned());
     let (pass, counted) = (Arc::clone(pass), Arc::clone(counted));
-    BodyExt::boxed_unsync(Cut { source, gone, watch, way, counted, _pass: pass })
+    BodyExt::boxed_unsync(Cut { source, gone, watch, way, counted, pass })
 }
 
 struct Cut<B> {
@@ -70,7 +70,7 @@ struct Cut<B> {
     watch: tokio::task::JoinHandle<()>,
     way: Way,
     counted: Arc<Counted>,
-    _pass: Arc<Pass>,
+    pass: Arc<Pass>,
 }
 
 impl<B> Drop for Cut<B> {
@@ -106,6 +106,9 @@ where
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
+            if this.way == Way::Out && !this.pass.sends(data.len()) {
+                return Poll::Ready(Some(Err("the budget of the rule is used up".into())));
+            }
             let count = if this.way == Way::Out { &this.counted.out } else { &this.counted.back };
             count.fetch_add(data.len() as u64, Relaxed);
         }

@@ -41,6 +41,8 @@ const KEPT_FOR_ONE: usize = 8;
 const KEPT: usize = 128;
 /// Sessions that can be taken up again.
 const SESSIONS: usize = 256;
+/// How often a shared connection with requests under way is asked whether it is still there.
+const PING: Duration = Duration::from_secs(20);
 /// What one stream of a shared connection, and all of them together, may have under way.
 const STREAM_WINDOW: u32 = 1 << 20;
 const WINDOW: u32 = 8 << 20;
@@ -126,13 +128,23 @@ impl Pool {
         onward: &Onward<'_>,
         body: Body,
     ) -> Result<Response<Incoming>, Refusal> {
-        let Onward { pass, counted, .. } = onward;
+        let Onward { pass, counted, parts, asks: _ } = onward;
+        let head: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let line = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
+        if !pass.sends(head + line) {
+            return Err(Refusal::new(Reason::BudgetSpent, "policy"));
+        }
         let mut body = cut(pass, counted, Way::Out, body);
         while let Some(kept) = self.take(pass, onward.asks) {
             match self.exchange(kept, onward, body).await? {
                 Ok(response) => return Ok(response),
-                // The server closed the kept connection before anything was sent.
-                Err(unsent) => body = unsent,
+                // The server closed the kept connection before anything was sent. A shared one is let go.
+                Err(unsent) => {
+                    body = unsent;
+                    if let Some(kept) = self.lock().get_mut(pass.destination()) {
+                        kept.shared = None;
+                    }
+                }
             }
         }
         let connection = self.connect(egress, pass, onward.asks).await?;
@@ -247,6 +259,9 @@ impl Pool {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(WINDOW)
                 .max_header_list_size(64 * 1024)
+                // A server that vanished is found out while requests wait for it.
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(HANDSHAKE)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| broken(&error))?;

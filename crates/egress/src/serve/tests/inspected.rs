@@ -129,6 +129,40 @@ async fn a_request_is_read_judged_and_passed_on_rebuilt() {
     say(&mut server, OK).await;
     assert!(message(&mut client).await.ends_with("hi"));
     assert_eq!(cell.dialled(), 1);
+    assert_eq!(allowed(&cell), ["", ""]);
+}
+
+/// What is recorded of each thing that was let through.
+fn allowed(cell: &Cell) -> Vec<String> {
+    let rows = cell.told.rows.lock().unwrap();
+    rows.iter().filter(|row| row.what == RecordKind::Allow).map(|row| row.reason.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_counts_what_is_sent_inside_tls() {
+    let cell = inspecting();
+    let policy =
+        SEEN.replacen("    path: /open/**\n", "    path: /open/**\n    budget: {bytes_per_hour: 2000}\n", 1);
+    cell.egress.gate.configure(rules(&policy), LIMITS);
+    let mut client = connect(&cell, "open.example", H1).await.unwrap();
+    let post = |length: usize| {
+        let body = "x".repeat(length);
+        format!("POST /open HTTP/1.1\r\nHost: open.example\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    say(&mut client, &post(1500)).await;
+    let mut server = served(&cell, H1).await;
+    assert!(message(&mut server).await.ends_with("xxx"));
+    say(&mut server, OK).await;
+    assert!(message(&mut client).await.ends_with("hi"));
+    say(&mut client, &post(1500)).await;
+    let text = message(&mut client).await;
+    assert!(!text.contains("200 OK"), "{text}");
+    assert!(
+        cell.reasons().iter().all(|reason| reason == "budget_spent" || reason == "revoked"),
+        "{:?}",
+        cell.reasons()
+    );
+    assert!(cell.reasons().contains(&"budget_spent".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,6 +306,7 @@ async fn a_host_without_rules_of_its_inside_is_tunnelled_as_it_came() {
     let mut got = vec![0; hello.len()];
     server.read_exact(&mut got).await.unwrap();
     assert_eq!(got, hello);
+    assert_eq!(allowed(&cell), ["opaque"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -250,6 +250,28 @@ fn request_passes(lines: &str) -> bool {
     })
 }
 
+/// Are all of these requests answered under such a budget?
+fn spends(budget: &str, requests: &[&str]) -> bool {
+    comes(async {
+        let cell = cell();
+        let text = format!(
+            "version: 2\ndefault: deny\nrules:\n  - allow: web.example\n    protocol: http\n    budget: {{{budget}}}\n"
+        );
+        cell.egress.gate.configure(rules(&text), LIMITS);
+        for request in requests {
+            let mut client = cell.captured("web.example", 80);
+            say(&mut client, request).await;
+            let Some(mut server) = reached(&cell).await else { return false };
+            let _ = timeout(LONG, message(&mut server)).await;
+            let _ = server.write_all(OK.as_bytes()).await;
+            if !message(&mut client).await.starts_with("HTTP/1.1 200") {
+                return false;
+            }
+        }
+        true
+    })
+}
+
 /// Does this request reach the server, where requests are judged?
 fn judged_passes(line: &str, headers: &str, body: &str) -> Option<String> {
     let text = format!(
@@ -335,6 +357,22 @@ fn attack(check: Check) -> Result<(), String> {
                 cell.egress.gate.admit(&unseen).await.is_ok()
             })
         }),
+        Check::RulesExpire => alone(&|| {
+            comes(async {
+                let cell = cell();
+                let text =
+                    "version: 2\ndefault: deny\nrules:\n  - allow: open.example\n    expires: 2026-01-01\n";
+                cell.egress.gate.configure(rules(text), LIMITS);
+                cell.time.store(1_767_225_600_000, SeqCst);
+                passes(&cell, "open.example", 443, &real("open.example")).await
+            })
+        }),
+        Check::BudgetRequests => alone(&|| spends("requests_per_minute: 2", &[GET, GET, GET])),
+        Check::BudgetBytes => {
+            let upload = "PUT / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 90\r\n\r\n";
+            let upload = format!("{upload}{}", "x".repeat(90));
+            alone(&|| spends("bytes_per_hour: 250", &[&upload, &upload, &upload]))
+        }
         Check::RequestJudged => alone(&|| judged_passes("POST /private", "", "").is_some()),
         Check::RequestRebuilt => alone(&|| {
             judged_passes("GET /private/../pub/a", "", "").is_some_and(|text| text.contains("private"))
