@@ -5,6 +5,7 @@
 //! nothing downstream checks it again (parse, don't validate).
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod check;
 mod claims;
 mod clock;
@@ -24,6 +25,7 @@ mod secret;
 mod slot;
 mod tenant;
 
+pub use certificate::{Certificate, CertificateError};
 #[doc(hidden)]
 pub use check::LEAVES_CHECKS_OUT;
 pub use claims::{AUDIENCE, Claims, MAX_TOKEN, MemberId, MemberIdError, TOKEN_TYPE};

@@ -169,8 +169,8 @@ impl Host {
         }
         let key = self.data_key(&tenant.id).await?;
         self.journal(&tenant.id, Kind::KeyReleased, released(&secrets)).await?;
-        link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send_key(tenant, &key)?;
+        link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send(tenant, &Command::Secrets { secrets })?;
         link.send(tenant, &model.map_or(Command::NoModel {}, |(route, _)| Command::Model(route)))?;
         self.send_grants(tenant, link).await?;

@@ -355,6 +355,7 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         generation,
         runtime: tenant.runtime.clone(),
         limits: *limits,
+        authority: tenant.seat.link().and_then(|link| link.authority()),
     };
     let mailbox = tenant.mailbox.clone();
     let answer = move |event| {

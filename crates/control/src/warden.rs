@@ -5,7 +5,10 @@
 //! nothing about another tenant, because the wire is the tenant; a report that does not fit ends the wire.
 
 use crate::{Error, host::Host, plain, tenant::Tenant};
-use cofferdam_base::ipc::warden::{Command, Report};
+use cofferdam_base::{
+    Certificate,
+    ipc::warden::{Command, Report},
+};
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -40,6 +43,7 @@ pub struct Link {
 struct Configured {
     revision: Option<u64>,
     error: Option<String>,
+    authority: Option<Certificate>,
     ended: bool,
 }
 
@@ -91,6 +95,11 @@ impl Link {
     /// The revision that was last reported in force.
     pub fn revision(&self) -> Option<u64> {
         self.configured.borrow().revision
+    }
+
+    /// The certificate of the authority under which it inspects TLS.
+    pub fn authority(&self) -> Option<Certificate> {
+        self.configured.borrow().authority.clone()
     }
 
     /// Takes reports until the wire ends or brings what does not fit.
@@ -150,9 +159,10 @@ impl Link {
                 *boot = Some(now);
             }
             _ if boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
-            Report::Configured { revision, error } => {
+            Report::Configured { revision, error, authority } => {
                 self.configured.send_modify(|c| {
                     c.error = error;
+                    c.authority = authority;
                     c.revision = Some(revision);
                 });
             }
@@ -191,7 +201,7 @@ impl Link {
 fn tidy(mut report: Report) -> Report {
     let line = |text: &mut String| *text = plain::line(text, LONGEST_WORDS);
     match &mut report {
-        Report::Configured { revision: _, error } => error.iter_mut().for_each(line),
+        Report::Configured { revision: _, error, authority: _ } => error.iter_mut().for_each(line),
         Report::Ask { destination: _, why } => line(why),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
         Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),

@@ -10,6 +10,24 @@ cofferdam_base::checks! {
     Ready,
     /// The guard is heard before anybody is asked.
     GuardFirst,
+    /// A connection whose requests nobody sees does not pass where rules judge them.
+    Inspected,
+    /// A rule that has expired says nothing.
+    RulesExpire,
+    /// No more requests than their budget.
+    BudgetRequests,
+    /// No more bytes than their budget.
+    BudgetBytes,
+    /// Each request is judged by itself.
+    RequestJudged,
+    /// What was judged of a path goes on, and not the text that came.
+    RequestRebuilt,
+    /// A body that a rule asks about is read.
+    BodyRead,
+    /// A body that a rule asks about ends at its cap.
+    BodyLength,
+    /// A body in another coding is none that was read.
+    BodyCoding,
     /// A rule that denies an address binds the names that resolve to it.
     AddressRules,
     /// A grant opens its own destination only.
@@ -116,6 +134,14 @@ cofferdam_base::checks! {
     HostIsCaptured,
     /// The Host of a proxied request is the host of its URI.
     HostIsTarget,
+    /// The host of a request inside TLS is the one whose certificate its client was shown.
+    HostIsShown,
+    /// No connection becomes anything but a WebSocket, by a request that is nothing else.
+    OnlyWebSocket,
+    /// What is inspected ends with its permission, whether anybody reads it just then or not.
+    WithdrawnInspected,
+    /// A connection that others used before is not used once its address is refused.
+    PooledStands,
     /// Headers of one connection stay behind.
     HopByHop,
     /// Headers that `Connection` names stay behind.

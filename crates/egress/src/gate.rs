@@ -5,11 +5,14 @@
 //! in force after what made it is gone (each [`Pass`] remembers its authority and is withdrawn with it), and
 //! a connection that is not recorded (nothing is allowed whose row cannot be handed on).
 
+mod change;
 mod pass;
+mod wanted;
 
 pub use pass::Pass;
 
 use crate::{
+    budget::Spent,
     check::{Check, keeps},
     fold::Folder,
     hold::{Holds, Wake},
@@ -22,8 +25,8 @@ use cofferdam_base::{
     Clock, Destination, Host, HostName, Millis,
     ipc::warden::{Grant, GrantSpan, RecordKind},
 };
-use cofferdam_policy::Reason;
-use pass::{Authority, Open};
+use cofferdam_policy::{Budget, Reason, RequestFacts};
+use pass::{Authority, Meter, Open};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -32,6 +35,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use wanted::Wanted;
 
 /// A row for the ledger, before it is numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +46,14 @@ pub struct Row {
     pub destination: Option<Destination>,
     /// What decided.
     pub by: String,
-    /// The reason of a denial, else empty.
+    /// The reason of a denial; of what was let through [`OPAQUE`], if nobody looks into it; else empty.
     pub reason: String,
     /// How many alike.
     pub count: u32,
 }
+
+/// The word for a connection whose inside nobody sees: whatever its client sends is passed on.
+pub const OPAQUE: &str = "opaque";
 
 /// What the gate says to control.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +119,13 @@ struct State {
     names: Names,
     folder: Folder,
     denied: DeniedRing,
+    /// What was sent under each rule that has a budget, by the rule's words.
+    spent: HashMap<String, Arc<Mutex<Spent>>>,
 }
 
 /// A once-grant that is being spent, for a connection that waits for it.
 struct Spending {
-    destination: Destination,
+    wanted: Wanted,
     answer: oneshot::Sender<Result<Pass, Refusal>>,
 }
 
@@ -145,6 +154,7 @@ impl Gate {
             names: Names::new(limits.names_per_second),
             folder: Folder::default(),
             denied: DeniedRing::default(),
+            spent: HashMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state), outlet, clock })
     }
@@ -170,13 +180,24 @@ impl Gate {
     }
 
     /// Lets a connection to this destination pass, after holding it for an answer if need be. Every outcome
-    /// is recorded. Dropping the future gives the wait up.
+    /// is recorded. Dropping the future gives the wait up. Where rules judge requests it is refused: see
+    /// [`Self::admit_request`].
     pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        self.wait(Wanted { destination: destination.clone(), request: None }).await
+    }
+
+    /// The same for one request.
+    pub async fn admit_request(self: &Arc<Self>, facts: RequestFacts) -> Result<Pass, Refusal> {
+        self.wait(Wanted { destination: facts.destination.clone(), request: Some(Arc::new(facts)) }).await
+    }
+
+    async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {
+        let destination = &wanted.destination;
         let held = self.lock().limits.hold;
         let deadline = tokio::time::Instant::now() + held;
         let mut first = true;
         loop {
-            match self.step(destination, first) {
+            match self.step(&wanted, first) {
                 Step::Pass(pass) => return Ok(pass),
                 Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
                 Step::Spend(answer) => {
@@ -204,17 +225,20 @@ impl Gate {
         }
     }
 
-    fn step(self: &Arc<Self>, destination: &Destination, first: bool) -> Step {
+    fn step(self: &Arc<Self>, wanted: &Wanted, first: bool) -> Step {
+        let destination = &wanted.destination;
         let now = self.clock.now();
+        self.expire(now);
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
             return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
         };
-        let why = match rules.judge(destination) {
-            Ruling::Allow { by } => {
-                let opened = self.open(&mut state, destination, Authority::Rule(by), None);
+        let why = match wanted.ruling(&rules) {
+            Ruling::Allow { by, budget } => {
+                let opened = self.open(&mut state, wanted, Authority::Rule(by, budget), None);
                 return opened.map_or_else(Step::Refuse, Step::Pass);
             }
+            Ruling::Inspect { by } => return Step::Refuse(Refusal::new(Reason::NotInspected, by)),
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
             Ruling::Ask { why, by_rule: _ } => why,
         };
@@ -224,7 +248,7 @@ impl Gate {
                     state.grants.remove(&id);
                 }
                 let (answer, receiver) = oneshot::channel();
-                state.spending.insert(id, Spending { destination: destination.clone(), answer });
+                state.spending.insert(id, Spending { wanted: wanted.clone(), answer });
                 drop(state);
                 if !self.outlet.tell(Notice::Spend(id)) {
                     self.lock().spending.remove(&id);
@@ -234,7 +258,7 @@ impl Gate {
             }
             Some(Grant { id, span, .. }) => {
                 let until = if let GrantSpan::Until(until) = span { Some(until) } else { None };
-                let opened = self.open(&mut state, destination, Authority::Grant(id), until);
+                let opened = self.open(&mut state, wanted, Authority::Grant(id), until);
                 return opened.map_or_else(Step::Refuse, Step::Pass);
             }
             None => {}
@@ -272,10 +296,13 @@ impl Gate {
         let mut state = self.lock();
         let opened = match state.in_force() {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
-            Some(rules) => match rules.guard.check_host(&destination.host) {
-                Err(no) => Err(Refusal::new(no.code, "guard")),
-                Ok(()) => self.open(&mut state, destination, Authority::Service, None),
-            },
+            Some(rules) => {
+                let checked = rules.guard.check_host(&destination.host);
+                let wanted = Wanted { destination: destination.clone(), request: None };
+                checked
+                    .map_err(|no| Refusal::new(no.code, "guard"))
+                    .and_then(|()| self.open(&mut state, &wanted, Authority::Service, None))
+            }
         };
         drop(state);
         opened.map_err(|refusal| self.refuse_service(destination, refusal))
@@ -285,23 +312,30 @@ impl Gate {
     fn open(
         self: &Arc<Self>,
         state: &mut State,
-        destination: &Destination,
+        wanted: &Wanted,
         authority: Authority,
         until: Option<Millis>,
     ) -> Result<Pass, Refusal> {
         if keeps(Check::Relays) && state.open.len() >= state.limits.relays {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
         }
+        let meter = match &authority {
+            Authority::Rule(by, Some(budget)) => Some(state.meter(by, *budget)),
+            _ => None,
+        };
+        if let Some(meter) = meter.as_ref().filter(|meter| !meter.begins(self.clock.now())) {
+            return Err(meter.used_up());
+        }
         let by = match &authority {
-            Authority::Rule(by) => Some(by.clone()),
+            Authority::Rule(by, _) => Some(by.clone()),
             Authority::Grant(id) => Some(format!("grant {id}")),
             Authority::Service => None,
         };
         let row = by.map(|by| Row {
             what: RecordKind::Allow,
-            destination: Some(destination.clone()),
+            destination: Some(wanted.destination.clone()),
             by,
-            reason: String::new(),
+            reason: if wanted.is_opaque() { OPAQUE.to_owned() } else { String::new() },
             count: 1,
         });
         let recorded = row.is_none_or(|row| self.outlet.record(row));
@@ -310,22 +344,25 @@ impl Gate {
         }
         state.next += 1;
         let (id, withdrawn) = (state.next, CancellationToken::new());
-        let (destination, service) = (destination.clone(), authority == Authority::Service);
-        let pass = Pass { gate: Arc::clone(self), id, destination, service, withdrawn: withdrawn.clone() };
-        let destination = pass.destination.clone();
-        state.open.insert(id, Open { destination, authority, until, address: None, withdrawn });
+        let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
+        let pass =
+            Pass { gate: Arc::clone(self), id, destination, service, meter, withdrawn: withdrawn.clone() };
+        let wanted = wanted.clone();
+        state.open.insert(id, Open { wanted, authority, until, address: None, withdrawn });
         Ok(pass)
     }
 
     /// Could this destination pass now or after an answer? Decides nothing and records nothing.
     pub fn foresee(&self, destination: &Destination) -> Foresight {
         let now = self.clock.now();
+        self.expire(now);
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
             return Foresight::Refused(Refusal::new(Reason::NotReady, "warden"));
         };
         match rules.judge(destination) {
             Ruling::Allow { .. } => Foresight::Allowed,
+            Ruling::Inspect { .. } => Foresight::Inspected,
             Ruling::Deny(refusal) => Foresight::Refused(refusal),
             Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
             Ruling::Ask { by_rule, .. } => Foresight::Asked { by_rule },
@@ -391,134 +428,20 @@ impl Gate {
         }
         reply.packet
     }
-
-    /// Puts rules and limits in force. What they no longer allow is withdrawn, what they now decide goes on.
-    pub fn configure(&self, rules: Arc<Rules>, limits: Limits) {
-        let mut state = self.lock();
-        state.limits = limits;
-        state.names.set_rate(limits.names_per_second);
-        state.open.retain(|_, open| {
-            let stays = !keeps(Check::RulesWithdraw) || open.stands(&rules);
-            if !stays {
-                open.withdrawn.cancel();
-            }
-            stays
-        });
-        for destination in state.holds.destinations() {
-            if !matches!(rules.judge(&destination), Ruling::Ask { .. }) {
-                state.holds.wake_all(&destination, &Wake::Retry);
-            }
-        }
-        state.rules = Some(rules);
-    }
-
-    /// A new wire to control: it will name every grant again. Gives what must be asked again.
-    pub fn begin_snapshot(&self) -> Vec<Notice> {
-        let mut state = self.lock();
-        state.snapshot = Some(BTreeSet::new());
-        state.holds.asks().map(|(destination, why)| Notice::Ask { destination, why }).collect()
-    }
-
-    /// The wire to control is gone: nobody can say that a grant is spent.
-    pub fn wire_lost(&self) {
-        self.lock().spending.clear();
-    }
-
-    /// The snapshot is complete: what it did not name is revoked.
-    pub fn ready(&self) {
-        let mut state = self.lock();
-        state.ready = true;
-        let Some(named) = state.snapshot.take() else { return };
-        let named = |id: &u64| named.contains(id) || !keeps(Check::Snapshot);
-        let gone: Vec<u64> = state.grants.keys().copied().filter(|id| !named(id)).collect();
-        for id in gone {
-            state.revoke(id);
-        }
-    }
-
-    /// Puts a grant in force.
-    pub fn grant(&self, grant: Grant) {
-        let mut state = self.lock();
-        if let Some(snapshot) = &mut state.snapshot {
-            snapshot.insert(grant.id);
-        }
-        if state.spending.contains_key(&grant.id) {
-            return;
-        }
-        let destination = grant.destination.clone();
-        let once = matches!(grant.span, GrantSpan::Once { .. });
-        state.grants.insert(grant.id, grant);
-        let again = if once {
-            state.holds.wake_one(&destination)
-        } else {
-            state.holds.wake_all(&destination, &Wake::Retry);
-            None
-        };
-        drop(state);
-        if let Some(why) = again {
-            self.outlet.tell(Notice::Ask { destination, why });
-        }
-    }
-
-    /// Takes a grant away, and what it opened.
-    pub fn revoke(&self, grant: u64) {
-        self.lock().revoke(grant);
-    }
-
-    /// The answer to [`Notice::Spend`].
-    pub fn spent(self: &Arc<Self>, grant: u64, ok: bool) {
-        let mut state = self.lock();
-        let Some(Spending { destination, answer }) = state.spending.remove(&grant).filter(|_| ok) else {
-            return;
-        };
-        // Judged again, since the rules may have changed, and opened at once, so that whatever is withdrawn
-        // from now on finds it.
-        let outcome = match state.rules.clone().map(|rules| rules.judge(&destination)) {
-            None => Err(Refusal::new(Reason::NotReady, "warden")),
-            Some(Ruling::Deny(refusal)) if keeps(Check::SpentIsJudged) => Err(refusal),
-            Some(_) => self.open(&mut state, &destination, Authority::Grant(grant), None),
-        };
-        drop(state);
-        // Whoever waited may have left; the grant is spent all the same.
-        drop(answer.send(outcome));
-    }
-
-    /// Refuses what is held for this destination.
-    pub fn refuse_held(&self, destination: &Destination, refusal: Refusal) {
-        self.lock().holds.wake_all(destination, &Wake::Refuse(refusal));
-    }
-
-    /// To be called a few times a second: folded rows are handed on and what expired is withdrawn.
-    pub fn tick(&self) {
-        let now = self.clock.now();
-        let mut state = self.lock();
-        for row in state.folder.due(now) {
-            self.outlet.record(row);
-        }
-        state.open.retain(|_, open| {
-            let over = keeps(Check::OpenExpires) && open.until.is_some_and(|until| now >= until);
-            if over {
-                open.withdrawn.cancel();
-            }
-            !over
-        });
-        state.grants.retain(|_, grant| grant.span.is_alive(now));
-        // The address of an open connection's name stays its.
-        let State { open, names, .. } = &mut *state;
-        for open in open.values() {
-            if let Host::Name(name) = &open.destination.host
-                && keeps(Check::OpenKeepsName)
-            {
-                names.touch(name, now);
-            }
-        }
-    }
 }
 
 impl State {
     /// The rules, once control said everything.
     fn in_force(&self) -> Option<Arc<Rules>> {
         self.rules.clone().filter(|_| self.ready || !keeps(Check::Ready))
+    }
+
+    /// What counts against this rule's budget. A rule that only moved in its document goes on where it was.
+    fn meter(&mut self, by: &str, budget: Budget) -> Meter {
+        let words = by.split_once("): ").map_or(by, |(_, words)| words);
+        let key = format!("{words} {budget:?}");
+        let spent = self.spent.entry(key).or_insert_with(|| Arc::new(Mutex::new(Spent::new(budget))));
+        Meter { by: by.to_owned(), spent: Arc::clone(spent) }
     }
 
     fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
@@ -548,6 +471,8 @@ impl State {
 pub enum Foresight {
     /// It would pass.
     Allowed,
+    /// Its requests would be judged one by one.
+    Inspected,
     /// It would be held.
     Asked {
         /// Does a rule say so, and not the default?

@@ -2,12 +2,13 @@
 //! what is dialled for them and what their clients learn.
 //!
 //! It owns the path of bytes from a listener inside the cell to a checked address outside. It refuses to
-//! decide (that is `policy`'s), to know secrets, and to talk to control: rows and notices leave through
+//! decide (that is `policy`'s), to know secrets but the key of the cell's certificate authority, and to talk to control: rows and notices leave through
 //! [`Outlet`]. The threat is everything that runs in a cell: no byte that comes from there is believed, and
 //! every head that is passed on is rebuilt from its parsed parts. Listeners and streams are generic, so all of
 //! this runs in a test without a namespace.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod check;
 pub mod dial;
 pub mod dns;
@@ -19,6 +20,7 @@ mod gate;
 pub mod hello;
 mod hold;
 pub mod http;
+mod inspect;
 pub mod names;
 mod place;
 mod rate;
@@ -28,7 +30,8 @@ mod rules;
 mod serve;
 pub mod sniff;
 
-pub use gate::{Foresight, Gate, Limits, Notice, Outlet, Pass, Row};
+pub use gate::{Foresight, Gate, Limits, Notice, OPAQUE, Outlet, Pass, Row};
+pub use inspect::{Authority, Failed, Inspector};
 pub use refusal::{ACCESS_DENIED, Denied, Refusal};
 pub use relay::{BoxStream, End, Moved, Stream, relay};
 pub use rules::{Rules, Ruling};

@@ -4,7 +4,10 @@
 //! and a busy one moves up to 256 KiB a system call. Bytes that the other side does not take at once wait
 //! with their relay, and nothing more is read until they are gone.
 
-use crate::check::{Check, keeps};
+use crate::{
+    Pass,
+    check::{Check, keeps},
+};
 use std::{
     cell::RefCell,
     io,
@@ -27,6 +30,51 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 /// A stream of some kind.
 pub type BoxStream = Box<dyn Stream>;
+
+/// The world's side of a connection: what is written there counts against the budget of its pass.
+pub(crate) struct Metered<'a, S> {
+    stream: S,
+    pass: &'a Pass,
+    /// Counted already and not yet taken by the stream.
+    counted: usize,
+}
+
+impl<'a, S> Metered<'a, S> {
+    pub(crate) fn new(stream: S, pass: &'a Pass) -> Self {
+        Self { stream, pass, counted: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let more = bytes.len().saturating_sub(self.counted);
+        if more > 0 && !self.pass.sends(more) {
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        }
+        self.counted = self.counted.max(bytes.len());
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.counted = self.counted.saturating_sub(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
 
 /// How many bytes went each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! One cell's way out: what happens to a connection from the moment it is accepted.
 
 use crate::{
-    ACCESS_DENIED, Error, Foresight, Gate, Pass, Refusal, Stream,
+    ACCESS_DENIED, Error, Foresight, Gate, Inspector, Pass, Refusal, Stream,
     check::{Check, at_most, keeps, within},
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
     place::Placed,
-    relay::{BoxStream, relay},
+    relay::{BoxStream, Metered, relay},
     sniff::{MOST, Rewound, Spoken, classify, sniff},
 };
 use ::http::{Request, Response};
@@ -27,6 +27,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
+    time::error::Elapsed,
 };
 
 /// How long a client may stay silent before it counts as one whose server speaks first.
@@ -37,6 +38,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
+/// Bodies of one cell that are read to be judged at one time.
+const READS: usize = 16;
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,20 +59,34 @@ pub struct Egress {
     pub gate: Arc<Gate>,
     /// What is served instead of being dialled.
     pub local: Arc<dyn Local>,
+    /// What ends TLS where a rule speaks of what is inside.
+    pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
     places: Arc<Semaphore>,
+    /// Bodies that are read to be judged.
+    reading: Semaphore,
 }
 
 impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
-    pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
+    pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>, inspector: Inspector) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
+        let (dialler, reading) = (RwLock::new(None), Semaphore::new(READS));
+        Arc::new(Self { gate, local, inspector, dialler, places, reading })
     }
 
     /// Sets what new connections are dialled with.
     pub fn set_dialler(&self, dialler: Dialler) {
         *self.dialler.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dialler));
+    }
+
+    /// Reads something to be judged, when there is a place for it; an error if that takes too long.
+    pub(crate) async fn reads<T>(&self, read: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let placed = async {
+            let _place = self.reading.acquire().await;
+            read.await
+        };
+        tokio::time::timeout(http::judged::READING, placed).await
     }
 
     /// Dials what a pass was given for, as long as the pass is good.
@@ -189,6 +206,9 @@ impl Egress {
             same_name(&spoken, &host)
         };
         match checked {
+            Ok(()) if tls && self.gate.foresee(&destination) == Foresight::Inspected => {
+                self.inspect(stream, first, destination).await
+            }
             Ok(()) => self.passage(stream, first, destination, tls).await,
             Err(refusal) => {
                 let refusal = self.gate.refuse(Some(&destination), refusal);
@@ -337,7 +357,8 @@ impl Egress {
             if let [Foresight::Refused(refusal), Foresight::Refused(_), Foresight::Refused(_)] = &foreseen {
                 return self.told(Some(&https), refusal.clone());
             }
-            if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_)) {
+            // What is inspected is dialled once its requests are known.
+            if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_) | Foresight::Inspected) {
                 return self.connect_now(request, https).await;
             }
         } else if port != HTTP_PORT {
@@ -437,7 +458,7 @@ impl Egress {
     /// Is anything said of this protocol there, by more than the default?
     fn speaks_of(&self, host: &Host, port: NonZeroU16, protocol: Protocol) -> bool {
         match self.gate.foresee(&of(host, port, protocol)) {
-            Foresight::Allowed => true,
+            Foresight::Allowed | Foresight::Inspected => true,
             Foresight::Asked { by_rule } => by_rule,
             Foresight::Refused(refusal) => refusal.reason != Reason::NoRule,
         }
@@ -509,7 +530,8 @@ async fn overhear<S: Stream>(
 }
 
 /// Relays, beginning with what was read already.
-async fn carry<S: Stream>(cell: S, first: BytesMut, mut world: BoxStream, pass: &Pass) {
+async fn carry<S: Stream>(cell: S, first: BytesMut, world: BoxStream, pass: &Pass) {
+    let mut world = Metered::new(world, pass);
     let mut cell = Rewound::new(first.freeze(), cell);
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a relay ended");

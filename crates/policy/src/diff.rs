@@ -20,14 +20,16 @@ pub struct Reachable {
     pub line: u64,
     /// Why, in its author's words.
     pub reason: Option<String>,
-    /// Rules that take single names out of a wildcard.
+    /// Which requests alone; none: all that is not excepted.
+    pub requests: Option<String>,
+    /// Rules that take single names out of a wildcard, or requests out of all.
     pub except: Vec<Exception>,
 }
 
 /// A name within a wildcard that is not simply allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exception {
-    /// The name.
+    /// The name, with the requests if it is not all of them.
     pub host: String,
     /// What happens to it instead.
     pub verdict: Verb,
@@ -55,7 +57,7 @@ impl Policy {
     pub fn effective(&self) -> Vec<Reachable> {
         let rules = &self.document().rules;
         let mut found = Vec::new();
-        for rule in rules.iter().filter(|rule| rule.verb == Verb::Allow) {
+        for rule in rules.iter().filter(|rule| rule.verb == Verb::Allow && self.is_live(rule)) {
             for port in rule.ports.iter().flatten() {
                 // Every allow has a protocol: the parser saw to that.
                 let Some(protocol) = rule.protocol else { continue };
@@ -70,7 +72,7 @@ impl Policy {
         let (before, now) = (self.effective(), new.effective());
         let key = |r: &Reachable| {
             let except: Vec<_> = r.except.iter().map(|e| (e.host.clone(), e.verdict)).collect();
-            (r.host.clone(), r.port, r.protocol, except)
+            (r.host.clone(), r.port, r.protocol, r.requests.clone(), except)
         };
         let only = |these: &[Reachable], those: &[Reachable]| {
             these.iter().filter(|r| !those.iter().any(|other| key(other) == key(r))).cloned().collect()
@@ -98,25 +100,32 @@ impl Policy {
             other.ports.as_ref().is_none_or(|ports| ports.contains(&port))
                 && other.protocol.is_none_or(|spoken| spoken == protocol)
         };
-        let rules = self.document().rules.iter().filter(speaks);
-        let wins = match &rule.pattern {
-            Pattern::Exact(host) => {
-                let verdict = self.verdict(&Destination { host: host.clone(), port, protocol });
-                verdict.rule() == Some(rule.id)
-            }
-            Pattern::Wildcard(_) => {
-                !rules.clone().any(|other| other.pattern == rule.pattern && other.rank() > rule.rank())
-            }
+        let live = |rule: &&Rule| self.is_live(rule);
+        let rules = self.document().rules.iter().filter(live).filter(speaks);
+        let to = |host: &Host| self.connection(&Destination { host: host.clone(), port, protocol });
+        let connections = || rules.clone().filter(|other| other.request.is_none());
+        let wins = match (&rule.pattern, &rule.request) {
+            (Pattern::Exact(host), None) => to(host).is_some_and(|winner| winner.rule == rule.id),
+            (Pattern::Exact(host), Some(_)) => to(host).is_none_or(|winner| winner.verb != Verb::Deny),
+            (Pattern::Wildcard(_), request) => !connections().any(|other| {
+                let stronger = request.is_none() || other.verb == Verb::Deny;
+                other.pattern == rule.pattern && stronger && other.rank() > rule.rank()
+            }),
         };
         let except = |host: &Host, other: &Rule| {
-            let verdict = self.verdict(&Destination { host: host.clone(), port, protocol });
-            (rule.pattern.matches(host) && verdict.rule() == Some(other.id) && verdict.verb() != Verb::Allow)
-                .then(|| Exception { host: host.to_string(), verdict: verdict.verb(), rule: other.id })
+            let winner = to(host).filter(|winner| winner.rule == other.id && winner.verb != Verb::Allow);
+            let winner = winner.filter(|_| rule.pattern.matches(host))?;
+            Some(Exception { host: host.to_string(), verdict: winner.verb, rule: other.id })
         };
-        let except = rules.filter_map(|other| match (&rule.pattern, &other.pattern) {
-            (Pattern::Wildcard(_), Pattern::Exact(host)) => except(host, other),
-            _ => None,
-        });
+        let except =
+            rules.clone().filter_map(|other| match (&rule.pattern, &other.pattern, &other.request) {
+                (Pattern::Wildcard(_), Pattern::Exact(host), None) => except(host, other),
+                (_, _, Some(request)) if other.verb != Verb::Allow && other.meets(rule) => {
+                    let host = format!("{} {request}", other.pattern);
+                    Some(Exception { host, verdict: other.verb, rule: other.id })
+                }
+                _ => None,
+            });
         wins.then(|| Reachable {
             host: rule.pattern.to_string(),
             port,
@@ -124,6 +133,7 @@ impl Policy {
             rule: rule.id,
             line: rule.line,
             reason: rule.reason.clone(),
+            requests: rule.request.as_ref().map(ToString::to_string),
             except: except.collect(),
         })
     }

@@ -13,17 +13,43 @@
 //!   - ask: "*.example.org"
 //! ```
 //!
+//! Version 2 has rules about requests besides. All that a rule says must hold; `*` in a value stands for any
+//! run of characters; each value may be a list of which one must fit.
+//!
+//! ```yaml
+//! version: 2
+//! rules:
+//!   - allow: api.example.com
+//!     method: [GET, HEAD]
+//!     path: /repos/{owner}/{repo}/**    # {name} or *: one segment; ** at the end: whatever follows
+//!     query: {state: [open, closed]}    # an allow wants each `state` to fit, a deny one
+//!     headers: [authorization]          # which are there
+//!     content: untrusted                # trusted | untrusted, in the records
+//!     expires: 2026-12-31T18:00:00Z
+//!     budget: {bytes_per_hour: 1000000, bytes_per_day: 5000000, requests_per_minute: 30}
+//!   - allow: mcp.example.com
+//!     mcp: {method: tools/call, tool: search, arguments: {repo: "acme/*"}}
+//!   - allow: node.example.com
+//!     jsonrpc: {method: "eth_get*"}
+//!   - allow: chat.example.com
+//!     protocol: ws                # ws | mcp | jsonrpc: over TLS, in an allow; `plain: true`: without
+//!   - ask: api.example.com
+//!     method: POST
+//!     approvers: [operator]
+//!   - allow: pinned.example.com
+//!     inspect: never              # its TLS is passed on unseen
+//! ```
+//!
 //! An unknown key, a wrong type or a key given twice is refused with its line and column; so are anchors,
 //! aliases, tags and merge keys. `tcp` is whatever is neither plain HTTP nor TLS, or is not to be looked
 //! at. Which rule decides: see [`Rule`]'s order, a denial first.
 
 use crate::{
-    Default, Error, Pattern, Rule, RuleId, Verb,
-    file::{RawDocument, RawRule},
+    Default, Error, Rule, RuleId,
+    file::RawDocument,
+    parse::{at, parse_rule},
 };
-use cofferdam_base::{Host, HostName, Protocol};
-use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Options, Spanned};
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
+use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 
 /// The longest document that is read, in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1024;
@@ -45,18 +71,34 @@ impl Document {
         }
         let raw: RawDocument =
             serde_saphyr::from_str_with_options(text, options()).map_err(|error| yaml_error(&error))?;
-        if raw.version.value != 1 {
-            let message = format!("version {} is not known: write `version: 1`", raw.version.value);
+        let version = raw.version.value;
+        if !matches!(version, 1 | 2) {
+            let message = format!("version {version} is not known: write `version: 1` or `version: 2`");
             return Err(at(raw.version.referenced, message));
         }
-        let rules = raw.rules.into_iter().flatten().zip(1..).map(|(rule, id)| parse_rule(rule, RuleId(id)));
-        Ok(Self { default: raw.default.unwrap_or(Default::Ask), rules: rules.collect::<Result<_, _>>()? })
+        let rules = raw.rules.into_iter().flatten().zip(1..);
+        let rules = rules.map(|(rule, id)| parse_rule(rule, RuleId(id), version));
+        let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
+        unlooked(&rules)?;
+        Ok(Self { default: raw.default.unwrap_or(Default::Ask), rules })
     }
 
     /// The rule of this id.
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(usize::try_from(id.0).ok()?.checked_sub(1)?)
     }
+}
+
+/// Where a rule forbids to look, none may ask to.
+fn unlooked(rules: &[Rule]) -> Result<(), Error> {
+    for opaque in rules.iter().filter(|rule| rule.opaque) {
+        let seen = rules.iter().find(|rule| rule.request.is_some() && rule.meets(opaque));
+        if let Some(seen) = seen {
+            let message = format!("`inspect: never`, and {seen} judges requests to the same place");
+            return Err(Error::Document { line: opaque.line, column: 1, message });
+        }
+    }
+    Ok(())
 }
 
 fn options() -> Options {
@@ -79,76 +121,6 @@ fn options() -> Options {
         reject_tagged_field_names: true,
         with_snippet: false,
     }
-}
-
-fn parse_rule(raw: Spanned<RawRule>, id: RuleId) -> Result<Rule, Error> {
-    let place = raw.referenced;
-    let RawRule { allow, ask, deny, ports, protocol, reason, silent } = raw.value;
-    let (verb, host) = match (allow, ask, deny) {
-        (Some(host), None, None) => (Verb::Allow, host),
-        (None, Some(host), None) => (Verb::Ask, host),
-        (None, None, Some(host)) => (Verb::Deny, host),
-        _ => return Err(at(place, "a rule has exactly one of `allow`, `ask` and `deny`")),
-    };
-    let pattern = parse_pattern(&host, verb)?;
-    let protocol = match verb {
-        Verb::Allow => Some(protocol.unwrap_or(Protocol::Https)),
-        Verb::Ask | Verb::Deny => protocol,
-    };
-    let ports = match (ports, verb, protocol) {
-        (Some(ports), _, _) => Some(parse_ports(&ports)?),
-        (None, Verb::Allow, Some(Protocol::Http)) => NonZeroU16::new(80).map(|port| BTreeSet::from([port])),
-        (None, Verb::Allow, Some(Protocol::Https)) => NonZeroU16::new(443).map(|port| BTreeSet::from([port])),
-        (None, Verb::Allow, _) => {
-            return Err(at(place, "an allow with `protocol: tcp` names its `ports`"));
-        }
-        (None, _, _) => None,
-    };
-    if let Some(silent) = silent.as_ref().filter(|_| verb != Verb::Deny) {
-        return Err(at(silent.referenced, "`silent` belongs to a deny"));
-    }
-    let reason = reason.map(parse_reason).transpose()?;
-    let silent = silent.is_some_and(|silent| silent.value);
-    Ok(Rule { id, line: place.line(), verb, pattern, ports, protocol, reason, silent })
-}
-
-fn parse_pattern(host: &Spanned<String>, verb: Verb) -> Result<Pattern, Error> {
-    let text = host.value.as_str();
-    let name = |text: &str| HostName::try_from(text).map_err(|error| at(host.referenced, error.to_string()));
-    if let Some(base) = text.strip_prefix("*.") {
-        let base = name(base)?;
-        if verb == Verb::Allow && base.labels().count() < 2 {
-            return Err(at(host.referenced, "a wildcard that allows keeps two labels: \"*.example.com\""));
-        }
-        return Ok(Pattern::Wildcard(base));
-    }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        if address.to_canonical() != address {
-            return Err(at(host.referenced, format!("write {} for this address", address.to_canonical())));
-        }
-        return Ok(Pattern::Exact(Host::Address(address)));
-    }
-    name(text).map(|name| Pattern::Exact(Host::Name(name)))
-}
-
-fn parse_ports(ports: &Spanned<Vec<u16>>) -> Result<BTreeSet<NonZeroU16>, Error> {
-    let parsed: Option<BTreeSet<NonZeroU16>> = ports.value.iter().copied().map(NonZeroU16::new).collect();
-    match parsed {
-        Some(parsed) if !parsed.is_empty() => Ok(parsed),
-        _ => Err(at(ports.referenced, "`ports` lists one or more ports from 1 to 65535")),
-    }
-}
-
-fn parse_reason(reason: Spanned<String>) -> Result<String, Error> {
-    if reason.value.chars().count() <= 200 && !reason.value.chars().any(char::is_control) {
-        Ok(reason.value)
-    } else {
-        Err(at(reason.referenced, "a reason is one line of at most 200 characters"))
-    }
-}
-
-fn at(place: Location, message: impl Into<String>) -> Error {
-    Error::Document { line: place.line(), column: place.column(), message: message.into() }
 }
 
 fn yaml_error(error: &serde_saphyr::Error) -> Error {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::format_push_string)]
 use super::*;
-use crate::{Policy, Verdict};
-use cofferdam_base::Destination;
+use crate::{Policy, Verb, Verdict};
+use cofferdam_base::{Destination, Host, Protocol};
 use proptest::prelude::*;
 
 fn to(url: &str) -> Destination {
@@ -93,7 +93,7 @@ fn a_bad_document_is_refused_with_its_place() {
         ("version: 1\nversion: 1\n", 2, "version"),
         ("version: 1\nrules:\n  - allow: a.example\n    allow: b.example\n", 4, "allow"),
         ("version: one\n", 1, ""),
-        ("version: 2\n", 1, "version 2"),
+        ("version: 3\n", 1, "version 3"),
         ("version: 1\ndefault: allow\n", 2, "allow"),
         ("version: 1\nrules:\n  - allow: a.example\n    ports: 443\n", 4, ""),
         ("version: 1\nrules:\n  - allow: a.example\n    ports: [0]\n", 4, "1 to 65535"),

@@ -93,7 +93,22 @@ fn quoted(reason: &str) -> String {
 
 fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> bool {
     let Some((added, kept)) = new.rules.split_last() else { return false };
-    let Rule { id: _, line: _, verb, pattern, ports, protocol, reason: _, silent } = added;
+    let Rule {
+        id: _,
+        line: _,
+        verb,
+        pattern,
+        ports,
+        protocol,
+        reason: _,
+        silent,
+        request,
+        expires,
+        content,
+        budget,
+        opaque,
+        approvers,
+    } = added;
     old.default == new.default
         && kept.len() == old.rules.len()
         // The line of a rule that follows nothing new stays where it was.
@@ -103,6 +118,9 @@ fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> boo
         && *ports == Some(BTreeSet::from([destination.port]))
         && *protocol == Some(destination.protocol)
         && !silent
+        && !opaque
+        && (request, expires, content, budget) == (&None, &None, &None, &None)
+        && approvers.is_empty()
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! The policy file as YAML spells it. Only [`crate::Document`] reads these; nothing downstream sees them.
 
-use cofferdam_base::Protocol;
-use serde::Deserialize;
+use crate::{Content, rule::Budget};
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use serde_saphyr::Spanned;
+use std::{collections::BTreeMap, fmt};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +23,84 @@ pub(crate) struct RawRule {
     pub(crate) ask: Option<Spanned<String>>,
     pub(crate) deny: Option<Spanned<String>>,
     pub(crate) ports: Option<Spanned<Vec<u16>>>,
-    pub(crate) protocol: Option<Protocol>,
+    pub(crate) protocol: Option<Spanned<Spoken>>,
     pub(crate) reason: Option<Spanned<String>>,
     pub(crate) silent: Option<Spanned<bool>>,
+    // From here on only in version 2.
+    pub(crate) plain: Option<Spanned<bool>>,
+    pub(crate) method: Option<Spanned<Many>>,
+    pub(crate) path: Option<Spanned<String>>,
+    pub(crate) query: Option<Spanned<BTreeMap<String, Many>>>,
+    pub(crate) headers: Option<Spanned<Many>>,
+    pub(crate) mcp: Option<Spanned<RawMcp>>,
+    pub(crate) jsonrpc: Option<Spanned<RawRpc>>,
+    pub(crate) content: Option<Spanned<Content>>,
+    pub(crate) expires: Option<Spanned<String>>,
+    pub(crate) budget: Option<Spanned<Budget>>,
+    pub(crate) inspect: Option<Spanned<RawInspect>>,
+    pub(crate) approvers: Option<Spanned<Many>>,
+}
+
+/// What may be spoken, as a document names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Spoken {
+    Http,
+    Https,
+    Tcp,
+    Ws,
+    Mcp,
+    Jsonrpc,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawInspect {
+    Never,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawMcp {
+    pub(crate) method: Option<Many>,
+    pub(crate) tool: Option<Many>,
+    pub(crate) arguments: Option<BTreeMap<String, Many>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRpc {
+    pub(crate) method: Option<Many>,
+}
+
+/// One text or a list of them.
+#[derive(Default)]
+pub(crate) struct Many(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Many {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ManyVisitor)
+    }
+}
+
+struct ManyVisitor;
+
+impl<'de> Visitor<'de> for ManyVisitor {
+    type Value = Many;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Many, E> {
+        Ok(Many(vec![text.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Many, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(Many(all))
+    }
 }

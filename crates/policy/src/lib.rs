@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
+mod ceiling;
 mod compile;
+mod condition;
 mod diff;
 mod document;
 mod edit;
@@ -17,16 +19,31 @@ mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod glob;
 pub mod guard;
+mod judge;
+mod moment;
+mod parse;
+mod path;
 mod reason;
+mod request;
 mod rule;
+mod table;
 
+pub use ceiling::Exceeds;
 pub use compile::{Policy, Verdict};
+pub use condition::Condition;
 pub use diff::{Diff, Exception, Reachable};
 pub use document::{Document, MAX_DOCUMENT};
 pub use edit::add_rule;
 pub use error::Error;
 pub use explain::{Considered, Explanation};
 pub use guard::{AddressClass, CheckedAddress, Cidr, Guard, Refusal};
+pub use judge::{Inspection, Judgement};
+pub use path::{Ambiguous, Target};
 pub use reason::{Denial, Reason};
-pub use rule::{Default, Pattern, Rule, RuleId, Verb};
+pub use request::{Body, Call, MAX_BODY, RequestFacts};
+pub use rule::{Budget, Content, Default, Pattern, Rule, RuleId, Verb};
+
+#[cfg(test)]
+mod request_tests;

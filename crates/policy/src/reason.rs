@@ -40,6 +40,9 @@ reasons! {
     /// A deny rule.
     DeniedByRule = "denied_by_rule", "a rule of this tenant's policy denies the destination",
         "ask the operator: cofferdam policy explain shows the rule";
+    /// The operator's ceiling.
+    AboveCeiling = "above_ceiling", "the operator of this host denies the destination to every policy",
+        "only the operator opens it: [ceiling] in cofferdam.toml";
     /// A person said no.
     DeniedByPerson = "denied_by_person", "an approver denied this destination",
         "do not retry; ask the approver";
@@ -70,6 +73,21 @@ reasons! {
     /// The bytes are no request that could be rebuilt.
     BadRequest = "bad_request", "the request is malformed or ambiguous",
         "send a plain HTTP/1.1 request";
+    /// Rules about requests, and no way to see one.
+    NotInspected = "not_inspected", "rules judge each request to this destination, and these cannot be looked into",
+        "use plain HTTP or TLS that the warden inspects, or ask the operator for a rule without method and path";
+    /// A request that two servers read differently, where a rule depends on it.
+    AmbiguousRequest = "ambiguous_request", "the path, query or method of the request can be read in two ways",
+        "send a path without encoded slashes and `..` above the root, and no header that overrides the method";
+    /// A body that a rule asks about and that is no JSON-RPC.
+    BodyUnclear = "body_unclear", "a rule judges JSON-RPC calls here, and the body is none that can be read",
+        "send JSON-RPC 2.0 as application/json, without content encoding and without a key twice";
+    /// A body that a rule asks about and that is too long to be read.
+    BodyTooLong = "body_too_long", "a rule judges the body, and it is longer than 1 MiB",
+        "send less in one request";
+    /// The rule's budget is used up.
+    BudgetSpent = "budget_spent", "the budget of the rule that allows this is used up",
+        "wait, or ask the operator for a larger budget";
     /// Nobody answered in time.
     NoAnswer = "no_answer", "nobody answered the approval in time",
         "the approval stays open for 15 minutes; once approved, send the same request again";
@@ -100,6 +118,12 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
+    /// The server's certificate is not good for its name.
+    CertificateInvalid = "certificate_invalid", "the destination's certificate is not valid for its name",
+        "check the destination; a private authority belongs into egress.extra_roots of cofferdam.toml";
+    /// The client does not believe the certificate that inspection shows it.
+    CertificateRefused = "certificate_refused", "the client does not trust the authority of this cell's warden",
+        "have the client trust /etc/cofferdam/trust/bundle.pem, or ask the operator for inspect: never";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

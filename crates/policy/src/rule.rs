@@ -1,6 +1,7 @@
 //! One parsed rule: what it is about and what it says.
 
-use cofferdam_base::{Destination, Host, HostName, Protocol};
+use crate::{ceiling::CEILING, condition::Condition};
+use cofferdam_base::{Destination, Host, HostName, Millis, Protocol};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, num::NonZeroU16};
 
@@ -42,7 +43,7 @@ pub enum Pattern {
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Its place in the document.
     pub id: RuleId,
@@ -60,15 +61,53 @@ pub struct Rule {
     pub reason: Option<String>,
     /// A denial that makes no noise.
     pub silent: bool,
+    /// About which requests; none: about connections.
+    pub request: Option<Condition>,
+    /// From when on it says nothing any more.
+    pub expires: Option<Millis>,
+    /// What comes from there.
+    pub content: Option<Content>,
+    /// How much may go there.
+    pub budget: Option<Budget>,
+    /// Its connections are never looked into.
+    pub opaque: bool,
+    /// Who may answer the questions that it asks; empty: whoever may answer any.
+    pub approvers: BTreeSet<String>,
+}
+
+/// How far an answer is to be believed. Recorded with each use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// It is the operator's own, or as good.
+    Trusted,
+    /// Anybody may have written it.
+    Untrusted,
+}
+
+/// How much may go where a rule allows. Counted by each warden from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Bytes sent in any hour.
+    #[serde(default)]
+    pub bytes_per_hour: Option<u64>,
+    /// Bytes sent in any day.
+    #[serde(default)]
+    pub bytes_per_day: Option<u64>,
+    /// Requests, or connections where none are seen, in any minute.
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
 }
 
 /// How strongly a matching rule speaks: the greatest decides, the earlier of two equals. A denial beats
-/// everything; then an exact host a wildcard; then named ports all ports; then a named protocol all
-/// protocols; then ask beats allow.
+/// everything; then an exact host a wildcard; then what is about requests what is about connections; then
+/// named ports all ports; then a named protocol all protocols; then ask beats allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     deny: bool,
     exact: bool,
+    request: bool,
     ports: bool,
     protocol: bool,
     ask: bool,
@@ -76,17 +115,41 @@ pub(crate) struct Rank {
 }
 
 impl Rule {
-    /// Does the rule speak about this destination?
+    /// Does the rule speak about connections to this destination?
     pub fn matches(&self, destination: &Destination) -> bool {
-        self.pattern.matches(&destination.host)
+        self.request.is_none() && self.place_matches(destination)
+    }
+
+    /// Does it speak about this destination or requests to it?
+    pub(crate) fn place_matches(&self, destination: &Destination) -> bool {
+        let seen = self.request.is_none() || destination.protocol != Protocol::Tcp;
+        seen && self.pattern.matches(&destination.host)
             && self.ports.as_ref().is_none_or(|ports| ports.contains(&destination.port))
             && self.protocol.is_none_or(|protocol| protocol == destination.protocol)
+    }
+
+    /// Is there a place of which both could speak?
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let hosts = match (&self.pattern, &other.pattern) {
+            (Pattern::Exact(host), pattern) | (pattern, Pattern::Exact(host)) => pattern.matches(host),
+            (one, other) => one == other,
+        };
+        let ports = match (&self.ports, &other.ports) {
+            (Some(one), Some(other)) => !one.is_disjoint(other),
+            _ => true,
+        };
+        let protocols = match (self.protocol, other.protocol) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        hosts && ports && protocols
     }
 
     pub(crate) fn rank(&self) -> Rank {
         Rank {
             deny: self.verb == Verb::Deny,
             exact: matches!(self.pattern, Pattern::Exact(_)),
+            request: self.request.is_some(),
             ports: self.ports.is_some(),
             protocol: self.protocol.is_some(),
             ask: self.verb == Verb::Ask,
@@ -133,7 +196,11 @@ impl fmt::Display for Verb {
 
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {}", self.0)
+        match self.0.checked_sub(CEILING) {
+            None => write!(f, "rule {}", self.0),
+            Some(0) => f.write_str("ceiling default"),
+            Some(of_ceiling) => write!(f, "ceiling rule {of_ceiling}"),
+        }
     }
 }
 
@@ -161,6 +228,14 @@ impl fmt::Display for Rule {
                 let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
                 write!(f, ":{}", ports.join(","))
             }
+        }?;
+        if let Some(request) = &self.request {
+            write!(f, ", {request}")?;
+        }
+        match self.content {
+            Some(Content::Untrusted) => f.write_str(", content untrusted"),
+            Some(Content::Trusted) => f.write_str(", content trusted"),
+            None => Ok(()),
         }
     }
 }

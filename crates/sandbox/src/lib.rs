@@ -35,7 +35,7 @@ pub use features::{Feature, Known, Need, Verdict, host_features};
 pub use init::init_main;
 pub use launch::launch;
 pub use nursery::{close_nursery, living_nursery, nursery_main};
-pub use plan::{Access, Bind, CellPlan, Network, Profile, Quota};
+pub use plan::{Access, Bind, CellPlan, Network, Profile, Quota, TRUST};
 pub use promises::{ROOTLESS, Unkept};
 pub use protection::Protection;
 pub use seccomp::{Danger, locked};

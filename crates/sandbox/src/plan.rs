@@ -42,6 +42,11 @@ pub struct Bind {
     pub label: String,
 }
 
+/// The label of what a cell trusts: files of certificates, which may stand in [`TRUSTED`] and nowhere else.
+pub const TRUST: &str = "trust";
+/// A directory of ours, and the place of the host's bundle.
+const TRUSTED: [&str; 2] = ["/etc/cofferdam/trust", "/etc/ssl/certs/ca-certificates.crt"];
+
 /// A cell's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,7 +173,15 @@ impl CellPlan {
             }
             let reserved =
                 ["/proc", "/dev", "/etc", "/usr", "/tmp", "/bin", "/lib", "/lib64", "/sbin", "/sandbox"];
-            if reserved.iter().any(|taken| bind.target.starts_with(taken)) {
+            let trust = bind.label == TRUST;
+            let taken = reserved.iter().any(|taken| bind.target.starts_with(taken));
+            if trust
+                && TRUSTED.iter().any(|place| bind.target == Path::new(place))
+                && bind.access == Access::ReadOnly
+            {
+                continue;
+            }
+            if taken || trust {
                 return refuse(format!("bind {}: {} is the cell's own", bind.label, bind.target.display()));
             }
         }

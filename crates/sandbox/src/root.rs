@@ -179,7 +179,11 @@ fn place_for(root: BorrowedFd<'_>, target: &Path, tree: BorrowedFd<'_>) -> io::R
     if kind == rustix::fs::FileType::Directory {
         exists(rustix::fs::mkdirat(root, target, Mode::from_raw_mode(0o755)))
     } else {
-        write(root, target, "")
+        // One that is there stays as it is, below what is attached.
+        match rustix::fs::statat(root, target, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode) == kind => Ok(()),
+            _ => write(root, target, ""),
+        }
     }
 }
 

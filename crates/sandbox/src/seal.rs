@@ -5,7 +5,7 @@
 //! "upwards" or "sideways".
 
 use crate::{
-    Access, CellPlan, Protection,
+    Access, CellPlan, Protection, TRUST,
     error::{Layer, LayerFailure},
 };
 use cofferdam_sys::{
@@ -66,7 +66,8 @@ pub(crate) fn files(plan: &CellPlan) -> Result<(), LayerFailure> {
             rules.push((tree.into(), Rights::Execute));
         }
     }
-    for bind in &plan.binds {
+    // What is trusted is below /etc, which may be read.
+    for bind in plan.binds.iter().filter(|bind| bind.label != TRUST) {
         let file = std::fs::metadata(&bind.target).is_ok_and(|meta| !meta.is_dir());
         let rights = match (bind.access, file) {
             (Access::ReadOnly, false) => Rights::Execute,

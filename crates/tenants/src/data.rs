@@ -173,6 +173,11 @@ impl DataDir {
         self.tenant(tenant).join("config")
     }
 
+    /// The files of what one tenant's cell trusts.
+    pub fn trust(&self, tenant: &TenantId) -> PathBuf {
+        self.tenant_config(tenant).join("trust")
+    }
+
     /// What lives as long as the host runs.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")

@@ -12,6 +12,7 @@ pub mod launcher;
 pub mod lifecycle;
 pub mod openclaw;
 pub mod runtime;
+pub mod trust;
 pub mod uids;
 
 pub use error::Error;

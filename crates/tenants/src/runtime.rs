@@ -55,8 +55,9 @@ const ENVIRONMENT: [(&str, &str); 10] = [
 ];
 
 fn environment(own: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let told = ENVIRONMENT.iter().chain(&crate::trust::ENVIRONMENT);
     let mut all: BTreeMap<String, String> =
-        ENVIRONMENT.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        told.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     all.extend(own.clone());
     all.into_iter().collect()
 }

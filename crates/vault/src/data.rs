@@ -1,6 +1,7 @@
 //! A tenant's data key, and its wrapped form at rest.
 
 use crate::{Context, Error, KEY_LEN, KeyId, MasterKey, envelope, key::Key};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -51,6 +52,16 @@ impl DataKey {
             }
         }
         Key::from_slice(&bytes[..filled]).ok_or(Error::Malformed("a data key is 32 bytes"))?.map(Self)
+    }
+
+    /// A key for one purpose that is not the vault's. It follows from this key, and says nothing of it.
+    pub fn derive(&self, purpose: &str) -> Result<Secret<[u8; KEY_LEN]>, Error> {
+        let mut derived = [0; KEY_LEN];
+        Prk::new_less_safe(HKDF_SHA256, self.raw())
+            .expand(&[b"cofferdam derived key 1", purpose.as_bytes()], HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut derived))
+            .map_err(|_| Error::Crypto("derive a key"))?;
+        Ok(Secret::new(derived))
     }
 
     /// Seals a value for one place. The result is the envelope's bytes.

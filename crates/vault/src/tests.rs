@@ -243,3 +243,13 @@ fn a_key_file_is_there_whole_or_not_at_all() {
     assert!(MasterKey::generate().unwrap().write_new(&path).is_err());
     assert_eq!((fs::read(&path).unwrap(), beside.exists()), (written, false));
 }
+
+#[test]
+fn a_derived_key_follows_from_its_key_and_its_purpose_and_is_neither() {
+    let raw = || DataKey::from_raw(Secret::new([5; KEY_LEN])).unwrap();
+    let derived = |key: &DataKey, purpose| *key.derive(purpose).unwrap().expose();
+    assert_eq!(derived(&raw(), "a"), derived(&raw(), "a"));
+    assert_ne!(derived(&raw(), "a"), derived(&raw(), "b"));
+    assert_ne!(derived(&raw(), "a"), derived(&DataKey::generate().unwrap(), "a"));
+    assert_ne!(derived(&raw(), "a"), [5; KEY_LEN]);
+}

@@ -1,8 +1,9 @@
 //! Control's wire: its commands take effect here, and what the warden has to say goes out.
 
 use crate::{Error, keys::Keys, model::Model, outbox::Outbox};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use cofferdam_base::{
-    TenantId,
+    Certificate, TenantId,
     ipc::warden::{Command, Configuration, Report},
 };
 use cofferdam_egress::{
@@ -55,7 +56,9 @@ impl Office {
     async fn obey(&self, command: Command, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
         if let Command::DataKey {} = command {
             let [pipe] = exactly(descriptors)?;
-            return self.keys.receive(pipe).await;
+            let authority = self.keys.receive(pipe).await?;
+            self.egress.inspector.set_authority(Arc::new(authority));
+            return Ok(());
         }
         let [] = exactly(descriptors)?;
         let gate = &self.egress.gate;
@@ -63,7 +66,9 @@ impl Office {
             Command::Configure(configuration) => {
                 let revision = configuration.revision;
                 let error = self.configure(configuration).err();
-                self.outbox.say(Report::Configured { revision, error });
+                let authority = self.egress.inspector.certificate();
+                let authority = authority.and_then(|der| Certificate::try_from(STANDARD.encode(der)).ok());
+                self.outbox.say(Report::Configured { revision, error, authority });
             }
             // Taken above, with its descriptor.
             Command::DataKey {} => {}
@@ -125,6 +130,7 @@ impl Office {
         };
         self.egress.set_dialler(Dialler { names: Box::new(names), connect: Box::new(Tcp) });
         self.egress.gate.configure(Arc::new(rules), limits);
+        self.egress.inspector.forget();
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use cofferdam_base::{Secret, SecretName, TenantId, ipc::warden::SealedSecret};
+use cofferdam_egress::Authority;
 use cofferdam_vault::DataKey;
 use std::{
     collections::HashMap,
@@ -38,15 +39,17 @@ impl Keys {
         Self { tenant, state: Mutex::default() }
     }
 
-    /// Reads the data key from a pipe.
-    pub(crate) async fn receive(&self, pipe: OwnedFd) -> Result<(), Error> {
+    /// Reads the data key from a pipe, and gives the authority that follows from it: the same for every warden of
+    /// this tenant, so that a cell that outlives one trusts the next.
+    pub(crate) async fn receive(&self, pipe: OwnedFd) -> Result<Authority, Error> {
         let read = tokio::task::spawn_blocking(move || DataKey::read_from(File::from(pipe)));
         let key = tokio::time::timeout(PATIENCE, read)
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
             .map_err(std::io::Error::other)??;
+        let authority = Authority::of_seed(self.tenant.as_str(), &key.derive("inspection authority")?)?;
         self.state.lock().unwrap_or_else(PoisonError::into_inner).key = Some(key);
-        Ok(())
+        Ok(authority)
     }
 
     /// Replaces the sealed secrets.

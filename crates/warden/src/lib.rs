@@ -36,9 +36,15 @@ pub enum Error {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// The authority that vouches to the cell.
+    #[error("{0}")]
+    Authority(#[from] cofferdam_egress::Failed),
     /// The tenant's keys.
     #[error("{0}")]
     Vault(#[from] cofferdam_vault::Error),
+    /// A root that the operator names cannot be read.
+    #[error("the extra roots {path}: {why}")]
+    Roots { path: std::path::PathBuf, why: String },
     /// The process cannot be confined.
     #[error("the warden cannot be confined: {0}")]
     Confine(String),

@@ -16,7 +16,7 @@ use cofferdam_base::{
         warden::{Feed, Listener},
     },
 };
-use cofferdam_egress::{Egress, Gate};
+use cofferdam_egress::{Egress, Gate, Inspector};
 use cofferdam_sys::{
     channel::{AsyncChannel, exactly},
     clock::SystemClock,
@@ -24,6 +24,7 @@ use cofferdam_sys::{
 };
 use std::{
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -33,7 +34,7 @@ use tokio::task::JoinHandle;
 /// How often what expired is withdrawn and what was folded is handed on.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The hidden entry `__warden TENANT`, with the wire to the launcher at its descriptor.
+/// The hidden entry `__warden TENANT [EXTRA-ROOTS]`, with the wire to the launcher at its descriptor.
 pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,17 +49,18 @@ fn start() -> Result<(), Error> {
     let tenant = std::env::args().nth(2).ok_or(Error::Start("the tenant's id is missing"))?;
     let tenant = TenantId::try_from(tenant).map_err(|_| Error::Start("the tenant's id is malformed"))?;
     let wire = process::inherited(LAUNCHER_FD).ok_or(Error::Start("its wire is missing"))?;
-    let tls = tls::config(tls::roots())?;
+    let roots = tls::roots(std::env::args_os().nth(3).as_deref().map(Path::new))?;
     cofferdam_sandbox::confine::warden().map_err(|error| Error::Confine(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let office = office(tenant, Arc::new(SystemClock), tls);
-        let gate = Arc::clone(&office.egress.gate);
+        let office = office(tenant, Arc::new(SystemClock), roots)?;
+        let egress = Arc::clone(&office.egress);
         let ticking = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                gate.tick();
+                egress.gate.tick();
+                egress.inspector.tick();
             }
         });
         let result = feed(&office, wire).await;
@@ -68,7 +70,13 @@ fn start() -> Result<(), Error> {
 }
 
 /// A warden that is not configured yet.
-pub(crate) fn office(tenant: TenantId, clock: Arc<dyn Clock>, tls: Arc<rustls::ClientConfig>) -> Office {
+pub(crate) fn office(
+    tenant: TenantId,
+    clock: Arc<dyn Clock>,
+    roots: rustls::RootCertStore,
+) -> Result<Office, Error> {
+    let inspector = Inspector::new(roots.clone())?;
+    let tls = tls::config(roots)?;
     let boot = clock.now().0;
     let outbox = Outbox::new(tenant.clone(), boot, Arc::clone(&clock));
     let gate = Gate::new(Arc::clone(&outbox) as _, Arc::clone(&clock));
@@ -83,10 +91,10 @@ pub(crate) fn office(tenant: TenantId, clock: Arc<dyn Clock>, tls: Arc<rustls::C
         state: std::sync::Mutex::default(),
         limits: Limits::default(),
     });
-    let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))));
+    let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))), inspector);
     // It was made two lines above and nobody else sets it.
     let _ = model.egress.set(Arc::downgrade(&egress));
-    Office { tenant, egress, outbox, keys, model }
+    Ok(Office { tenant, egress, outbox, keys, model })
 }
 
 /// Takes what the launcher feeds until it is gone: then there is nobody to serve.

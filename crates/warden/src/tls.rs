@@ -3,8 +3,11 @@
 use crate::Error;
 use cofferdam_base::Host;
 use cofferdam_egress::BoxStream;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use std::{io, sync::Arc};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use std::{io, path::Path, sync::Arc};
 use tokio_rustls::TlsConnector;
 
 /// The configuration of every connection to a provider.
@@ -18,15 +21,27 @@ pub(crate) fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// The host's trusted roots. One that does not parse is left out.
-pub(crate) fn roots() -> RootCertStore {
+/// The host's trusted roots, of which one that does not parse is left out, and those of the operator's file, all of
+/// which must.
+pub(crate) fn roots(extra: Option<&Path>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "some trusted roots of the host cannot be read");
     }
     roots.add_parsable_certificates(found.certs);
-    roots
+    if let Some(path) = extra {
+        let bad = |why: String| Error::Roots { path: path.to_owned(), why };
+        let before = roots.len();
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))? {
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        }
+        if roots.len() == before {
+            return Err(bad("there is no certificate in it".to_owned()));
+        }
+    }
+    Ok(roots)
 }
 
 /// The client's side of TLS to this host.

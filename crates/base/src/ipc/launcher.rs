@@ -5,7 +5,7 @@
 //! after the seal.
 
 use super::{kill::Severed, receipt::Receipt};
-use crate::{Digest, Slot, TenantId};
+use crate::{Certificate, Digest, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// Control's number for one command; the answer bears it. Never 0.
@@ -69,6 +69,8 @@ pub struct CellOrder {
     pub runtime: RuntimeRef,
     /// What it may use.
     pub limits: Limits,
+    /// The authority under which its warden inspects TLS, for it to trust.
+    pub authority: Option<Certificate>,
 }
 
 /// What runs in a cell, by a name that the launcher resolves on its own.

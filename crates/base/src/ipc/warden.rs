@@ -1,6 +1,6 @@
 //! The warden's two wires: to the launcher for listeners, to control for everything else.
 
-use crate::{Destination, Millis, SecretName, TenantId};
+use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -42,7 +42,7 @@ impl Listener {
         [Self::Capture4, Self::Capture6, Self::DnsUdp4, Self::DnsUdp6, Self::DnsTcp, Self::Proxy];
 }
 
-/// Control → warden. After (re)connection control sends `Configure`, `DataKey`, `Secrets`, `Model` (if
+/// Control → warden. After (re)connection control sends `DataKey`, `Configure`, `Secrets`, `Model` (if
 /// set), every live `Grant`, then `Ready`; the warden allows nothing before the first `Ready`. Any of them
 /// may come again later and replaces what was there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,8 +188,9 @@ impl GrantSpan {
 pub enum Report {
     /// The first message on each new wire.
     Hello { tenant: TenantId, boot: u64 },
-    /// The policy of this revision is in force, or was refused (then the old one still is).
-    Configured { revision: u64, error: Option<String> },
+    /// The policy of this revision is in force, or was refused (then the old one still is). `authority` is the
+    /// certificate of the authority under which this warden inspects TLS, once it has the data key.
+    Configured { revision: u64, error: Option<String>, authority: Option<Certificate> },
     /// A connection is held: somebody must answer. Sent once a destination, not once a connection.
     Ask { destination: Destination, why: String },
     /// The last connection held for this destination was refused because nobody answered in time.
@@ -216,7 +217,7 @@ pub struct Record {
     pub destination: Option<Destination>,
     /// The rule, grant, layer or secret that decided.
     pub by: String,
-    /// The machine-readable reason of a denial, else empty.
+    /// The machine-readable reason of a denial; `opaque` for a connection that was let through unseen; else empty.
     pub reason: String,
     /// How many alike were folded into this row.
     pub count: u32,

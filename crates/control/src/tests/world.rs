@@ -55,7 +55,7 @@ impl Warden {
                 }
                 warden::Command::Configure(configuration) => {
                     let revision = configuration.revision;
-                    self.report(&warden::Report::Configured { revision, error: None });
+                    self.report(&warden::Report::Configured { revision, error: None, authority: None });
                 }
                 command => return command,
             }

@@ -1,16 +1,20 @@
 //! What is open: each connection that was let through, what allowed it, and where it went.
 
-use super::{Gate, State};
-use crate::{Refusal, Rules, Ruling};
+use super::{Gate, State, wanted::Wanted};
+use crate::{Refusal, Rules, Ruling, budget::Spent};
 use cofferdam_base::{Destination, Host, Millis};
-use cofferdam_policy::{CheckedAddress, Reason};
-use std::{net::IpAddr, sync::Arc};
+use cofferdam_policy::{Budget, CheckedAddress, Reason};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio_util::sync::CancellationToken;
 
 /// What let a connection through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Authority {
-    Rule(String),
+    /// A rule, and its budget.
+    Rule(String, Option<Budget>),
     Grant(u64),
     /// A service of the warden's own, configured by the operator: policy has no say, the guard has.
     Service,
@@ -18,7 +22,7 @@ pub(super) enum Authority {
 
 /// A connection that was let through.
 pub(super) struct Open {
-    pub(super) destination: Destination,
+    pub(super) wanted: Wanted,
     pub(super) authority: Authority,
     /// When the grant that allowed it ends.
     pub(super) until: Option<Millis>,
@@ -31,18 +35,18 @@ impl Open {
     /// Would these rules let it go on?
     pub(super) fn stands(&self, rules: &Rules) -> bool {
         let allowed = match &self.authority {
-            Authority::Service => rules.guard.check_host(&self.destination.host).is_ok(),
-            authority => match rules.judge(&self.destination) {
+            Authority::Service => rules.guard.check_host(&self.wanted.destination.host).is_ok(),
+            authority => match self.wanted.ruling(rules) {
                 Ruling::Allow { .. } => true,
                 Ruling::Ask { .. } => matches!(authority, Authority::Grant(_)),
-                Ruling::Deny(_) => false,
+                Ruling::Inspect { .. } | Ruling::Deny(_) => false,
             },
         };
         allowed && self.address.is_none_or(|address| self.check(rules, address.ip()).is_ok())
     }
 
     fn check(&self, rules: &Rules, address: IpAddr) -> Result<CheckedAddress, Refusal> {
-        check(rules, &self.destination, self.authority == Authority::Service, address)
+        check(rules, &self.wanted.destination, self.authority == Authority::Service, address)
     }
 }
 
@@ -55,6 +59,24 @@ fn check(
     if service { rules.check_address(address) } else { rules.check(destination, address) }
 }
 
+/// What counts against a rule's budget.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    pub(super) by: String,
+    pub(super) spent: Arc<Mutex<Spent>>,
+}
+
+impl Meter {
+    /// May one more begin?
+    pub(super) fn begins(&self, now: Millis) -> bool {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner).request(now)
+    }
+
+    pub(super) fn used_up(&self) -> Refusal {
+        Refusal::new(Reason::BudgetSpent, self.by.clone())
+    }
+}
+
 /// A permission to have one connection, as long as it lives and is not withdrawn.
 #[derive(Debug)]
 pub struct Pass {
@@ -62,6 +84,7 @@ pub struct Pass {
     pub(super) id: u64,
     pub(super) destination: Destination,
     pub(super) service: bool,
+    pub(super) meter: Option<Meter>,
     pub(super) withdrawn: CancellationToken,
 }
 
@@ -69,6 +92,19 @@ impl Pass {
     /// Cancelled once what allowed the connection is gone.
     pub fn withdrawn(&self) -> &CancellationToken {
         &self.withdrawn
+    }
+
+    /// Counts bytes that are about to be sent. False: they are too many, and the permission is gone.
+    pub(crate) fn sends(&self, bytes: usize) -> bool {
+        let Some(meter) = &self.meter else { return true };
+        let now = self.gate.now();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let fits = meter.spent.lock().unwrap_or_else(PoisonError::into_inner).send(bytes, now);
+        if !fits && !self.withdrawn.is_cancelled() {
+            self.gate.refuse(Some(&self.destination), meter.used_up());
+            self.withdrawn.cancel();
+        }
+        fits
     }
 
     /// Where it leads.
@@ -99,7 +135,7 @@ impl Drop for Pass {
         let now = self.gate.now();
         let mut state = self.gate.lock();
         if let Some(open) = state.open.remove(&self.id)
-            && let Host::Name(name) = &open.destination.host
+            && let Host::Name(name) = &open.wanted.destination.host
         {
             state.names.touch(name, now);
         }

@@ -1,13 +1,13 @@
 //! One request onward: admitted, its head rebuilt, its body and its answer streamed.
 
-use super::{Body, head, passing};
+use super::{Body, head, passing, sending};
 use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
-use cofferdam_policy::{CheckedAddress, Reason};
+use cofferdam_policy::{CheckedAddress, Reason, RequestFacts};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
@@ -47,12 +47,17 @@ impl Upstream {
 pub(super) async fn forward(
     egress: &Arc<Egress>,
     upstream: &Upstream,
-    destination: &Destination,
-    mut request: Request<Incoming>,
+    facts: RequestFacts,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
+    let destination = &facts.destination.clone();
+    let websocket = facts.websocket;
     // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
-    let pass = Arc::new(egress.gate.admit(destination).await?);
-    let websocket = head::wants_websocket(request.headers());
+    let pass = Arc::new(if keeps(Check::RequestJudged) {
+        egress.gate.admit_request(facts).await?
+    } else {
+        egress.gate.admit_service(destination)?
+    });
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
     let answered = tokio::select! {
         biased;
@@ -92,7 +97,7 @@ fn exchange<'a>(
     egress: &'a Egress,
     upstream: &'a Upstream,
     pass: &'a Arc<Pass>,
-    request: Request<Incoming>,
+    request: Request<Body>,
     websocket: bool,
 ) -> BoxFuture<'a, Result<Response<Incoming>, Refusal>> {
     Box::pin(async move {
@@ -130,7 +135,7 @@ fn exchange<'a>(
 
 /// Drives a connection to the world until it ends, or until the request in flight may not go on, whichever
 /// of its bodies moves or stalls.
-async fn drive(
+pub(crate) async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     mut flight: watch::Receiver<CancellationToken>,
 ) {
@@ -153,9 +158,14 @@ async fn drive(
 }
 
 /// The request as it goes on: from its parsed parts, under the judged host.
-fn rebuilt(pass: &Arc<Pass>, request: Request<Incoming>, websocket: bool) -> Result<Request<Body>, Refusal> {
+fn rebuilt(pass: &Arc<Pass>, request: Request<Body>, websocket: bool) -> Result<Request<Body>, Refusal> {
     let bad = || Refusal::new(Reason::BadRequest, "http");
     let (parts, body) = request.into_parts();
     let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;
-    Ok(onward.map(|()| passing(Arc::clone(pass), body)))
+    let head: usize = onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    if !pass.sends(head + line) {
+        return Err(Refusal::new(Reason::BudgetSpent, "policy"));
+    }
+    Ok(onward.map(|()| sending(Arc::clone(pass), body)))
 }

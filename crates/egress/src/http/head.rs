@@ -64,16 +64,7 @@ pub(crate) fn target<B>(request: &Request<B>) -> Result<Target, &'static str> {
     if keeps(Check::HttpVersion) && !matches!(request.version(), Version::HTTP_10 | Version::HTTP_11) {
         return Err("only HTTP/1 is spoken here");
     }
-    if keeps(Check::OneCoding) && headers.contains_key(header::TRANSFER_ENCODING) {
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
-            return Err("the length of the body is ambiguous");
-        }
-    }
-    if keeps(Check::OneLength) && headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
-        return Err("the length of the body is ambiguous");
-    }
+    framing(headers)?;
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or("there is no Host")?;
     if keeps(Check::OneHost) && hosts.next().is_some() {
@@ -89,6 +80,21 @@ pub(crate) fn target<B>(request: &Request<B>) -> Result<Target, &'static str> {
         _ => return Err("the URI's scheme is not http"),
     };
     Ok(Target { absolute, host })
+}
+
+/// An error if two parsers could take the body for one of different lengths.
+pub(crate) fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
+    if keeps(Check::OneCoding) && headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let chunked = codings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err("the length of the body is ambiguous");
+        }
+    }
+    if keeps(Check::OneLength) && headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err("the length of the body is ambiguous");
+    }
+    Ok(())
 }
 
 /// The URI in origin form, rebuilt.
@@ -173,7 +179,10 @@ pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     tokens(headers, &header::CONNECTION).any(|token| token == "upgrade") && upgrade == ["websocket"]
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> + use<'a> {
+pub(crate) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = String> + use<'a> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase())
 }

@@ -6,14 +6,16 @@
 
 mod forward;
 pub(crate) mod head;
+pub(crate) mod judged;
 mod passing;
 
-pub use passing::passing;
+pub(crate) use forward::drive;
+pub use passing::{passing, sending};
 
 use crate::{
     Egress, Error, Refusal, Stream,
     check::{Check, keeps, within},
-    relay,
+    relay::{Metered, relay},
 };
 use bytes::Bytes;
 use cofferdam_base::{Destination, Host, HostName, Protocol};
@@ -110,7 +112,11 @@ async fn answer(
             egress.local.respond(name.clone(), request).await
         };
     }
-    match forward::forward(&egress, upstream, &destination, request).await {
+    let (request, facts) = match judged::known(&egress, &destination, request).await {
+        Ok(known) => known,
+        Err(refusal) => return egress.told(Some(&destination), refusal),
+    };
+    match forward::forward(&egress, upstream, facts, request).await {
         Ok(response) => response,
         Err(refusal) => refused(Some(&destination), &refusal),
     }
@@ -171,13 +177,17 @@ fn own(egress: &Egress, request: &Request<Incoming>) -> Response<Body> {
 pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response<Body> {
     let (status, close) = match refusal.reason {
         Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
-        Reason::BadRequest => (StatusCode::BAD_REQUEST, true),
-        Reason::ResolveFailed | Reason::ConnectFailed => (StatusCode::BAD_GATEWAY, false),
+        Reason::BadRequest | Reason::AmbiguousRequest => (StatusCode::BAD_REQUEST, true),
+        Reason::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, true),
+        Reason::ResolveFailed | Reason::ConnectFailed | Reason::CertificateInvalid => {
+            (StatusCode::BAD_GATEWAY, false)
+        }
         Reason::TooManyRelays
         | Reason::TooManyHolds
         | Reason::TooManyWaiting
         | Reason::TooManyNames
-        | Reason::TooManyChats => (StatusCode::TOO_MANY_REQUESTS, false),
+        | Reason::TooManyChats
+        | Reason::BudgetSpent => (StatusCode::TOO_MANY_REQUESTS, false),
         _ => (StatusCode::FORBIDDEN, false),
     };
     let mut response = Response::new(full(refusal.denial(destination).to_json()));
@@ -214,7 +224,7 @@ pub(crate) async fn tunnel(
     world: hyper::upgrade::Upgraded,
     pass: &crate::Pass,
 ) {
-    let (mut cell, mut world) = (TokioIo::new(cell), TokioIo::new(world));
+    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(TokioIo::new(world), pass));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a tunnel ended");
 }

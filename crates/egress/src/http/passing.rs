@@ -15,20 +15,31 @@ use std::{
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// Ties a body, an answer's or a request's, to a pass: a withdrawal breaks it off.
+/// Ties an answer's body to a pass: a withdrawal breaks it off.
 pub fn passing<B>(pass: Arc<Pass>, body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BodyError>,
 {
     let gone = Box::pin(pass.withdrawn().clone().cancelled_owned());
-    BodyExt::boxed_unsync(Passing { gone, _pass: pass, body })
+    BodyExt::boxed_unsync(Passing { gone, pass, body, counted: false })
+}
+
+/// The same for a request's body, which counts against the budget of its rule.
+pub fn sending<B>(pass: Arc<Pass>, body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BodyError>,
+{
+    let gone = Box::pin(pass.withdrawn().clone().cancelled_owned());
+    BodyExt::boxed_unsync(Passing { gone, pass, body, counted: true })
 }
 
 struct Passing<B> {
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
-    _pass: Arc<Pass>,
+    pass: Arc<Pass>,
     body: B,
+    counted: bool,
 }
 
 impl<B> HttpBody for Passing<B>
@@ -46,7 +57,14 @@ where
         if keeps(Check::WithdrawnBody) && Future::poll(self.gone.as_mut(), cx).is_ready() {
             return Poll::Ready(Some(Err("the permission was withdrawn".into())));
         }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && self.counted
+            && !self.pass.sends(frame.data_ref().map_or(0, Bytes::len))
+        {
+            return Poll::Ready(Some(Err("the budget of the rule is used up".into())));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod inspected;
 mod missed;
+mod requests;
 mod standing;
 mod verdicts;
 
@@ -134,7 +136,7 @@ fn unready() -> Cell {
     let time = Arc::new(AtomicU64::new(1000));
     let gate = Gate::new(told.clone(), Arc::new(At(Arc::clone(&time))));
     gate.configure(rules(POLICY), LIMITS);
-    let egress = Egress::new(gate, Arc::new(NoLocal));
+    let egress = Egress::new(gate, Arc::new(NoLocal), inspected::inspector());
     let world = World::default();
     for name in ["open.example", "web.example", "data.example", "new.example", "closed.example"] {
         world.names.lock().unwrap().insert(name.into(), vec!["93.184.216.34".parse().unwrap()]);
@@ -209,19 +211,19 @@ impl Cell {
     }
 }
 
-async fn say(stream: &mut DuplexStream, text: &str) {
+async fn say(stream: &mut (impl AsyncWriteExt + Unpin), text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
 /// Everything until the other side is done.
-async fn all(stream: &mut DuplexStream) -> Vec<u8> {
+async fn all(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
     bytes
 }
 
 /// The head of an HTTP message and what follows by its Content-Length.
-async fn message(stream: &mut DuplexStream) -> String {
+async fn message(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut text = String::new();
     loop {
         let mut byte = [0];

@@ -92,6 +92,9 @@ pub struct Egress {
     pub nameservers: Vec<NameServer>,
     /// Private addresses that policies may open.
     pub operator_private: Vec<Cidr>,
+    /// A file of certificates (PEM) that wardens and cells trust besides the host's: a company's own authority.
+    /// Every warden reads it, as its own uid.
+    pub extra_roots: Option<AbsolutePath>,
 }
 
 /// `[uids]`

@@ -331,8 +331,9 @@ impl<E: Effects> Core<E> {
             )));
         }
         if let Some(running) = self.cells.get(&tenant) {
-            if running.order == (CellOrder { op: running.order.op, ..order.clone() })
-                && running.stopping.is_empty()
+            // Another certificate of the same authority is no other cell.
+            let (op, authority) = (running.order.op, running.order.authority.clone());
+            if running.order == (CellOrder { op, authority, ..order.clone() }) && running.stopping.is_empty()
             {
                 let (cell, receipt) = (running.seen.clone(), running.receipt.clone());
                 let started = Event::CellStarted { op: order.op, cell, receipt, drift: running.drift };

@@ -216,6 +216,13 @@ pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &Cell
         access: sandbox::Access::ReadOnly,
         label: "runtime".to_owned(),
     });
+    let trust = spec.trust.iter().flat_map(|dir| crate::trust::binds(dir));
+    let trust = trust.map(|(source, target)| sandbox::Bind {
+        source,
+        target,
+        access: sandbox::Access::ReadOnly,
+        label: sandbox::TRUST.to_owned(),
+    });
     CellPlan {
         name: tenant.to_string(),
         generation,
@@ -223,7 +230,7 @@ pub(super) fn plan(strict: bool, tenant: &TenantId, generation: u64, spec: &Cell
         uid,
         gid,
         hostname: tenant.to_string(),
-        binds: binds.collect(),
+        binds: binds.chain(trust).collect(),
         home: spec.home.clone(),
         quota: quota(strict, spec),
         argv: spec.runtime.argv.clone(),
@@ -430,6 +437,7 @@ mod tests {
             home: "/data/tenants/acme/home".into(),
             image: Some("/data/tenants/acme/home.img".into()),
             runtime,
+            trust: None,
             limits: order("acme", 2, 1).limits,
             without: Vec::new(),
             drift: false,

@@ -75,6 +75,9 @@ impl Boot {
         if config.egress.nameservers.is_empty() {
             config.egress.nameservers = config::nameservers_of_the_host(Path::new(RESOLV_CONF))?;
         }
+        if let Some(roots) = &config.egress.extra_roots {
+            crate::trust::extra(roots.as_path())?;
+        }
         let cache_dir = config.cache.dir.clone().map_or(cache, PathBuf::from);
         // Control can only ever see a cache that is there when it confines itself. One that cannot be made is
         // an empty one: nothing can be installed in it either.

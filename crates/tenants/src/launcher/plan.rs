@@ -65,6 +65,8 @@ pub struct CellSpec {
     pub image: Option<PathBuf>,
     /// What runs, what it sees and where it listens.
     pub runtime: RuntimePlan,
+    /// The files of what it trusts, if its warden has said its own authority.
+    pub trust: Option<PathBuf>,
     /// What it may use.
     pub limits: Limits,
     /// What its seal leaves out, by the operator's word.
@@ -99,7 +101,10 @@ impl Boot {
             }
             Part::Model => (vec!["__model".to_owned()], uids.model()),
             Part::Warden(tenant, slot) => {
-                (vec!["__warden".to_owned(), tenant.to_string()], uids.warden(*slot))
+                let roots = self.config.egress.extra_roots.as_ref();
+                let roots = roots.map(|path| path.as_path().display().to_string());
+                let arguments = ["__warden".to_owned(), tenant.to_string()].into_iter().chain(roots);
+                (arguments.collect(), uids.warden(*slot))
             }
         };
         let (group, memory_bytes, cpu_percent) = match part {
@@ -126,7 +131,13 @@ impl Boot {
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         let without = self.config.left_out();
         let image = self.image(data, &order.tenant);
-        Ok(CellSpec { uid, cgroup, home, image, runtime, limits: order.limits, without, drift })
+        let trust = data.trust(&order.tenant);
+        if let Some(authority) = &order.authority {
+            let roots = self.config.egress.extra_roots.as_ref().map(AbsolutePath::as_path);
+            crate::trust::write(&trust, roots, authority).map_err(|error| failure(error.to_string()))?;
+        }
+        let trust = order.authority.is_some().then_some(trust);
+        Ok(CellSpec { uid, cgroup, home, image, runtime, trust, limits: order.limits, without, drift })
     }
 
     /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
@@ -150,7 +161,8 @@ impl Boot {
         let cgroup = cofferdam_sandbox::group(&self.instance(), tenant.as_str());
         let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
         let image = self.image(&data, tenant);
-        let spec = CellSpec { uid, cgroup, home, image, runtime, limits, without, drift: false };
+        let trust = Some(data.trust(tenant)).filter(|trust| trust.exists());
+        let spec = CellSpec { uid, cgroup, home, image, runtime, trust, limits, without, drift: false };
         Ok(super::linux::plan(self.strict, tenant, 1, &spec))
     }
 

@@ -67,7 +67,8 @@ pub fn gateway_env(memory_bytes: u64) -> Vec<(String, String)> {
         ("NO_PROXY", "127.0.0.1,localhost".to_owned()),
         ("no_proxy", "127.0.0.1,localhost".to_owned()),
     ];
-    pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    let trust = crate::trust::ENVIRONMENT.map(|(key, value)| (key, value.to_owned()));
+    pairs.into_iter().chain(trust).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn command_argv(arguments: &[&str]) -> Vec<String> {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{desk::Office, run, tls};
+use crate::{desk::Office, run};
 use cofferdam_base::Millis;
 use cofferdam_egress::{
     BoxStream, Limits as GateLimits, Peer, Rules,
@@ -50,8 +50,8 @@ const LIMITS: GateLimits =
 
 /// A warden whose provider resolves to this address.
 fn host(url: &str, address: &str) -> Host {
-    let tls = tls::config(rustls::RootCertStore::empty()).unwrap();
-    let office = run::office("acme".parse().unwrap(), Arc::new(Noon), tls);
+    let office =
+        run::office("acme".parse().unwrap(), Arc::new(Noon), rustls::RootCertStore::empty()).unwrap();
     let (sender, dialled) = mpsc::unbounded_channel();
     let world = World(address.parse().unwrap(), sender);
     office.egress.set_dialler(Dialler { names: Box::new(world.clone()), connect: Box::new(world) });

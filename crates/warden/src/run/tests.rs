@@ -30,8 +30,8 @@ fn what_the_launcher_sends_arrives_though_the_cell_holds_every_descriptor() {
 fn few_descriptors() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let tls = tls::config(rustls::RootCertStore::empty()).unwrap();
-        let office = office("acme".parse().unwrap(), Arc::new(SystemClock), tls);
+        let office =
+            office("acme".parse().unwrap(), Arc::new(SystemClock), rustls::RootCertStore::empty()).unwrap();
         let (launcher, theirs) = pair().unwrap();
         let (ours, control) = pair().unwrap();
         let (launcher, control) = (AsyncChannel::new(launcher).unwrap(), AsyncChannel::new(control).unwrap());

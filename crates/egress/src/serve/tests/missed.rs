@@ -1,6 +1,9 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
-use super::*;
+use super::{
+    inspected::{H1, SEEN, connect, inspecting, served},
+    *,
+};
 use crate::{
     check::{
         Check,
@@ -29,7 +32,26 @@ rules:
   - allow: open.example
     protocol: http
 ";
+/// Rules about requests to the web, and about its calls.
+const REQUESTS: &str = "version: 2
+default: deny
+rules:
+  - allow: web.example
+    protocol: http
+    path: /pub/**
+  - deny: web.example
+    path: /mcp
+    mcp: {tool: delete}
+  - allow: web.example
+    protocol: http
+    path: /mcp
+  - allow: open.example
+    method: GET
+";
+const DELETE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete"}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const DENY: &str = "version: 1\ndefault: deny\n";
+const OPEN: &str = "GET /open HTTP/1.1\r\nHost: open.example\r\n\r\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
 
 /// Longer than everything in this crate that has an end in time.
@@ -102,6 +124,53 @@ fn outlives(what: impl Fn(&Cell)) -> bool {
         // To a relay that ended this is an error.
         let _ = server.write_all(b"y").await;
         heard(&mut client).await
+    })
+}
+
+/// Does this leave TLS that is inspected?
+fn inside(head: &str) -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, head).await;
+        arrives(&cell).await
+    })
+}
+
+/// A permission that goes in the middle of an answer that is inspected.
+fn inspected_outlives() -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, OPEN).await;
+        let mut server = served(&cell, H1).await;
+        message(&mut server).await;
+        say(&mut server, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        message(&mut client).await;
+        cell.egress.gate.configure(rules(DENY), LIMITS);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // To a connection that ended this is an error.
+        let _ = server.write_all(b"2\r\nhi\r\n").await;
+        let _ = server.flush().await;
+        matches!(timeout(LONG, client.read_u8()).await, Ok(Ok(_)))
+    })
+}
+
+/// A connection that was kept, once its address is the host's.
+fn pooled_is_used() -> bool {
+    comes(async {
+        let cell = inspecting();
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, OPEN).await;
+        let mut server = served(&cell, H1).await;
+        message(&mut server).await;
+        say(&mut server, OK).await;
+        message(&mut client).await;
+        let guard = Guard { host_addresses: vec!["93.184.216.34".parse().unwrap()], ..Guard::default() };
+        let rules = Rules { policy: Policy::parse(SEEN).unwrap(), guard };
+        cell.egress.gate.configure(Arc::new(rules), LIMITS);
+        say(&mut client, OPEN).await;
+        matches!(timeout(LONG, server.read_u8()).await, Ok(Ok(_)))
     })
 }
 
@@ -181,6 +250,53 @@ fn request_passes(lines: &str) -> bool {
     })
 }
 
+/// Are all of these requests answered under such a budget?
+fn spends(budget: &str, requests: &[&str]) -> bool {
+    comes(async {
+        let cell = cell();
+        let text = format!(
+            "version: 2\ndefault: deny\nrules:\n  - allow: web.example\n    protocol: http\n    budget: {{{budget}}}\n"
+        );
+        cell.egress.gate.configure(rules(&text), LIMITS);
+        for request in requests {
+            let mut client = cell.captured("web.example", 80);
+            say(&mut client, request).await;
+            let Some(mut server) = reached(&cell).await else { return false };
+            let _ = timeout(LONG, message(&mut server)).await;
+            let _ = server.write_all(OK.as_bytes()).await;
+            if !message(&mut client).await.starts_with("HTTP/1.1 200") {
+                return false;
+            }
+        }
+        true
+    })
+}
+
+/// Does this request reach the server, where requests are judged?
+fn judged_passes(line: &str, headers: &str, body: &str) -> Option<String> {
+    let text = format!(
+        "{line} HTTP/1.1\r\nHost: web.example\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut arrived = None;
+    comes(async {
+        let cell = cell();
+        cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+        let mut client = cell.captured("web.example", 80);
+        let sent = tokio::spawn(async move {
+            // A client that is refused in the middle of its body has an error.
+            let _ = client.write_all(text.as_bytes()).await;
+            client
+        });
+        if let Some(mut server) = reached(&cell).await {
+            arrived = Some(message(&mut server).await);
+        }
+        drop(sent);
+        true
+    });
+    arrived
+}
+
 /// Does a request to the explicit proxy reach anybody?
 fn proxied_passes(uri: &str, host: &str) -> bool {
     comes(async {
@@ -231,6 +347,44 @@ fn attack(check: Check) -> Result<(), String> {
                 asks(&cell) > 0
             })
         }),
+        Check::Inspected => alone(&|| {
+            comes(async {
+                let cell = cell();
+                cell.egress.gate.configure(rules(REQUESTS), LIMITS);
+                // As if the rules had changed after it was found that there is nothing to look into.
+                let host = Host::Name("open.example".parse().unwrap());
+                let unseen = of(&host, 443.try_into().unwrap(), Protocol::Https);
+                cell.egress.gate.admit(&unseen).await.is_ok()
+            })
+        }),
+        Check::RulesExpire => alone(&|| {
+            comes(async {
+                let cell = cell();
+                let text =
+                    "version: 2\ndefault: deny\nrules:\n  - allow: open.example\n    expires: 2026-01-01\n";
+                cell.egress.gate.configure(rules(text), LIMITS);
+                cell.time.store(1_767_225_600_000, SeqCst);
+                passes(&cell, "open.example", 443, &real("open.example")).await
+            })
+        }),
+        Check::BudgetRequests => alone(&|| spends("requests_per_minute: 2", &[GET, GET, GET])),
+        Check::BudgetBytes => {
+            let upload = "PUT / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 90\r\n\r\n";
+            let upload = format!("{upload}{}", "x".repeat(90));
+            alone(&|| spends("bytes_per_hour: 250", &[&upload, &upload, &upload]))
+        }
+        Check::RequestJudged => alone(&|| judged_passes("POST /private", "", "").is_some()),
+        Check::RequestRebuilt => alone(&|| {
+            judged_passes("GET /private/../pub/a", "", "").is_some_and(|text| text.contains("private"))
+        }),
+        Check::BodyRead => alone(&|| judged_passes("POST /mcp", "", DELETE).is_some()),
+        Check::BodyLength => alone(&|| {
+            let long = PING.replace("ping", &"p".repeat(2 << 20));
+            judged_passes("POST /mcp", "", &long).is_some()
+        }),
+        Check::BodyCoding => {
+            alone(&|| judged_passes("POST /mcp", "Content-Encoding: gzip\r\n", PING).is_some())
+        }
         Check::AddressRules => alone(&|| {
             comes(async {
                 let cell = cell();
@@ -562,6 +716,14 @@ fn attack(check: Check) -> Result<(), String> {
         Check::HttpScheme => alone(&|| proxied_passes("https://web.example/", "web.example")),
         Check::HostIsCaptured => alone(&|| request_passes("Host: open.example")),
         Check::HostIsTarget => alone(&|| proxied_passes("http://web.example/", "open.example")),
+        Check::HostIsShown => alone(&|| inside("GET /open HTTP/1.1\r\nHost: web.example\r\n\r\n")),
+        Check::OnlyWebSocket => alone(&|| {
+            inside("GET /open HTTP/1.1\r\nHost: open.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        }),
+        Check::WithdrawnInspected => {
+            tried(&[Check::WithdrawnInspected, Check::WithdrawnDrive], &inspected_outlives)
+        }
+        Check::PooledStands => alone(&pooled_is_used),
         Check::HopByHop => alone(&|| {
             comes(async {
                 let head = "GET / HTTP/1.1\r\nHost: web.example\r\nProxy-Authorization: mine\r\n\r\n";

@@ -1,0 +1,39 @@
+//! What is asked of the gate, and what the rules say of it.
+
+use crate::{
+    Refusal, Rules, Ruling,
+    check::{Check, keeps},
+};
+use cofferdam_base::Destination;
+use cofferdam_policy::{Reason, RequestFacts};
+use std::sync::Arc;
+
+/// What somebody wants: a connection, or one request.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) destination: Destination,
+    pub(super) request: Option<Arc<RequestFacts>>,
+}
+
+impl Wanted {
+    /// Would nobody see what passes?
+    pub(super) const fn is_opaque(&self) -> bool {
+        self.request.is_none()
+    }
+
+    /// What the rules say of it. A connection whose requests are to be judged, and of which none is seen, is
+    /// refused.
+    pub(super) fn ruling(&self, rules: &Rules) -> Ruling {
+        let ruling = match &self.request {
+            Some(facts) => rules.judge_request(facts),
+            None => rules.judge(&self.destination),
+        };
+        match ruling {
+            Ruling::Inspect { by } if keeps(Check::Inspected) => {
+                Ruling::Deny(Refusal::new(Reason::NotInspected, by))
+            }
+            Ruling::Inspect { by } => Ruling::Allow { by, budget: None },
+            ruling => ruling,
+        }
+    }
+}

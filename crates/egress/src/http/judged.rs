@@ -1,0 +1,128 @@
+//! What is known of a request before it is let through: its head, and its body where a rule asks for it.
+//!
+//! It owns the reading of bodies: whole, at most [`MAX_BODY`], few at one time, and only for rules about calls.
+//! The threat: a body that the server reads otherwise than the rule did, so what has a coding or another charset
+//! counts as unreadable.
+
+use super::{Body, full, head};
+use crate::{
+    Egress, Refusal,
+    check::{Check, keeps},
+};
+use bytes::{Bytes, BytesMut};
+use cofferdam_base::Destination;
+use cofferdam_policy::{Body as Known, Inspection, MAX_BODY, Reason, RequestFacts, Target};
+use http::{HeaderMap, Request, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use std::time::Duration;
+
+/// How long a client may take for a body that is judged, the wait for its turn included.
+pub(crate) const READING: Duration = Duration::from_secs(30);
+
+/// The request as it goes on, and what rules judge of it.
+pub(crate) async fn known(
+    egress: &Egress,
+    destination: &Destination,
+    request: Request<Incoming>,
+) -> Result<(Request<Body>, RequestFacts), Refusal> {
+    let Some(rules) = egress.gate.rules() else {
+        return Err(Refusal::new(Reason::NotReady, "warden"));
+    };
+    let (mut parts, body) = request.into_parts();
+    let uri = head::origin_form(&parts.uri).ok_or_else(|| Refusal::new(Reason::BadRequest, "http"))?;
+    let empty = body.is_end_stream();
+    let mut facts = RequestFacts {
+        destination: destination.clone(),
+        method: parts.method.as_str().to_owned(),
+        target: uri.to_string(),
+        headers: parts.headers.keys().map(|name| name.as_str().to_owned()).collect(),
+        websocket: head::wants_websocket(&parts.headers),
+        body: if empty { Known::None } else { Known::Unread },
+    };
+    if rules.policy.inspection(destination) != Inspection::Opaque
+        && keeps(Check::RequestRebuilt)
+        && let Ok(target) = Target::parse(&facts.target)
+    {
+        // What was judged is what goes on.
+        parts.uri = target.rebuilt().parse().map_err(|_| Refusal::new(Reason::BadRequest, "http"))?;
+    }
+    let wanted = keeps(Check::BodyRead) && !empty && rules.policy.needs_body(&facts);
+    if !wanted {
+        if !keeps(Check::BodyRead) {
+            facts.body = Known::None;
+        }
+        return Ok((Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()), facts));
+    }
+    let readable = is_plain_json(&parts.headers) || !keeps(Check::BodyCoding);
+    let read = egress.reads(read(body)).await;
+    let Ok(read) = read else {
+        let refusal = Refusal::new(Reason::BadRequest, "http").said("the body did not come in time");
+        return Err(refusal);
+    };
+    let Some(bytes) = read? else {
+        // The rest of it goes nowhere: what nobody read is refused by the rule that asks for it.
+        return Ok((Request::from_parts(parts, full(Bytes::new())), facts));
+    };
+    facts.body = if readable { Known::parse(&bytes) } else { Known::Other };
+    Ok((Request::from_parts(parts, full(bytes)), facts))
+}
+
+/// The whole body; none if it is longer than what is read.
+async fn read(mut body: Incoming) -> Result<Option<Bytes>, Refusal> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::new(Reason::BadRequest, "http").said("the body broke off"))?;
+        // Trailers of a body that was judged stay behind: nobody judged them.
+        let Ok(data) = frame.into_data() else { continue };
+        if keeps(Check::BodyLength) && all.len() + data.len() > MAX_BODY {
+            return Ok(None);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(Some(all.freeze()))
+}
+
+/// Is it JSON in UTF-8, in no coding?
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next().and_then(|kind| kind.to_str().ok()), kinds.next()) else {
+        return false;
+    };
+    let kind = kind.to_ascii_lowercase();
+    let mut parts = kind.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let json =
+        essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json");
+    let plain = parts.all(|part| matches!(part, "" | "charset=utf-8" | "charset=\"utf-8\""));
+    json && plain && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_in_utf_8_without_coding_is_read_as_such() {
+        for (kind, coding, plain) in [
+            (Some("application/json"), None, true),
+            (Some("Application/JSON; charset=UTF-8"), None, true),
+            (Some("application/vnd.api+json"), None, true),
+            (Some("application/json; charset=utf-7"), None, false),
+            (Some("text/plain"), None, false),
+            (None, None, false),
+            (Some("application/json"), Some("gzip"), false),
+            (Some("application/json"), Some("identity"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(kind) = kind {
+                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            if let Some(coding) = coding {
+                headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
+            }
+            assert_eq!(is_plain_json(&headers), plain, "{kind:?} {coding:?}");
+        }
+    }
+}

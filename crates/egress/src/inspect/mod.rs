@@ -1,0 +1,246 @@
+//! TLS that is ended here, because a rule speaks of what is inside: the client is served under a certificate of the
+//! tenant's own authority, each request is judged by itself, and what is let through goes on over TLS of ours.
+//!
+//! It owns the certificates, the HTTP of both sides and the connections to the world. It refuses to decide. The
+//! threats are those of [`crate::http`], and besides a client that says one name to be let in and another one
+//! inside (every request names the host of its certificate), and a server that is not who it says.
+
+mod authority;
+mod cut;
+mod head;
+mod upstream;
+
+pub use authority::{Authority, Failed};
+
+use crate::{
+    ACCESS_DENIED, Egress, Error, Refusal, Stream,
+    check::{Check, keeps},
+    http::{Body, full, judged, reader, refused, tunnel},
+    sniff::Rewound,
+};
+use bytes::{Bytes, BytesMut};
+use cofferdam_base::{Destination, Millis};
+use cofferdam_policy::Reason;
+use cut::{Counted, Way, cut};
+use head::Asks;
+use http::{Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{RootCertStore, ServerConfig};
+use std::{
+    convert::Infallible,
+    fmt, io,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::TlsAcceptor;
+use upstream::{Onward, Pool};
+
+/// How long a client may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Requests that one HTTP/2 connection may have under way.
+const STREAMS: u32 = 64;
+/// What one of a client's streams, and all of them together, may have under way.
+const STREAM_WINDOW: u32 = 1 << 20;
+const WINDOW: u32 = 4 << 20;
+
+/// What inspection needs: who vouches to the cell, and whom we believe outside.
+pub struct Inspector {
+    authority: RwLock<Option<Arc<Authority>>>,
+    pool: Pool,
+}
+
+impl fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspector").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+impl Inspector {
+    /// One that trusts these roots outside, and has no authority yet: until then whatever needs one is refused.
+    pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
+        Ok(Self { authority: RwLock::new(None), pool: Pool::new(roots)? })
+    }
+
+    /// From now on this authority vouches to the cell.
+    pub fn set_authority(&self, authority: Arc<Authority>) {
+        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Some(authority);
+    }
+
+    /// The certificate of the authority that vouches to the cell, DER.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let authority = self.authority.read().unwrap_or_else(PoisonError::into_inner);
+        authority.as_ref().map(|authority| authority.certificate().to_vec())
+    }
+
+    /// Lets go of connections to the world that no request uses: the rules are others now.
+    pub fn forget(&self) {
+        self.pool.forget();
+    }
+
+    /// To be called a few times a second: what was not used for long is closed.
+    pub fn tick(&self) {
+        self.pool.tick();
+    }
+
+    fn config(&self, destination: &Destination, now: Millis) -> Result<Arc<ServerConfig>, Refusal> {
+        let authority = self.authority.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let authority = authority.ok_or_else(|| {
+            Refusal::new(Reason::NotReady, "tls").said("the warden has no certificate authority yet")
+        })?;
+        authority.config(&destination.host, now).map_err(|error| {
+            tracing::error!(%error, "a name gets no certificate");
+            Refusal::new(Reason::NotReady, "tls").said("the warden can make no certificate")
+        })
+    }
+}
+
+impl Egress {
+    /// Ends a client's TLS and serves what is inside. `first` begins with its ClientHello, whose name was judged.
+    pub(crate) async fn inspect<S: Stream>(
+        self: Arc<Self>,
+        mut stream: S,
+        first: BytesMut,
+        destination: Destination,
+    ) -> Result<(), Error> {
+        let config = match self.inspector.config(&destination, self.gate.now()) {
+            Ok(config) => config,
+            Err(refusal) => {
+                let refusal = self.gate.refuse(Some(&destination), refusal);
+                stream.write_all(&ACCESS_DENIED).await?;
+                return Err(Error::Refused(refusal));
+            }
+        };
+        let accepting = TlsAcceptor::from(config).accept(Rewound::new(first.freeze(), stream));
+        let tls = match tokio::time::timeout(HANDSHAKE, accepting).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) if distrusts(&error) => {
+                return Err(Error::Refused(self.distrusted(&destination)));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        };
+        let two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let shown = Arc::new(destination);
+        let (egress, destination) = (Arc::clone(&self), Arc::clone(&shown));
+        let service = hyper::service::service_fn(move |request| {
+            let (egress, destination) = (Arc::clone(&egress), Arc::clone(&destination));
+            async move { Ok::<_, Infallible>(egress.answer(&destination, request).await) }
+        });
+        let tls = TokioIo::new(tls);
+        let served = if two {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(64 * 1024)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(WINDOW)
+                .serve_connection(tls, service)
+                .await
+        } else {
+            reader().serve_connection(tls, service).with_upgrades().await
+        };
+        served.map_err(|error| self.broke(&shown, error))
+    }
+
+    /// A connection that broke. In TLS 1.3 its client may have found our certificate bad after our handshake was over.
+    fn broke(&self, destination: &Destination, error: hyper::Error) -> Error {
+        let inner = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        if inner.is_some_and(distrusts) {
+            return Error::Refused(self.distrusted(destination));
+        }
+        error.into()
+    }
+
+    fn distrusted(&self, destination: &Destination) -> Refusal {
+        self.gate.refuse(Some(destination), Refusal::new(Reason::CertificateRefused, "tls"))
+    }
+
+    /// One request inside TLS, and its answer.
+    async fn answer(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let two = request.version() == Version::HTTP_2;
+        let outcome = match head::check(&request, destination) {
+            Ok(asks) => self.onward(destination, request, asks).await,
+            Err(refusal) => Err(self.gate.refuse(Some(destination), refusal)),
+        };
+        let mut response = outcome.unwrap_or_else(|refusal| refused(Some(destination), &refusal));
+        if two {
+            // A refusal closes a connection of HTTP/1, where it may be out of step; a stream is by itself.
+            response.headers_mut().remove(header::CONNECTION);
+        }
+        response
+    }
+
+    /// Lets a request pass. A refusal is recorded already.
+    async fn onward(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Request<Incoming>,
+        asks: Asks,
+    ) -> Result<Response<Body>, Refusal> {
+        let known = judged::known(self, destination, request).await;
+        let (mut request, facts) = known.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
+        let pass = Arc::new(self.gate.admit_request(facts).await?);
+        let counted = Arc::new(Counted::default());
+        let upgrade = (asks == Asks::WebSocket).then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let onward = Onward { pass: &pass, counted: &counted, parts: &parts, asks };
+        let answered = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
+                Err(Refusal::new(Reason::Revoked, "policy"))
+            }
+            answered = self.inspector.pool.send(self, &onward, body) => answered,
+        };
+        let mut answer = answered.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let unasked =
+                || Refusal::new(Reason::ConnectFailed, "https").said("it switched protocols unasked");
+            let cell = upgrade.ok_or_else(|| self.gate.refuse(Some(destination), unasked()))?;
+            let world = hyper::upgrade::on(&mut answer);
+            tokio::spawn(async move {
+                if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
+                    tunnel(cell, world, &pass).await;
+                }
+            });
+            let mut response = rebuilt(&answer, full(Bytes::new()));
+            crate::http::head::switch_headers(response.headers_mut());
+            return Ok(response);
+        }
+        let (head, body) = answer.into_parts();
+        let body = cut(&pass, &counted, Way::Back, body);
+        Ok(rebuilt(&Response::from_parts(head, ()), body))
+    }
+}
+
+/// An answer's head, from its parsed parts.
+fn rebuilt<B>(answer: &Response<B>, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = head::answered(answer.headers());
+    response
+}
+
+/// Did the client end the handshake because it does not believe our certificate?
+fn distrusts(error: &io::Error) -> bool {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA,
+        UnsupportedCertificate,
+    };
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let alerts = [
+        AccessDenied,
+        BadCertificate,
+        CertificateExpired,
+        CertificateUnknown,
+        UnknownCA,
+        UnsupportedCertificate,
+    ];
+    matches!(inner, Some(rustls::Error::AlertReceived(alert)) if alerts.contains(alert))
+}

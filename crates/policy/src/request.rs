@@ -1,0 +1,236 @@
+//! One request as rules see it, and the JSON-RPC calls in its body.
+//!
+//! It owns the only parser of JSON-RPC on the way out. The threat: a body that we and the server read
+//! differently. A key twice, in whatever case, a member that is not JSON-RPC's, or anything after the
+//! document makes it no JSON-RPC, and then every rule that speaks of calls and would stop one stops it.
+
+use cofferdam_base::Destination;
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The longest body that is read for a rule, in bytes. A longer one is [`Body::Unread`].
+pub const MAX_BODY: usize = 1 << 20;
+
+/// What is known of a request before it is let through.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestFacts {
+    /// Where it goes.
+    pub destination: Destination,
+    /// Its method.
+    pub method: String,
+    /// Its path and query, in origin form, as it came.
+    pub target: String,
+    /// The names of its headers, in lower case.
+    pub headers: Vec<String>,
+    /// Does it ask for a WebSocket?
+    pub websocket: bool,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// What is known of a body.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// It was not read, or is longer than [`MAX_BODY`].
+    Unread,
+    /// It was read and is not JSON-RPC beyond doubt.
+    Other,
+    /// Its calls; at least one.
+    Calls(Vec<Call>),
+}
+
+/// One JSON-RPC call, notification or answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Its method; none for an answer.
+    pub method: Option<String>,
+    /// The tool of an MCP `tools/call`.
+    pub tool: Option<String>,
+    /// That tool's arguments.
+    pub arguments: Map<String, Value>,
+}
+
+/// MCP's method that calls a tool.
+pub(crate) const TOOL_CALL: &str = "tools/call";
+
+impl RequestFacts {
+    /// In the words of records and questions: `POST /mcp, tool delete_repo`. What a rule does not speak of, the
+    /// query above all, stays out of records.
+    pub fn summary(&self) -> String {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let shown: String = path.chars().filter(|c| !c.is_control()).take(200).collect();
+        let mut text = format!("{} {shown}", self.method);
+        if let Body::Calls(calls) = &self.body {
+            for call in calls.iter().take(4) {
+                let (what, name) = match (&call.tool, &call.method) {
+                    (Some(tool), _) => ("tool", tool.as_str()),
+                    (None, Some(method)) => ("call", method.as_str()),
+                    (None, None) => ("an answer", ""),
+                };
+                let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+                text.extend([", ", what, " ", &name]);
+            }
+        }
+        text.trim_end().to_owned()
+    }
+}
+
+impl Body {
+    /// Reads a whole body that its client calls JSON, unencoded.
+    pub fn parse(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::None;
+        }
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let value = Strict.deserialize(&mut reader).ok().filter(|_| reader.end().is_ok());
+        let calls = match value {
+            Some(Value::Array(all)) => all.into_iter().map(call).collect::<Option<Vec<_>>>(),
+            Some(one) => call(one).map(|call| vec![call]),
+            None => None,
+        };
+        calls.filter(|calls| !calls.is_empty()).map_or(Self::Other, Self::Calls)
+    }
+}
+
+fn call(value: Value) -> Option<Call> {
+    let Value::Object(mut members) = value else { return None };
+    if members.get("jsonrpc") != Some(&Value::String("2.0".into())) {
+        return None;
+    }
+    if members
+        .keys()
+        .any(|key| !["jsonrpc", "id", "method", "params", "result", "error"].contains(&key.as_str()))
+    {
+        return None;
+    }
+    let method = match members.remove("method") {
+        Some(Value::String(method)) if !members.contains_key("result") && !members.contains_key("error") => {
+            method
+        }
+        None if members.contains_key("result") || members.contains_key("error") => {
+            return Some(Call { method: None, tool: None, arguments: Map::new() });
+        }
+        _ => return None,
+    };
+    if method != TOOL_CALL {
+        // A method that only a careless server would take for a tool call is none.
+        let careless = method.trim().eq_ignore_ascii_case(TOOL_CALL);
+        return (!careless).then_some(Call { method: Some(method), tool: None, arguments: Map::new() });
+    }
+    let Some(Value::Object(mut params)) = members.remove("params") else { return None };
+    let Some(Value::String(tool)) = params.remove("name") else { return None };
+    let arguments = match params.remove("arguments") {
+        Some(Value::Object(arguments)) => arguments,
+        None | Some(Value::Null) => Map::new(),
+        Some(_) => return None,
+    };
+    let doubtful = |key: &String| ["name", "arguments"].iter().any(|known| key.eq_ignore_ascii_case(known));
+    (!params.keys().any(doubtful)).then_some(Call { method: Some(method), tool: Some(tool), arguments })
+}
+
+/// JSON without a key twice.
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element_seed(Self)? {
+            all.push(item);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        let mut seen = std::collections::HashSet::new();
+        while let Some(key) = members.next_key::<String>()? {
+            if !seen.insert(key.to_lowercase()) {
+                return Err(de::Error::custom("a key twice"));
+            }
+            let value = members.next_value_seed(Self)?;
+            all.insert(key, value);
+        }
+        Ok(Value::Object(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn calls_are_read_and_what_could_be_read_otherwise_is_not() {
+        let read = |text: &str| Body::parse(text.as_bytes());
+        let tool = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete","arguments":{"a":1}}}"#;
+        let Body::Calls(calls) = read(tool) else { panic!() };
+        assert_eq!((calls[0].tool.as_deref(), &calls[0].arguments["a"]), (Some("delete"), &Value::from(1)));
+        let Body::Calls(calls) = read(&format!("[{tool},{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":1}}]"))
+        else {
+            panic!()
+        };
+        assert_eq!((calls.len(), calls[1].method.as_deref()), (2, None));
+        assert_eq!(read(""), Body::None);
+        for doubtful in [
+            "[]",
+            "1",
+            "{}",
+            "a=b",
+            r#"{"jsonrpc":"2.0","method":"ping"} {}"#,
+            r#"{"jsonrpc":"2.0","method":"ping","method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","method":"ping","Method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","Method":"tools/call"}"#,
+            r#"{"jsonrpc":"1.0","method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","method":"Tools/Call"}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":["delete"]}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"Name":"b"}}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":[1]}}"#,
+            r#"{"jsonrpc":"2.0","method":"ping","result":1}"#,
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"method\":\"ping\"}",
+        ] {
+            assert_eq!(read(doubtful), Body::Other, "{doubtful}");
+        }
+    }
+}

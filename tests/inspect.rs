@@ -1,0 +1,237 @@
+//! TLS that a warden looks into, on a whole host with the clients that people have: curl, git, Node, Python's
+//! requests and a WebSocket. Each denial stands beside what passes.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+mod host;
+mod world;
+
+use host::{Host, until};
+use serde_json::Value;
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use world::{
+    WEB,
+    tls::{Authority, Server},
+};
+
+const API: &str = "api.example.com";
+const OPAQUE: &str = "opaque.example.com";
+
+const POLICY: &str = "version: 2
+default: deny
+rules:
+  - allow: api.example.com
+    protocol: https
+    method: [GET, POST]
+    path: /open/**
+  - allow: api.example.com
+    protocol: https
+    method: GET
+    path: /repo.git/**
+  - allow: api.example.com
+    protocol: ws
+    path: /ws
+  - deny: api.example.com
+    path: /open/secret
+    reason: not this one
+  - allow: opaque.example.com
+    protocol: https
+";
+
+/// A host whose operator trusts the world's authority, with acme under [`POLICY`].
+fn inspecting() -> (Host, Server) {
+    let mut host = Host::prepare("");
+    let authority = Authority::new();
+    let roots = host.dir.join("roots.pem");
+    fs::write(&roots, authority.pem()).unwrap();
+    fs::set_permissions(&roots, fs::Permissions::from_mode(0o644)).unwrap();
+    let file = host.dir.join("cofferdam.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let with = format!("[egress]\nextra_roots = {:?}\n", roots.to_str().unwrap());
+    fs::write(&file, config.replace("[egress]\n", &with)).unwrap();
+    let address = format!("{}:443", WEB[0]).parse().unwrap();
+    let server = host.world.outside(|| Server::start(address, &authority, &[API, OPAQUE]));
+    for name in [API, OPAQUE] {
+        host.world.dns.answer(name, &WEB[..1]);
+    }
+    host.serve();
+    host.create("acme");
+    host.policy("acme", POLICY);
+    (host, server)
+}
+
+fn sh(host: &Host, line: &str) -> (bool, String) {
+    let output = host.exec("acme", &["/bin/sh", "-c", line]);
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said.into_owned())
+}
+
+#[test]
+fn curl_passes_by_method_and_path_over_both_http_and_both_ways_out() {
+    let (host, server) = inspecting();
+    for way in ["", "--noproxy '*'"] {
+        for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+            let curl = |rest: &str| {
+                let line = format!(
+                    "curl -sS {flag} {way} -w '\\n%{{http_code}} %{{http_version}} %{{ssl_verify_result}}' {rest}"
+                );
+                sh(&host, &line)
+            };
+            let (ok, said) = curl("https://api.example.com/open/a");
+            assert!(ok && said.starts_with("the world answered GET /open/a"), "{said}");
+            assert!(said.ends_with(&format!("200 {version} 0")), "{said}");
+            let (ok, said) = curl("-d 12345 https://api.example.com/open/b");
+            assert!(ok && said.contains("answered POST /open/b of 5 bytes"), "{said}");
+            for (rest, reason) in [
+                ("https://api.example.com/open/secret", "denied_by_rule"),
+                ("https://api.example.com/closed", "no_rule"),
+                ("-X DELETE https://api.example.com/open/a", "no_rule"),
+            ] {
+                let (ok, said) = curl(rest);
+                let (body, end) = said.rsplit_once('\n').unwrap();
+                assert!(ok && end == format!("403 {version} 0"), "{rest}: {said}");
+                let body: Value = serde_json::from_str(body.trim()).unwrap();
+                assert_eq!(body["reason"], reason, "{rest}");
+            }
+            // Another host inside the same TLS.
+            let (_, said) = curl("-H 'Host: opaque.example.com' https://api.example.com/open/a");
+            assert!(said.contains("host_mismatch") && said.contains("421"), "{said}");
+        }
+    }
+    let (_, said) = sh(&host, "curl -sS -o /dev/null -w '%{certs}' https://api.example.com/open/a");
+    assert!(said.contains("Cofferdam inspection of acme"), "{said}");
+    // Where nothing is said of requests, the client sees the server's own certificate.
+    let (ok, said) = sh(&host, "curl -sS -w '%{certs}' https://opaque.example.com/closed");
+    assert!(ok && said.contains("the world's test authority") && !said.contains("Cofferdam"), "{said}");
+    let seen = server.seen();
+    assert!(seen.iter().all(|(_, method, _, path)| path != "/open/secret" && method != "DELETE"), "{seen:?}");
+    assert!(seen.iter().all(|(.., host, path)| path != "/closed" || host == OPAQUE), "{seen:?}");
+    assert!(seen.iter().any(|(version, ..)| version == "HTTP/2.0"), "{seen:?}");
+}
+
+#[test]
+fn git_clones_over_https_what_its_rule_names_and_nothing_else() {
+    let (host, server) = inspecting();
+    let dir = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .args(["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"])
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q", "work"]);
+    fs::write(dir.path().join("work/file"), "what was committed").unwrap();
+    git(&["-C", "work", "add", "file"]);
+    git(&["-C", "work", "commit", "-q", "-m", "one"]);
+    git(&["clone", "-q", "--bare", "work", "repo.git"]);
+    git(&["-C", "repo.git", "update-server-info"]);
+    server.files("/repo.git/", dir.path().join("repo.git"));
+    server.files("/other.git/", dir.path().join("repo.git"));
+    let (ok, said) =
+        sh(&host, "git clone -q https://api.example.com/repo.git /sandbox/clone && cat /sandbox/clone/file");
+    assert!(ok && said.contains("what was committed"), "{said}");
+    let (ok, said) = sh(&host, "git clone -q https://api.example.com/other.git /sandbox/other");
+    assert!(!ok && said.contains("403"), "{said}");
+    assert!(server.seen().iter().all(|(.., path)| !path.starts_with("/other.git")));
+}
+
+#[test]
+fn node_and_python_trust_what_their_environment_names() {
+    let (host, _server) = inspecting();
+    let node = "
+const ask = async (path, init) => {
+  const answer = await fetch('https://api.example.com' + path, init);
+  return [answer.status, await answer.text(), answer.headers.get('cofferdam-reason')];
+};
+(async () => console.log(JSON.stringify([
+  await ask('/open/a'), await ask('/open/b', { method: 'POST', body: 'x'.repeat(100000) }), await ask('/closed')])))();
+";
+    let output = host.exec("acme", &["node", "-e", node]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(found[0][0], 200);
+    assert!(found[1][1].as_str().unwrap().contains("POST /open/b of 100000 bytes"), "{found}");
+    assert_eq!((&found[2][0], &found[2][2]), (&403.into(), &"no_rule".into()));
+    // The requests that Debian's pip brings along is the library itself.
+    let python = "
+import json
+from pip._vendor import requests
+session = requests.Session()
+found = []
+for method, path in (('GET', '/open/a'), ('POST', '/open/b'), ('GET', '/closed')):
+    answer = session.request(method, 'https://api.example.com' + path, data='12' if method == 'POST' else None)
+    found.append([answer.status_code, answer.text, answer.headers.get('cofferdam-reason')])
+print(json.dumps(found))
+";
+    let output = host.exec("acme", &["/usr/bin/python3", "-c", python]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!((&found[0][0], &found[2][0], &found[2][2]), (&200.into(), &403.into(), &"no_rule".into()));
+    assert!(found[1][1].as_str().unwrap().contains("POST /open/b of 2 bytes"), "{found}");
+    // Python's own, which looks where OpenSSL says.
+    let urllib = "import urllib.request as r; print(r.urlopen('https://api.example.com/open/u').status)";
+    assert_eq!(host.python("acme", urllib).trim(), "200");
+}
+
+#[test]
+fn a_websocket_and_a_stream_of_events_pass_as_they_come_and_end_with_their_permission() {
+    let (host, _server) = inspecting();
+    let socket = "
+const socket = new WebSocket('wss://api.example.com/ws');
+socket.onopen = () => socket.send('hello');
+socket.onmessage = (event) => { console.log(event.data); socket.close(); };
+socket.onerror = (event) => { console.log('error', event.message); process.exit(1); };
+";
+    let output = host.exec("acme", &["node", "--experimental-websocket", "-e", socket]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "hello", "{output:?}");
+    let refused = socket.replace("/ws'", "/open/ws'");
+    let output = host.exec("acme", &["node", "--experimental-websocket", "-e", &refused]);
+    assert!(!output.status.success(), "{output:?}");
+
+    // The second event is sent once the first was read.
+    let events = "
+import http.client, ssl, sys
+trust = ssl.create_default_context()
+stream = http.client.HTTPSConnection('api.example.com', context=trust)
+stream.request('GET', '/open/events')
+answer = stream.getresponse()
+print(answer.readline().decode().strip(), flush=True)
+answer.readline()
+other = http.client.HTTPSConnection('api.example.com', context=trust)
+other.request('GET', '/open/go')
+other.getresponse().read()
+print(answer.readline().decode().strip(), flush=True)
+open('/sandbox/waits', 'w').close()
+try:
+    answer.readline()
+    answer.readline()
+    print('ended', flush=True)
+except Exception as error:
+    print('broken off', flush=True)
+";
+    let child = host.begin("acme", &["/usr/bin/python3", "-c", events]);
+    until("a client that waits for the third event", || sh(&host, "test -e /sandbox/waits").0.then_some(()));
+    host.policy("acme", "version: 1\ndefault: deny\n");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("data: 0\ndata: 1\n") && said.lines().count() == 3, "{output:?}");
+}
+
+#[test]
+fn a_cell_that_outlives_its_warden_trusts_the_next_one() {
+    let (host, _server) = inspecting();
+    let get = || sh(&host, "curl -sS https://api.example.com/open/a");
+    assert!(get().1.contains("the world answered"));
+    let cell = host.json(&["tenant", "show", "acme"])["generation"].clone();
+    let warden =
+        host.own_processes().into_iter().find(|(.., line)| line.contains("__warden acme")).unwrap().0;
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(warden).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    until("the next warden", || get().1.contains("the world answered").then_some(()));
+    assert_eq!(host.json(&["tenant", "show", "acme"])["generation"], cell);
+    let now = host.own_processes().into_iter().find(|(.., line)| line.contains("__warden acme")).unwrap().0;
+    assert_ne!(now, warden);
+}

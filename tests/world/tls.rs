@@ -1,0 +1,206 @@
+//! A web server over TLS that speaks HTTP/1.1 and HTTP/2, under an authority of its own.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tokio::{runtime::Runtime, sync::Notify};
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+/// An authority whose certificate nobody has unless he is given it.
+pub struct Authority(Issuer<'static, KeyPair>, String);
+
+/// What arrived: version, method, host and path.
+pub type Seen = (String, String, String, String);
+
+/// The server. Dropping it closes everything.
+pub struct Server {
+    shared: Arc<Shared>,
+    _runtime: Runtime,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    /// Answers the requests below a path with the files of a directory.
+    files: Mutex<HashMap<String, PathBuf>>,
+    go: Notify,
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "the world's test authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        Self(Issuer::new(params, key), pem(&der))
+    }
+
+    /// Its certificate.
+    pub fn pem(&self) -> &str {
+        &self.1
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+}
+
+impl Server {
+    /// Listens at this address of this thread's namespace, for these names.
+    pub fn start(address: SocketAddr, authority: &Authority, names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority.0).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(leaf.der().to_vec())],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let shared = Arc::new(Shared::default());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let for_task = Arc::clone(&shared);
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&for_task));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let service = service_fn(move |request| {
+                        let shared = Arc::clone(&shared);
+                        async move { Ok::<_, Infallible>(answer(shared, request).await) }
+                    });
+                    let stream = TokioIo::new(stream);
+                    if two {
+                        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(stream, service)
+                            .await;
+                    } else {
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(stream, service)
+                            .with_upgrades()
+                            .await;
+                    }
+                });
+            }
+        });
+        Self { shared, _runtime: runtime }
+    }
+
+    /// What arrived so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// Below this path are the files of a directory.
+    pub fn files(&self, path: &str, directory: PathBuf) {
+        self.shared.files.lock().unwrap().insert(path.to_owned(), directory);
+    }
+}
+
+/// `/open/events` sends one event, and the next one once `/open/go` was asked for; `/ws` echoes; below a path of
+/// files are these; anything else tells what it was asked.
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap().to_owned());
+    let host = request.uri().authority().map_or(host.unwrap_or_default(), ToString::to_string);
+    let (version, path) = (format!("{:?}", request.version()), request.uri().path().to_owned());
+    shared.seen.lock().unwrap().push((version, request.method().to_string(), host, path.clone()));
+    match path.as_str() {
+        "/open/go" => shared.go.notify_one(),
+        "/open/events" => {
+            let events = futures_util::stream::unfold(0, move |at| {
+                let shared = Arc::clone(&shared);
+                async move {
+                    if at > 0 {
+                        shared.go.notified().await;
+                    }
+                    let event = Frame::data(Bytes::from(format!("data: {at}\n\n")));
+                    Some((Ok::<_, Infallible>(event), at + 1))
+                }
+            });
+            return Response::builder()
+                .header(header::CONTENT_TYPE, "text/event-stream")
+                .body(StreamBody::new(events).boxed_unsync())
+                .unwrap();
+        }
+        "/ws" => return websocket(request),
+        _ => {}
+    }
+    let file = {
+        let files = shared.files.lock().unwrap();
+        let under = files.iter().find_map(|(below, dir)| Some(dir.join(path.strip_prefix(below)?)));
+        under.map(std::fs::read)
+    };
+    match file {
+        Some(Ok(bytes)) => Response::new(Full::new(bytes.into()).boxed_unsync()),
+        Some(Err(_)) => {
+            let mut response = Response::new(Full::default().boxed_unsync());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        }
+        None => {
+            let method = request.method().clone();
+            let body = request.into_body().collect().await.map(|body| body.to_bytes().len()).unwrap_or(0);
+            let text = format!("the world answered {method} {path} of {body} bytes");
+            Response::new(Full::new(text.into()).boxed_unsync())
+        }
+    }
+}
+
+fn websocket(mut request: Request<Incoming>) -> Response<Body> {
+    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
+        return Response::new(Full::from("no WebSocket").boxed_unsync());
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
+        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if !(message.is_text() || message.is_binary()) || socket.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept)
+        .body(Full::default().boxed_unsync())
+        .unwrap()
+}
