@@ -20,7 +20,10 @@ use crate::{
 };
 use cofferdam_base::{
     Clock, Destination, Host, HostName, Millis,
-    ipc::warden::{Grant, GrantSpan, RecordKind},
+    ipc::{
+        asked::RequestShown,
+        warden::{Grant, GrantSpan, RecordKind},
+    },
 };
 use cofferdam_policy::Reason;
 use pass::{Authority, Open};
@@ -51,8 +54,8 @@ pub struct Row {
 /// What the gate says to control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Somebody must answer for this destination.
-    Ask { destination: Destination, why: String },
+    /// Somebody must answer for this destination, which this request was the first to want.
+    Ask { destination: Destination, why: String, request: Option<RequestShown> },
     /// Nothing is held for this destination any more, and nobody answered.
     HoldEnded(Destination),
     /// This once-grant is about to be used; to be answered by [`Gate::spent`].
@@ -102,6 +105,8 @@ struct State {
     rules: Option<Arc<Rules>>,
     limits: Limits,
     grants: BTreeMap<u64, Grant>,
+    /// The start of the cell that is served, once it is known.
+    cell: Option<u64>,
     /// During a snapshot: the grants that it named.
     snapshot: Option<BTreeSet<u64>>,
     spending: HashMap<u64, Spending>,
@@ -136,6 +141,7 @@ impl Gate {
             rules: None,
             limits,
             grants: BTreeMap::new(),
+            cell: None,
             snapshot: None,
             spending: HashMap::new(),
             holds: Holds::default(),
@@ -172,11 +178,20 @@ impl Gate {
     /// Lets a connection to this destination pass, after holding it for an answer if need be. Every outcome
     /// is recorded. Dropping the future gives the wait up.
     pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        self.admit_request(destination, None).await
+    }
+
+    /// The same for a request that could be read: people see it, and a yes for once is for it alone.
+    pub async fn admit_request(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Option<&RequestShown>,
+    ) -> Result<Pass, Refusal> {
         let held = self.lock().limits.hold;
         let deadline = tokio::time::Instant::now() + held;
         let mut first = true;
         loop {
-            match self.step(destination, first) {
+            match self.step(destination, request, first) {
                 Step::Pass(pass) => return Ok(pass),
                 Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
                 Step::Spend(answer) => {
@@ -204,7 +219,12 @@ impl Gate {
         }
     }
 
-    fn step(self: &Arc<Self>, destination: &Destination, first: bool) -> Step {
+    fn step(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Option<&RequestShown>,
+        first: bool,
+    ) -> Step {
         let now = self.clock.now();
         let mut state = self.lock();
         let Some(rules) = state.in_force() else {
@@ -218,7 +238,7 @@ impl Gate {
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
             Ruling::Ask { why, by_rule: _ } => why,
         };
-        match state.grant_for(destination, now) {
+        match state.grant_for(destination, request, now) {
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
                 if keeps(Check::OnceIsOnce) {
                     state.grants.remove(&id);
@@ -248,7 +268,7 @@ impl Gate {
         {
             return Step::Refuse(Refusal::new(Reason::TooManyWaiting, "limits"));
         }
-        let (id, receiver, ask) = state.holds.wait(destination, &why);
+        let (id, receiver, ask) = state.holds.wait(destination, &why, request.cloned());
         drop(state);
         if first {
             self.outlet.record(Row {
@@ -261,7 +281,8 @@ impl Gate {
         }
         if ask {
             // If nobody hears it now, it is said again on the next wire: `asks`.
-            self.outlet.tell(Notice::Ask { destination: destination.clone(), why });
+            let request = request.cloned();
+            self.outlet.tell(Notice::Ask { destination: destination.clone(), why, request });
         }
         Step::Wait(id, receiver)
     }
@@ -327,7 +348,7 @@ impl Gate {
         match rules.judge(destination) {
             Ruling::Allow { .. } => Foresight::Allowed,
             Ruling::Deny(refusal) => Foresight::Refused(refusal),
-            Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
+            Ruling::Ask { .. } if state.grant_for(destination, None, now).is_some() => Foresight::Allowed,
             Ruling::Ask { by_rule, .. } => Foresight::Asked { by_rule },
         }
     }
@@ -416,7 +437,7 @@ impl Gate {
     pub fn begin_snapshot(&self) -> Vec<Notice> {
         let mut state = self.lock();
         state.snapshot = Some(BTreeSet::new());
-        state.holds.asks().map(|(destination, why)| Notice::Ask { destination, why }).collect()
+        state.holds.asks().map(ask).collect()
     }
 
     /// The wire to control is gone: nobody can say that a grant is spent.
@@ -442,21 +463,33 @@ impl Gate {
         if let Some(snapshot) = &mut state.snapshot {
             snapshot.insert(grant.id);
         }
-        if state.spending.contains_key(&grant.id) {
+        if state.spending.contains_key(&grant.id) || !state.is_of_this_cell(&grant.span) {
             return;
         }
         let destination = grant.destination.clone();
         let once = matches!(grant.span, GrantSpan::Once { .. });
+        let request = grant.request.clone();
         state.grants.insert(grant.id, grant);
         let again = if once {
-            state.holds.wake_one(&destination)
+            state.holds.wake_one(&destination, request.as_ref())
         } else {
             state.holds.wake_all(&destination, &Wake::Retry);
             None
         };
         drop(state);
-        if let Some(why) = again {
-            self.outlet.tell(Notice::Ask { destination, why });
+        if let Some(question) = again {
+            self.outlet.tell(ask(question));
+        }
+    }
+
+    /// Another start of the cell is served from here on: what was granted for the life of one before is gone.
+    pub fn begin_cell(&self, generation: u64) {
+        let mut state = self.lock();
+        state.cell = Some(generation);
+        let other = |grant: &&Grant| !state.is_of_this_cell(&grant.span);
+        let gone: Vec<u64> = state.grants.values().filter(other).map(|grant| grant.id).collect();
+        for id in gone {
+            state.revoke(id);
         }
     }
 
@@ -521,9 +554,24 @@ impl State {
         self.rules.clone().filter(|_| self.ready || !keeps(Check::Ready))
     }
 
-    fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
+    /// Is it for no cell's life, or for that of the cell that is served?
+    fn is_of_this_cell(&self, span: &GrantSpan) -> bool {
+        let GrantSpan::Cell { generation } = span else { return true };
+        self.cell == Some(*generation) || !keeps(Check::GrantsCell)
+    }
+
+    fn grant_for(
+        &mut self,
+        destination: &Destination,
+        request: Option<&RequestShown>,
+        now: Millis,
+    ) -> Option<Grant> {
+        let asked = |grant: &Grant| {
+            grant.request.is_none() || grant.request.as_ref() == request || !keeps(Check::GrantsRequest)
+        };
         let fits = |grant: &&Grant| {
-            (grant.destination == *destination || !keeps(Check::GrantsPlace))
+            asked(grant)
+                && (grant.destination == *destination || !keeps(Check::GrantsPlace))
                 && (grant.span.is_alive(now) || !keeps(Check::GrantExpires))
         };
         let lasting = |grant: &&Grant| !matches!(grant.span, GrantSpan::Once { .. });
@@ -541,6 +589,10 @@ impl State {
             stays
         });
     }
+}
+
+fn ask((destination, why, request): crate::hold::Question) -> Notice {
+    Notice::Ask { destination, why, request }
 }
 
 /// What a destination has to expect.

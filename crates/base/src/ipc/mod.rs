@@ -13,12 +13,13 @@
 //! | launcher → edge | [`edge::Feed`] |
 //! | launcher → warden | [`warden::Feed`] |
 //! | control → edge | [`edge::Config`] |
-//! | edge → control | [`edge::Report`] |
+//! | edge → control | [`edge::Message`] |
 //! | control → warden | [`warden::Command`] |
 //! | warden → control | [`warden::Report`] |
 //!
 //! Every child of the launcher finds its wire to the launcher at descriptor [`LAUNCHER_FD`].
 
+pub mod asked;
 pub mod edge;
 pub mod launcher;
 pub mod receipt;

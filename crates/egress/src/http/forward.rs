@@ -51,7 +51,8 @@ pub(super) async fn forward(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
-    let pass = Arc::new(egress.gate.admit(destination).await?);
+    let shown = head::shown(destination, &request);
+    let pass = Arc::new(egress.gate.admit_request(destination, Some(&shown)).await?);
     let websocket = head::wants_websocket(request.headers());
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
     let answered = tokio::select! {

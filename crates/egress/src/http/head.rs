@@ -1,7 +1,11 @@
 //! The head of a request: which host it means, and which of its headers go on.
 
 use crate::check::{Check, keeps};
-use cofferdam_base::{Destination, Host, HostName};
+use aws_lc_rs::digest::SHA256;
+use cofferdam_base::{
+    Destination, Digest, Host, HostName,
+    ipc::asked::{self, RequestShown},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
 use std::{net::IpAddr, num::NonZeroU16};
 
@@ -10,6 +14,24 @@ use std::{net::IpAddr, num::NonZeroU16};
 pub(crate) struct Authority {
     pub(crate) host: Host,
     pub(crate) port: NonZeroU16,
+}
+
+/// A request as people see it, and to which a yes for once is bound.
+pub(crate) fn shown<B>(destination: &Destination, request: &Request<B>) -> RequestShown {
+    let authority = Authority { host: destination.host.clone(), port: destination.port };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let url = format!("http://{}{path}", authority.to_header());
+    let method = request.method().to_string();
+    let long = url.chars().count() > asked::LONGEST_URL || method.len() > asked::LONGEST_WORD;
+    let whole = long.then(|| {
+        let digest = aws_lc_rs::digest::digest(&SHA256, format!("{method} {url}").as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Digest::from_bytes(bytes)
+    });
+    let size = request.headers().get(header::CONTENT_LENGTH);
+    let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
+    RequestShown { method, url, tool: None, arguments: None, size, whole }.visible()
 }
 
 /// Which host a request means.
