@@ -1,8 +1,8 @@
 //! The commands that are one request to a running host.
 
 use super::{
-    Client, Exit, Failure,
-    flags::{Approvals, Command, Ledger, Model, Policy, Secret, Span, Token},
+    Client, Exit, Failure, approvals,
+    flags::{Command, Ledger, Model, Policy, Secret, Token},
     other, parse,
     print::{self, moment},
     tenant,
@@ -29,7 +29,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         Command::Secret(command) => secret(command, client, json).await,
         Command::Model(command) => model(command, client, json).await,
         Command::Policy(command) => policy(command, client, json).await,
-        Command::Approvals(command) => approvals(command, client, json).await,
+        Command::Approvals(command) => approvals::run(command, client, json).await,
         Command::Usage { tenant } => usage(tenant.as_ref(), client, json).await,
         Command::Ledger(command) => ledger(command, client, json).await,
         Command::Demo { .. }
@@ -264,66 +264,6 @@ fn read_document(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn approvals(command: Approvals, client: &Client, json: bool) -> Done {
-    match command {
-        Approvals::List { tenant, all } => {
-            let mut path = format!("approvals?all={all}");
-            if let Some(tenant) = tenant {
-                path += "&tenant=";
-                path += tenant.as_str();
-            }
-            let found: types::Approvals = client.fetch(&path).await?;
-            let head = ["ID", "TENANT", "DESTINATION", "STATE", "ASKED", "WHY"];
-            list(json, &found, &head, found.approvals.iter().map(approval_row).collect(), "nothing waits")
-        }
-        Approvals::Watch { tenant } => {
-            let path = format!("approvals/watch{}", query(tenant.as_ref()));
-            lines(client, &path, |line| {
-                if json {
-                    return Ok(print::line(line)?);
-                }
-                let row: types::Approval = serde_json::from_str(line).map_err(Failure::could_not)?;
-                Ok(print::line(&approval_row(&row).join("  "))?)
-            })
-            .await
-        }
-        Approvals::Approve { id, span: Span { for_seconds, always, once: _ } } => {
-            let span = match (for_seconds, always) {
-                (Some(seconds), _) => types::Span::ForSeconds(seconds),
-                (None, true) => types::Span::Always,
-                (None, false) => types::Span::Once,
-            };
-            let path = format!("approvals/{id}/approve");
-            let row: types::Approval =
-                client.call(Method::POST, &path, Some(&types::Approve { span })).await?;
-            say(json, &row, &format!("{} may reach {}", row.tenant, row.destination))
-        }
-        Approvals::Revoke { id } => {
-            let path = format!("approvals/{id}/revoke");
-            let row: types::Approval = client.call(Method::POST, &path, None::<&()>).await?;
-            say(json, &row, &format!("{} may not reach {} any more", row.tenant, row.destination))
-        }
-        Approvals::Other(words) => Err(other("approvals", &words)),
-        Approvals::Deny { id, reason } => {
-            let path = format!("approvals/{id}/deny");
-            let row: types::Approval =
-                client.call(Method::POST, &path, Some(&types::DenyRequest { reason })).await?;
-            say(json, &row, &format!("{} may not reach {}", row.tenant, row.destination))
-        }
-    }
-}
-
-fn approval_row(row: &types::Approval) -> Vec<String> {
-    vec![
-        row.id.to_string(),
-        row.tenant.to_string(),
-        row.destination.to_string(),
-        row.state.clone(),
-        moment(row.asked),
-        row.why.clone(),
-    ]
-}
-
 async fn usage(tenant: Option<&TenantId>, client: &Client, json: bool) -> Done {
     let report: types::UsageReport = client.fetch(&format!("usage{}", query(tenant))).await?;
     let row = |row: &types::UsageRow| {
@@ -381,7 +321,11 @@ async fn ledger(command: Ledger, client: &Client, json: bool) -> Done {
 }
 
 /// Streams an answer of one JSON document a line.
-async fn lines(client: &Client, path: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Done {
+pub(super) async fn lines(
+    client: &Client,
+    path: &str,
+    mut each: impl FnMut(&str) -> Result<(), Failure>,
+) -> Done {
     let mut rest = Vec::new();
     client
         .stream(path, |chunk| {
@@ -405,7 +349,7 @@ pub(super) fn say(json: bool, value: &impl Serialize, text: &str) -> Done {
     Ok(OK)
 }
 
-fn list<T: Serialize + DeserializeOwned>(
+pub(super) fn list<T: Serialize + DeserializeOwned>(
     json: bool,
     value: &T,
     head: &[&str],
@@ -420,7 +364,7 @@ fn list<T: Serialize + DeserializeOwned>(
     Ok(OK)
 }
 
-fn query(tenant: Option<&TenantId>) -> String {
+pub(super) fn query(tenant: Option<&TenantId>) -> String {
     tenant.map(|tenant| format!("?tenant={tenant}")).unwrap_or_default()
 }
 

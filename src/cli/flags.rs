@@ -360,6 +360,9 @@ pub(crate) enum Approvals {
         id: u64,
         #[command(flatten)]
         span: Span,
+        /// Why, for the ledger
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Refuse it
     Deny {
@@ -382,12 +385,15 @@ pub(crate) enum Approvals {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(crate) struct Span {
-    /// One connection (the default)
+    /// One connection, of plain HTTP the one request (the default)
     #[arg(long)]
     pub(crate) once: bool,
     /// Any number for this time: 90s, 15m, 1h, 7d
     #[arg(long = "for", value_name = "TIME", value_parser = super::parse::seconds)]
     pub(crate) for_seconds: Option<u64>,
+    /// Any number until the cell stops or is started anew
+    #[arg(long)]
+    pub(crate) cell: bool,
     /// For ever, as a rule of the policy
     #[arg(long)]
     pub(crate) always: bool,

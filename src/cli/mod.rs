@@ -3,6 +3,7 @@
 //! It owns no state and takes no decision: all but `demo`, `init`, `serve`, `doctor`, `prove` and `runtime` is a
 //! request to a running host.
 
+mod approvals;
 mod client;
 mod commands;
 mod doctor;

@@ -24,6 +24,12 @@ pub(crate) fn raw(bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
+/// How wide the terminal is; 80 columns if there is none.
+pub(crate) fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns >= 40).unwrap_or(80)
+}
+
 /// Prints rows below a head, or one line when there are none.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>, none: &str) -> std::io::Result<()> {
     if rows.is_empty() {

@@ -2,10 +2,11 @@
 //!
 //! One lock is held while a snapshot is read and sent, and while a change is sent, and every change is in the
 //! store before it is sent: so a change is in the snapshot or comes after it. The threat: an edge broken by
-//! hostile bytes. All it can do here is to write rows that say they are the edge's.
+//! hostile bytes. All it can do here is to write rows that say they are the edge's, and to bring answers of people
+//! whose tokens it has seen, which `approvals` checks.
 
 use crate::{Error, host::Host};
-use cofferdam_base::ipc::edge::{Config, Report};
+use cofferdam_base::ipc::edge::{Config, Message};
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
     os::fd::OwnedFd,
@@ -87,6 +88,7 @@ async fn snapshot(host: &Host) -> Result<Vec<Config>, Error> {
     messages.extend(host.tenants().iter().map(|tenant| Config::Tenant(tenant.route())));
     let revoked = host.revoked().await?;
     messages.extend(revoked.into_iter().map(|(jti, expires)| Config::Revoked { jti, expires }));
+    messages.extend(host.questions().await);
     messages.push(Config::Synced {});
     Ok(messages)
 }
@@ -97,8 +99,12 @@ async fn listen(host: &Arc<Host>, wire: &Arc<AsyncChannel>) {
     let recorded = Arc::new(recorded);
     let mut last: Option<u64> = None;
     loop {
-        let report = match wire.recv::<Report>().await {
-            Ok(Some((report, none))) if none.is_empty() => report,
+        let report = match wire.recv::<Message>().await {
+            Ok(Some((Message::Report(report), none))) if none.is_empty() => report,
+            Ok(Some((Message::Answer(answer), none))) if none.is_empty() => {
+                host.answered_at_edge(answer);
+                continue;
+            }
             Ok(None) => break,
             Ok(Some(_)) => {
                 tracing::warn!("the edge sent descriptors");

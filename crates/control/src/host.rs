@@ -179,7 +179,15 @@ impl Host {
         let Report { seq, at, tenant, what, subject, jti, reason, count } = report;
         let [what, subject, jti, reason] =
             [what, subject, jti, reason].map(|text| crate::plain::line(&text, LONGEST_WORDS));
-        let kind = if what == "refused" { Kind::EdgeRefused } else { Kind::Edge };
+        let kind = match what.as_str() {
+            "refused" => Kind::EdgeRefused,
+            "forged" => Kind::Forged,
+            _ => Kind::Edge,
+        };
+        if kind == Kind::Forged {
+            let (tenant, what, subject) = (tenant.clone(), reason.clone(), subject.clone());
+            self.alarm(crate::api::types::Alarm { tenant, at, what, subject, count });
+        }
         let body = json!({
             "seq": seq, "what": what, "subject": subject, "jti": jti, "reason": reason, "count": count,
         });

@@ -272,6 +272,10 @@ pub(crate) async fn run(host: Arc<Host>, tenant: Arc<Tenant>, mut state: TenantS
 async fn note(host: &Host, tenant: &Tenant, event: &Event) {
     let (kind, body) = match event {
         Event::CellEnded { generation, status } => {
+            if let Err(error) = host.cell_ended(&tenant.id, *generation).await {
+                // The next cell is not started before it could be.
+                tracing::error!(tenant = %tenant.id, %error, "what was granted for a cell's life is not over");
+            }
             (Kind::CellEnded, json!({ "generation": generation, "status": status }))
         }
         Event::WardenEnded => (Kind::WardenEnded, tail(tenant)),

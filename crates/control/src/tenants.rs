@@ -251,6 +251,8 @@ impl Host {
 
     /// The number of the cell's next start, durable before it is used.
     pub(crate) async fn started(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
+        // What was granted for the life of an earlier cell is over before there is another.
+        self.cell_ended(id, generation.saturating_sub(1)).await?;
         let row = self.row(Some(id), Kind::StartCell, json!({ "generation": generation }));
         let id = id.clone();
         self.db.run(move |disk| disk.set_generation(&id, generation, &row)).await

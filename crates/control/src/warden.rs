@@ -7,7 +7,10 @@
 use crate::{Error, host::Host, plain, tenant::Tenant};
 use cofferdam_base::{
     Certificate,
-    ipc::warden::{Command, Report},
+    ipc::{
+        asked::{LONGEST_WHY, visible},
+        warden::{Command, RecordKind, Report},
+    },
 };
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
@@ -166,7 +169,12 @@ impl Link {
                     c.revision = Some(revision);
                 });
             }
-            Report::Ask { destination, why } => host.asked(tenant, self, destination, why).await?,
+            Report::Ask { destination, why, request } => {
+                if request.as_ref().is_some_and(|request| !request.is_visible()) {
+                    return Err(nonsense(tenant, "it shows a request that cannot be read in one way"));
+                }
+                host.asked(tenant, self, destination, why, request).await?;
+            }
             Report::HoldEnded { destination } => host.hold_ended(tenant, destination).await,
             Report::Spend { grant } => {
                 let ok = host.spend(tenant, grant).await;
@@ -182,7 +190,12 @@ impl Link {
                     }
                 };
                 match tenant.heard.expect(boot, record.seq) {
-                    Number::Next { missing } => host.record(tenant, boot, &record, missing, done).await,
+                    Number::Next { missing } => {
+                        if let (RecordKind::Hold, Some(destination)) = (record.what, &record.destination) {
+                            host.held(&tenant.id, destination, record.count).await;
+                        }
+                        host.record(tenant, boot, &record, missing, done).await;
+                    }
                     Number::Again => host.scribe.after(done).await,
                 }
             }
@@ -202,7 +215,7 @@ fn tidy(mut report: Report) -> Report {
     let line = |text: &mut String| *text = plain::line(text, LONGEST_WORDS);
     match &mut report {
         Report::Configured { revision: _, error, authority: _ } => error.iter_mut().for_each(line),
-        Report::Ask { destination: _, why } => line(why),
+        Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
         Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),
         Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } => {}

@@ -160,6 +160,16 @@ cofferdam_base::checks! {
     Operators,
     /// A gateway sends its challenge in time.
     ChallengeTime,
+    /// No frame of a cell that looks like one of the host's approvals reaches a client.
+    Forged,
+    /// No id of the host's approvals reaches a cell.
+    OurIds,
+    /// Who may not approve sees no approval.
+    Approvers,
+    /// An approval is answered by whom it was shown.
+    CardsToken,
+    /// A page that a cell made approves nothing.
+    Pages,
 }
 
 /// This much, if the check is in place; else a thousand times as much.

@@ -1,6 +1,7 @@
 //! What all connections of the edge share, and the questions that each asks again and again.
 
 use crate::{
+    approvals::{Answers, Cards},
     check::{Check, keeps},
     limits::Limits,
     pool::{Dialable, Pool},
@@ -39,6 +40,10 @@ pub struct Edge {
     pub reports: Reports,
     /// Counts of connections.
     pub limits: Limits,
+    /// The ids under which clients see approvals.
+    pub(crate) cards: Cards,
+    /// What they say to them.
+    pub(crate) answers: Answers,
     source: Ipv4Addr,
 }
 
@@ -64,6 +69,8 @@ impl Edge {
             pool: Pool::new(requests, limits.stock()),
             reports: Reports::default(),
             limits,
+            cards: Cards::default(),
+            answers: Answers::default(),
             source,
         }
     }

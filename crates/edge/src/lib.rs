@@ -5,6 +5,7 @@
 //! is equally hostile; nothing is dialled before a token is verified.
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod check;
 mod connection;
 pub mod edge;

@@ -14,7 +14,7 @@ use cofferdam_base::{
     TenantId,
     ipc::{
         LAUNCHER_FD,
-        edge::{Config, Feed, SocketRequest},
+        edge::{Config, Feed, Message, SocketRequest},
     },
 };
 use cofferdam_sys::{
@@ -234,9 +234,19 @@ fn listen(
     })))
 }
 
+/// When a wire ends, however it ends, nobody waits for what would have come over it.
+struct Lost<'a>(&'a Edge);
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        self.0.answers.lost();
+    }
+}
+
 /// Speaks with control until its wire ends.
 async fn speak(edge: Arc<Edge>, wire: AsyncChannel) {
     edge.reports.rewind();
+    let _lost = Lost(&edge);
     let reading = async {
         loop {
             match wire.recv::<Config>().await {
@@ -244,6 +254,8 @@ async fn speak(edge: Arc<Edge>, wire: AsyncChannel) {
                     match &config {
                         Config::Recorded { through } => edge.reports.recorded(*through),
                         Config::TenantGone { tenant } => edge.pool.forget(tenant),
+                        Config::AskedNoMore { tenant, approval, .. } => edge.cards.end(tenant, *approval),
+                        Config::Answered { op, refused } => edge.answers.told(*op, refused.clone()),
                         _ => {}
                     }
                     edge.state.apply(config);
@@ -256,8 +268,11 @@ async fn speak(edge: Arc<Edge>, wire: AsyncChannel) {
     };
     let writing = async {
         loop {
-            let report = edge.reports.next().await;
-            if let Err(error) = wire.send(&report, &[]).await {
+            let message = tokio::select! {
+                answer = edge.answers.next() => Message::Answer(answer),
+                report = edge.reports.next() => Message::Report(report),
+            };
+            if let Err(error) = wire.send(&message, &[]).await {
                 return tracing::info!(%error, "control takes no reports");
             }
         }

@@ -4,6 +4,7 @@
 //! nothing is served before the first whole snapshot, what is not sent again is forgotten, and each change
 //! makes every connection look again ([`State::epoch`]).
 
+use crate::approvals::{Asked, Ended, Questions};
 use crate::check::{Check, keeps};
 use crate::token::{Cache, Issuer, TokenError, Verified};
 use cofferdam_base::{
@@ -36,6 +37,7 @@ struct Table {
     routes: HashMap<TenantId, Arc<TenantRoute>>,
     slots: HashMap<Slot, TenantId>,
     revoked: HashMap<String, u64>,
+    questions: Questions,
 }
 
 impl std::fmt::Debug for State {
@@ -91,8 +93,12 @@ impl State {
                 }
                 table.revoked.insert(jti, expires);
             }
-            Config::Recorded { .. } => return,
-            change @ (Config::Issuer { .. } | Config::Tenant(_) | Config::TenantGone { .. }) => {
+            Config::Recorded { .. } | Config::Answered { .. } => return,
+            change @ (Config::Issuer { .. }
+            | Config::Tenant(_)
+            | Config::TenantGone { .. }
+            | Config::Asked { .. }
+            | Config::AskedNoMore { .. }) => {
                 if let Some(next) = pending.as_mut() {
                     next.change(change);
                     return;
@@ -136,6 +142,16 @@ impl State {
     /// What is known of a tenant.
     pub fn route(&self, tenant: &TenantId) -> Option<Arc<TenantRoute>> {
         self.read().routes.get(tenant).cloned()
+    }
+
+    /// What waits for an answer at this tenant, oldest first.
+    pub(crate) fn asked(&self, tenant: &TenantId) -> Vec<Arc<Asked>> {
+        self.read().questions.of(tenant)
+    }
+
+    /// What became of a question, if that is remembered.
+    pub(crate) fn ended(&self, tenant: &TenantId, approval: u64) -> Option<Ended> {
+        self.read().questions.ended(tenant, approval)
     }
 
     /// Checks a token for this tenant, wholly.
@@ -184,8 +200,21 @@ impl Table {
                 self.slots.insert(route.slot, route.tenant.clone());
                 self.routes.insert(route.tenant.clone(), Arc::new(route));
             }
-            Config::TenantGone { tenant } => self.forget(&tenant),
-            Config::Begin {} | Config::Synced {} | Config::Revoked { .. } | Config::Recorded { .. } => {}
+            Config::TenantGone { tenant } => {
+                self.questions.forget(&tenant);
+                self.forget(&tenant);
+            }
+            Config::Asked { question, asked, until, count } => {
+                self.questions.asked(question, asked, until, count);
+            }
+            Config::AskedNoMore { tenant, approval, outcome, by } => {
+                self.questions.over(&tenant, approval, outcome, by);
+            }
+            Config::Begin {}
+            | Config::Synced {}
+            | Config::Revoked { .. }
+            | Config::Recorded { .. }
+            | Config::Answered { .. } => {}
         }
     }
 

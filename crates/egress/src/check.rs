@@ -32,6 +32,10 @@ cofferdam_base::checks! {
     AddressRules,
     /// A grant opens its own destination only.
     GrantsPlace,
+    /// A yes for one request is for that request.
+    GrantsRequest,
+    /// A yes for a cell's life is for that start of the cell.
+    GrantsCell,
     /// A grant opens nothing after its end.
     GrantExpires,
     /// A grant for one connection opens one.

@@ -23,7 +23,10 @@ use crate::{
 };
 use cofferdam_base::{
     Clock, Destination, Host, HostName, Millis,
-    ipc::warden::{Grant, GrantSpan, RecordKind},
+    ipc::{
+        asked::RequestShown,
+        warden::{Grant, GrantSpan, RecordKind},
+    },
 };
 use cofferdam_policy::{Budget, Reason, RequestFacts};
 use pass::{Authority, Meter, Open};
@@ -58,8 +61,8 @@ pub const OPAQUE: &str = "opaque";
 /// What the gate says to control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Somebody must answer for this destination.
-    Ask { destination: Destination, why: String },
+    /// Somebody must answer for this destination, which this request was the first to want.
+    Ask { destination: Destination, why: String, request: Option<RequestShown> },
     /// Nothing is held for this destination any more, and nobody answered.
     HoldEnded(Destination),
     /// This once-grant is about to be used; to be answered by [`Gate::spent`].
@@ -109,6 +112,8 @@ struct State {
     rules: Option<Arc<Rules>>,
     limits: Limits,
     grants: BTreeMap<u64, Grant>,
+    /// The start of the cell that is served, once it is known.
+    cell: Option<u64>,
     /// During a snapshot: the grants that it named.
     snapshot: Option<BTreeSet<u64>>,
     spending: HashMap<u64, Spending>,
@@ -145,6 +150,7 @@ impl Gate {
             rules: None,
             limits,
             grants: BTreeMap::new(),
+            cell: None,
             snapshot: None,
             spending: HashMap::new(),
             holds: Holds::default(),
@@ -183,12 +189,16 @@ impl Gate {
     /// is recorded. Dropping the future gives the wait up. Where rules judge requests it is refused: see
     /// [`Self::admit_request`].
     pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
-        self.wait(Wanted { destination: destination.clone(), request: None }).await
+        self.wait(Wanted::connection(destination)).await
     }
 
-    /// The same for one request.
-    pub async fn admit_request(self: &Arc<Self>, facts: RequestFacts) -> Result<Pass, Refusal> {
-        self.wait(Wanted { destination: facts.destination.clone(), request: Some(Arc::new(facts)) }).await
+    /// The same for one request, as people are to see it: a yes for once is for it alone.
+    pub async fn admit_request(
+        self: &Arc<Self>,
+        facts: RequestFacts,
+        shown: RequestShown,
+    ) -> Result<Pass, Refusal> {
+        self.wait(Wanted::request(facts, shown)).await
     }
 
     async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {
@@ -242,7 +252,7 @@ impl Gate {
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
             Ruling::Ask { why, by_rule: _ } => why,
         };
-        match state.grant_for(destination, now) {
+        match state.grant_for(destination, wanted.shown.as_ref(), now) {
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
                 if keeps(Check::OnceIsOnce) {
                     state.grants.remove(&id);
@@ -272,7 +282,7 @@ impl Gate {
         {
             return Step::Refuse(Refusal::new(Reason::TooManyWaiting, "limits"));
         }
-        let (id, receiver, ask) = state.holds.wait(destination, &why);
+        let (id, receiver, ask) = state.holds.wait(destination, &why, wanted.shown.clone());
         drop(state);
         if first {
             self.outlet.record(Row {
@@ -285,7 +295,8 @@ impl Gate {
         }
         if ask {
             // If nobody hears it now, it is said again on the next wire: `asks`.
-            self.outlet.tell(Notice::Ask { destination: destination.clone(), why });
+            let request = wanted.shown.clone();
+            self.outlet.tell(Notice::Ask { destination: destination.clone(), why, request });
         }
         Step::Wait(id, receiver)
     }
@@ -298,7 +309,7 @@ impl Gate {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
             Some(rules) => {
                 let checked = rules.guard.check_host(&destination.host);
-                let wanted = Wanted { destination: destination.clone(), request: None };
+                let wanted = Wanted::connection(destination);
                 checked
                     .map_err(|no| Refusal::new(no.code, "guard"))
                     .and_then(|()| self.open(&mut state, &wanted, Authority::Service, None))
@@ -364,7 +375,7 @@ impl Gate {
             Ruling::Allow { .. } => Foresight::Allowed,
             Ruling::Inspect { .. } => Foresight::Inspected,
             Ruling::Deny(refusal) => Foresight::Refused(refusal),
-            Ruling::Ask { .. } if state.grant_for(destination, now).is_some() => Foresight::Allowed,
+            Ruling::Ask { .. } if state.grant_for(destination, None, now).is_some() => Foresight::Allowed,
             Ruling::Ask { by_rule, .. } => Foresight::Asked { by_rule },
         }
     }
@@ -444,9 +455,24 @@ impl State {
         Meter { by: by.to_owned(), spent: Arc::clone(spent) }
     }
 
-    fn grant_for(&mut self, destination: &Destination, now: Millis) -> Option<Grant> {
+    /// Is it for no cell's life, or for that of the cell that is served?
+    fn is_of_this_cell(&self, span: &GrantSpan) -> bool {
+        let GrantSpan::Cell { generation } = span else { return true };
+        self.cell == Some(*generation) || !keeps(Check::GrantsCell)
+    }
+
+    fn grant_for(
+        &mut self,
+        destination: &Destination,
+        request: Option<&RequestShown>,
+        now: Millis,
+    ) -> Option<Grant> {
+        let asked = |grant: &Grant| {
+            grant.request.is_none() || grant.request.as_ref() == request || !keeps(Check::GrantsRequest)
+        };
         let fits = |grant: &&Grant| {
-            (grant.destination == *destination || !keeps(Check::GrantsPlace))
+            asked(grant)
+                && (grant.destination == *destination || !keeps(Check::GrantsPlace))
                 && (grant.span.is_alive(now) || !keeps(Check::GrantExpires))
         };
         let lasting = |grant: &&Grant| !matches!(grant.span, GrantSpan::Once { .. });
@@ -464,6 +490,10 @@ impl State {
             stays
         });
     }
+}
+
+fn ask((destination, why, request): crate::hold::Question) -> Notice {
+    Notice::Ask { destination, why, request }
 }
 
 /// What a destination has to expect.

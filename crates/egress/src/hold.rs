@@ -1,7 +1,7 @@
 //! Who waits for an answer, by destination: the first to wait makes the question, the others share it.
 
 use crate::Refusal;
-use cofferdam_base::Destination;
+use cofferdam_base::{Destination, ipc::asked::RequestShown};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
@@ -24,7 +24,23 @@ pub(crate) struct Holds {
 #[derive(Debug)]
 struct Held {
     why: String,
-    waiters: BTreeMap<u64, oneshot::Sender<Wake>>,
+    waiters: BTreeMap<u64, Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    request: Option<RequestShown>,
+    wake: oneshot::Sender<Wake>,
+}
+
+/// A question: to where, why, and the request of who waits longest.
+pub(crate) type Question = (Destination, String, Option<RequestShown>);
+
+impl Held {
+    fn question(&self, destination: &Destination) -> Question {
+        let request = self.waiters.first_key_value().and_then(|(_, waiter)| waiter.request.clone());
+        (destination.clone(), self.why.clone(), request)
+    }
 }
 
 impl Holds {
@@ -43,15 +59,16 @@ impl Holds {
         &mut self,
         destination: &Destination,
         why: &str,
+        request: Option<RequestShown>,
     ) -> (u64, oneshot::Receiver<Wake>, bool) {
-        let (sender, receiver) = oneshot::channel();
+        let (wake, receiver) = oneshot::channel();
         self.next += 1;
         let ask = !self.held.contains_key(destination);
         let held = self
             .held
             .entry(destination.clone())
             .or_insert_with(|| Held { why: why.to_owned(), waiters: BTreeMap::new() });
-        held.waiters.insert(self.next, sender);
+        held.waiters.insert(self.next, Waiter { request, wake });
         (self.next, receiver, ask)
     }
 
@@ -70,16 +87,22 @@ impl Holds {
     pub(crate) fn wake_all(&mut self, destination: &Destination, wake: &Wake) {
         for (_, waiter) in self.held.remove(destination).into_iter().flat_map(|held| held.waiters) {
             // A waiter that left in this very moment needs no answer.
-            let _ = waiter.send(wake.clone());
+            let _ = waiter.wake.send(wake.clone());
         }
     }
 
-    /// Lets the one that waits longest try again. If others go on waiting, gives why they do: the answer
-    /// was for one only, so somebody must be asked again.
-    pub(crate) fn wake_one(&mut self, destination: &Destination) -> Option<String> {
+    /// Lets the one that waits longest try again, of those with this request if one is given. If others go on
+    /// waiting, gives what they ask: the answer was for one only, so somebody must be asked again.
+    pub(crate) fn wake_one(
+        &mut self,
+        destination: &Destination,
+        request: Option<&RequestShown>,
+    ) -> Option<Question> {
         let held = self.held.get_mut(destination)?;
-        while let Some((_, waiter)) = held.waiters.pop_first() {
-            if waiter.send(Wake::Retry).is_ok() {
+        let fits = |waiter: &Waiter| request.is_none() || waiter.request.as_ref() == request;
+        while let Some(id) = held.waiters.iter().find(|(_, waiter)| fits(waiter)).map(|(id, _)| *id) {
+            let Some(waiter) = held.waiters.remove(&id) else { break };
+            if waiter.wake.send(Wake::Retry).is_ok() {
                 break;
             }
         }
@@ -87,7 +110,7 @@ impl Holds {
             self.held.remove(destination);
             return None;
         }
-        Some(held.why.clone())
+        Some(held.question(destination))
     }
 
     /// What is waited for.
@@ -95,8 +118,8 @@ impl Holds {
         self.held.keys().cloned().collect()
     }
 
-    /// What is waited for, and why.
-    pub(crate) fn asks(&self) -> impl Iterator<Item = (Destination, String)> {
-        self.held.iter().map(|(destination, held)| (destination.clone(), held.why.clone()))
+    /// What is asked.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = Question> {
+        self.held.iter().map(|(destination, held)| held.question(destination))
     }
 }

@@ -3,9 +3,12 @@
 //! ```text
 //! Waiting ──approve──▶ Granted ──spend (once)──▶ Used
 //!    │ ╲──deny──▶ Denied      ╲──revoke──▶ Revoked
-//!    ▼                         ╲──time──▶ Expired
+//!    ▼                         ╲──time, or the end of the cell──▶ Expired
 //! HoldEnded ──approve──▶ Granted      (for 15 minutes; the same request asked again: Waiting)
 //! ```
+//!
+//! A question and a yes belong to one revision of the policy. When the policy moves on, both are over: `Stale`,
+//! but for a yes that is a rule of the policy itself.
 //!
 //! The caller stores the new state durably before it carries out the effects (law 5, class A). It counts
 //! nothing and keeps no list: who may ask at all is [`may_ask`].
@@ -44,6 +47,8 @@ pub enum State {
     Expired,
     /// The yes was taken back.
     Revoked,
+    /// The policy that asked is another now: neither the question nor the yes counts.
+    Stale,
 }
 
 /// An approver's yes.
@@ -54,6 +59,8 @@ pub enum Span {
     Once,
     /// Any number for so many milliseconds.
     For(u64),
+    /// Any number for the life of this start of the cell.
+    Cell(u64),
     /// Until revoked.
     Always,
 }
@@ -76,6 +83,10 @@ pub enum Event {
     Spend,
     /// The yes is taken back.
     Revoke,
+    /// The policy has another revision.
+    PolicyMoved,
+    /// Every start of the cell up to this number is over.
+    CellEnded(u64),
     /// Time passed.
     Tick,
 }
@@ -115,7 +126,7 @@ impl State {
 
     /// Can nothing happen to it any more?
     pub const fn is_over(&self) -> bool {
-        matches!(self, Self::Used | Self::Denied | Self::Expired | Self::Revoked)
+        matches!(self, Self::Used | Self::Denied | Self::Expired | Self::Revoked | Self::Stale)
     }
 
     /// When time alone changes it: the moment for the next [`Event::Tick`].
@@ -124,7 +135,7 @@ impl State {
             Self::Waiting { asked } => Some(asked.plus(OPEN_MS)),
             Self::HoldEnded { until } => Some(*until),
             Self::Granted(span) => span.end(),
-            Self::Used | Self::Denied | Self::Expired | Self::Revoked => None,
+            Self::Used | Self::Denied | Self::Expired | Self::Revoked | Self::Stale => None,
         }
     }
 }
@@ -153,6 +164,7 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
             let span = match span {
                 Span::Once => GrantSpan::Once { until: now.plus(OPEN_MS) },
                 Span::For(milliseconds) => GrantSpan::Until(now.plus(milliseconds)),
+                Span::Cell(generation) => GrantSpan::Cell { generation },
                 Span::Always => GrantSpan::Always,
             };
             (State::Granted(span), vec![Effect::Grant(span)])
@@ -169,9 +181,18 @@ pub fn step(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
         }
         // The question and the answer crossed on the wire.
         (State::Granted(span), Event::Asked { .. }) => (state, vec![Effect::Grant(span)]),
+        (State::Waiting { .. }, Event::PolicyMoved) => (State::Stale, vec![Effect::AskAnew]),
+        (State::HoldEnded { .. }, Event::PolicyMoved) => (State::Stale, vec![]),
+        (State::Granted(span), Event::PolicyMoved) if span != GrantSpan::Always => {
+            (State::Stale, vec![Effect::Withdraw])
+        }
+        (State::Granted(GrantSpan::Cell { generation }), Event::CellEnded(through))
+            if generation <= through =>
+        {
+            (State::Expired, vec![Effect::Withdraw])
+        }
         (State::Granted(_), Event::Revoke) => (State::Revoked, vec![Effect::Withdraw]),
         // A hold may end while, or after, somebody answers: the answer stands.
-        (state, Event::HoldEnded | Event::Tick) => (state, vec![]),
         (state, event) => (state, over(event).into_iter().collect()),
     }
 }
@@ -182,7 +203,7 @@ const fn over(event: Event) -> Option<Effect> {
         Event::Asked { .. } => Some(Effect::AskAnew),
         Event::Spend => Some(Effect::Spent { ok: false }),
         Event::Approve(_) | Event::Deny | Event::Revoke => Some(Effect::Conflict),
-        Event::HoldEnded | Event::Tick => None,
+        Event::HoldEnded | Event::PolicyMoved | Event::CellEnded(_) | Event::Tick => None,
     }
 }
 

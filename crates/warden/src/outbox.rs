@@ -301,7 +301,7 @@ impl Outlet for Outbox {
 
 fn report(notice: Notice) -> Report {
     match notice {
-        Notice::Ask { destination, why } => Report::Ask { destination, why },
+        Notice::Ask { destination, why, request } => Report::Ask { destination, why, request },
         Notice::HoldEnded(destination) => Report::HoldEnded { destination },
         Notice::Spend(grant) => Report::Spend { grant },
     }

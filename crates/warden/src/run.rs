@@ -134,6 +134,8 @@ pub(crate) async fn feed(office: &Office, wire: OwnedFd) -> Result<(), Error> {
                 newest = generation;
                 // The old ones are closed first: they may be the same sockets.
                 drop(std::mem::take(&mut serving));
+                // And what was granted to an earlier cell is gone before the first connection of this one.
+                office.egress.gate.begin_cell(generation);
                 serving = Serving::start(&office.egress, descriptors, netns_cookie)?;
             }
             Feed::BuiltinModel {} => {

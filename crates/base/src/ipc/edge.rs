@@ -1,6 +1,7 @@
 //! The edge's two wires: to the launcher for sockets, to control for what it must know.
 
-use crate::{Slot, TenantId};
+use super::asked::Question;
+use crate::{Digest, Millis, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -53,6 +54,74 @@ pub enum Config {
     Synced {},
     /// Reports up to this sequence number are in the ledger.
     Recorded { through: u64 },
+    /// A question that waits for an answer, new or changed.
+    Asked { question: Question, asked: Millis, until: Millis, count: u32 },
+    /// It waits no more. What became of it, in the word that lists show, and who answered; empty if nobody did.
+    AskedNoMore { tenant: TenantId, approval: u64, outcome: String, by: String },
+    /// What became of an answer.
+    Answered { op: u64, refused: Option<Refused> },
+}
+
+/// Why an answer was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// For machines.
+    pub code: String,
+    /// What happened, and what mends it.
+    pub message: String,
+}
+
+/// Edge → control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Message {
+    /// Something for the ledger.
+    Report(Report),
+    /// What a connected person said to a question; told by [`Config::Answered`].
+    Answer(Answer),
+}
+
+/// What a connected person said.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// Counts this edge's answers.
+    pub op: u64,
+    /// The person's token, whole: control itself finds out whose it is and what it allows.
+    pub token: String,
+    /// At whose origin.
+    pub tenant: TenantId,
+    /// The number of the approval.
+    pub approval: u64,
+    /// SHA-256 of [`Question::bytes`] of what that person was shown.
+    pub shown: Digest,
+    /// What was said.
+    pub decision: Decision,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { op, token: _, tenant, approval, shown: _, decision } = self;
+        f.debug_struct("Answer")
+            .field("op", op)
+            .field("tenant", tenant)
+            .field("approval", approval)
+            .field("decision", decision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The three buttons of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// Yes, once.
+    AllowOnce,
+    /// Yes, as a rule of the policy.
+    AllowAlways,
+    /// No.
+    Deny,
 }
 
 /// An Ed25519 public key.
@@ -96,10 +165,10 @@ pub struct Report {
     /// Counts this edge's reports from 1.
     pub seq: u64,
     /// Milliseconds since the epoch.
-    pub at: crate::Millis,
+    pub at: Millis,
     /// Whose origin was addressed, if any.
     pub tenant: Option<TenantId>,
-    /// `connect`, `refused`, `closed`.
+    /// `connect`, `refused`, `closed`, `forged`.
     pub what: String,
     /// `sub` of the verified token, else empty.
     pub subject: String,

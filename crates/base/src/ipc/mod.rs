@@ -13,7 +13,7 @@
 //! | launcher → edge | [`edge::Feed`] |
 //! | launcher → warden | [`warden::Feed`] |
 //! | control → edge | [`edge::Config`] |
-//! | edge → control | [`edge::Report`] |
+//! | edge → control | [`edge::Message`] |
 //! | control → warden | [`warden::Command`] |
 //! | warden → control | [`warden::Report`] |
 //! | operator → launcher | [`kill::Order`] |
@@ -21,6 +21,7 @@
 //!
 //! Every child of the launcher finds its wire to the launcher at descriptor [`LAUNCHER_FD`].
 
+pub mod asked;
 pub mod edge;
 pub mod kill;
 pub mod launcher;

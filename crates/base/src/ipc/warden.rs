@@ -1,5 +1,6 @@
 //! The warden's two wires: to the launcher for listeners, to control for everything else.
 
+use super::asked::RequestShown;
 use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -151,6 +152,8 @@ pub struct Grant {
     pub destination: Destination,
     /// For how long.
     pub span: GrantSpan,
+    /// By this request alone; none for any connection there.
+    pub request: Option<RequestShown>,
 }
 
 /// How long a grant lasts.
@@ -161,6 +164,8 @@ pub enum GrantSpan {
     Once { until: Millis },
     /// Any number before this moment.
     Until(Millis),
+    /// Any number for the life of this start of the cell.
+    Cell { generation: u64 },
     /// Until it is revoked.
     Always,
 }
@@ -171,7 +176,7 @@ impl GrantSpan {
     pub const fn end(&self) -> Option<Millis> {
         match self {
             Self::Once { until } | Self::Until(until) => Some(*until),
-            Self::Always => None,
+            Self::Cell { .. } | Self::Always => None,
         }
     }
 
@@ -191,8 +196,9 @@ pub enum Report {
     /// The policy of this revision is in force, or was refused (then the old one still is). `authority` is the
     /// certificate of the authority under which this warden inspects TLS, once it has the data key.
     Configured { revision: u64, error: Option<String>, authority: Option<Certificate> },
-    /// A connection is held: somebody must answer. Sent once a destination, not once a connection.
-    Ask { destination: Destination, why: String },
+    /// A connection is held: somebody must answer. Sent once a destination, not once a connection; the request
+    /// is that of the first, where one could be read.
+    Ask { destination: Destination, why: String, request: Option<RequestShown> },
     /// The last connection held for this destination was refused because nobody answered in time.
     HoldEnded { destination: Destination },
     /// A once-grant is about to be used.

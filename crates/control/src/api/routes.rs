@@ -6,7 +6,7 @@
 use super::{
     exec::exec,
     extract::{Body, LONGEST_BODY, Params, no_route, parse},
-    streams::{ledger_tail, logs, watch_approvals},
+    streams::{events, ledger_tail, logs, watch_approvals},
     types,
 };
 use crate::{Error, host::Host};
@@ -48,6 +48,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/kill", post(kill))
         .route("/api/v1/approvals", get(approval_list))
         .route("/api/v1/approvals/watch", get(watch_approvals))
+        .route("/api/v1/events", get(events))
         .route("/api/v1/approvals/{n}/approve", post(approve))
         .route("/api/v1/approvals/{n}/deny", post(deny))
         .route("/api/v1/approvals/{n}/revoke", post(revoke))
@@ -234,7 +235,7 @@ async fn approve(
     Body(approve): Body<types::Approve>,
 ) -> Answer<types::Approval> {
     let number = parse(&number)?;
-    whole(async move { host.approve(number, approve.span).await }).await
+    whole(async move { host.approve(number, approve).await }).await
 }
 
 async fn deny(
@@ -243,7 +244,7 @@ async fn deny(
     Body(deny): Body<types::DenyRequest>,
 ) -> Answer<types::Approval> {
     let number = parse(&number)?;
-    whole(async move { host.deny(number, deny.reason).await }).await
+    whole(async move { host.deny(number, deny).await }).await
 }
 
 async fn revoke(State(host): At, Path(number): Path<String>) -> Answer<types::Approval> {

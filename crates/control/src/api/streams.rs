@@ -5,7 +5,7 @@
 
 use super::{
     extract::{Params, parse},
-    types::{ApprovalsQuery, LogsQuery, TailQuery},
+    types::{ApprovalsQuery, Happening, LogsQuery, TailQuery},
 };
 use crate::{Error, host::Host, plain::Plain};
 use axum::{
@@ -14,6 +14,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use cofferdam_base::TenantId;
 use serde::Serialize;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -47,7 +48,7 @@ pub(super) async fn watch_approvals(
     Params(query): Params<ApprovalsQuery>,
 ) -> Result<Response, Error> {
     // Subscribed before the list is read: what changes in between comes twice rather than never.
-    let mut changes = host.watch_approvals();
+    let mut changes = host.watch();
     let now = host.approvals(&query).await?;
     Ok(stream(NDJSON, |sink| {
         tokio::spawn(async move {
@@ -62,7 +63,8 @@ pub(super) async fn watch_approvals(
                     () = sink.closed() => return,
                 };
                 let rows = match change {
-                    Ok(approval) => vec![approval],
+                    Ok(Happening::Approval(approval)) => vec![*approval],
+                    Ok(Happening::Alarm(_)) => continue,
                     // Too slow: what was missed is in the list.
                     Err(RecvError::Lagged(_)) => host.approvals(&query).await.unwrap_or_default(),
                     Err(RecvError::Closed) => return,
@@ -75,6 +77,73 @@ pub(super) async fn watch_approvals(
             }
         });
     }))
+}
+
+/// A blank event after so long a silence, so that whoever left is noticed.
+const BREATH: Duration = Duration::from_secs(15);
+
+/// What waits now, and everything that happens from here on, as server-sent events.
+pub(super) async fn events(
+    State(host): State<Arc<Host>>,
+    Params(query): Params<ApprovalsQuery>,
+) -> Result<Response, Error> {
+    let mut changes = host.watch();
+    let now = host.approvals(&query).await?;
+    let mut answer = stream("text/event-stream", |sink| {
+        tokio::spawn(async move {
+            for approval in now {
+                if !event(&sink, &Happening::Approval(Box::new(approval))).await {
+                    return;
+                }
+            }
+            loop {
+                let change = tokio::select! {
+                    change = changes.recv() => change,
+                    () = tokio::time::sleep(BREATH) => {
+                        if sink.send(Bytes::from_static(b":\n\n")).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                    () = sink.closed() => return,
+                };
+                let happened = match change {
+                    Ok(happened) => vec![happened],
+                    // Too slow: what was missed of approvals is in the list, and of alarms in the ledger.
+                    Err(RecvError::Lagged(_)) => {
+                        let rows = host.approvals(&query).await.unwrap_or_default();
+                        rows.into_iter().map(|row| Happening::Approval(Box::new(row))).collect()
+                    }
+                    Err(RecvError::Closed) => return,
+                };
+                for happened in happened.iter().filter(|it| is_about(it, query.tenant.as_ref())) {
+                    if !event(&sink, happened).await {
+                        return;
+                    }
+                }
+            }
+        });
+    });
+    answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    Ok(answer)
+}
+
+fn is_about(happened: &Happening, tenant: Option<&TenantId>) -> bool {
+    let about = match happened {
+        Happening::Approval(approval) => Some(&approval.tenant),
+        Happening::Alarm(alarm) => alarm.tenant.as_ref(),
+    };
+    tenant.is_none() || about == tenant
+}
+
+/// One event; JSON has no line breaks of its own. False if the reader is gone.
+async fn event(sink: &Sink, happened: &Happening) -> bool {
+    let name = match happened {
+        Happening::Approval(_) => "approval",
+        Happening::Alarm(_) => "alarm",
+    };
+    let Ok(data) = serde_json::to_string(happened) else { return false };
+    sink.send(format!("event: {name}\ndata: {data}\n\n").into()).await.is_ok()
 }
 
 pub(super) async fn ledger_tail(

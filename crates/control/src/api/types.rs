@@ -23,6 +23,7 @@
 //! | `GET /api/v1/tenants/{id}/policy/effective` | | [`Effective`] |
 //! | `GET /api/v1/approvals` | query [`ApprovalsQuery`] | [`Approvals`] |
 //! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
+//! | `GET /api/v1/events` | query [`ApprovalsQuery`] | [`Happening`] as server-sent events |
 //! | `POST /api/v1/approvals/{n}/approve` | [`Approve`] | [`Approval`] |
 //! | `POST /api/v1/approvals/{n}/deny` | [`DenyRequest`] | [`Approval`] |
 //! | `POST /api/v1/approvals/{n}/revoke` | | [`Approval`] |
@@ -42,9 +43,11 @@ use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 
+mod approvals;
 mod kill;
 mod limits;
 
+pub use approvals::{Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span};
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
@@ -299,77 +302,6 @@ pub struct EffectiveRow {
     pub since: Millis,
     /// Until when, for a grant that ends.
     pub until: Option<Millis>,
-}
-
-/// Of the lists of approvals.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApprovalsQuery {
-    /// Only this tenant's.
-    #[serde(default)]
-    pub tenant: Option<TenantId>,
-    /// Those that are over as well.
-    #[serde(default)]
-    pub all: bool,
-}
-
-/// Approvals, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approvals {
-    /// The rows.
-    pub approvals: Vec<Approval>,
-}
-
-/// One question that a cell put to people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
-    /// Its number on this host.
-    pub id: u64,
-    /// Whose cell asked.
-    pub tenant: TenantId,
-    /// For what.
-    pub destination: Destination,
-    /// Why the policy asks.
-    pub why: String,
-    /// `waiting`, `hold_ended`, `granted`, `used`, `denied`, `expired`, `revoked`.
-    pub state: String,
-    /// Since when.
-    pub asked: Millis,
-    /// When it ends by itself.
-    pub until: Option<Millis>,
-    /// `once`, `until` or `always`, if it was granted.
-    pub span: Option<String>,
-    /// Who answered, and the reason of a denial; empty if nobody did.
-    pub answer: String,
-}
-
-/// Yes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Approve {
-    /// For how long.
-    pub span: Span,
-}
-
-/// For how long something is granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Span {
-    /// One connection.
-    Once,
-    /// Any number for this many seconds, 1 to 31,536,000.
-    ForSeconds(u64),
-    /// For ever, as a rule of the policy.
-    Always,
-}
-
-/// No.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DenyRequest {
-    /// What the client in the cell is told, at most 500 characters.
-    #[serde(default)]
-    pub reason: String,
 }
 
 /// Narrows a list to one tenant.

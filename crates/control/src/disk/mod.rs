@@ -15,6 +15,7 @@ use crate::{
 use cofferdam_base::{
     Destination, Millis, SecretName, Slot, TenantId,
     ipc::{
+        asked::RequestShown,
         launcher::{Limits, RuntimeRef},
         warden::{SealedSecret, Usage},
     },
@@ -79,6 +80,14 @@ pub struct StoredApproval {
     pub answer: String,
     /// When it was answered, or nobody did in time.
     pub answered: Option<Millis>,
+    /// The revision of the policy that asked.
+    pub revision: u64,
+    /// The request that asked first, where one could be read.
+    pub request: Option<RequestShown>,
+    /// How often the same was asked.
+    pub count: u64,
+    /// Who answered; empty if nobody did.
+    pub approver: String,
 }
 
 /// The ledger as it was at one moment.
@@ -167,7 +176,7 @@ pub trait Disk: Send {
     /// Keeps a new approval; its number.
     fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error>;
     /// Keeps the state of an approval and, if given, a new policy of its tenant in the same step; that
-    /// policy's revision, else 0.
+    /// policy's revision, else 0. What else was asked under the approval's revision counts under the new one.
     fn set_approval(
         &mut self,
         approval: &StoredApproval,

@@ -270,7 +270,10 @@ impl Disk for Sqlite {
         self.change(row, |tables| {
             tables.set_approval(&changed)?;
             let by = format!("approval {}", changed.id);
-            policy.map_or(Ok(0), |text| tables.add_policy(&changed.tenant, text, &by, row.at))
+            let Some(text) = policy else { return Ok(0) };
+            let revision = tables.add_policy(&changed.tenant, text, &by, row.at)?;
+            tables.rebind_approvals(&changed.tenant, changed.revision, revision)?;
+            Ok(revision)
         })
     }
 
@@ -343,15 +346,69 @@ fn token(row: state::TokenRow) -> Token {
 }
 
 fn approval_row(approval: &StoredApproval) -> Result<state::ApprovalRow, Error> {
-    let StoredApproval { id, tenant, destination, why, asked, state, answer, answered } = approval.clone();
-    let (over, state) = (state.is_over(), write(&state)?);
-    Ok(state::ApprovalRow { id, tenant, destination, why, asked, state, over, answer, answered })
+    let StoredApproval {
+        id,
+        tenant,
+        destination,
+        why,
+        asked,
+        state,
+        answer,
+        answered,
+        revision,
+        request,
+        count,
+        approver,
+    } = approval.clone();
+    let (over, state, request) = (state.is_over(), write(&state)?, write(&request)?);
+    Ok(state::ApprovalRow {
+        id,
+        tenant,
+        destination,
+        why,
+        asked,
+        state,
+        over,
+        answer,
+        answered,
+        revision,
+        request,
+        count,
+        approver,
+    })
 }
 
 fn stored_approval(row: state::ApprovalRow) -> Result<StoredApproval, Error> {
-    let state::ApprovalRow { id, tenant, destination, why, asked, state, over: _, answer, answered } = row;
-    let state = read(&state)?;
-    Ok(StoredApproval { id, tenant, destination, why, asked, state, answer, answered })
+    let state::ApprovalRow {
+        id,
+        tenant,
+        destination,
+        why,
+        asked,
+        state,
+        over: _,
+        answer,
+        answered,
+        revision,
+        request,
+        count,
+        approver,
+    } = row;
+    let (state, request) = (read(&state)?, read(&request)?);
+    Ok(StoredApproval {
+        id,
+        tenant,
+        destination,
+        why,
+        asked,
+        state,
+        answer,
+        answered,
+        revision,
+        request,
+        count,
+        approver,
+    })
 }
 
 fn write<T: Serialize>(value: &T) -> Result<String, Error> {

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     Error,
     api::types::{
-        ApprovalsQuery, ExplainRequest, ModelRoute, NewTenant, NewToken, SecretValue, Span, Upstream,
-        WantedLimits,
+        ApprovalsQuery, Approve, DenyRequest, ExplainRequest, Happening, ModelRoute, NewTenant, NewToken,
+        SecretValue, Span, Upstream, WantedLimits,
     },
     keys::Issuer,
     start::{Parts, begin},
@@ -32,7 +32,23 @@ fn new(start: bool) -> NewTenant {
     NewTenant { id: acme(), runtime: "command:echo".to_owned(), limits: None, start, wait: start }
 }
 
-fn somewhere() -> Destination {
+pub(super) fn yes(span: Span) -> Approve {
+    Approve { span, reason: String::new(), shown: None }
+}
+
+pub(super) fn no(reason: &str) -> DenyRequest {
+    DenyRequest { reason: reason.to_owned(), shown: None }
+}
+
+/// The state of the approval that changed.
+pub(super) async fn changed(changes: &mut tokio::sync::broadcast::Receiver<Happening>) -> String {
+    match changes.recv().await.unwrap() {
+        Happening::Approval(approval) => approval.state,
+        Happening::Alarm(alarm) => panic!("{alarm:?}"),
+    }
+}
+
+pub(super) fn somewhere() -> Destination {
     let host = Place::Name("api.example.com".parse().unwrap());
     Destination { host, port: 443.try_into().unwrap(), protocol: Protocol::Https }
 }
@@ -51,13 +67,13 @@ pub(super) async fn running() -> (World, Arc<Warden>) {
 }
 
 /// The next command of a warden.
-async fn next(warden: &Arc<Warden>) -> warden::Command {
+pub(super) async fn next(warden: &Arc<Warden>) -> warden::Command {
     let warden = Arc::clone(warden);
     blocking(move || warden.next()).await
 }
 
 pub(super) async fn asked(warden: &Arc<Warden>) -> u64 {
-    warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned() });
+    warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned(), request: None });
     match next(warden).await {
         warden::Command::Waiting { approval, destination } if destination == somewhere() => approval,
         other => panic!("{other:?}"),
@@ -122,31 +138,31 @@ async fn an_ask_is_granted_once_spent_once_and_never_twice() {
     let (world, warden) = running().await;
     let approval = asked(&warden).await;
     assert_eq!(asked(&warden).await, approval, "the same question is the same approval");
-    assert_eq!(world.host.approve(approval, Span::Once).await.unwrap().state, "granted");
+    assert_eq!(world.host.approve(approval, yes(Span::Once)).await.unwrap().state, "granted");
     let grant = next(&warden).await;
     assert!(matches!(grant, warden::Command::Grant(g) if g.id == approval));
     warden.report(&Report::Spend { grant: approval });
     assert_eq!(next(&warden).await, warden::Command::Spent { grant: approval, ok: true });
     warden.report(&Report::Spend { grant: approval });
     assert_eq!(next(&warden).await, warden::Command::Spent { grant: approval, ok: false });
-    let late = world.host.deny(approval, String::new()).await.unwrap_err();
+    let late = world.host.deny(approval, no("")).await.unwrap_err();
     assert_eq!(late.status(), 409);
-    assert_eq!(world.host.approve(99, Span::Once).await.unwrap_err().status(), 404);
+    assert_eq!(world.host.approve(99, yes(Span::Once)).await.unwrap_err().status(), 404);
 }
 
 #[tokio::test]
 async fn a_denial_reaches_the_warden_with_its_words_and_a_hold_that_ended_can_still_be_granted() {
     let (world, warden) = running().await;
     let first = asked(&warden).await;
-    world.host.deny(first, "not this one".to_owned()).await.unwrap();
+    world.host.deny(first, no("not this one")).await.unwrap();
     let refuse = next(&warden).await;
     assert!(matches!(refuse, warden::Command::Refuse { reason, .. } if reason == "not this one"));
     let second = asked(&warden).await;
     assert_ne!(first, second);
-    let mut changes = world.host.watch_approvals();
+    let mut changes = world.host.watch();
     warden.report(&Report::HoldEnded { destination: somewhere() });
-    assert_eq!(changes.recv().await.unwrap().state, "hold_ended");
-    assert_eq!(world.host.approve(second, Span::ForSeconds(60)).await.unwrap().state, "granted");
+    assert_eq!(changed(&mut changes).await, "hold_ended");
+    assert_eq!(world.host.approve(second, yes(Span::ForSeconds(60))).await.unwrap().state, "granted");
     let grant = next(&warden).await;
     assert!(matches!(grant, warden::Command::Grant(g) if matches!(g.span, GrantSpan::Until(_))));
 }
@@ -155,7 +171,7 @@ async fn a_denial_reaches_the_warden_with_its_words_and_a_hold_that_ended_can_st
 async fn always_becomes_a_rule_and_a_policy_without_it_withdraws_the_grant() {
     let (world, warden) = running().await;
     let approval = asked(&warden).await;
-    world.host.approve(approval, Span::Always).await.unwrap();
+    world.host.approve(approval, yes(Span::Always)).await.unwrap();
     assert!(matches!(next(&warden).await, warden::Command::Grant(g) if g.span == GrantSpan::Always));
     let policy = world.host.policy_show(&acme()).await.unwrap();
     assert!(policy.text.contains("api.example.com") && policy.revision == 2, "{policy:?}");
@@ -195,8 +211,6 @@ async fn what_is_installed_while_the_host_runs_is_seen_and_a_changed_configurati
 async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_the_model() {
     let (world, warden) = running().await;
     let id = acme();
-    let approval = asked(&warden).await;
-    world.host.approve(approval, Span::ForSeconds(60)).await.unwrap();
     let host = Arc::clone(&world.host);
     let reader = std::thread::spawn({
         let warden = Arc::clone(&warden);
@@ -224,6 +238,8 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
     };
     host.model_set(&acme(), Some(route)).await.unwrap();
     blocking(move || reader.join().unwrap()).await;
+    let approval = asked(&warden).await;
+    world.host.approve(approval, yes(Span::ForSeconds(60))).await.unwrap();
     let all = host.policy_effective(&acme()).await.unwrap().rows;
     let row = |part: &str| all.iter().find(|row| row.destination.contains(part)).unwrap();
     for refused in ["metadata", "127.0.0.1", "192.0.2.1"] {
@@ -255,10 +271,10 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
 async fn what_a_warden_says_reaches_a_person_as_one_plain_line() {
     let (world, warden) = running().await;
     let why = "no rule\u{1b}]0;x\u{7}\nline two \u{202e}".to_owned();
-    warden.report(&Report::Ask { destination: somewhere(), why });
+    warden.report(&Report::Ask { destination: somewhere(), why, request: None });
     next(&warden).await;
     let asked = world.host.approvals(&ApprovalsQuery { tenant: None, all: false }).await.unwrap().remove(0);
-    assert_eq!(asked.why, "no rule]0;xline two ");
+    assert_eq!(asked.why, r"no rule\u{1b}]0;x\u{7}\u{a}line two \u{202e}");
 }
 
 #[tokio::test]
@@ -303,7 +319,7 @@ async fn the_seventeenth_question_is_refused() {
     for number in 0..17 {
         let host = Place::Name(format!("h{number}.example").parse().unwrap());
         let destination = Destination { host, ..somewhere() };
-        warden.report(&Report::Ask { destination, why: String::new() });
+        warden.report(&Report::Ask { destination, why: String::new(), request: None });
     }
     for _ in 0..16 {
         assert!(matches!(next(&warden).await, warden::Command::Waiting { .. }));
@@ -371,7 +387,7 @@ async fn on_a_full_disk_denials_and_stops_are_recorded_and_an_allow_is_not_ackno
     }
     assert_eq!(of("allow"), 0);
     // What cannot be recorded is refused, and the wire stays.
-    warden.report(&Report::Ask { destination: somewhere(), why: String::new() });
+    warden.report(&Report::Ask { destination: somewhere(), why: String::new(), request: None });
     let refused = next(&warden).await;
     assert!(
         matches!(&refused, warden::Command::Refuse { reason, .. } if reason == "ledger_unavailable"),
@@ -442,19 +458,19 @@ async fn asking_again_and_holding_no_longer_is_remembered_and_not_written() {
     let approval = asked(&warden).await;
     let rows = || world.disk.kinds().iter().filter(|kind| kind.starts_with("approval")).count();
     assert_eq!(rows(), 1);
-    let mut changes = world.host.watch_approvals();
+    let mut changes = world.host.watch();
     for _ in 0..3 {
         warden.report(&Report::HoldEnded { destination: somewhere() });
-        assert_eq!(changes.recv().await.unwrap().state, "hold_ended");
+        assert_eq!(changed(&mut changes).await, "hold_ended");
         assert_eq!(asked(&warden).await, approval);
-        assert_eq!(changes.recv().await.unwrap().state, "waiting");
+        assert_eq!(changed(&mut changes).await, "waiting");
     }
     assert_eq!(rows(), 1, "{:?}", world.disk.kinds());
     warden.report(&Report::HoldEnded { destination: somewhere() });
     changes.recv().await.unwrap();
     let query = ApprovalsQuery { tenant: None, all: false };
     assert_eq!(world.host.approvals(&query).await.unwrap()[0].state, "hold_ended");
-    world.host.deny(approval, String::new()).await.unwrap();
+    world.host.deny(approval, no("")).await.unwrap();
     assert!(rows() == 2 && world.disk.kinds().contains(&"approval_denied".to_owned()));
 }
 
@@ -462,17 +478,17 @@ async fn asking_again_and_holding_no_longer_is_remembered_and_not_written() {
 async fn a_grant_for_ever_whose_rule_is_gone_is_asked_anew_and_does_not_come_back_after_a_crash() {
     let (first, warden) = running().await;
     let approval = asked(&warden).await;
-    first.host.approve(approval, Span::Always).await.unwrap();
+    first.host.approve(approval, yes(Span::Always)).await.unwrap();
     next(&warden).await;
     // A crash between the new policy and what it takes back.
     let row = first.host.row(Some(&acme()), Kind::PolicySet, serde_json::json!({}));
     let set = |disk: &mut dyn crate::disk::Disk| disk.add_policy(&acme(), "version: 1\n", "operator", &row);
     set(&mut first.disk.clone()).unwrap();
-    warden.report(&Report::Ask { destination: somewhere(), why: String::new() });
+    warden.report(&Report::Ask { destination: somewhere(), why: String::new(), request: None });
     assert_eq!(next(&warden).await, warden::Command::Revoke { grant: approval });
     let warden::Command::Waiting { approval: asked_anew, .. } = next(&warden).await else { panic!() };
     assert_ne!(asked_anew, approval, "the old yes does not answer");
-    first.host.approve(asked_anew, Span::Always).await.unwrap();
+    first.host.approve(asked_anew, yes(Span::Always)).await.unwrap();
     while !matches!(next(&warden).await, warden::Command::Grant(_)) {}
     set(&mut first.disk.clone()).unwrap();
     let World { disk, dir, .. } = first;
@@ -539,7 +555,7 @@ async fn the_edge_gets_everything_between_begin_and_synced_and_then_each_change(
 async fn after_a_crash_what_was_wanted_comes_back_and_live_grants_are_sent_again() {
     let (first, warden) = running().await;
     let approval = asked(&warden).await;
-    first.host.approve(approval, Span::ForSeconds(600)).await.unwrap();
+    first.host.approve(approval, yes(Span::ForSeconds(600))).await.unwrap();
     let World { disk, dir, .. } = first;
     let second = over(disk, dir).await;
     let warden = blocking(move || second.wardens.recv().unwrap()).await;

@@ -1,7 +1,7 @@
 //! The kill switch against the world: durable, revoked, told, and undone by nobody but the operator.
 
 use super::{
-    hubs::{asked, running},
+    hubs::{asked, running, yes},
     world::{acme, over},
 };
 use crate::{
@@ -32,7 +32,7 @@ async fn a_kill_revokes_every_token_and_grant_and_holds_after_a_crash_until_it_i
     let host = Arc::clone(&world.host);
     host.token_issue(token()).await.unwrap();
     let granted = asked(&warden).await;
-    host.approve(granted, Span::ForSeconds(600)).await.unwrap();
+    host.approve(granted, yes(Span::ForSeconds(600))).await.unwrap();
     world.commands.try_iter().for_each(drop);
 
     let Kills { killed } = host.kill(kill()).await.unwrap();

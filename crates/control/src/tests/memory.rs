@@ -296,7 +296,13 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
         *tables.approvals.iter_mut().find(|old| old.id == new.id).unwrap() = new.clone();
-        Ok(policy.map_or(0, |text| tables.add_policy(&new.tenant, text, "approval", row.at)))
+        let Some(text) = policy else { return Ok(0) };
+        let revision = tables.add_policy(&new.tenant, text, "approval", row.at);
+        let bound = |old: &&mut StoredApproval| {
+            old.tenant == new.tenant && !old.state.is_over() && old.revision == new.revision
+        };
+        tables.approvals.iter_mut().filter(bound).for_each(|old| old.revision = revision);
+        Ok(revision)
     }
     fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
         let Usage { seq: _, at: _, route, model, prompt_tokens, completion_tokens, status: _, estimated: _ } =

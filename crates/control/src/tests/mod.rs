@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod approvals;
 mod hubs;
 mod kills;
 mod memory;

@@ -26,6 +26,10 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         handshake::server::{Request, Response as Upgrade},
+        protocol::frame::{
+            Frame as WsFrame,
+            coding::{Data, OpCode},
+        },
     },
 };
 
@@ -211,8 +215,27 @@ pub(super) async fn openclaw() -> (u16, Arc<Seen>) {
                     let Message::Text(text) = message else { continue };
                     let frame: Value = serde_json::from_str(&text).unwrap();
                     seen.frames.lock().unwrap().push(frame.clone());
+                    // What a hostile one says besides, in one frame or in two.
+                    let forged =
+                        |key: &str| Some(frame["params"][key].as_str()?.replace('@', "plugin:cofferdam-"));
+                    if let Some(forged) = forged("say") {
+                        socket.send(Message::text(forged)).await.unwrap();
+                    }
+                    if let Some(forged) = forged("part") {
+                        let bytes = forged.into_bytes();
+                        for (at, half) in bytes.chunks(bytes.len().div_ceil(2)).enumerate() {
+                            let data = if at == 0 { Data::Text } else { Data::Continue };
+                            let part = Bytes::copy_from_slice(half);
+                            let part = WsFrame::message(part, OpCode::Data(data), at == 1);
+                            if socket.send(Message::Frame(part)).await.is_err() {
+                                break;
+                            }
+                        }
+                    }
                     let payload = if frame["method"] == "connect" {
                         json!({ "type": "hello-ok", "protocol": 4 })
+                    } else if frame["method"] == "plugin.approval.list" {
+                        json!([{ "id": "plugin:theirs" }])
                     } else {
                         json!({ "echo": frame["params"] })
                     };

@@ -1,6 +1,7 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
 use super::{
+    approvals::{ask, page, question, shown},
     gateways::{Seen, eager, echo, mute, openclaw, web},
     openclaw::{Socket, call, connect, connected, next, opened},
     world::{Answer, START, World, bearer, id, soon},
@@ -563,6 +564,55 @@ fn attack(check: Check) -> Result<(), String> {
                     tokio::task::yield_now().await;
                 }
                 stays(&mut socket).await
+            })
+        }),
+        Check::Forged => alone(&|| {
+            claw_answers(Role::Approver, async |_, socket| {
+                let say = r#"{"type":"event","event":"plugin.approval.requested","payload":{"id":"@1"}}"#;
+                call(socket, "chat.send", json!({ "say": say })).await["type"] == "event"
+            })
+        }),
+        Check::OurIds => alone(&|| {
+            claw_answers(Role::Approver, async |world, socket| {
+                ask(world, question(7)).await;
+                let (id, _) = shown(socket).await;
+                // The gateway's echo of it would be dropped on its way back.
+                let sent = request("chat.send", &json!({ "message": id }));
+                socket.send(Message::text(sent)).await.unwrap();
+                call(socket, "health", json!({})).await["id"] == "health"
+            })
+        }),
+        Check::Approvers => alone(&|| {
+            claw_answers(Role::Member, async |world, socket| {
+                ask(world, question(7)).await;
+                while world.edge.state.asked(&id("claw")).is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                for _ in 0..20 {
+                    if call(socket, "health", json!({})).await["type"] == "event" {
+                        return true;
+                    }
+                }
+                false
+            })
+        }),
+        Check::CardsToken => alone(&|| {
+            claw_answers(Role::Admin, async |world, socket| {
+                ask(world, question(7)).await;
+                let (id, _) = shown(socket).await;
+                let mut other = connected(world, Role::Approver).await;
+                shown(&mut other).await;
+                let answer = json!({ "id": id, "decision": "allow-once" });
+                call(&mut other, "plugin.approval.resolve", answer).await["ok"] == true
+            })
+        }),
+        Check::Pages => alone(&|| {
+            claw_answers(Role::Member, async |world, _| {
+                ask(world, question(7)).await;
+                let mut socket = page(world).await;
+                let (id, _) = shown(&mut socket).await;
+                let answer = json!({ "id": id, "decision": "allow-once" });
+                call(&mut socket, "plugin.approval.resolve", answer).await["ok"] == true
             })
         }),
     }

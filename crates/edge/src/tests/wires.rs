@@ -7,7 +7,7 @@ use super::{
 use crate::reports::{SHARE, What};
 use cofferdam_base::{
     Role, TenantId,
-    ipc::edge::{Config, Feed, Report, RuntimeKind},
+    ipc::edge::{Config, Feed, Message, RuntimeKind},
 };
 use cofferdam_sys::channel::{AsyncChannel, MAX_DESCRIPTORS, pair};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -76,13 +76,14 @@ async fn a_new_control_gets_what_the_old_one_did_not_record() {
     drop(theirs);
     control.send(&Config::Recorded { through: 0 }, &[]).await.unwrap();
     assert_eq!(world.get_as_member("acme", "/", &[]).await.status, 200, "it serves on without control");
-    let (first, _) = soon(control.recv::<Report>()).await.unwrap().unwrap();
+    let (first, _) = soon(control.recv::<Message>()).await.unwrap().unwrap();
+    let Message::Report(first) = first else { panic!("{first:?}") };
     assert_eq!((first.what.as_str(), first.seq), ("connect", 1));
     let (ours, theirs) = pair().unwrap();
     world.launcher.send(&Feed::Control {}, &[theirs.as_fd()]).await.unwrap();
     let again = AsyncChannel::new(ours).unwrap();
-    let (second, _) = soon(again.recv::<Report>()).await.unwrap().unwrap();
-    assert_eq!(second, first);
+    let (second, _) = soon(again.recv::<Message>()).await.unwrap().unwrap();
+    assert_eq!(second, Message::Report(first));
 }
 
 #[tokio::test]
@@ -110,7 +111,7 @@ async fn a_tenant_whose_rows_find_no_room_lets_nobody_in_and_shuts_no_other_out(
     let control = AsyncChannel::new(ours).unwrap();
     // Once the new wire carries something the old one, which records all, is gone.
     world.edge.report_refused(None, "test");
-    soon(control.recv::<Report>()).await.unwrap().unwrap();
+    soon(control.recv::<Message>()).await.unwrap().unwrap();
     // Two tokens that take turns on one connection are a row a second each, and cost their tenant alone.
     let tokens = [Role::Viewer, Role::Admin].map(|role| bearer(&world.token("acme", role)));
     let mut turns = world.connect().await;

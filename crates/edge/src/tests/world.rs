@@ -9,7 +9,7 @@ use crate::{
 };
 use cofferdam_base::{
     AUDIENCE, Claims, Clock, MemberId, Millis, Role, Scope, Slot, TenantId,
-    ipc::edge::{Config, Feed, Report, RuntimeKind, SocketRequest, TenantRoute},
+    ipc::edge::{self, Config, Feed, Message, Refused, Report, RuntimeKind, SocketRequest, TenantRoute},
 };
 use cofferdam_sys::{
     channel::{AsyncChannel, pair},
@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) control: Arc<AsyncChannel>,
     pub(super) launcher: Arc<AsyncChannel>,
     pub(super) reports: Arc<Mutex<Vec<Report>>>,
+    /// Answers that came; see [`record`].
+    pub(super) answers: Arc<Mutex<Vec<edge::Answer>>>,
     hands: Arc<Hands>,
 }
 
@@ -109,10 +111,10 @@ impl World {
         let address = listener.local_addr().unwrap();
         launcher.send(&Feed::Listener { tenant: None, address }, &[listener.as_fd()]).await.unwrap();
         let control = Arc::new(AsyncChannel::new(control).unwrap());
-        let reports = Arc::default();
+        let (reports, answers) = (Arc::default(), Arc::default());
         tokio::spawn(launch(Arc::clone(&launcher), rows.iter().map(|row| (row.0, row.3)).collect()));
-        tokio::spawn(record(Arc::clone(&control), Arc::clone(&reports)));
-        Self { edge, address, signer: Signer::new("k1"), control, launcher, reports, hands }
+        tokio::spawn(record(Arc::clone(&control), Arc::clone(&reports), Arc::clone(&answers)));
+        Self { edge, address, signer: Signer::new("k1"), control, launcher, reports, answers, hands }
     }
 
     pub(super) async fn sync(&self, rows: &[Row]) {
@@ -261,12 +263,27 @@ async fn launch(wire: Arc<AsyncChannel>, ports: HashMap<&'static str, u16>) {
     }
 }
 
-/// Control: records every report.
-async fn record(wire: Arc<AsyncChannel>, reports: Arc<Mutex<Vec<Report>>>) {
-    while let Ok(Some((report, _))) = wire.recv::<Report>().await {
-        let through = report.seq;
-        reports.lock().unwrap().push(report);
-        if wire.send(&Config::Recorded { through }, &[]).await.is_err() {
+/// Control: records every report, and takes every answer to an approval whose number is odd.
+async fn record(
+    wire: Arc<AsyncChannel>,
+    reports: Arc<Mutex<Vec<Report>>>,
+    answers: Arc<Mutex<Vec<edge::Answer>>>,
+) {
+    while let Ok(Some((message, _))) = wire.recv::<Message>().await {
+        let sent = match message {
+            Message::Report(report) => {
+                let through = report.seq;
+                reports.lock().unwrap().push(report);
+                wire.send(&Config::Recorded { through }, &[]).await
+            }
+            Message::Answer(answer) => {
+                let stale = || Refused { code: "approval_stale".into(), message: "it is stale".into() };
+                let (op, refused) = (answer.op, (answer.approval % 2 == 0).then(stale));
+                answers.lock().unwrap().push(answer);
+                wire.send(&Config::Answered { op, refused }, &[]).await
+            }
+        };
+        if sent.is_err() {
             return;
         }
     }

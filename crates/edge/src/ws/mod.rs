@@ -3,6 +3,7 @@
 //! For a `command` runtime the token is on the upgrade and frames pass as they are. For OpenClaw the first
 //! frame may carry it, so the upgrade is answered without dialling anybody.
 
+mod approvals;
 mod connect;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
@@ -12,6 +13,7 @@ mod json;
 mod openclaw;
 mod relay;
 mod requests;
+mod sift;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use handshake::answer as upgrade_answer;

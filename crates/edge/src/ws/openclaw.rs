@@ -7,11 +7,13 @@
 
 use super::{
     Upgrade,
+    approvals::Desk,
     connect::{Connect, take_apart},
     frame::{FrameError, Head, Opcode, Order, Reader, Sender, Writer, server},
     json::{self, Request},
     relay::{self, Shared, say_goodbye},
     requests::{failed, requests},
+    sift::sift,
 };
 use crate::{
     check::{Check, keeps, within},
@@ -21,7 +23,8 @@ use crate::{
     token::Verified,
 };
 use bytes::Bytes;
-use http::Uri;
+use cofferdam_base::Secret;
+use http::{Uri, header};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -61,7 +64,7 @@ pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, 
         }
         Err((token, reason)) => return end(&edge, token, reason, &to).await,
     };
-    let Admitted { token, connect, request } = admitted;
+    let Admitted { token, text, connect, request } = admitted;
     let id = request.id.clone();
     let frame = connect.rebuilt(request, &token.scopes);
     let reached = match edge.while_good(&token, None, reach(&upgrade, &token)).await {
@@ -83,11 +86,16 @@ pub(super) async fn serve(mut upgrade: Upgrade, (mut client, read): (TcpStream, 
     if !matches!(begun, Ok(Ok(()))) {
         return refuse(&upgrade, &to, Farewell::unavailable(id, &Refusal::bad_gateway())).await;
     }
+    let page = upgrade.headers.contains_key(header::ORIGIN);
+    let desk = Desk::new(&edge, &token, text.expose(), page);
     let up = async {
         to_cell.lock().await.masked_text(&frame).await?;
-        requests(&mut from, &to_cell, &to, &edge, &token).await
+        tokio::select! {
+            end = requests(&mut from, &to_cell, &to, &edge, &token, &desk) => end,
+            Err(error) = desk.show(&to) => Err(error),
+        }
     };
-    let down = relay::pump(&mut from_cell, &to, |message| message == Opcode::Text);
+    let down = sift(&mut from_cell, &to, &desk);
     relay::run(&edge, &token, generation, up, down, &to).await;
 }
 
@@ -100,6 +108,8 @@ async fn end<W: AsyncWrite + Unpin>(edge: &Edge, token: &Verified, reason: &'sta
 /// A client that has shown a good token.
 struct Admitted {
     token: Arc<Verified>,
+    /// As it was shown: control checks it again when its holder approves something.
+    text: Secret<String>,
     connect: Connect,
     request: Request,
 }
@@ -197,6 +207,12 @@ where
             text: "only operators connect here",
         });
     }
+    let bearer = upgrade.headers.get(header::AUTHORIZATION).and_then(|line| line.to_str().ok());
+    let bearer = bearer.and_then(|line| line.split_once(' ')).map(|(_, token)| token.trim());
+    let text = match (&upgrade.token, &connect.token) {
+        (Some(_), _) => bearer.unwrap_or_default().to_owned(),
+        (None, shown) => shown.clone().unwrap_or_default(),
+    };
     let token = match (&upgrade.token, &connect.token) {
         (Some(token), _) => Arc::clone(token),
         (None, Some(text)) => {
@@ -219,7 +235,7 @@ where
         }
     };
     upgrade.stranger = None;
-    Ok(Admitted { token, connect, request })
+    Ok(Admitted { token, text: Secret::new(text), connect, request })
 }
 
 /// A random UUID, version 4.

@@ -7,6 +7,7 @@
 
 use super::{
     MESSAGE,
+    approvals::Desk,
     frame::{FrameError, Head, Opcode, Order, Reader, unmask},
     json::{self, Request},
     relay::{End, Shared},
@@ -38,13 +39,14 @@ pub(super) async fn requests<R, V, W>(
     to_client: &Shared<W>,
     edge: &Edge,
     token: &Verified,
+    desk: &Desk<'_>,
 ) -> Result<End, FrameError>
 where
     R: AsyncRead + Unpin,
     V: AsyncWrite + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let end = each(from, to_cell, to_client, edge, token).await;
+    let end = each(from, to_cell, to_client, edge, token, desk).await;
     match end {
         Err(FrameError::Slow) => edge.report("refused", token, "message_unfinished"),
         Err(FrameError::Crowded) => edge.report("refused", token, "messages_crowded"),
@@ -59,6 +61,7 @@ async fn each<R, V, W>(
     to_client: &Shared<W>,
     edge: &Edge,
     token: &Verified,
+    desk: &Desk<'_>,
 ) -> Result<End, FrameError>
 where
     R: AsyncRead + Unpin,
@@ -88,6 +91,10 @@ where
         drop(message);
         match gate(&request.method, &token.scopes) {
             verdict if verdict == Gate::Open || !keeps(Check::Methods) => {
+                if let Some(answer) = desk.hears(&request).await {
+                    to_client.lock().await.text(answer.to_string().as_bytes()).await?;
+                    continue;
+                }
                 let frame = request.write();
                 drop(request);
                 // What is written anew may be longer: a number in another spelling.
@@ -230,7 +237,9 @@ mod tests {
     async fn served(edge: &Edge, role: Role, client: DuplexStream) -> Result<End, FrameError> {
         let mut from = Reader::new(client, Sender::Client, Bytes::new());
         let (to_cell, to_client) = (Mutex::new(Writer::new(sink())), Mutex::new(Writer::new(sink())));
-        requests(&mut from, &to_cell, &to_client, edge, &token(role)).await
+        let token = token(role);
+        let desk = Desk::new(edge, &token, "", false);
+        requests(&mut from, &to_cell, &to_client, edge, &token, &desk).await
     }
 
     /// A frame of a client, of which so many bytes are sent.
@@ -333,7 +342,8 @@ mod tests {
             let mut from = Reader::new(theirs, Sender::Client, Bytes::new());
             let (to_cell, to_client) = (Mutex::new(Writer::new(to_cell)), Mutex::new(Writer::new(sink())));
             let member = token(Role::Member);
-            let serving = requests(&mut from, &to_cell, &to_client, &edge, &member);
+            let desk = Desk::new(&edge, &member, "", false);
+            let serving = requests(&mut from, &to_cell, &to_client, &edge, &member, &desk);
             let end = time::timeout(WHOLE * 100, serving).await;
             assert_eq!(matches!(end, Ok(Err(FrameError::Slow))), ends, "{length} {end:?}");
             assert_eq!(end.is_err(), !ends, "a short one waits: the cell stops its client");

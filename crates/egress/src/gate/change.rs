@@ -1,6 +1,6 @@
 //! What changes what is in force: configurations, grants, answers, and time. What is open is judged again by each.
 
-use super::{Authority, Gate, Limits, Notice, Spending, State};
+use super::{Authority, Gate, Limits, Notice, Spending, State, ask};
 use crate::{
     Refusal, Rules, Ruling,
     check::{Check, keeps},
@@ -54,7 +54,7 @@ impl Gate {
     pub fn begin_snapshot(&self) -> Vec<Notice> {
         let mut state = self.lock();
         state.snapshot = Some(BTreeSet::new());
-        state.holds.asks().map(|(destination, why)| Notice::Ask { destination, why }).collect()
+        state.holds.asks().map(ask).collect()
     }
 
     /// The wire to control is gone: nobody can say that a grant is spent.
@@ -80,21 +80,33 @@ impl Gate {
         if let Some(snapshot) = &mut state.snapshot {
             snapshot.insert(grant.id);
         }
-        if state.spending.contains_key(&grant.id) {
+        if state.spending.contains_key(&grant.id) || !state.is_of_this_cell(&grant.span) {
             return;
         }
         let destination = grant.destination.clone();
         let once = matches!(grant.span, GrantSpan::Once { .. });
+        let request = grant.request.clone();
         state.grants.insert(grant.id, grant);
         let again = if once {
-            state.holds.wake_one(&destination)
+            state.holds.wake_one(&destination, request.as_ref())
         } else {
             state.holds.wake_all(&destination, &Wake::Retry);
             None
         };
         drop(state);
-        if let Some(why) = again {
-            self.outlet.tell(Notice::Ask { destination, why });
+        if let Some(question) = again {
+            self.outlet.tell(ask(question));
+        }
+    }
+
+    /// Another start of the cell is served from here on: what was granted for the life of one before is gone.
+    pub fn begin_cell(&self, generation: u64) {
+        let mut state = self.lock();
+        state.cell = Some(generation);
+        let other = |grant: &&Grant| !state.is_of_this_cell(&grant.span);
+        let gone: Vec<u64> = state.grants.values().filter(other).map(|grant| grant.id).collect();
+        for id in gone {
+            state.revoke(id);
         }
     }
 

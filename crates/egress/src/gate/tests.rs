@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use cofferdam_base::Protocol;
+use cofferdam_base::{Protocol, ipc::asked::RequestShown};
 use cofferdam_policy::{Guard, Policy};
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ fn gate() -> (Arc<Gate>, Arc<Deaf>) {
 }
 
 fn always(id: u64) -> Grant {
-    Grant { id, destination: destination(), span: GrantSpan::Always }
+    Grant { id, destination: destination(), span: GrantSpan::Always, request: None }
 }
 
 #[tokio::test]
@@ -94,7 +94,12 @@ async fn many_who_wait_are_one_question_and_a_once_grant_frees_one_of_them() {
     let asks =
         |outlet: &Deaf| outlet.0.lock().unwrap().iter().filter(|it| matches!(it, Notice::Ask { .. })).count();
     assert_eq!(asks(&outlet), 1);
-    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Once { until: Millis(2000) } });
+    gate.grant(Grant {
+        id: 5,
+        destination: destination(),
+        span: GrantSpan::Once { until: Millis(2000) },
+        request: None,
+    });
     tokio::time::sleep(Duration::from_secs(1)).await;
     gate.spent(5, true);
     // The answer was for one: the others are asked about again.
@@ -111,9 +116,19 @@ async fn many_who_wait_are_one_question_and_a_once_grant_frees_one_of_them() {
 async fn a_grant_that_is_over_opens_nothing() {
     let (gate, _) = gate();
     gate.ready();
-    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Until(Millis(1000)) });
+    gate.grant(Grant {
+        id: 5,
+        destination: destination(),
+        span: GrantSpan::Until(Millis(1000)),
+        request: None,
+    });
     assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::NoAnswer);
-    gate.grant(Grant { id: 6, destination: destination(), span: GrantSpan::Until(Millis(1001)) });
+    gate.grant(Grant {
+        id: 6,
+        destination: destination(),
+        span: GrantSpan::Until(Millis(1001)),
+        request: None,
+    });
     gate.admit(&destination()).await.unwrap();
 }
 
@@ -126,7 +141,12 @@ fn rules(policy: &str) -> Arc<Rules> {
 /// A connection that waits for its once-grant to be spent.
 async fn spending(gate: &Arc<Gate>) -> tokio::task::JoinHandle<Result<Pass, Refusal>> {
     gate.ready();
-    gate.grant(Grant { id: 5, destination: destination(), span: GrantSpan::Once { until: Millis(2000) } });
+    gate.grant(Grant {
+        id: 5,
+        destination: destination(),
+        span: GrantSpan::Once { until: Millis(2000) },
+        request: None,
+    });
     let waiter = Arc::clone(gate);
     let task = tokio::spawn(async move { waiter.admit(&destination()).await });
     while gate.lock().spending.is_empty() {
@@ -211,4 +231,85 @@ async fn the_address_of_a_name_is_not_given_away_while_a_connection_to_it_is_ope
     state.names.look_up(&names("other.example"), now).unwrap();
     assert_eq!(state.names.look_up(&names("another.example"), now), Err(crate::names::NoAddress::Full));
     assert_eq!(state.names.meaning(kept.v4.into(), now), Meaning::Name(names("new.example")));
+}
+
+fn facts() -> RequestFacts {
+    RequestFacts {
+        destination: destination(),
+        method: "GET".into(),
+        target: "/".into(),
+        headers: Vec::new(),
+        websocket: false,
+        body: cofferdam_policy::Body::None,
+    }
+}
+
+fn request(url: &str) -> RequestShown {
+    RequestShown {
+        method: "GET".into(),
+        url: url.into(),
+        tool: None,
+        arguments: None,
+        size: None,
+        whole: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_yes_for_once_is_for_the_request_that_was_shown_and_the_others_are_asked_for() {
+    let (gate, outlet) = gate();
+    gate.ready();
+    let admit = |url: &str| {
+        let (gate, request) = (Arc::clone(&gate), request(url));
+        tokio::spawn(async move { gate.admit_request(facts(), request).await.map(drop) })
+    };
+    let first = admit("http://a/1");
+    tokio::task::yield_now().await;
+    let second = admit("http://a/2");
+    tokio::task::yield_now().await;
+    let asked = |outlet: &Deaf| -> Vec<String> {
+        let notices = outlet.0.lock().unwrap();
+        let url = |it: &Notice| match it {
+            Notice::Ask { request, .. } => Some(request.clone().unwrap().url),
+            _ => None,
+        };
+        notices.iter().filter_map(url).collect()
+    };
+    assert_eq!(asked(&outlet), ["http://a/1"], "one question at a time");
+    let span = GrantSpan::Once { until: Millis(2000) };
+    gate.grant(Grant { id: 5, destination: destination(), span, request: Some(request("http://a/1")) });
+    assert_eq!(asked(&outlet), ["http://a/1", "http://a/2"]);
+    tokio::task::yield_now().await;
+    assert!(outlet.0.lock().unwrap().contains(&Notice::Spend(5)));
+    gate.spent(5, true);
+    first.await.unwrap().unwrap();
+    assert!(!second.is_finished());
+    // A yes that is for a time is for all of them.
+    gate.grant(Grant {
+        id: 6,
+        destination: destination(),
+        span: GrantSpan::Until(Millis(2000)),
+        request: None,
+    });
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_yes_for_a_cells_life_ends_with_the_next_cells_first_connection() {
+    let (gate, _) = gate();
+    gate.ready();
+    gate.begin_cell(3);
+    let cell = |id, generation| Grant {
+        id,
+        destination: destination(),
+        span: GrantSpan::Cell { generation },
+        request: None,
+    };
+    gate.grant(cell(5, 2));
+    assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::NoAnswer, "of an older cell");
+    gate.grant(cell(6, 3));
+    let pass = gate.admit(&destination()).await.unwrap();
+    gate.begin_cell(4);
+    assert!(pass.withdrawn().is_cancelled());
+    assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::NoAnswer);
 }

@@ -4,7 +4,7 @@ use crate::{
     Refusal, Rules, Ruling,
     check::{Check, keeps},
 };
-use cofferdam_base::Destination;
+use cofferdam_base::{Destination, ipc::asked::RequestShown};
 use cofferdam_policy::{Reason, RequestFacts};
 use std::sync::Arc;
 
@@ -13,9 +13,20 @@ use std::sync::Arc;
 pub(super) struct Wanted {
     pub(super) destination: Destination,
     pub(super) request: Option<Arc<RequestFacts>>,
+    /// The request as people see it.
+    pub(super) shown: Option<RequestShown>,
 }
 
 impl Wanted {
+    pub(super) fn connection(destination: &Destination) -> Self {
+        Self { destination: destination.clone(), request: None, shown: None }
+    }
+
+    pub(super) fn request(facts: RequestFacts, shown: RequestShown) -> Self {
+        let destination = facts.destination.clone();
+        Self { destination, request: Some(Arc::new(facts)), shown: Some(shown) }
+    }
+
     /// Would nobody see what passes?
     pub(super) const fn is_opaque(&self) -> bool {
         self.request.is_none()

@@ -1,7 +1,12 @@
 //! The head of a request: which host it means, and which of its headers go on.
 
 use crate::check::{Check, keeps};
-use cofferdam_base::{Destination, Host, HostName};
+use aws_lc_rs::digest::SHA256;
+use cofferdam_base::{
+    Destination, Digest, Host, HostName, Protocol,
+    ipc::asked::{self, RequestShown},
+};
+use cofferdam_policy::{Call, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
 use std::{net::IpAddr, num::NonZeroU16};
 
@@ -10,6 +15,42 @@ use std::{net::IpAddr, num::NonZeroU16};
 pub(crate) struct Authority {
     pub(crate) host: Host,
     pub(crate) port: NonZeroU16,
+}
+
+/// A request as people see it, and to which a yes for once is bound.
+pub(crate) fn shown<B>(facts: &RequestFacts, request: &Request<B>) -> RequestShown {
+    let destination = &facts.destination;
+    let authority = Authority { host: destination.host.clone(), port: destination.port };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let scheme = if destination.protocol == Protocol::Https { "https" } else { "http" };
+    let url = format!("{scheme}://{}{path}", authority.to_header());
+    let method = request.method().to_string();
+    let (tool, arguments) = called(&facts.body).unzip();
+    let long = |text: &str, most: usize| text.chars().count() > most;
+    let cut = long(&url, asked::LONGEST_URL)
+        || long(&method, asked::LONGEST_WORD)
+        || tool.as_ref().is_some_and(|tool| long(tool, asked::LONGEST_WORD))
+        || arguments.as_ref().is_some_and(|arguments| long(arguments, asked::LONGEST_ARGUMENTS));
+    let whole = cut.then(|| {
+        let all = serde_json::json!([method, url, tool, arguments]).to_string();
+        let digest = aws_lc_rs::digest::digest(&SHA256, all.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Digest::from_bytes(bytes)
+    });
+    let size = request.headers().get(header::CONTENT_LENGTH);
+    let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
+    RequestShown { method, url, tool, arguments, size, whole }.visible()
+}
+
+/// What a body that was read calls, and with which arguments.
+fn called(body: &cofferdam_policy::Body) -> Option<(String, String)> {
+    let cofferdam_policy::Body::Calls(calls) = body else { return None };
+    let name = |call: &Call| call.tool.clone().or_else(|| call.method.clone()).unwrap_or_default();
+    let names: Vec<String> = calls.iter().map(name).collect();
+    let arguments: Vec<String> =
+        calls.iter().map(|call| serde_json::Value::Object(call.arguments.clone()).to_string()).collect();
+    Some((names.join(", "), arguments.join(", ")))
 }
 
 /// Which host a request means.

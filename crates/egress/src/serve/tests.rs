@@ -243,7 +243,7 @@ async fn message(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
 }
 
 fn grant(destination: &Destination, span: GrantSpan) -> Grant {
-    Grant { id: 7, destination: destination.clone(), span }
+    Grant { id: 7, destination: destination.clone(), span, request: None }
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";

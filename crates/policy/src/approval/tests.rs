@@ -10,13 +10,17 @@ use std::collections::HashSet;
 
 const HOUR: u64 = 60 * 60 * 1000;
 
-const EVENTS: [Event; 10] = [
+const EVENTS: [Event; 14] = [
     Event::Asked { ruled: true },
     Event::Asked { ruled: false },
     Event::HoldEnded,
     Event::Approve(Span::Once),
     Event::Approve(Span::For(HOUR)),
+    Event::Approve(Span::Cell(3)),
     Event::Approve(Span::Always),
+    Event::PolicyMoved,
+    Event::CellEnded(2),
+    Event::CellEnded(3),
     Event::Deny,
     Event::Spend,
     Event::Revoke,
@@ -43,7 +47,7 @@ fn checked(state: State, event: Event, now: Millis, mut seen: Seen) -> (State, S
                 assert!(!seen.withdrawn && seen.spent == 0, "a grant after its end: {state:?} {event:?}");
                 let alive = match span {
                     GrantSpan::Once { until } | GrantSpan::Until(until) => now < *until,
-                    GrantSpan::Always => true,
+                    GrantSpan::Cell { .. } | GrantSpan::Always => true,
                 };
                 assert!(alive && !state.is_over());
                 seen.grants += u32::from(state.is_open());
@@ -100,7 +104,7 @@ fn no_sequence_of_eight_events_breaks_a_promise() {
         frontier = next;
     }
     assert!(known.len() > 100, "{} situations are no exhaustive walk", known.len());
-    assert_eq!(ends.len(), 4, "every end is reached: {ends:?}");
+    assert_eq!(ends.len(), 5, "every end is reached: {ends:?}");
 }
 
 #[test]
@@ -145,6 +149,44 @@ fn what_was_granted_for_ever_is_asked_anew_once_its_rule_is_gone() {
     let until = State::Granted(GrantSpan::Until(Millis(9)));
     let granted = step(until, Event::Asked { ruled: false }, Millis(2));
     assert_eq!(granted, (until, vec![Effect::Grant(GrantSpan::Until(Millis(9)))]));
+}
+
+#[test]
+fn a_question_and_a_yes_are_over_when_the_policy_moves_unless_the_yes_is_a_rule_of_it() {
+    let now = Millis(5);
+    let moved = |state| step(state, Event::PolicyMoved, now);
+    assert_eq!(moved(State::new(Millis(1))), (State::Stale, vec![Effect::AskAnew]));
+    assert_eq!(moved(State::HoldEnded { until: Millis(9) }), (State::Stale, vec![]));
+    for span in
+        [GrantSpan::Once { until: Millis(9) }, GrantSpan::Until(Millis(9)), GrantSpan::Cell { generation: 1 }]
+    {
+        assert_eq!(moved(State::Granted(span)), (State::Stale, vec![Effect::Withdraw]));
+    }
+    let always = State::Granted(GrantSpan::Always);
+    assert_eq!(moved(always), (always, vec![]));
+    for event in EVENTS {
+        let (state, effects) = step(State::Stale, event, now);
+        assert_eq!(state, State::Stale);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Grant(_) | Effect::Spent { ok: true })));
+    }
+    assert_eq!(step(State::Stale, Event::Approve(Span::Once), now).1, [Effect::Conflict]);
+}
+
+#[test]
+fn a_yes_for_a_cells_life_ends_with_that_start_of_the_cell_and_no_other() {
+    let (state, effects) = step(State::new(Millis(1)), Event::Approve(Span::Cell(7)), Millis(2));
+    let span = GrantSpan::Cell { generation: 7 };
+    assert_eq!((state, effects), (State::Granted(span), vec![Effect::Grant(span)]));
+    let years = Millis(u64::MAX / 2);
+    assert_eq!(step(state, Event::Tick, years), (state, vec![]), "time alone does not end it");
+    assert_eq!(step(state, Event::CellEnded(6), years), (state, vec![]));
+    for through in [7, 8] {
+        let ended = step(state, Event::CellEnded(through), years);
+        assert_eq!(ended, (State::Expired, vec![Effect::Withdraw]));
+    }
+    // Nothing else ends with a cell.
+    let until = State::Granted(GrantSpan::Until(Millis(9)));
+    assert_eq!(step(until, Event::CellEnded(9), Millis(3)), (until, vec![]));
 }
 
 #[test]

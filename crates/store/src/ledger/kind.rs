@@ -44,6 +44,7 @@ impl Kind {
             | Self::ApprovalDenied
             | Self::ApprovalRevoked
             | Self::ApprovalExpired
+            | Self::ApprovalStale
             | Self::TenantCreated
             | Self::TenantStart
             | Self::TenantStop
@@ -83,6 +84,7 @@ impl Kind {
             | Self::Usage
             | Self::Edge
             | Self::EdgeRefused
+            | Self::Forged
             | Self::Gap
             | Self::Undone
             | Self::Recovered
@@ -105,6 +107,7 @@ kinds! {
     ApprovalDenied "approval_denied" true "Somebody said no."
     ApprovalRevoked "approval_revoked" true "A yes was taken back."
     ApprovalExpired "approval_expired" true "Nobody answered, or nobody used it, in time."
+    ApprovalStale "approval_stale" true "The policy moved on, and a question or a yes under it is over."
     // What operators do.
     TenantCreated "tenant_created" false "A tenant was made."
     TenantStart "tenant_start" false "A tenant is to run."
@@ -148,6 +151,7 @@ kinds! {
     Usage "usage" false "A model counted tokens."
     Edge "edge" false "The edge let somebody in, or a connection ended."
     EdgeRefused "edge_refused" true "The edge turned somebody away."
+    Forged "forged" true "A cell sent its client what only the host says."
     // What is missing.
     Gap "gap" true "Records of a warden or of the edge are missing."
     Undone "undone" true "What an earlier row tells did not happen."

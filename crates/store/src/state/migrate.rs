@@ -9,7 +9,11 @@ use cofferdam_base::{Digest, Millis};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 /// Every schema, from 1.
-pub(super) const ALL: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+pub(super) const ALL: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+];
 
 /// Brings the database to the newest of these schemas; whether it was one of ours already.
 pub(super) fn run(

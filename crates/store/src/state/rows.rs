@@ -117,6 +117,14 @@ pub struct ApprovalRow {
     pub answer: String,
     /// When it was answered, if it was.
     pub answered: Option<Millis>,
+    /// The revision of the policy that asked.
+    pub revision: u64,
+    /// The request that asked first, as JSON.
+    pub request: String,
+    /// How often the same was asked.
+    pub count: u64,
+    /// Who answered, or empty.
+    pub approver: String,
 }
 
 /// Sums of usage.

@@ -76,7 +76,7 @@ fn destination(n: u16) -> Destination {
 }
 
 fn ask(n: u16) -> Notice {
-    Notice::Ask { destination: destination(n), why: "default".into() }
+    Notice::Ask { destination: destination(n), why: "default".into(), request: None }
 }
 
 fn usage() -> Usage {

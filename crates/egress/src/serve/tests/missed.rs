@@ -400,6 +400,38 @@ fn attack(check: Check) -> Result<(), String> {
                 passes(&cell, "new.example", 443, &real("new.example")).await
             })
         }),
+        Check::GrantsRequest => alone(&|| {
+            comes(async {
+                let cell = cell();
+                let destination =
+                    of(&Host::Name("new.example".parse().unwrap()), 80.try_into().unwrap(), Protocol::Http);
+                let asked = Request::get("/asked").body(()).unwrap();
+                let facts = cofferdam_policy::RequestFacts {
+                    destination: destination.clone(),
+                    method: "GET".into(),
+                    target: "/asked".into(),
+                    headers: Vec::new(),
+                    websocket: false,
+                    body: cofferdam_policy::Body::None,
+                };
+                let request = Some(head::shown(&facts, &asked));
+                let span = GrantSpan::Once { until: Millis(2000) };
+                cell.egress.gate.grant(Grant { request, ..grant(&destination, span) });
+                let mut client = cell.captured("new.example", 80);
+                say(&mut client, "POST /other HTTP/1.1\r\nHost: new.example\r\n\r\n").await;
+                tokio::time::sleep(LONG).await;
+                cell.told.notices.lock().unwrap().contains(&Notice::Spend(7))
+            })
+        }),
+        Check::GrantsCell => alone(&|| {
+            comes(async {
+                let cell = cell();
+                cell.egress.gate.begin_cell(1);
+                grant_new(&cell, Protocol::Https, 443, GrantSpan::Cell { generation: 1 });
+                cell.egress.gate.begin_cell(2);
+                passes(&cell, "new.example", 443, &real("new.example")).await
+            })
+        }),
         Check::GrantExpires => alone(&|| {
             comes(async {
                 let cell = cell();

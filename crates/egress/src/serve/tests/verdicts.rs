@@ -170,7 +170,7 @@ async fn a_grant_for_what_is_never_approvable_opens_nothing() {
     let metadata = http(Host::Address("169.254.169.254".parse().unwrap()));
     let name = http(Host::Name("new.example".parse().unwrap()));
     for (id, destination) in [(1, &metadata), (2, &name)] {
-        let grant = Grant { id, destination: destination.clone(), span: GrantSpan::Always };
+        let grant = Grant { id, destination: destination.clone(), span: GrantSpan::Always, request: None };
         cell.egress.gate.grant(grant);
     }
     let mut client = cell.to("169.254.169.254:80".parse().unwrap());

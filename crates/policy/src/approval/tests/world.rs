@@ -284,6 +284,7 @@ impl World {
                 let said = match span {
                     Span::Once => GrantSpan::Once { until: now.plus(OPEN_MS) },
                     Span::For(milliseconds) => GrantSpan::Until(now.plus(milliseconds)),
+                    Span::Cell(generation) => GrantSpan::Cell { generation },
                     Span::Always => GrantSpan::Always,
                 };
                 truth.yes = truth.yes.or(first.then_some(said));
@@ -356,7 +357,7 @@ impl World {
                 self.warden.spending = Some(id);
                 self.up.push_back(Report::Spend(id));
             }
-            Some((id, span @ (GrantSpan::Until(_) | GrantSpan::Always))) => {
+            Some((id, span @ (GrantSpan::Until(_) | GrantSpan::Cell { .. } | GrantSpan::Always))) => {
                 self.open(Open::Lasting(id, span.end()));
             }
             _ => {
@@ -470,7 +471,7 @@ impl World {
         let span = |span: GrantSpan| match span {
             GrantSpan::Once { until } => GrantSpan::Once { until: shift(until) },
             GrantSpan::Until(until) => GrantSpan::Until(shift(until)),
-            GrantSpan::Always => GrantSpan::Always,
+            lasting @ (GrantSpan::Cell { .. } | GrantSpan::Always) => lasting,
         };
         let state = |(id, state): (Id, State)| {
             let state = match state {

@@ -1,0 +1,174 @@
+//! Approvals in words: for people, for the ledger, for wardens and for the edge.
+//!
+//! It owns no decision. What people see is made of the same [`Question`] that an answer is bound to.
+
+use crate::{Error, api::types, disk::StoredApproval};
+use cofferdam_base::{
+    Digest, Millis, TenantId,
+    ipc::{
+        asked::Question,
+        edge::Config,
+        warden::{Command, Grant, GrantSpan},
+    },
+};
+use cofferdam_policy::{
+    Reason,
+    approval::{Effect, State},
+};
+use cofferdam_store::ledger::Kind;
+use std::collections::BTreeMap;
+
+/// What the warden hears of an effect.
+pub(super) fn command(row: &StoredApproval, effect: Effect, words: &str) -> Option<Command> {
+    let destination = row.destination.clone();
+    match effect {
+        Effect::Grant(span) => Some(Command::Grant(grant(row, span))),
+        Effect::Wait => Some(Command::Waiting { approval: row.id, destination }),
+        Effect::Refuse(reason) => {
+            let reason = match reason {
+                Reason::DeniedByPerson if !words.is_empty() => words.to_owned(),
+                reason => reason.code().to_owned(),
+            };
+            Some(Command::Refuse { approval: Some(row.id), destination, reason })
+        }
+        Effect::Withdraw => Some(Command::Revoke { grant: row.id }),
+        Effect::Spent { .. } | Effect::Conflict | Effect::AskAnew => None,
+    }
+}
+
+/// A yes for once is for the request that was shown.
+fn grant(row: &StoredApproval, span: GrantSpan) -> Grant {
+    let once = matches!(span, GrantSpan::Once { .. });
+    let request = row.request.clone().filter(|_| once);
+    Grant { id: row.id, destination: row.destination.clone(), span, request }
+}
+
+/// The grants of a tenant that a warden has to know. What holds for ever is in the policy itself.
+pub(super) fn granted(live: &BTreeMap<u64, StoredApproval>, tenant: &TenantId, now: Millis) -> Vec<Grant> {
+    let given = |row: &StoredApproval| match row.state {
+        State::Granted(GrantSpan::Always) => None,
+        State::Granted(span) if span.is_alive(now) => Some(grant(row, span)),
+        _ => None,
+    };
+    live.values().filter(|row| row.tenant == *tenant).filter_map(given).collect()
+}
+
+/// What a new state is in the ledger.
+pub(super) fn row_kind(state: State) -> Kind {
+    match state {
+        State::Waiting { asked: _ } | State::HoldEnded { until: _ } => Kind::ApprovalAsked,
+        State::Granted(_) => Kind::ApprovalGranted,
+        State::Used => Kind::ApprovalUsed,
+        State::Denied => Kind::ApprovalDenied,
+        State::Expired => Kind::ApprovalExpired,
+        State::Revoked => Kind::ApprovalRevoked,
+        State::Stale => Kind::ApprovalStale,
+    }
+}
+
+pub(super) fn state_word(state: State) -> &'static str {
+    match state {
+        State::Waiting { asked: _ } => "waiting",
+        State::HoldEnded { until: _ } => "hold_ended",
+        State::Granted(_) => "granted",
+        State::Used => "used",
+        State::Denied => "denied",
+        State::Expired => "expired",
+        State::Revoked => "revoked",
+        State::Stale => "stale",
+    }
+}
+
+/// What an answer is bound to.
+pub(super) fn question(row: &StoredApproval) -> Question {
+    Question {
+        tenant: row.tenant.clone(),
+        approval: row.id,
+        destination: row.destination.clone(),
+        request: row.request.clone(),
+        why: row.why.clone(),
+    }
+}
+
+/// The digest that comes back with an answer.
+pub(super) fn digest(row: &StoredApproval) -> Digest {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &question(row).bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    Digest::from_bytes(bytes)
+}
+
+/// What the edge is told of a row as it is now.
+pub(super) fn for_edge(row: &StoredApproval) -> Config {
+    match row.state.deadline() {
+        Some(until) if row.state.is_open() => {
+            let count = u32::try_from(row.count).unwrap_or(u32::MAX);
+            Config::Asked { question: question(row), asked: row.asked, until, count }
+        }
+        _ => Config::AskedNoMore {
+            tenant: row.tenant.clone(),
+            approval: row.id,
+            outcome: state_word(row.state).to_owned(),
+            by: row.approver.clone(),
+        },
+    }
+}
+
+pub(super) fn shown(row: &StoredApproval) -> types::Approval {
+    let span = match row.state {
+        State::Granted(GrantSpan::Once { until: _ }) | State::Used => Some("once"),
+        State::Granted(GrantSpan::Until(_)) => Some("until"),
+        State::Granted(GrantSpan::Cell { generation: _ }) => Some("cell"),
+        State::Granted(GrantSpan::Always) => Some("always"),
+        _ => None,
+    };
+    types::Approval {
+        id: row.id,
+        tenant: row.tenant.clone(),
+        destination: row.destination.clone(),
+        request: row.request.clone(),
+        count: row.count.max(1),
+        why: row.why.clone(),
+        revision: row.revision,
+        state: state_word(row.state).to_owned(),
+        asked: row.asked,
+        until: row.state.deadline().filter(|until| *until < Millis(u64::MAX)),
+        span: span.map(str::to_owned),
+        answer: row.answer.clone(),
+        approver: row.approver.clone(),
+        shown: digest(row),
+    }
+}
+
+pub(super) fn missing(id: u64) -> Error {
+    Error::NotFound { what: "approval", name: id.to_string() }
+}
+
+/// An answer that does not count.
+pub(super) fn conflict(row: &StoredApproval, state: State) -> Error {
+    if state == State::Stale {
+        return stale(row, "the policy that asked has another revision now");
+    }
+    Error::Conflict {
+        code: "approval_over",
+        message: format!(
+            "approval {} is {}: the answer came too late or does not fit",
+            row.id,
+            state_word(state)
+        ),
+        mend: "cofferdam approvals list".to_owned(),
+    }
+}
+
+/// An answer to something that is not any more what it was given for.
+pub(super) fn stale(row: &StoredApproval, why: &str) -> Error {
+    Error::Conflict {
+        code: "approval_stale",
+        message: format!(
+            "approval {} is stale: {why}. Nothing was granted or denied; what is still wanted is asked under \
+             a new number",
+            row.id
+        ),
+        mend: format!("cofferdam approvals list --tenant {}", row.tenant),
+    }
+}
