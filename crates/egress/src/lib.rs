@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod credentials;
 pub mod dial;
 pub mod dns;
 mod fold;

@@ -3,6 +3,7 @@
 use crate::{
     ACCESS_DENIED, Error, Foresight, Gate, Pass, Refusal, Stream,
     check::{Check, at_most, keeps, within},
+    credentials::Credentials,
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
@@ -57,6 +58,7 @@ pub struct Egress {
     /// What is served instead of being dialled.
     pub local: Arc<dyn Local>,
     dialler: RwLock<Option<Arc<Dialler>>>,
+    credentials: RwLock<Arc<Credentials>>,
     places: Arc<Semaphore>,
 }
 
@@ -64,7 +66,17 @@ impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
     pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        Arc::new(Self { gate, local, dialler: RwLock::new(None), places })
+        Arc::new(Self { gate, local, dialler: RwLock::new(None), credentials: RwLock::default(), places })
+    }
+
+    /// Sets what placeholders stand for from now on.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
+
+    /// What placeholders stand for.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sets what new connections are dialled with.

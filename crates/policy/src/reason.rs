@@ -100,6 +100,9 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
+    /// A placeholder outside of its binding.
+    PlaceholderElsewhere = "placeholder_elsewhere", "a placeholder stands where its secret is not bound",
+        "send it only where the operator bound it, and there only as bound";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

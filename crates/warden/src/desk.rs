@@ -55,7 +55,9 @@ impl Office {
     async fn obey(&self, command: Command, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
         if let Command::DataKey {} = command {
             let [pipe] = exactly(descriptors)?;
-            return self.keys.receive(pipe).await;
+            self.keys.receive(pipe).await?;
+            self.egress.set_credentials(self.keys.credentials());
+            return Ok(());
         }
         let [] = exactly(descriptors)?;
         let gate = &self.egress.gate;
@@ -67,7 +69,10 @@ impl Office {
             }
             // Taken above, with its descriptor.
             Command::DataKey {} => {}
-            Command::Secrets { secrets } => self.keys.seal(secrets),
+            Command::Secrets { secrets } => {
+                self.keys.seal(secrets);
+                self.egress.set_credentials(self.keys.credentials());
+            }
             Command::Model(route) => self.model.set_route(Some(route)),
             Command::NoModel {} => self.model.set_route(None),
             Command::Grant(grant) => gate.grant(grant),

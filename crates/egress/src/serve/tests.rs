@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod credentials;
 mod missed;
 mod standing;
 mod verdicts;

@@ -306,6 +306,7 @@ pub(in crate::launcher) fn order(id: &str, number: u16, generation: u64) -> Cell
         generation,
         runtime,
         limits: Limits::default(),
+        placeholders: vec![],
     }
 }
 
