@@ -170,25 +170,6 @@ fn a_killed_tenant_stands_still_is_severed_and_stays_so_over_every_restart_until
     );
 }
 
-#[test]
-fn the_switch_works_while_control_does_not_and_says_what_is_not_done() {
-    let host = Host::with(&["acme"]);
-    let (token, _) = host.token("acme", "member");
-    let mut socket = host.ws("acme", &token).unwrap();
-    let control = rustix::process::Pid::from_raw(host.part("__control").unwrap()).unwrap();
-    rustix::process::kill_process(control, rustix::process::Signal::STOP).unwrap();
-    let killed = host.cli(&["--json", "kill", "acme"]);
-    ended(socket.get_mut());
-    assert_eq!(killed.status.code(), Some(1), "{killed:?}");
-    let told: serde_json::Value = serde_json::from_slice(&killed.stdout).unwrap();
-    assert_eq!(told["killed"][0]["cell"], "frozen", "{told}");
-    assert!(told["killed"][0]["not_done"][0].as_str().unwrap().contains("not on disk"), "{told}");
-    rustix::process::kill_process(control, rustix::process::Signal::CONT).unwrap();
-    // It makes durable what the launcher tells it.
-    until("a kill on disk", || (in_ledger(&host, "tenant_killed", "acme") == 1).then_some(()));
-    until("a killed tenant", || (host.json(&["tenant", "show", "acme"])["state"] == "killed").then_some(()));
-}
-
 /// Milliseconds from the start of the command to what it is for.
 #[test]
 #[ignore = "a bench: cargo xtask bench kill"]

@@ -13,6 +13,8 @@ mod crashes;
 mod holds;
 #[path = "prove.rs"]
 mod prove;
+#[path = "switch.rs"]
+mod switch;
 #[path = "tokens.rs"]
 mod tokens;
 #[path = "walls.rs"]

@@ -16,6 +16,7 @@ pub const TARGETS: &[Target] = &[
     ("client_hello", cofferdam_egress::fuzz::first_bytes),
     ("connect_authority", cofferdam_egress::fuzz::authority),
     ("control_wires", cofferdam_base::fuzz::control_wires),
+    ("credentials", cofferdam_egress::credentials::fuzz::request_and_answer),
     ("dns", cofferdam_egress::fuzz::resolve),
     ("edge_http", http::inward),
     ("egress_http", http::outward),

@@ -7,7 +7,10 @@ use super::{
     print::{self, moment},
     tenant,
 };
-use cofferdam_base::{Secret as Hidden, TenantId};
+use cofferdam_base::{
+    Secret as Hidden, TenantId,
+    binding::{Binding, PLACEHOLDERS},
+};
 use cofferdam_control::api::types;
 use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -65,6 +68,9 @@ async fn status(client: &Client, json: bool) -> Done {
     print::line(&format!("tenants    {tenants}"))?;
     print::line(&format!("waiting    {} approvals", status.waiting))?;
     print::line(&format!("ledger     {} rows", status.ledger_rows))?;
+    if status.alerts > 0 {
+        print::line(&format!("ALERTS     {} placeholders sent where they are not bound", status.alerts))?;
+    }
     if status.profile == "strict" {
         // Strict does not start without it.
         print::line("guard      nftables by the wardens' uids, put in force at the start")?;
@@ -111,14 +117,21 @@ async fn token(command: Token, client: &Client, json: bool) -> Done {
 
 async fn secret(command: Secret, client: &Client, json: bool) -> Done {
     match command {
-        Secret::Set { tenant, name, purpose } => {
+        Secret::Set { tenant, name, purpose, bound } => {
+            let binding = bound.binding();
+            let purpose = purpose.or_else(|| binding.is_none().then(|| "model".to_owned()));
             let value = Hidden::new(read_secret()?);
-            let mut body = types::SecretValue { value: value.expose().clone(), purpose: Some(purpose) };
+            let mut body = types::SecretValue { value: value.expose().clone(), purpose, binding };
             let path = format!("tenants/{tenant}/secrets/{name}");
             let row: Result<types::SecretRow, _> = client.call(Method::PUT, &path, Some(&body)).await;
             zeroize::Zeroize::zeroize(&mut body.value);
             let row = row?;
-            say(json, &row, &format!("{} is set, version {}", row.name, row.version))
+            let seen = row.placeholder.as_ref().map(|text| format!("; its placeholder is {text}"));
+            say(
+                json,
+                &row,
+                &format!("{} is set, version {}{}", row.name, row.version, seen.unwrap_or_default()),
+            )
         }
         Secret::List { tenant } => {
             let all: types::Secrets = client.fetch(&format!("tenants/{tenant}/secrets")).await?;
@@ -127,10 +140,11 @@ async fn secret(command: Secret, client: &Client, json: bool) -> Done {
                     secret.name.to_string(),
                     secret.version.to_string(),
                     secret.purpose.clone(),
+                    secret.binding.as_ref().map(bound_line).unwrap_or_default(),
                     moment(secret.at),
                 ]
             };
-            let head = ["NAME", "VERSION", "PURPOSE", "SET"];
+            let head = ["NAME", "VERSION", "PURPOSE", "BOUND TO", "SET"];
             list(json, &all, &head, all.secrets.iter().map(row).collect(), "no secrets")
         }
         Secret::Other(words) => Err(other("secret", &words)),
@@ -140,6 +154,15 @@ async fn secret(command: Secret, client: &Client, json: bool) -> Done {
             say(json, &empty, &format!("{name} is gone"))
         }
     }
+}
+
+/// Where a secret goes, and where its placeholder is, on one line.
+fn bound_line(binding: &Binding) -> String {
+    let Binding { to, spot, format, resource, env, file } = binding;
+    let resource = resource.as_ref().map(|it| format!(" with {it}")).unwrap_or_default();
+    let env = env.as_ref().map(|it| format!(", env {it}")).unwrap_or_default();
+    let file = file.as_ref().map(|it| format!(", file {PLACEHOLDERS}/{it}")).unwrap_or_default();
+    format!("{to}{resource} in {spot} as \"{format}\"{env}{file}")
 }
 
 /// A secret's value from standard input, one trailing newline apart.

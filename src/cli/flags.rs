@@ -1,7 +1,10 @@
 //! What a person can type: one table, no meaning yet.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cofferdam_base::{Role, SecretName, TenantId};
+use cofferdam_base::{
+    Role, SecretName, TenantId,
+    binding::{Binding, FileName, Format, Place, Resource, Spot, Variable},
+};
 use std::path::PathBuf;
 
 const EVERYWHERE: &str = "Options of every command";
@@ -267,9 +270,11 @@ pub(crate) enum Secret {
     Set {
         tenant: TenantId,
         name: SecretName,
-        /// What it is for
-        #[arg(long, default_value = "model")]
-        purpose: String,
+        /// What it is for, if it is not bound [default: model]
+        #[arg(long, conflicts_with = "bind")]
+        purpose: Option<String>,
+        #[command(flatten)]
+        bound: Box<Bound>,
     },
     /// List names and versions
     List { tenant: TenantId },
@@ -278,6 +283,39 @@ pub(crate) enum Secret {
     /// Anything else: perhaps a command of the design that is not built yet
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+/// A secret that is bound is nowhere in the cell: a placeholder is, and the warden
+/// puts the secret in its place where it is bound, and there only.
+#[derive(Debug, Args)]
+pub(crate) struct Bound {
+    /// Where it may be sent: host[:port][/path], https unless it begins with
+    /// http://; in a path, * is any segment and ** any rest
+    #[arg(long, value_name = "PLACE", requires = "spot")]
+    pub(crate) bind: Option<Place>,
+    /// Where in the request: header:NAME or query:NAME
+    #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind")]
+    pub(crate) spot: Option<Spot>,
+    /// How it is written there, "Bearer {}" for example [default: {}]
+    #[arg(long, value_name = "FORMAT", requires = "bind")]
+    pub(crate) format: Option<Format>,
+    /// A parameter that the query must have, once, with this value
+    #[arg(long, value_name = "NAME=VALUE", requires = "bind")]
+    pub(crate) resource: Option<Resource>,
+    /// The cell's variable that holds the placeholder, from its next start on
+    #[arg(long, value_name = "NAME", requires = "bind")]
+    pub(crate) env: Option<Variable>,
+    /// The file of the cell, below /opt/cofferdam/placeholders, that holds it
+    #[arg(long, value_name = "NAME", requires = "bind")]
+    pub(crate) file: Option<FileName>,
+}
+
+impl Bound {
+    pub(crate) fn binding(self) -> Option<Binding> {
+        let Self { bind, spot, format, resource, env, file } = self;
+        let format = format.or_else(|| "{}".parse().ok())?;
+        Some(Binding { to: bind?, spot: spot?, format, resource, env, file })
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -164,6 +164,13 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
         print::line(&format!("uses       {}", usage_line(usage)))?;
     }
     print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
+    if tenant.alerts > 0 {
+        let see = format!("cofferdam ledger tail --tenant {}", tenant.id);
+        print::line(&format!(
+            "ALERTS     {} placeholders sent where they are not bound; {see}",
+            tenant.alerts
+        ))?;
+    }
     if let Some(failure) = &tenant.failure {
         print::line(&format!("failure    {}", failure.message))?;
         if !failure.mend.is_empty() {

@@ -5,6 +5,7 @@
 //! nothing downstream checks it again (parse, don't validate).
 #![forbid(unsafe_code)]
 
+pub mod binding;
 mod certificate;
 mod check;
 mod claims;

@@ -22,13 +22,14 @@ use cofferdam_base::{
         warden::{Record, Usage},
     },
 };
+use cofferdam_policy::Reason;
 use cofferdam_store::ledger::Kind;
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_vault::MasterKey;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
 };
 
 /// No words of the edge are longer, in characters.
@@ -151,6 +152,10 @@ impl Host {
             self.observe(Some(&tenant.id), Kind::Gap, body).await;
         }
         let Record { seq, at, what, destination, by, reason, count } = record;
+        if reason == Reason::PlaceholderElsewhere.code() {
+            tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
+            tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
+        }
         let body = json!({
             "boot": boot, "seq": seq, "destination": destination.as_ref().map(ToString::to_string), "by": by,
             "reason": reason, "count": count,

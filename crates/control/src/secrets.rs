@@ -12,6 +12,8 @@ use crate::{
 };
 use cofferdam_base::{
     Secret, SecretName, TenantId,
+    binding::{Binding, placeholder},
+    ipc::launcher::Placeholder,
     ipc::warden::{Command, Configuration, SealedSecret},
 };
 use cofferdam_store::ledger::Kind;
@@ -25,13 +27,22 @@ const LONGEST: usize = 64 * 1024;
 const LONGEST_ALL: usize = 96 * 1024;
 /// What a secret is for if nobody says.
 const PURPOSE: &str = "model";
+/// What one that is bound is for.
+const BOUND: &str = "bound";
+/// A shorter value cannot be looked for on its way back: it would be found where it is not.
+const SHORTEST: usize = 8;
+/// A longer one does not fit a header.
+const LONGEST_BOUND: usize = 4096;
 
 impl Host {
     /// The names of a tenant's secrets.
     pub async fn secret_list(&self, id: &TenantId) -> Result<Secrets, Error> {
         self.tenant(id)?;
         let id = id.clone();
-        let secrets = self.db.run(move |disk| disk.secret_rows(&id)).await?;
+        let kept = id.clone();
+        let secrets = self.db.run(move |disk| disk.secret_rows(&kept)).await?;
+        let key = if secrets.is_empty() { None } else { Some(self.data_key(&id).await?) };
+        let secrets = secrets.into_iter().map(|row| shown(row, &id, key.as_ref())).collect();
         Ok(Secrets { secrets })
     }
 
@@ -43,12 +54,22 @@ impl Host {
         mut value: SecretValue,
     ) -> Result<SecretRow, Error> {
         let tenant = self.tenant(id)?;
-        let purpose = value.purpose.take().unwrap_or_else(|| PURPOSE.to_owned());
+        let (purpose, binding) = (value.purpose.take(), value.binding.take());
         let value = Secret::new(std::mem::take(&mut value.value).into_bytes());
         if value.expose().is_empty() || value.expose().len() > LONGEST {
             return Err(Error::Usage(format!("a secret is 1 to {LONGEST} bytes")));
         }
-        if purpose.is_empty() || purpose.len() > 64 || !purpose.bytes().all(|b| b.is_ascii_graphic()) {
+        let purpose = match &binding {
+            Some(_) if purpose.is_some() => {
+                return Err(Error::Usage("a secret that is bound has no other purpose".to_owned()));
+            }
+            Some(binding) => bound(binding, value.expose())?,
+            None => purpose.unwrap_or_else(|| PURPOSE.to_owned()),
+        };
+        let plain = purpose.len() <= 64 && purpose.bytes().all(|b| b.is_ascii_graphic());
+        if binding.is_none()
+            && (purpose.is_empty() || !plain || matches!(Binding::of_purpose(&purpose), Ok(Some(_)) | Err(_)))
+        {
             return Err(Error::Usage("a purpose is 1 to 64 printable ASCII characters".to_owned()));
         }
         let _in_order = tenant.changes.lock().await;
@@ -62,9 +83,7 @@ impl Host {
         let kept = id.clone();
         let others = self.db.run(move |disk| disk.sealed(&kept)).await?;
         let length: usize =
-            others.iter().filter(|s| s.name != name).map(|s| s.envelope.len() + 256).sum::<usize>()
-                + sealed.envelope.len()
-                + 256;
+            others.iter().filter(|s| s.name != name).chain([&sealed]).map(length).sum::<usize>();
         if length > LONGEST_ALL {
             return Err(Error::Refused {
                 code: "too_many_secrets",
@@ -72,12 +91,16 @@ impl Host {
                 mend: format!("cofferdam secret rm {id} NAME"),
             });
         }
+        if let Some(other) = binding.as_ref().and_then(|binding| clash(binding, &name, &others)) {
+            return Err(other);
+        }
         let body = json!({ "name": name, "version": version, "purpose": purpose });
         let (kept, row) = (id.clone(), self.row(Some(id), Kind::SecretSet, body));
         let at = self.now();
         self.db.run(move |disk| disk.set_secret(&kept, &sealed, at, &row)).await?;
         self.send_secrets(&tenant).await?;
-        Ok(SecretRow { name, version, purpose, at })
+        let row = SecretRow { name, version, purpose, binding: None, placeholder: None, at };
+        Ok(shown(row, id, Some(&key)))
     }
 
     /// Removes a secret.
@@ -123,6 +146,20 @@ impl Host {
         }
         let rows = self.db.run(move |disk| disk.usage(tenant.as_ref())).await?;
         Ok(UsageReport { rows })
+    }
+
+    /// The placeholders that a tenant's cell is to see, each with where.
+    pub(crate) async fn placeholders(&self, id: &TenantId) -> Result<Vec<Placeholder>, Error> {
+        let kept = id.clone();
+        let sealed = self.db.run(move |disk| disk.sealed(&kept)).await?;
+        let key = self.data_key(id).await?;
+        let one = |sealed: SealedSecret| {
+            let Binding { to: _, spot: _, format: _, resource: _, env, file } =
+                Binding::of_purpose(&sealed.purpose).ok().flatten()?;
+            let seen = env.is_some() || file.is_some();
+            seen.then(|| Placeholder { digest: key.placeholder(id, &sealed.name), env, file })
+        };
+        Ok(sealed.into_iter().filter_map(one).collect())
     }
 
     async fn data_key(&self, id: &TenantId) -> Result<DataKey, Error> {
@@ -194,6 +231,45 @@ impl Host {
             names_per_second: facts.names_per_second,
         }
     }
+}
+
+/// The purpose of a secret that is bound like this.
+fn bound(binding: &Binding, value: &[u8]) -> Result<String, Error> {
+    let plain = value.iter().all(u8::is_ascii_graphic);
+    if !plain || !(SHORTEST..=LONGEST_BOUND).contains(&value.len()) {
+        return Err(Error::Usage(format!(
+            "a secret that is bound is {SHORTEST} to {LONGEST_BOUND} printable ASCII characters without spaces"
+        )));
+    }
+    Ok(binding.to_purpose())
+}
+
+/// How much of a packet a secret takes.
+fn length(sealed: &SealedSecret) -> usize {
+    sealed.envelope.len() + sealed.purpose.len() * 2 + 256
+}
+
+/// Another secret whose placeholder is in the same variable or file.
+fn clash(binding: &Binding, name: &SecretName, others: &[SealedSecret]) -> Option<Error> {
+    let same = |other: &&SealedSecret| {
+        let Ok(Some(theirs)) = Binding::of_purpose(&other.purpose) else { return false };
+        let env = binding.env.is_some() && theirs.env == binding.env;
+        other.name != *name && (env || (binding.file.is_some() && theirs.file == binding.file))
+    };
+    let other = others.iter().find(same)?;
+    Some(Error::Conflict {
+        code: "placeholder_taken",
+        message: format!("the placeholder of {} is in that variable or file already", other.name),
+        mend: "name another with --env or --file".to_owned(),
+    })
+}
+
+/// A row as it is shown.
+fn shown(row: SecretRow, tenant: &TenantId, key: Option<&DataKey>) -> SecretRow {
+    let binding = Binding::of_purpose(&row.purpose).ok().flatten();
+    let placeholder = binding.as_ref().and(key).map(|key| placeholder(&key.placeholder(tenant, &row.name)));
+    let purpose = if binding.is_some() { BOUND.to_owned() } else { row.purpose };
+    SecretRow { purpose, binding, placeholder, ..row }
 }
 
 /// What a released key opens, for the ledger.

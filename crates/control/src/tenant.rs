@@ -21,7 +21,10 @@ use cofferdam_store::ledger::Kind;
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::lifecycle::{Action, Desired, Effect, Event, Phase, TenantState, step};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::AbortHandle,
@@ -63,6 +66,8 @@ pub struct Tenant {
     pub changes: Mutex<()>,
     /// How far its wardens' records were heard.
     pub heard: Heard,
+    /// Placeholders that were sent where they are not bound.
+    pub(crate) alerts: AtomicU64,
     /// Held while a wish becomes durable and is told.
     pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
@@ -128,6 +133,7 @@ impl Tenant {
             seat: Seat::default(),
             changes: Mutex::default(),
             wishes: Mutex::default(),
+            alerts: AtomicU64::new(0),
             heard,
             mailbox,
             view: watch::Sender::new(view),
@@ -351,6 +357,12 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         tenant.post(Event::Failed(Action::StartCell, error.to_string()));
         return;
     }
+    let placeholders = match host.placeholders(&tenant.id).await {
+        Ok(placeholders) => placeholders,
+        Err(error) => {
+            return tenant.post(Event::Failed(Action::StartCell, error.to_string()));
+        }
+    };
     let limits = tenant.limits.lock().await;
     let order = CellOrder {
         op: host.launcher().op(),
@@ -360,6 +372,7 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         runtime: tenant.runtime.clone(),
         limits: *limits,
         authority: tenant.seat.link().and_then(|link| link.authority()),
+        placeholders,
     };
     let mailbox = tenant.mailbox.clone();
     let answer = move |event| {

@@ -22,7 +22,12 @@ use cofferdam_base::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened, Phase, TenantState};
 use serde_json::json;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// A deletion is waited for so long; it goes on.
 const PATIENCE_DELETE: Duration = Duration::from_mins(2);
@@ -51,6 +56,7 @@ impl Host {
                 .map(|(state, count)| StateCount { state: state.to_owned(), count })
                 .collect(),
             waiting: self.waiting().await,
+            alerts: self.tenants().iter().map(|tenant| tenant.alerts.load(Ordering::Relaxed)).sum(),
             ledger_rows,
             degradations: self.facts.degradations.clone(),
         })
@@ -115,6 +121,7 @@ impl Host {
             policy_revision,
             policy_in_force: link.as_ref().and_then(|link| link.revision()),
             warden: link.is_some(),
+            alerts: tenant.alerts.load(Ordering::Relaxed),
             failure: match desired {
                 Desired::Killed => Some(kill::standing(&tenant.id)),
                 _ => (!trouble.is_empty()).then(|| Failure {

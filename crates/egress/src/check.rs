@@ -152,6 +152,16 @@ cofferdam_base::checks! {
     NamedByConnection,
     /// Who answers cannot speak as the warden.
     OurHeaders,
+    /// A placeholder is exchanged only where its secret is bound.
+    SecretBound,
+    /// A placeholder anywhere else in a head stops the request.
+    PlaceholderStays,
+    /// A placeholder in a body stops it.
+    BodySearched,
+    /// What a bound host answers can be read here.
+    AnswerReadable,
+    /// A secret that comes back is covered.
+    SecretCovered,
 }
 
 /// This much, if the check is in place; else more than there is.

@@ -22,7 +22,7 @@ use crate::{
     rules::{Rules, Ruling},
 };
 use cofferdam_base::{
-    Clock, Destination, Host, HostName, Millis,
+    Clock, Destination, Host, HostName, Millis, SecretName,
     ipc::{
         asked::RequestShown,
         warden::{Grant, GrantSpan, RecordKind},
@@ -404,6 +404,21 @@ impl Gate {
             self.outlet.record(row);
         }
         refusal
+    }
+
+    /// A secret goes out to where it is bound. What cannot be recorded does not.
+    pub fn use_secret(&self, destination: &Destination, name: &SecretName) -> Result<(), Refusal> {
+        let row = Row {
+            what: RecordKind::Use,
+            destination: Some(destination.clone()),
+            by: format!("secret {name}"),
+            reason: String::new(),
+            count: 1,
+        };
+        if !self.outlet.record(row) && keeps(Check::Recorded) {
+            return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
+        }
+        Ok(())
     }
 
     /// The last refusals, for `/denied`.

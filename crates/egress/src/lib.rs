@@ -10,6 +10,7 @@
 
 mod budget;
 mod check;
+pub mod credentials;
 pub mod dial;
 pub mod dns;
 mod fold;

@@ -3,6 +3,7 @@
 use crate::{
     ACCESS_DENIED, Error, Foresight, Gate, Inspector, Pass, Refusal, Stream,
     check::{Check, at_most, keeps, within},
+    credentials::Credentials,
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
@@ -62,6 +63,7 @@ pub struct Egress {
     /// What ends TLS where a rule speaks of what is inside.
     pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
+    credentials: RwLock<Arc<Credentials>>,
     places: Arc<Semaphore>,
     /// Bodies that are read to be judged.
     reading: Semaphore,
@@ -71,8 +73,25 @@ impl Egress {
     /// A way out that dials nothing before [`Self::set_dialler`].
     pub fn new(gate: Arc<Gate>, local: Arc<dyn Local>, inspector: Inspector) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(at_most(Check::Places, CONNECTIONS)));
-        let (dialler, reading) = (RwLock::new(None), Semaphore::new(READS));
-        Arc::new(Self { gate, local, inspector, dialler, places, reading })
+        Arc::new(Self {
+            gate,
+            local,
+            inspector,
+            dialler: RwLock::new(None),
+            credentials: RwLock::default(),
+            places,
+            reading: Semaphore::new(READS),
+        })
+    }
+
+    /// Sets what placeholders stand for from now on.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
+
+    /// What placeholders stand for.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sets what new connections are dialled with.

@@ -124,6 +124,9 @@ reasons! {
     /// The client does not believe the certificate that inspection shows it.
     CertificateRefused = "certificate_refused", "the client does not trust the authority of this cell's warden",
         "have the client trust /etc/cofferdam/trust/bundle.pem, or ask the operator for inspect: never";
+    /// A placeholder outside of its binding.
+    PlaceholderElsewhere = "placeholder_elsewhere", "a placeholder stands where its secret is not bound",
+        "send it only where the operator bound it, and there only as bound";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

@@ -114,7 +114,38 @@ impl DataDir {
         directory(&self.tenant_config(tenant), shared, me, me)
     }
 
-    /// Removes what is ours of a tenant: its configuration and its log. Its home is the engine's to remove.
+    /// Makes the files in which a cell finds placeholders, and no others; none: no directory either.
+    pub(crate) fn write_placeholders(
+        &self,
+        tenant: &TenantId,
+        files: &[(&str, String)],
+    ) -> Result<Option<PathBuf>, Error> {
+        let path = self.placeholders(tenant);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(error)),
+            _ => {}
+        }
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let me = rustix::process::geteuid().as_raw();
+        let (outer, inner) = match self.owners {
+            Owners::Apart(_) => (0o755, 0o644),
+            Owners::OneUser => (0o700, 0o600),
+        };
+        directory(&path, outer, me, me)?;
+        for (name, text) in files {
+            let file = path.join(name);
+            let write = || {
+                fs::write(&file, text)?;
+                fs::set_permissions(&file, fs::Permissions::from_mode(inner))
+            };
+            write().map_err(Error::io(&file))?;
+        }
+        Ok(Some(path))
+    }
+
+    /// Removes what is ours of a tenant: its configuration, its placeholders and its log. Its home is the engine's to remove.
     pub fn forget_tenant(&self, tenant: &TenantId) -> Result<(), Error> {
         let gone = |path: &Path, outcome: io::Result<()>| match outcome {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(error)),
@@ -122,6 +153,8 @@ impl DataDir {
         };
         let config = self.tenant_config(tenant);
         gone(&config, fs::remove_dir_all(&config))?;
+        let placeholders = self.placeholders(tenant);
+        gone(&placeholders, fs::remove_dir_all(&placeholders))?;
         for log in [self.log(tenant), self.log(tenant).with_extension("log.1")] {
             gone(&log, fs::remove_file(&log))?;
         }
@@ -176,6 +209,11 @@ impl DataDir {
     /// The files of what one tenant's cell trusts.
     pub fn trust(&self, tenant: &TenantId) -> PathBuf {
         self.tenant_config(tenant).join("trust")
+    }
+
+    /// The files of a tenant's cell that hold placeholders.
+    fn placeholders(&self, tenant: &TenantId) -> PathBuf {
+        self.tenant(tenant).join("placeholders")
     }
 
     /// What lives as long as the host runs.

@@ -6,7 +6,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use cofferdam_base::{Secret, SecretName, TenantId, ipc::warden::SealedSecret};
+use cofferdam_base::{Digest, Secret, SecretName, TenantId, ipc::warden::SealedSecret};
 use std::{
     fmt,
     io::{Read, Write},
@@ -98,6 +98,18 @@ impl DataKey {
             purpose: purpose.to_owned(),
             envelope: STANDARD.encode(envelope),
         })
+    }
+
+    /// What the placeholder of a secret is made of: for whoever lacks the key as random as the key is, and the same
+    /// for every value that the secret has.
+    pub fn placeholder(&self, tenant: &TenantId, name: &SecretName) -> Digest {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.raw());
+        // Neither an id nor a name has a NUL.
+        let message = format!("cofferdam placeholder 1\0{tenant}\0{name}");
+        let tag = aws_lc_rs::hmac::sign(&key, message.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(tag.as_ref());
+        Digest::from_bytes(bytes)
     }
 
     /// [`Self::open`] of that form.

@@ -18,6 +18,20 @@ fn secret(bytes: &[u8]) -> Secret<Vec<u8>> {
 }
 
 #[test]
+fn a_placeholder_is_of_one_key_tenant_and_name_and_stays_with_them() {
+    let (key, other) = (DataKey::generate().unwrap(), DataKey::generate().unwrap());
+    let made = key.placeholder(&tenant("acme"), &name("KEY"));
+    assert_eq!(made, key.placeholder(&tenant("acme"), &name("KEY")));
+    for another in [
+        key.placeholder(&tenant("globex"), &name("KEY")),
+        key.placeholder(&tenant("acme"), &name("KEY2")),
+        other.placeholder(&tenant("acme"), &name("KEY")),
+    ] {
+        assert_ne!(made, another);
+    }
+}
+
+#[test]
 fn a_secret_opens_at_its_place_and_nowhere_else() {
     let key = DataKey::generate().unwrap();
     let (acme, globex) = (tenant("acme"), tenant("globex"));

@@ -58,6 +58,7 @@ impl Office {
             let [pipe] = exactly(descriptors)?;
             let authority = self.keys.receive(pipe).await?;
             self.egress.inspector.set_authority(Arc::new(authority));
+            self.egress.set_credentials(self.keys.credentials());
             return Ok(());
         }
         let [] = exactly(descriptors)?;
@@ -72,7 +73,10 @@ impl Office {
             }
             // Taken above, with its descriptor.
             Command::DataKey {} => {}
-            Command::Secrets { secrets } => self.keys.seal(secrets),
+            Command::Secrets { secrets } => {
+                self.keys.seal(secrets);
+                self.egress.set_credentials(self.keys.credentials());
+            }
             Command::Model(route) => self.model.set_route(Some(route)),
             Command::NoModel {} => self.model.set_route(None),
             Command::Grant(grant) => gate.grant(grant),

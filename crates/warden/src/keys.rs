@@ -1,8 +1,16 @@
-//! The tenant's secrets: sealed as they came, opened for one use and wiped after it.
+//! The tenant's secrets: sealed as they came, opened for one use and wiped after it; those that are bound to a
+//! destination are held open as long as they are in force.
 
 use crate::Error;
-use cofferdam_base::{Secret, SecretName, TenantId, ipc::warden::SealedSecret};
-use cofferdam_egress::Authority;
+use cofferdam_base::{
+    Secret, SecretName, TenantId,
+    binding::{Binding, placeholder},
+    ipc::warden::SealedSecret,
+};
+use cofferdam_egress::{
+    Authority,
+    credentials::{Credential, Credentials},
+};
 use cofferdam_vault::DataKey;
 use std::{
     collections::HashMap,
@@ -56,6 +64,35 @@ impl Keys {
     pub(crate) fn seal(&self, secrets: Vec<SealedSecret>) {
         let sealed = secrets.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
         self.state.lock().unwrap_or_else(PoisonError::into_inner).sealed = sealed;
+    }
+
+    /// Everything that is bound, opened: on the way back it is looked for in every answer. What does not open, or is
+    /// not bound as this program binds, is left out, and its placeholder stands for nothing.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = &state.key else { return Credentials::default() };
+        let one = |sealed: &SealedSecret| {
+            let binding = match Binding::of_purpose(&sealed.purpose) {
+                Ok(binding) => binding?,
+                Err(error) => {
+                    tracing::error!(name = %sealed.name, %error, "a binding cannot be read");
+                    return None;
+                }
+            };
+            match key.open_secret(&self.tenant, sealed) {
+                Ok(value) => Some(Credential {
+                    name: sealed.name.clone(),
+                    placeholder: placeholder(&key.placeholder(&self.tenant, &sealed.name)),
+                    binding,
+                    value,
+                }),
+                Err(error) => {
+                    tracing::error!(name = %sealed.name, %error, "a secret does not open");
+                    None
+                }
+            }
+        };
+        Credentials::new(state.sealed.values().filter_map(one).collect())
     }
 
     /// Opens a secret for one use; none if it, or the data key, is not here.

@@ -5,7 +5,10 @@
 //! after the seal.
 
 use super::{kill::Severed, receipt::Receipt};
-use crate::{Certificate, Digest, Slot, TenantId};
+use crate::{
+    Certificate, Digest, Slot, TenantId,
+    binding::{FileName, Variable},
+};
 use serde::{Deserialize, Serialize};
 
 /// Control's number for one command; the answer bears it. Never 0.
@@ -71,6 +74,22 @@ pub struct CellOrder {
     pub limits: Limits,
     /// The authority under which its warden inspects TLS, for it to trust.
     pub authority: Option<Certificate>,
+    /// Placeholders of secrets that it sees. Whatever is named here, what is put there is a digest.
+    #[serde(default)]
+    pub placeholders: Vec<Placeholder>,
+}
+
+/// A placeholder that a cell sees: names of which nothing that acts on them can be one, and a digest. The launcher
+/// makes the text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placeholder {
+    /// From which its text follows.
+    pub digest: Digest,
+    /// The variable of the runtime's environment.
+    pub env: Option<Variable>,
+    /// The file below [`crate::binding::PLACEHOLDERS`].
+    pub file: Option<FileName>,
 }
 
 /// What runs in a cell, by a name that the launcher resolves on its own.

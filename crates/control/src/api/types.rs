@@ -38,6 +38,7 @@
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
+use cofferdam_base::binding::Binding;
 use cofferdam_base::ipc::launcher::{Failure, Limits, Usage};
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
@@ -92,6 +93,9 @@ pub struct Status {
     pub tenants: Vec<StateCount>,
     /// Approvals that somebody could answer now.
     pub waiting: u32,
+    /// Placeholders that were sent where they are not bound, since control started.
+    #[serde(default)]
+    pub alerts: u64,
     /// Ledger rows written.
     pub ledger_rows: u64,
     /// What this profile does not keep, one line each.
@@ -174,6 +178,9 @@ pub struct Tenant {
     pub policy_in_force: Option<u64>,
     /// A warden runs and is connected.
     pub warden: bool,
+    /// Placeholders that were sent where they are not bound, since control started.
+    #[serde(default)]
+    pub alerts: u64,
     /// Why it is not as desired, if it is not.
     pub failure: Option<Failure>,
     /// The seal of the running cell, layer by layer.
@@ -378,6 +385,9 @@ pub struct SecretValue {
     /// What it is for; `model` by default.
     #[serde(default)]
     pub purpose: Option<String>,
+    /// Where a warden may put it, in place of its placeholder; then it has no other purpose.
+    #[serde(default)]
+    pub binding: Option<Binding>,
 }
 
 impl Drop for SecretValue {
@@ -408,6 +418,12 @@ pub struct SecretRow {
     pub version: u32,
     /// What it is for.
     pub purpose: String,
+    /// Where its placeholder is exchanged for it; none: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+    /// What stands for it in the cell, if it is bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
     /// When this value was set.
     pub at: Millis,
 }

@@ -190,7 +190,7 @@ impl Disk for Sqlite {
         let rows = self.state.read().secrets(id)?.into_iter();
         let shown = |row| {
             let state::SecretRow { name, version, purpose, envelope: _, at } = row;
-            SecretRow { name, version, purpose, at }
+            SecretRow { name, version, purpose, binding: None, placeholder: None, at }
         };
         Ok(rows.map(shown).collect())
     }

@@ -506,7 +506,7 @@ async fn a_grant_for_ever_whose_rule_is_gone_is_asked_anew_and_does_not_come_bac
 async fn a_secret_reaches_its_warden_sealed_and_is_never_shown() {
     let (world, warden) = running().await;
     let name: cofferdam_base::SecretName = "KEY".parse().unwrap();
-    let value = SecretValue { value: "hunter2".to_owned(), purpose: None };
+    let value = SecretValue { value: "hunter2".to_owned(), purpose: None, binding: None };
     world.host.secret_set(&acme(), name.clone(), value).await.unwrap();
     let warden::Command::Secrets { secrets } = next(&warden).await else { panic!() };
     assert_eq!((secrets.len(), secrets[0].version), (1, 1));

@@ -219,6 +219,8 @@ impl Disk for Memory {
                 name: s.name.clone(),
                 version: s.version,
                 purpose: s.purpose.clone(),
+                binding: None,
+                placeholder: None,
                 at: *at,
             })
             .collect())

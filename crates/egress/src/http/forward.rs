@@ -4,6 +4,7 @@ use super::{Body, head, passing, sending};
 use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
+    credentials::{Blocked, Covered, Credentials, Outgoing, Searched, Spotted},
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
@@ -60,14 +61,32 @@ pub(super) async fn forward(
         egress.gate.admit_service(destination)?
     });
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+    let credentials = egress.credentials();
+    let spotted = {
+        let (gate, credentials) = (Arc::clone(&egress.gate), Arc::clone(&credentials));
+        let destination = destination.clone();
+        Spotted::new(move |found: &str| {
+            gate.refuse(Some(&destination), elsewhere(credentials.in_body(found)));
+        })
+    };
     let answered = tokio::select! {
         biased;
         () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
             Err(Refusal::new(Reason::Revoked, "policy"))
         }
-        answered = exchange(egress, upstream, &pass, request, websocket) => answered,
+        answered = exchange(egress, upstream, &pass, request, websocket, (&credentials, &spotted)) => answered,
     };
-    let mut response = answered.map_err(|refusal| egress.gate.refuse(Some(destination), refusal))?;
+    let (mut response, bound) = answered.map_err(|refusal| match spotted.take() {
+        // Recorded when it was found.
+        Some(found) => elsewhere(credentials.in_body(&found)),
+        None => egress.gate.refuse(Some(destination), refusal),
+    })?;
+    let mut headers = head::from_world(response.headers());
+    if !credentials.incoming(&mut headers, bound) {
+        let said = "its answer is compressed, and could not be read for secrets";
+        let refusal = Refusal::new(Reason::ConnectFailed, "http").said(said);
+        return Err(egress.gate.refuse(Some(destination), refusal));
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(cell) = upgrade else {
             let refusal = Refusal::new(Reason::ConnectFailed, "http").said("it switched protocols unasked");
@@ -82,14 +101,14 @@ pub(super) async fn forward(
         let (parts, _) = response.into_parts();
         let mut response = Response::new(super::full(Bytes::new()));
         *response.status_mut() = parts.status;
-        *response.headers_mut() = head::from_world(&parts.headers);
+        *response.headers_mut() = headers;
         head::switch_headers(response.headers_mut());
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let mut response = Response::new(passing(pass, body));
+    let mut response = Response::new(passing(pass, Covered::new(body, Arc::clone(credentials.patterns()))));
     *response.status_mut() = parts.status;
-    *response.headers_mut() = head::from_world(&parts.headers);
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
@@ -100,9 +119,25 @@ fn exchange<'a>(
     pass: &'a Arc<Pass>,
     request: Request<Body>,
     websocket: bool,
-) -> BoxFuture<'a, Result<Response<Incoming>, Refusal>> {
+    (credentials, spotted): (&'a Credentials, &'a Spotted),
+) -> BoxFuture<'a, Result<(Response<Incoming>, bool), Refusal>> {
     Box::pin(async move {
-        let mut request = rebuilt(pass, request, websocket)?;
+        let (parts, body) = request.into_parts();
+        let onward = head::onward(&parts, pass.destination(), websocket);
+        let mut onward = onward.ok_or_else(|| Refusal::new(Reason::BadRequest, "http"))?;
+        let Outgoing { used, bound } =
+            credentials.outgoing(&mut onward, pass.destination(), websocket).map_err(elsewhere)?;
+        for name in &used {
+            egress.gate.use_secret(pass.destination(), name)?;
+        }
+        let head: usize =
+            onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
+        if !pass.sends(head + line) {
+            return Err(Refusal::new(Reason::BudgetSpent, "policy"));
+        }
+        let body = Searched::new(body, spotted.clone());
+        let mut request = onward.map(|()| sending(Arc::clone(pass), body));
         let failed = |error: &hyper::Error| {
             let said =
                 if error.is_timeout() { "it did not answer in time" } else { "it broke the connection" };
@@ -113,7 +148,7 @@ fn exchange<'a>(
             match kept.sender.try_send_request(request).await {
                 Ok(response) => {
                     upstream.keep(kept);
-                    return Ok(response);
+                    return Ok((response, bound));
                 }
                 // The server closed the kept connection before anything was sent: a new one.
                 Err(mut error) => match error.take_message() {
@@ -130,7 +165,7 @@ fn exchange<'a>(
         tokio::spawn(drive(connection.with_upgrades(), watched));
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
         upstream.keep(Kept { destination: pass.destination().clone(), address, sender, flight });
-        Ok(response)
+        Ok((response, bound))
     })
 }
 
@@ -158,15 +193,10 @@ pub(crate) async fn drive(
     }
 }
 
-/// The request as it goes on: from its parsed parts, under the judged host.
-fn rebuilt(pass: &Arc<Pass>, request: Request<Body>, websocket: bool) -> Result<Request<Body>, Refusal> {
-    let bad = || Refusal::new(Reason::BadRequest, "http");
-    let (parts, body) = request.into_parts();
-    let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;
-    let head: usize = onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
-    if !pass.sends(head + line) {
-        return Err(Refusal::new(Reason::BudgetSpent, "policy"));
-    }
-    Ok(onward.map(|()| sending(Arc::clone(pass), body)))
+/// A placeholder where its secret is not bound.
+fn elsewhere(blocked: Blocked) -> Refusal {
+    let Blocked { secret, place } = blocked;
+    let by = secret.map_or_else(|| "placeholder".to_owned(), |name| format!("secret {name}"));
+    tracing::warn!(by, place, "a placeholder was sent where its secret is not bound");
+    Refusal::new(Reason::PlaceholderElsewhere, by).said(format!("it stands in {place}"))
 }

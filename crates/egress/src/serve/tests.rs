@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod credentials;
 mod inspected;
 mod missed;
 mod requests;

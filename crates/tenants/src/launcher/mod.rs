@@ -12,6 +12,7 @@ mod kill;
 mod linux;
 mod logs;
 mod machine;
+mod placeholders;
 mod plan;
 mod run;
 mod strays;

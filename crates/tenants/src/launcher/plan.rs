@@ -124,10 +124,11 @@ impl Boot {
         let home = data.home(&order.tenant);
         let owner = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         check_home(&home, owner, order)?;
-        let (runtime, drift) = match &order.runtime {
+        let (mut runtime, drift) = match &order.runtime {
             RuntimeRef::Command(name) => (RuntimePlan::of_command(&self.config, name)?, false),
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
         };
+        super::placeholders::show(data, order, &mut runtime)?;
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         let without = self.config.left_out();
         let image = self.image(data, &order.tenant);

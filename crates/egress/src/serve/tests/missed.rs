@@ -781,6 +781,11 @@ fn attack(check: Check) -> Result<(), String> {
                 message(&mut client).await.contains("metadata")
             })
         }),
+        Check::SecretBound
+        | Check::PlaceholderStays
+        | Check::BodySearched
+        | Check::AnswerReadable
+        | Check::SecretCovered => alone(&|| comes(credentials::happens(check))),
     }
 }
 

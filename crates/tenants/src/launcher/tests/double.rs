@@ -307,6 +307,7 @@ pub(in crate::launcher) fn order(id: &str, number: u16, generation: u64) -> Cell
         runtime,
         limits: Limits::default(),
         authority: None,
+        placeholders: vec![],
     }
 }
 

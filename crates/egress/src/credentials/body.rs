@@ -1,0 +1,281 @@
+//! Bodies that stream, looked through on the way out and covered on the way back.
+
+use super::{Finder, Patterns, Redactor, cover, find};
+use crate::{
+    check::{Check, keeps},
+    http::BodyError,
+};
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+/// A place for the first placeholder that is found in a body, and who is told of it at once: the body is about to
+/// break off.
+#[derive(Clone)]
+pub struct Spotted(Arc<Place>);
+
+struct Place {
+    found: Mutex<Option<String>>,
+    told: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Spotted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spotted")
+    }
+}
+
+impl Spotted {
+    /// Tells this one.
+    pub fn new(told: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Place { found: Mutex::default(), told: Box::new(told) }))
+    }
+
+    /// What was found.
+    pub fn take(&self) -> Option<String> {
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, found: String) -> BodyError {
+        (self.0.told)(&found);
+        *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        "a placeholder stands in the body".into()
+    }
+}
+
+/// A request's body, which ends in an error before the last byte of a placeholder.
+#[derive(Debug)]
+pub struct Searched<B> {
+    body: B,
+    finder: Finder,
+    spotted: Spotted,
+    after: After,
+}
+
+/// What follows once the data is over.
+#[derive(Debug, Default)]
+enum After {
+    /// It is not over.
+    #[default]
+    Data,
+    /// These, if there are any.
+    Trailers(Option<HeaderMap>),
+}
+
+impl After {
+    /// Does nothing follow any more, once nothing is kept back?
+    fn is_end(&self, body: &impl Body) -> bool {
+        match self {
+            Self::Data => body.is_end_stream(),
+            Self::Trailers(trailers) => trailers.is_none(),
+        }
+    }
+}
+
+impl<B> Searched<B> {
+    /// Looks through it; what is found is left in `spotted`.
+    pub fn new(body: B, spotted: Spotted) -> Self {
+        Self { body, finder: Finder::default(), spotted, after: After::Data }
+    }
+}
+
+impl<B> Body for Searched<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if !keeps(Check::BodySearched) {
+            return Pin::new(&mut this.body).poll_frame(cx).map_err(Into::into);
+        }
+        loop {
+            if let After::Trailers(trailers) = &mut this.after {
+                let rest = this.finder.finish();
+                if !rest.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(rest.into()))));
+                }
+                return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
+            match frame.map(Frame::into_data) {
+                None => this.after = After::Trailers(None),
+                Some(Ok(data)) => match this.finder.push(&data) {
+                    Ok(on) if on.is_empty() => {}
+                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on.into())))),
+                    Err(found) => return Poll::Ready(Some(Err(this.spotted.put(found)))),
+                },
+                Some(Err(frame)) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    for (name, value) in &trailers {
+                        let found = find::placeholder(name.as_str().as_bytes());
+                        if let Some(found) = found.or_else(|| find::placeholder(value.as_bytes())) {
+                            return Poll::Ready(Some(Err(this.spotted.put(found.to_owned()))));
+                        }
+                    }
+                    this.after = After::Trailers(Some(trailers));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.finder.kept() == 0 && self.after.is_end(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        longer(&self.body.size_hint(), self.finder.kept())
+    }
+}
+
+/// An answer's body, covered.
+#[derive(Debug)]
+pub struct Covered<B> {
+    body: B,
+    patterns: Arc<Patterns>,
+    redactor: Redactor,
+    after: After,
+}
+
+impl<B> Covered<B> {
+    /// Covers these.
+    pub fn new(body: B, patterns: Arc<Patterns>) -> Self {
+        Self { body, patterns, redactor: Redactor::default(), after: After::Data }
+    }
+}
+
+impl<B> Body for Covered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.patterns.is_empty() || !keeps(Check::SecretCovered) {
+            return Pin::new(&mut this.body).poll_frame(cx).map_err(Into::into);
+        }
+        loop {
+            if let After::Trailers(trailers) = &mut this.after {
+                let rest = this.redactor.finish(&this.patterns);
+                if !rest.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(rest.into()))));
+                }
+                return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
+            match frame.map(Frame::into_data) {
+                None => this.after = After::Trailers(None),
+                Some(Ok(data)) => {
+                    let on = this.redactor.push(&this.patterns, &data);
+                    if !on.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(on.into()))));
+                    }
+                }
+                Some(Err(frame)) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    cover(&this.patterns, &mut trailers);
+                    this.after = After::Trailers(Some(trailers));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.redactor.kept() == 0 && self.after.is_end(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        longer(&self.body.size_hint(), self.redactor.kept())
+    }
+}
+
+/// What is to come, and what was kept back of what has come.
+fn longer(hint: &SizeHint, kept: usize) -> SizeHint {
+    let kept = kept as u64;
+    let mut longer = SizeHint::new();
+    longer.set_lower(hint.lower().saturating_add(kept));
+    if let Some(upper) = hint.upper() {
+        longer.set_upper(upper.saturating_add(kept));
+    }
+    longer
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use cofferdam_base::binding::{PLACEHOLDER, PLACEHOLDER_DIGITS};
+    use futures_util::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use std::convert::Infallible;
+
+    fn frames(
+        data: &[&str],
+        trailer: (&'static str, &str),
+    ) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let mut all: Vec<_> =
+            data.iter().map(|text| Ok(Frame::data(Bytes::copy_from_slice(text.as_bytes())))).collect();
+        let mut trailers = HeaderMap::new();
+        trailers.insert(trailer.0, trailer.1.parse().unwrap());
+        all.push(Ok(Frame::trailers(trailers)));
+        StreamBody::new(stream::iter(all))
+    }
+
+    fn nobody() -> Spotted {
+        Spotted::new(|_| {})
+    }
+
+    #[tokio::test]
+    async fn trailers_come_after_what_was_kept_back_and_are_looked_through_too() {
+        let token = format!("{PLACEHOLDER}{}", "1".repeat(PLACEHOLDER_DIGITS));
+        let body = Searched::new(frames(&["a", "cofferdam_pl"], ("x-sum", "7")), nobody());
+        let whole = body.collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["x-sum"], "7");
+        assert_eq!(whole.to_bytes(), "acofferdam_pl");
+        let spotted = nobody();
+        let body = Searched::new(frames(&["a"], ("x-sum", &token)), spotted.clone());
+        assert!(body.collect().await.is_err());
+        assert_eq!(spotted.take(), Some(token));
+
+        let mut patterns = Patterns::default();
+        patterns.add(b"0123456789");
+        let patterns = Arc::new(patterns);
+        let body = Covered::new(frames(&["x0123", "456789y012"], ("x-sum", "=0123456789")), patterns);
+        let whole = body.collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["x-sum"], "=**********");
+        assert_eq!(whole.to_bytes(), "x**********y012");
+    }
+
+    #[tokio::test]
+    async fn what_was_said_of_a_length_holds_at_every_moment() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"0123456789");
+        let mut body = Covered::new(Full::new(Bytes::from_static(b"x0123")), Arc::new(patterns));
+        assert_eq!(body.size_hint().exact(), Some(5));
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((&first[..], body.size_hint().exact(), body.is_end_stream()), (&b"x"[..], Some(4), false));
+        let rest = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(
+            (&rest[..], body.size_hint().exact(), body.is_end_stream()),
+            (&b"0123"[..], Some(0), true)
+        );
+        assert!(body.frame().await.is_none());
+    }
+}

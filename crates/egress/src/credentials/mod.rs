@@ -1,0 +1,258 @@
+//! Credentials that never enter a cell: a placeholder becomes its secret where that is bound, and only there.
+//!
+//! It owns the search, the exchange and the covering, as functions over a parsed head and over a body that
+//! streams; whoever forwards a request calls [`Credentials::outgoing`] after policy has allowed it, and
+//! [`Credentials::incoming`] with what comes back. It opens no envelope. The threats: a placeholder that is
+//! exchanged for somebody else's server, path or account; a secret that its server sends back into the cell.
+//!
+//! Not looked through: what a request's body has compressed or encoded (a placeholder is no secret), what is said
+//! after a switch to WebSocket (for which nothing is exchanged), and compressed answers of hosts to which no secret is
+//! bound.
+
+mod body;
+mod find;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
+mod redact;
+
+pub use body::{Covered, Searched, Spotted};
+pub use find::Finder;
+pub use redact::{Patterns, Redactor};
+
+use crate::check::{Check, keeps};
+use cofferdam_base::{
+    Destination, Secret, SecretName,
+    binding::{Binding, Spot, decoded, parameters},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
+use std::{fmt, sync::Arc};
+
+/// No shorter value can be bound: covering it would cover what is not it.
+pub const SHORTEST: usize = 8;
+/// Nor a longer one.
+pub const LONGEST: usize = 4096;
+
+/// One secret that is bound.
+pub struct Credential {
+    /// Its name.
+    pub name: SecretName,
+    /// What stands for it in the cell.
+    pub placeholder: String,
+    /// Where it may go.
+    pub binding: Binding,
+    /// The secret itself: visible ASCII.
+    pub value: Secret<Vec<u8>>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// All of one tenant's.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    all: Vec<Credential>,
+    patterns: Arc<Patterns>,
+}
+
+/// A placeholder where its secret is not bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Whose; none if no secret has this placeholder, or no more.
+    pub secret: Option<SecretName>,
+    /// Where it was, for a person.
+    pub place: &'static str,
+}
+
+/// What was done to a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The secrets that it bears.
+    pub used: Vec<SecretName>,
+    /// It goes to a host to which a secret is bound: its answer must be readable.
+    pub bound: bool,
+}
+
+impl Credentials {
+    /// Puts them together.
+    #[must_use]
+    pub fn new(all: Vec<Credential>) -> Self {
+        let mut patterns = Patterns::default();
+        for credential in &all {
+            patterns.add(credential.value.expose());
+        }
+        Self { all, patterns: Arc::new(patterns) }
+    }
+
+    /// Everything that is covered on the way back.
+    pub fn patterns(&self) -> &Arc<Patterns> {
+        &self.patterns
+    }
+
+    /// Exchanges what may be exchanged in the head of a request that policy has let through to this destination; an
+    /// error if it has a placeholder anywhere else.
+    pub fn outgoing<B>(
+        &self,
+        request: &mut Request<B>,
+        destination: &Destination,
+        websocket: bool,
+    ) -> Result<Outgoing, Blocked> {
+        let mut used = Vec::new();
+        let path = request.uri().path().to_owned();
+        let query = request.uri().query().map(str::to_owned);
+        if let Some(found) = find::in_uri(&path) {
+            self.elsewhere(&found, "its path")?;
+        }
+        let admitted = |credential: &Credential| {
+            let admits = credential.binding.admits(destination, &path, query.as_deref());
+            (admits || !keeps(Check::SecretBound)) && !websocket
+        };
+        if let Some(query) = &query {
+            let new = self.query(query, admitted, &mut used)?;
+            if new != *query {
+                let blocked =
+                    Blocked { secret: used.last().cloned(), place: "a query that cannot be written" };
+                *request.uri_mut() = with_query(request.uri(), &new).ok_or(blocked)?;
+            }
+        }
+        let mut exchanged = Vec::new();
+        for (name, value) in request.headers() {
+            if let Some(found) = find::placeholder(name.as_str().as_bytes()) {
+                self.elsewhere(found, "the name of a header")?;
+            }
+            let Some(found) = find::placeholder(value.as_bytes()) else { continue };
+            let credential = self.of(found).filter(|credential| {
+                let alone = request.headers().get_all(name).iter().count() == 1;
+                let as_bound = credential.binding.format.around(credential.placeholder.as_bytes());
+                let spot =
+                    matches!(&credential.binding.spot, Spot::Header(wanted) if wanted == name.as_str());
+                spot && alone && value.as_bytes() == as_bound && admitted(credential)
+            });
+            let Some(credential) = credential else {
+                self.elsewhere(found, "a header")?;
+                continue;
+            };
+            let text = zeroize::Zeroizing::new(credential.binding.format.around(credential.value.expose()));
+            let blocked = || Blocked {
+                secret: Some(credential.name.clone()),
+                place: "a header that cannot be written",
+            };
+            let mut value = HeaderValue::from_bytes(&text).map_err(|_| blocked())?;
+            value.set_sensitive(true);
+            exchanged.push((name.clone(), value));
+            used.push(credential.name.clone());
+        }
+        for (name, value) in exchanged {
+            request.headers_mut().insert(name, value);
+        }
+        let bound = self.all.iter().any(|credential| credential.binding.to.is_at(destination));
+        if bound && keeps(Check::AnswerReadable) {
+            // What comes back must be read here, whole and as it is.
+            let headers = request.headers_mut();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.remove(header::RANGE);
+            headers.remove(header::IF_RANGE);
+        }
+        Ok(Outgoing { used, bound })
+    }
+
+    /// The query with its bound parameters exchanged.
+    fn query(
+        &self,
+        query: &str,
+        admitted: impl Fn(&Credential) -> bool,
+        used: &mut Vec<SecretName>,
+    ) -> Result<String, Blocked> {
+        let mut written = Vec::new();
+        for part in query.split('&') {
+            let Some(found) = find::in_uri(part) else {
+                written.push(part.to_owned());
+                continue;
+            };
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let credential = self.of(&found).filter(|credential| {
+                let Spot::Query(wanted) = &credential.binding.spot else { return false };
+                let same = |(name, _): &(&str, &str)| decoded(name).as_deref() == Some(wanted);
+                let as_bound = credential.binding.format.around(credential.placeholder.as_bytes());
+                name == wanted
+                    && parameters(query).filter(same).count() == 1
+                    && decoded(value).is_some_and(|value| value.as_bytes() == as_bound)
+                    && admitted(credential)
+            });
+            if let Some(credential) = credential {
+                let text =
+                    zeroize::Zeroizing::new(credential.binding.format.around(credential.value.expose()));
+                written.push(format!("{name}={}", escaped(&text)));
+                used.push(credential.name.clone());
+            } else {
+                self.elsewhere(&found, "its query")?;
+                written.push(part.to_owned());
+            }
+        }
+        Ok(written.join("&"))
+    }
+
+    /// What is said of a placeholder that was found in a body.
+    pub fn in_body(&self, found: &str) -> Blocked {
+        Blocked { secret: self.of(found).map(|credential| credential.name.clone()), place: "its body" }
+    }
+
+    /// Covers every secret in the headers of an answer. False if its body cannot be read though it must be.
+    pub fn incoming(&self, headers: &mut HeaderMap, bound: bool) -> bool {
+        if bound && keeps(Check::AnswerReadable) {
+            let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+            if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+                return false;
+            }
+        }
+        if keeps(Check::SecretCovered) {
+            cover(&self.patterns, headers);
+        }
+        true
+    }
+
+    fn of(&self, placeholder: &str) -> Option<&Credential> {
+        self.all.iter().find(|credential| credential.placeholder == placeholder)
+    }
+
+    fn elsewhere(&self, found: &str, place: &'static str) -> Result<(), Blocked> {
+        if !keeps(Check::PlaceholderStays) {
+            return Ok(());
+        }
+        Err(Blocked { secret: self.of(found).map(|credential| credential.name.clone()), place })
+    }
+}
+
+/// Covers what is in values, and drops what is in names.
+fn cover(patterns: &Patterns, headers: &mut HeaderMap) {
+    if patterns.is_empty() {
+        return;
+    }
+    let named: Vec<HeaderName> =
+        headers.keys().filter(|name| patterns.name(name.as_str())).cloned().collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for value in headers.values_mut() {
+        if let Some(covered) = patterns.cover(value.as_bytes()) {
+            // As long as it was, and stars are what a header may hold.
+            *value = HeaderValue::from_bytes(&covered).unwrap_or_else(|_| HeaderValue::from_static("*"));
+        }
+    }
+}
+
+fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
+    let both = PathAndQuery::try_from(format!("{}?{query}", uri.path())).ok()?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(both);
+    Uri::from_parts(parts).ok()
+}
+
+/// Percent-encoded, but for what no server reads differently.
+fn escaped(bytes: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    bytes.iter().map(|b| if plain(b) { char::from(*b).to_string() } else { format!("%{b:02X}") }).collect()
+}

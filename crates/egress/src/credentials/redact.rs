@@ -1,0 +1,230 @@
+//! Secrets on their way back to a cell: found however they are cut into pieces, and covered with as many stars.
+//!
+//! A covered text is as long as it was, so that what was said of its length still holds.
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use memchr::memmem;
+use std::{fmt::Write, ops::Range};
+use zeroize::Zeroizing;
+
+/// What secrets look like. A form that is shorter than this is looked for by none of its letters.
+const SHORTEST: usize = 8;
+
+/// Everything that is covered.
+#[derive(Default)]
+pub struct Patterns(Vec<Zeroizing<Vec<u8>>>);
+
+impl std::fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Patterns({})", self.0.len())
+    }
+}
+
+impl Patterns {
+    /// Adds a secret: as it is, and as URLs, JSON, base64 and hex write it.
+    pub fn add(&mut self, value: &[u8]) {
+        for form in forms(value) {
+            if form.len() >= SHORTEST && !self.0.contains(&form) {
+                self.0.push(form);
+            }
+        }
+    }
+
+    /// Is there nothing to cover?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// These bytes with everything covered; none if there was nothing to cover.
+    pub fn cover(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let found = self.found(bytes);
+        (!found.is_empty()).then(|| {
+            let mut covered = bytes.to_vec();
+            for range in found {
+                covered[range].fill(b'*');
+            }
+            covered
+        })
+    }
+
+    /// Is one of them in this header name, which has no capitals?
+    pub fn name(&self, name: &str) -> bool {
+        let lower = |pattern: &[u8]| Zeroizing::new(pattern.to_ascii_lowercase());
+        self.0.iter().any(|pattern| memmem::find(name.as_bytes(), &lower(pattern)).is_some())
+    }
+
+    /// Where they are; they may overlap.
+    fn found(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        for pattern in &self.0 {
+            let finder = memmem::Finder::new(pattern.as_slice());
+            let mut from = 0;
+            while let Some(at) = bytes.get(from..).and_then(|rest| finder.find(rest)) {
+                found.push(from + at..from + at + pattern.len());
+                from += at + 1;
+            }
+        }
+        found
+    }
+
+    /// Where the longest end of these bytes begins that one of them may begin with.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let longest = self.0.iter().map(|pattern| pattern.len() - 1).max().unwrap_or(0);
+        let first = bytes.len().saturating_sub(longest);
+        let begins = |at: &usize| {
+            let end = &bytes[*at..];
+            self.0.iter().any(|pattern| pattern.len() > end.len() && pattern.starts_with(end))
+        };
+        (first..bytes.len()).find(begins).unwrap_or(bytes.len())
+    }
+}
+
+/// One stream that is covered.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    kept: Zeroizing<Vec<u8>>,
+    /// So many of the kept bytes belong to what was found already.
+    covered: usize,
+}
+
+impl Redactor {
+    /// Takes what comes next; what goes on.
+    pub fn push(&mut self, patterns: &Patterns, bytes: &[u8]) -> Vec<u8> {
+        self.kept.extend_from_slice(bytes);
+        let end = patterns.begun(&self.kept);
+        self.hand_on(patterns, end)
+    }
+
+    /// At the end what was kept back goes on.
+    pub fn finish(&mut self, patterns: &Patterns) -> Vec<u8> {
+        let end = self.kept.len();
+        self.hand_on(patterns, end)
+    }
+
+    /// How much is kept back.
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    fn hand_on(&mut self, patterns: &Patterns, end: usize) -> Vec<u8> {
+        let found = patterns.found(&self.kept);
+        let mut going = self.kept[..end].to_vec();
+        let covered = std::iter::once(0..self.covered).chain(found);
+        self.covered = 0;
+        for range in covered.filter(|range| range.start < end) {
+            self.covered = self.covered.max(range.end.saturating_sub(end));
+            going[range.start..range.end.min(end)].fill(b'*');
+        }
+        self.kept.drain(..end);
+        going
+    }
+}
+
+/// What a value may look like.
+fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut forms = vec![Zeroizing::new(value.to_vec())];
+    for upper in [true, false] {
+        let mut escaped = Zeroizing::new(String::new());
+        let mut hex = Zeroizing::new(String::new());
+        for byte in value {
+            // Writing to a string does not fail.
+            let _ = match (byte.is_ascii_alphanumeric() || b"-._~".contains(byte), upper) {
+                (true, _) => write!(escaped, "{}", char::from(*byte)),
+                (false, true) => write!(escaped, "%{byte:02X}"),
+                (false, false) => write!(escaped, "%{byte:02x}"),
+            };
+            let _ = if upper { write!(hex, "{byte:02X}") } else { write!(hex, "{byte:02x}") };
+        }
+        forms.extend([escaped, hex].map(|text| Zeroizing::new(text.as_bytes().to_vec())));
+    }
+    if let Ok(text) = std::str::from_utf8(value)
+        && let Ok(quoted) = serde_json::to_vec(text).map(Zeroizing::new)
+    {
+        let inner = &quoted[1..quoted.len() - 1];
+        forms.push(Zeroizing::new(inner.to_vec()));
+        let slashes =
+            inner.iter().flat_map(|byte| if *byte == b'/' { b"\\/" } else { std::slice::from_ref(byte) });
+        forms.push(Zeroizing::new(slashes.copied().collect()));
+    }
+    // Wherever it begins within three bytes, the digits that depend on nothing else.
+    for lead in 0..3 {
+        let mut bytes = Zeroizing::new(vec![0; lead]);
+        bytes.extend_from_slice(value);
+        let own = (lead * 8).div_ceil(6)..(lead + value.len()) * 8 / 6;
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let text = Zeroizing::new(engine.encode(&*bytes));
+            forms.push(Zeroizing::new(text.as_bytes()[own.clone()].to_vec()));
+        }
+    }
+    forms
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    const VALUE: &str = "sk/live-\"3+ab=";
+
+    fn patterns() -> Patterns {
+        let mut patterns = Patterns::default();
+        patterns.add(VALUE.as_bytes());
+        patterns
+    }
+
+    #[test]
+    fn a_secret_is_covered_in_every_form_that_a_server_is_likely_to_send_it_back_in() {
+        let patterns = patterns();
+        for form in [
+            VALUE.to_owned(),
+            "sk%2Flive-%223%2Bab%3D".to_owned(),
+            "sk%2flive-%223%2bab%3d".to_owned(),
+            serde_json::to_string(VALUE).unwrap().trim_matches('"').to_owned(),
+            "sk\\/live-\\\"3+ab=".to_owned(),
+            "736b2f6c6976652d22332b61623d".to_owned(),
+        ] {
+            let covered = patterns.cover(format!("<{form}>").as_bytes()).unwrap_or_else(|| panic!("{form}"));
+            assert_eq!(covered, format!("<{}>", "*".repeat(form.len())).into_bytes(), "{form}");
+        }
+        for lead in ["", "a", "ab", "Basic:"] {
+            let text = STANDARD.encode(format!("{lead}{VALUE}tail"));
+            let covered = String::from_utf8(patterns.cover(text.as_bytes()).unwrap()).unwrap();
+            // Of the value no whole byte is left: at the borders there are bits of one at most.
+            assert!(covered.matches('*').count() >= VALUE.len() * 8 / 6 - 1, "{covered}");
+        }
+        assert_eq!(patterns.cover(b"sk/live-3+ab="), None);
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_stream_is_cut_it_is_covered_as_if_it_had_come_whole(
+            pieces in prop::collection::vec(prop_oneof![
+                Just(VALUE.to_owned()), Just("aaaaaaaab".to_owned()), Just("aaaaaaaa".to_owned()),
+                "[ask/live\\-]{0,12}", Just(VALUE[..9].to_owned()), Just(VALUE[3..].to_owned()),
+            ], 0..12),
+            cuts in prop::collection::vec(1usize..16, 0..64),
+        ) {
+            let mut patterns = patterns();
+            // One that overlaps itself.
+            patterns.add(b"aaaaaaaab");
+            patterns.add(b"aaaaaaaa");
+            let text = pieces.concat();
+            let whole = patterns.cover(text.as_bytes()).unwrap_or_else(|| text.clone().into_bytes());
+            let (mut redactor, mut passed, mut rest) = (Redactor::default(), Vec::new(), text.as_bytes());
+            let mut cuts = cuts.into_iter();
+            while !rest.is_empty() {
+                let (chunk, more) = rest.split_at(cuts.next().unwrap_or(rest.len()).min(rest.len()));
+                rest = more;
+                passed.extend(redactor.push(&patterns, chunk));
+                prop_assert!(!passed.windows(VALUE.len()).any(|seen| seen == VALUE.as_bytes()));
+            }
+            passed.extend(redactor.finish(&patterns));
+            prop_assert_eq!(String::from_utf8(passed).unwrap(), String::from_utf8(whole).unwrap());
+        }
+    }
+}

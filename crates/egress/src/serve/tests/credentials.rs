@@ -1,0 +1,233 @@
+//! Placeholders on their way out and secrets on their way back, through a whole connection.
+
+use super::*;
+use crate::{
+    check::Check,
+    credentials::{Credential, Credentials},
+};
+use cofferdam_base::{
+    Secret,
+    binding::{Binding, PLACEHOLDER, PLACEHOLDER_DIGITS},
+};
+
+const SECRET: &str = "sk-live/0123456789";
+const IN_HEADER: &str = "GET /v1/me HTTP/1.1\r\nHost: web.example\r\nAuthorization: Bearer TOKEN\r\n\r\n";
+
+fn token() -> String {
+    format!("{PLACEHOLDER}{}", "c0".repeat(PLACEHOLDER_DIGITS / 2))
+}
+
+fn bound(spot: &str) -> Credentials {
+    let binding = Binding {
+        to: "http://web.example/v1/**".parse().unwrap(),
+        spot: spot.parse().unwrap(),
+        format: if spot.starts_with("query") { "{}" } else { "Bearer {}" }.parse().unwrap(),
+        resource: None,
+        env: None,
+        file: None,
+    };
+    Credentials::new(vec![Credential {
+        name: "KEY".parse().unwrap(),
+        placeholder: token(),
+        binding,
+        value: Secret::new(SECRET.as_bytes().to_vec()),
+    }])
+}
+
+fn holding(spot: &str) -> Cell {
+    let cell = cell();
+    let policy = format!("{POLICY}  - allow: data.example\n    protocol: http\n");
+    cell.egress.gate.configure(rules(&policy), LIMITS);
+    cell.egress.set_credentials(bound(spot));
+    cell
+}
+
+/// What reaches the world of this request, if its head does, and the client.
+async fn sent(cell: &Cell, name: &str, request: &str) -> (Option<(String, DuplexStream)>, DuplexStream) {
+    let mut client = cell.captured(name, 80);
+    say(&mut client, &request.replace("TOKEN", &token())).await;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let peer = cell.world.peers.lock().unwrap().pop();
+        if let Some(mut server) = peer {
+            return (Some((message(&mut server).await, server)), client);
+        }
+    }
+    (None, client)
+}
+
+async fn arrives(spot: &str, name: &str, request: &str) -> bool {
+    sent(&holding(spot), name, request).await.0.is_some_and(|(head, _)| !head.is_empty())
+}
+
+fn uses(cell: &Cell) -> usize {
+    cell.told.rows.lock().unwrap().iter().filter(|row| row.what == RecordKind::Use).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_placeholder_becomes_its_secret_where_it_is_bound_and_the_use_is_recorded() {
+    for (spot, request, expected) in [
+        ("header:authorization", IN_HEADER, "authorization: Bearer sk-live/0123456789\r\n"),
+        (
+            "query:key",
+            "GET /v1/me?a=1&key=TOKEN HTTP/1.1\r\nHost: web.example\r\n\r\n",
+            "GET /v1/me?a=1&key=sk-live%2F0123456789 HTTP/1.1\r\n",
+        ),
+    ] {
+        let cell = holding(spot);
+        let (arrived, _client) = sent(&cell, "web.example", request).await;
+        let head = arrived.unwrap().0;
+        assert!(head.contains(expected) && !head.contains(PLACEHOLDER), "{head}");
+        assert!(head.contains("accept-encoding: identity"), "{head}");
+        assert_eq!((uses(&cell), cell.reasons().len()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_placeholder_anywhere_else_is_blocked_and_recorded_and_nothing_of_it_arrives() {
+    let body = format!("POST /v1/me HTTP/1.1\r\nHost: HOST\r\nContent-Length: {}\r\n\r\n", token().len() + 2);
+    for (name, request) in [
+        // Another path, another host, another header, twice, another format.
+        ("web.example", "GET /v2/me HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer TOKEN\r\n\r\n"),
+        ("web.example", "GET /v1/../v2 HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer TOKEN\r\n\r\n"),
+        ("data.example", "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer TOKEN\r\n\r\n"),
+        ("web.example", "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nX-Key: TOKEN\r\n\r\n"),
+        ("web.example", "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nAuthorization: Basic TOKEN\r\n\r\n"),
+        (
+            "web.example",
+            "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer TOKEN\r\nAuthorization: Bearer x\r\n\r\n",
+        ),
+        // The path, the query, a name, and what is escaped.
+        ("web.example", "GET /v1/TOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+        ("web.example", "GET /v1/me?x=TOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+        ("web.example", "GET /v1/me?TOKEN=x HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+        ("web.example", "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nTOKEN: x\r\n\r\n"),
+        ("web.example", "GET /v1/%63offerdam%5FREST HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+        // Its body, and a switch to what is not looked through.
+        ("web.example", &format!("{body}<TOKEN>")),
+        (
+            "web.example",
+            "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer TOKEN\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
+    ] {
+        let cell = holding("header:authorization");
+        let request = request
+            .replace("HOST", name)
+            .replace("%5FREST", &format!("%5F{}", &token()["cofferdam_".len()..]));
+        let (arrived, mut client) = sent(&cell, name, &request).await;
+        // Of a body that was begun the head has arrived, and not its end.
+        if let Some((text, mut server)) = arrived {
+            let rest = String::from_utf8_lossy(&all(&mut server).await).into_owned();
+            assert!(request.contains('<') && !(text + &rest).contains(PLACEHOLDER), "{request}");
+        }
+        let answer = message(&mut client).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains("placeholder_elsewhere"),
+            "{request}: {answer}"
+        );
+        assert_eq!((cell.reasons(), uses(&cell)), (vec!["placeholder_elsewhere".to_owned()], 0), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stands_for_nothing_any_more_is_blocked_too() {
+    let cell = holding("header:authorization");
+    cell.egress.set_credentials(Credentials::default());
+    let (arrived, mut client) = sent(&cell, "web.example", IN_HEADER).await;
+    assert!(arrived.is_none() && message(&mut client).await.contains("placeholder_elsewhere"));
+}
+
+#[test]
+fn a_use_that_cannot_be_recorded_is_none() {
+    let cell = holding("header:authorization");
+    let to = of(&Host::Name("web.example".parse().unwrap()), 80.try_into().unwrap(), Protocol::Http);
+    assert!(cell.egress.gate.use_secret(&to, &"KEY".parse().unwrap()).is_ok());
+    cell.told.full.store(true, SeqCst);
+    let refused = cell.egress.gate.use_secret(&to, &"KEY".parse().unwrap()).unwrap_err();
+    assert_eq!(refused.reason, Reason::LedgerUnavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_comes_back_is_covered_in_head_and_body_however_it_is_cut() {
+    let cell = holding("header:authorization");
+    let (arrived, mut client) = sent(&cell, "web.example", IN_HEADER).await;
+    let (_, mut server) = arrived.unwrap();
+    let text = format!("you sent {SECRET}!");
+    let head = format!("HTTP/1.1 200 OK\r\nX-Echo: {SECRET}\r\nContent-Length: {}\r\n\r\n", text.len());
+    say(&mut server, &head).await;
+    for piece in text.as_bytes().chunks(3) {
+        say(&mut server, std::str::from_utf8(piece).unwrap()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let answer = message(&mut client).await;
+    assert!(!answer.contains(SECRET), "{answer}");
+    assert!(answer.ends_with(&format!("you sent {}!", "*".repeat(SECRET.len()))), "{answer}");
+    assert!(answer.contains(&format!("x-echo: {}", "*".repeat(SECRET.len()))), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_bound_host_that_cannot_be_read_is_refused() {
+    let cell = holding("header:authorization");
+    let plain = "GET / HTTP/1.1\r\nHost: web.example\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n";
+    let (arrived, mut client) = sent(&cell, "web.example", plain).await;
+    let (head, mut server) = arrived.unwrap();
+    assert!(head.contains("accept-encoding: identity") && !head.contains("range"), "{head}");
+    say(&mut server, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx").await;
+    assert!(message(&mut client).await.starts_with("HTTP/1.1 502"));
+    let (arrived, mut client) = sent(&cell, "data.example", &plain.replace("web.", "data.")).await;
+    let (head, mut server) = arrived.unwrap();
+    assert!(head.contains("accept-encoding: gzip"), "{head}");
+    say(&mut server, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx").await;
+    assert!(message(&mut client).await.ends_with("xxx"), "the positive control");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_and_lengths_go_on_as_they_were() {
+    let cell = holding("header:authorization");
+    // It ends as one would begin.
+    let request = format!(
+        "POST /v1/me HTTP/1.1\r\nHost: web.example\r\nAuthorization: Bearer TOKEN\r\nContent-Length: {}\r\n\r\n{PLACEHOLDER}",
+        PLACEHOLDER.len()
+    );
+    let (arrived, mut client) = sent(&cell, "web.example", &request).await;
+    let (text, mut server) = arrived.unwrap();
+    assert!(text.ends_with(PLACEHOLDER) && text.contains(SECRET), "{text}");
+    let reply = &SECRET[..5];
+    say(&mut server, &format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{reply}")).await;
+    assert!(message(&mut client).await.ends_with(reply));
+}
+
+/// Does what a check keeps from happening happen?
+pub(super) async fn happens(check: Check) -> bool {
+    let header = "header:authorization";
+    match check {
+        Check::SecretBound => {
+            let elsewhere = IN_HEADER.replace("web.", "data.");
+            let (arrived, _client) = sent(&holding(header), "data.example", &elsewhere).await;
+            arrived.is_some_and(|(head, _)| head.contains(SECRET))
+        }
+        Check::PlaceholderStays => {
+            arrives(header, "web.example", "GET /TOKEN HTTP/1.1\r\nHost: web.example\r\n\r\n").await
+        }
+        Check::BodySearched => {
+            let length = token().len();
+            let head = "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: ";
+            let (arrived, _client) =
+                sent(&holding(header), "web.example", &format!("{head}{length}\r\n\r\nTOKEN")).await;
+            arrived.is_some_and(|(text, _)| text.contains(PLACEHOLDER))
+        }
+        Check::AnswerReadable => {
+            let (arrived, mut client) = sent(&holding(header), "web.example", IN_HEADER).await;
+            let (_, mut server) = arrived.unwrap();
+            say(&mut server, "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nxxx").await;
+            message(&mut client).await.ends_with("xxx")
+        }
+        _ => {
+            let (arrived, mut client) = sent(&holding(header), "web.example", IN_HEADER).await;
+            let (_, mut server) = arrived.unwrap();
+            say(&mut server, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{SECRET}", SECRET.len()))
+                .await;
+            message(&mut client).await.contains(SECRET)
+        }
+    }
+}
