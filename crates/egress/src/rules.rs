@@ -94,6 +94,12 @@ impl Rules {
         }
     }
 
+    /// Does the rule that decides about this destination say that nobody looks into its TLS?
+    pub fn never_inspects(&self, destination: &Destination) -> bool {
+        let rule = self.policy.verdict(destination).rule();
+        rule.and_then(|id| self.policy.rule(id)).is_some_and(|rule| rule.opaque)
+    }
+
     fn denial(&self, rule: Option<RuleId>, silent: bool) -> Refusal {
         let reason = match rule {
             Some(rule) if Policy::is_of_ceiling(rule) => Reason::AboveCeiling,

@@ -198,7 +198,7 @@ impl Egress {
         if !self.is_local(&host) && self.only_opaque(&host, port) {
             return self.passage(stream, first, of(&host, port, Protocol::Tcp), false).await;
         }
-        let opaque = self.gate.foresee(&of(&host, port, Protocol::Tcp)) == Foresight::Allowed;
+        let opaque = self.foresee(&of(&host, port, Protocol::Tcp)) == Foresight::Allowed;
         let patience = if opaque { SHORT_PATIENCE } else { PATIENCE };
         let spoken = sniff(&mut stream, &mut first, patience).await?;
         self.sniffed(stream, first, spoken, host, port).await
@@ -225,7 +225,7 @@ impl Egress {
             same_name(&spoken, &host)
         };
         match checked {
-            Ok(()) if tls && self.gate.foresee(&destination) == Foresight::Inspected => {
+            Ok(()) if tls && self.foresee(&destination) == Foresight::Inspected => {
                 self.inspect(stream, first, destination).await
             }
             Ok(()) => self.passage(stream, first, destination, tls).await,
@@ -372,7 +372,7 @@ impl Egress {
                 return self.connect_now(request, of(&host, port, Protocol::Tcp)).await;
             }
             let foreseen = [Protocol::Https, Protocol::Http, Protocol::Tcp]
-                .map(|protocol| self.gate.foresee(&of(&host, port, protocol)));
+                .map(|protocol| self.foresee(&of(&host, port, protocol)));
             if let [Foresight::Refused(refusal), Foresight::Refused(_), Foresight::Refused(_)] = &foreseen {
                 return self.told(Some(&https), refusal.clone());
             }
@@ -465,18 +465,28 @@ impl Egress {
         }
     }
 
+    /// What a destination has to expect. Where a secret is bound its TLS is inspected too, unless a rule says never:
+    /// only there can a placeholder be exchanged.
+    fn foresee(&self, destination: &Destination) -> Foresight {
+        let foreseen = self.gate.foresee(destination);
+        let could = matches!(foreseen, Foresight::Allowed | Foresight::Asked { .. });
+        let bound = could && self.credentials().is_bound(destination);
+        let never = || self.gate.rules().is_none_or(|rules| rules.never_inspects(destination));
+        if bound && !never() { Foresight::Inspected } else { foreseen }
+    }
+
     /// Is this place open to whatever is spoken, and not to TLS and HTTP in particular? Then there is nothing
     /// to find out, and no client that waits for its server is kept waiting. A rule that denies one of them or
     /// asks about it still wants to see it.
     fn only_opaque(&self, host: &Host, port: NonZeroU16) -> bool {
-        self.gate.foresee(&of(host, port, Protocol::Tcp)) == Foresight::Allowed
+        self.foresee(&of(host, port, Protocol::Tcp)) == Foresight::Allowed
             && !self.speaks_of(host, port, Protocol::Https)
             && !self.speaks_of(host, port, Protocol::Http)
     }
 
     /// Is anything said of this protocol there, by more than the default?
     fn speaks_of(&self, host: &Host, port: NonZeroU16, protocol: Protocol) -> bool {
-        match self.gate.foresee(&of(host, port, protocol)) {
+        match self.foresee(&of(host, port, protocol)) {
             Foresight::Allowed | Foresight::Inspected => true,
             Foresight::Asked { by_rule } => by_rule,
             Foresight::Refused(refusal) => refusal.reason != Reason::NoRule,

@@ -22,7 +22,7 @@ pub use redact::{Patterns, Redactor};
 
 use crate::check::{Check, keeps};
 use cofferdam_base::{
-    Destination, Secret, SecretName,
+    Destination, Protocol, Secret, SecretName,
     binding::{Binding, Spot, decoded, parameters},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
@@ -90,6 +90,11 @@ impl Credentials {
     /// Everything that is covered on the way back.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
+    }
+
+    /// Is a secret bound to a path of this destination, inside TLS?
+    pub fn is_bound(&self, destination: &Destination) -> bool {
+        destination.protocol == Protocol::Https && self.all.iter().any(|it| it.binding.to.is_at(destination))
     }
 
     /// Exchanges what may be exchanged in the head of a request that policy has let through to this destination; an

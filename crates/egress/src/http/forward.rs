@@ -1,10 +1,10 @@
 //! One request onward: admitted, its head rebuilt, its body and its answer streamed.
 
-use super::{Body, head, passing, sending};
+use super::{Body, elsewhere, head, passing, sending, unreadable};
 use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
-    credentials::{Blocked, Covered, Credentials, Outgoing, Searched, Spotted},
+    credentials::{Covered, Credentials, Outgoing, Searched, Spotted},
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
@@ -61,14 +61,7 @@ pub(super) async fn forward(
         egress.gate.admit_service(destination)?
     });
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-    let credentials = egress.credentials();
-    let spotted = {
-        let (gate, credentials) = (Arc::clone(&egress.gate), Arc::clone(&credentials));
-        let destination = destination.clone();
-        Spotted::new(move |found: &str| {
-            gate.refuse(Some(&destination), elsewhere(credentials.in_body(found)));
-        })
-    };
+    let (credentials, spotted) = egress.spotted(destination);
     let answered = tokio::select! {
         biased;
         () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
@@ -83,9 +76,7 @@ pub(super) async fn forward(
     })?;
     let mut headers = head::from_world(response.headers());
     if !credentials.incoming(&mut headers, bound) {
-        let said = "its answer is compressed, and could not be read for secrets";
-        let refusal = Refusal::new(Reason::ConnectFailed, "http").said(said);
-        return Err(egress.gate.refuse(Some(destination), refusal));
+        return Err(egress.gate.refuse(Some(destination), unreadable("http")));
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(cell) = upgrade else {
@@ -191,12 +182,4 @@ pub(crate) async fn drive(
             }
         }
     }
-}
-
-/// A placeholder where its secret is not bound.
-fn elsewhere(blocked: Blocked) -> Refusal {
-    let Blocked { secret, place } = blocked;
-    let by = secret.map_or_else(|| "placeholder".to_owned(), |name| format!("secret {name}"));
-    tracing::warn!(by, place, "a placeholder was sent where its secret is not bound");
-    Refusal::new(Reason::PlaceholderElsewhere, by).said(format!("it stands in {place}"))
 }

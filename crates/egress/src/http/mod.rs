@@ -8,9 +8,11 @@ mod forward;
 pub(crate) mod head;
 pub(crate) mod judged;
 mod passing;
+mod placeholders;
 
 pub(crate) use forward::drive;
 pub use passing::{passing, sending};
+pub(crate) use placeholders::{elsewhere, unreadable};
 
 use crate::{
     Egress, Error, Refusal, Stream,

@@ -15,7 +15,8 @@ pub use authority::{Authority, Failed};
 use crate::{
     ACCESS_DENIED, Egress, Error, Refusal, Stream,
     check::{Check, keeps},
-    http::{Body, full, judged, reader, refused, tunnel},
+    credentials::{Covered, Outgoing, Searched},
+    http::{Body, elsewhere, full, judged, reader, refused, tunnel, unreadable},
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
@@ -24,6 +25,7 @@ use cofferdam_policy::Reason;
 use cut::{Counted, Way, cut};
 use head::Asks;
 use http::{Request, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{RootCertStore, ServerConfig};
@@ -190,7 +192,18 @@ impl Egress {
         let pass = Arc::new(self.gate.admit_request(facts, shown).await?);
         let counted = Arc::new(Counted::default());
         let upgrade = (asks == Asks::WebSocket).then(|| hyper::upgrade::on(&mut request));
+        let (credentials, spotted) = self.spotted(destination);
         let (parts, body) = request.into_parts();
+        let mut head = Request::from_parts(parts, ());
+        let exchanged = credentials.outgoing(&mut head, destination, asks == Asks::WebSocket);
+        let Outgoing { used, bound } =
+            exchanged.map_err(|blocked| self.gate.refuse(Some(destination), elsewhere(blocked)))?;
+        for name in &used {
+            let used = self.gate.use_secret(destination, name);
+            used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        }
+        let (parts, ()) = head.into_parts();
+        let body = BodyExt::boxed_unsync(Searched::new(body, spotted.clone()));
         let onward = Onward { pass: &pass, counted: &counted, parts: &parts, asks };
         let answered = tokio::select! {
             biased;
@@ -199,7 +212,14 @@ impl Egress {
             }
             answered = self.inspector.pool.send(self, &onward, body) => answered,
         };
-        let mut answer = answered.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        let mut answer = answered.map_err(|refusal| match spotted.take() {
+            // Recorded when it was found.
+            Some(found) => elsewhere(credentials.in_body(&found)),
+            None => self.gate.refuse(Some(destination), refusal),
+        })?;
+        if !credentials.incoming(answer.headers_mut(), bound) {
+            return Err(self.gate.refuse(Some(destination), unreadable("https")));
+        }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let unasked =
                 || Refusal::new(Reason::ConnectFailed, "https").said("it switched protocols unasked");
@@ -215,6 +235,7 @@ impl Egress {
             return Ok(response);
         }
         let (head, body) = answer.into_parts();
+        let body = Covered::new(body, Arc::clone(credentials.patterns()));
         let body = cut(&pass, &counted, Way::Back, body);
         Ok(rebuilt(&Response::from_parts(head, ()), body))
     }

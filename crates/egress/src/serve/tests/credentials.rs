@@ -18,8 +18,12 @@ fn token() -> String {
 }
 
 fn bound(spot: &str) -> Credentials {
+    bound_to("http://web.example/v1/**", spot)
+}
+
+fn bound_to(place: &str, spot: &str) -> Credentials {
     let binding = Binding {
-        to: "http://web.example/v1/**".parse().unwrap(),
+        to: place.parse().unwrap(),
         spot: spot.parse().unwrap(),
         format: if spot.starts_with("query") { "{}" } else { "Bearer {}" }.parse().unwrap(),
         resource: None,
@@ -230,4 +234,75 @@ pub(super) async fn happens(check: Check) -> bool {
             message(&mut client).await.contains(SECRET)
         }
     }
+}
+
+/// A cell whose policy speaks of no requests to `web.example`.
+fn inspecting() -> Cell {
+    let cell = inspected::inspecting();
+    cell.egress.set_credentials(bound_to("https://web.example/v1/**", "header:authorization"));
+    cell
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_secret_is_bound_tls_is_inspected_and_the_placeholder_exchanged_in_it() {
+    let cell = inspecting();
+    let mut client = inspected::connect(&cell, "web.example", inspected::H1).await.unwrap();
+    say(&mut client, &IN_HEADER.replace("TOKEN", &token())).await;
+    let mut server = inspected::served_as(&cell, "web.example", inspected::H1).await;
+    let head = message(&mut server).await;
+    assert!(
+        head.contains("authorization: Bearer sk-live/0123456789\r\n") && !head.contains(PLACEHOLDER),
+        "{head}"
+    );
+    assert!(head.contains("accept-encoding: identity"), "{head}");
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nX-Was: {SECRET}\r\nContent-Length: {}\r\n\r\n{SECRET}", SECRET.len());
+    say(&mut server, &answer).await;
+    let text = message(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 200") && !text.contains(SECRET), "{text}");
+    assert_eq!((uses(&cell), cell.reasons().len()), (1, 0));
+    // Elsewhere inside the same TLS, and in a body.
+    let length = token().len();
+    for request in [
+        "GET /v2/me HTTP/1.1\r\nHost: web.example\r\nAuthorization: Bearer TOKEN\r\n\r\n".to_owned(),
+        format!("POST /v1/me HTTP/1.1\r\nHost: web.example\r\nContent-Length: {length}\r\n\r\nTOKEN"),
+    ] {
+        let mut client = inspected::connect(&cell, "web.example", inspected::H1).await.unwrap();
+        say(&mut client, &request.replace("TOKEN", &token())).await;
+        let text = message(&mut client).await;
+        assert!(text.contains("placeholder_elsewhere"), "{text}");
+    }
+    // The second is counted in the row of the first.
+    assert_eq!(cell.reasons().len(), 1);
+    // What comes back packed could hide it.
+    let mut client = inspected::connect(&cell, "web.example", inspected::H1).await.unwrap();
+    say(&mut client, &IN_HEADER.replace("TOKEN", &token())).await;
+    // The body that broke off broke the connection to the world, too.
+    let mut server = inspected::served_as(&cell, "web.example", inspected::H1).await;
+    message(&mut server).await;
+    say(&mut server, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi").await;
+    let text = message(&mut client).await;
+    assert!(text.contains("connect_failed") && !text.ends_with("hi"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_rule_says_never_a_bound_secret_changes_nothing() {
+    let cell = inspecting();
+    let policy = "version: 2\ndefault: deny\nrules:\n  - allow: web.example\n    inspect: never\n";
+    cell.egress.gate.configure(rules(policy), LIMITS);
+    // The world's own certificate reaches the client, which does not trust it.
+    let serving = async {
+        let stream = cell.server().await;
+        let hello = read_some(stream).await;
+        assert!(!hello.is_empty());
+    };
+    let (client, ()) = tokio::join!(inspected::connect(&cell, "web.example", inspected::H1), serving);
+    assert!(client.is_err());
+}
+
+async fn read_some(mut stream: DuplexStream) -> Vec<u8> {
+    let mut bytes = vec![0; 512];
+    let read = stream.read(&mut bytes).await.unwrap();
+    bytes.truncate(read);
+    bytes
 }

@@ -86,7 +86,7 @@ pub(super) async fn served(cell: &Cell, alpn: &[&str]) -> Server {
     served_as(cell, "open.example", alpn).await
 }
 
-async fn served_as(cell: &Cell, name: &str, alpn: &[&str]) -> Server {
+pub(super) async fn served_as(cell: &Cell, name: &str, alpn: &[&str]) -> Server {
     let host = Host::Name(name.parse().unwrap());
     let mut config = ServerConfig::clone(&world_authority().config(&host, now()).unwrap());
     config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
