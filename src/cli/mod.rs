@@ -10,6 +10,7 @@ mod exec;
 mod failure;
 mod flags;
 mod parse;
+mod policy;
 mod print;
 mod prove;
 mod runtime;
@@ -34,7 +35,6 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
         "tenant",
         &["hibernate", "wake", "suspend", "resume", "upgrade", "backup", "restore", "clone", "import"],
     ),
-    ("policy", &["diff", "simulate", "import"]),
     ("secret", &["rotate"]),
     ("model", &["test"]),
     ("ledger", &["export"]),

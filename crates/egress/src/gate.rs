@@ -48,6 +48,8 @@ pub struct Row {
     pub by: String,
     /// The reason of a denial, else empty.
     pub reason: String,
+    /// The request, where requests are seen, else empty.
+    pub request: String,
     /// How many alike.
     pub count: u32,
 }
@@ -196,10 +198,11 @@ impl Gate {
         loop {
             match self.step(&wanted, first) {
                 Step::Pass(pass) => return Ok(pass),
-                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
+                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), wanted.refused(refusal))),
                 Step::Spend(answer) => {
                     if let Ok(outcome) = answer.await {
-                        return outcome.map_err(|refusal| self.refuse(Some(destination), refusal));
+                        return outcome
+                            .map_err(|refusal| self.refuse(Some(destination), wanted.refused(refusal)));
                     }
                     // The grant is gone, or nobody can say that it is spent: ask again.
                 }
@@ -208,12 +211,11 @@ impl Gate {
                     match tokio::time::timeout_at(deadline, answer).await {
                         Ok(Ok(Wake::Retry)) => {}
                         Ok(Ok(Wake::Refuse(refusal))) => {
-                            return Err(self.refuse(Some(destination), refusal));
+                            return Err(self.refuse(Some(destination), wanted.refused(refusal)));
                         }
                         Ok(Err(_)) | Err(_) => {
-                            return Err(
-                                self.refuse(Some(destination), Refusal::new(Reason::NoAnswer, "hold"))
-                            );
+                            let refusal = wanted.refused(Refusal::new(Reason::NoAnswer, "hold"));
+                            return Err(self.refuse(Some(destination), refusal));
                         }
                     }
                 }
@@ -277,6 +279,7 @@ impl Gate {
                 destination: Some(destination.clone()),
                 by: "policy".into(),
                 reason: String::new(),
+                request: wanted.summary(),
                 count: 1,
             });
         }
@@ -333,6 +336,7 @@ impl Gate {
             destination: Some(wanted.destination.clone()),
             by,
             reason: String::new(),
+            request: wanted.summary(),
             count: 1,
         });
         let recorded = row.is_none_or(|row| self.outlet.record(row));

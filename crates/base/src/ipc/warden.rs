@@ -86,6 +86,9 @@ pub struct Configuration {
     pub policy: String,
     /// Its revision number.
     pub revision: u64,
+    /// The operator's ceiling, a policy document that this one cannot exceed.
+    #[serde(default)]
+    pub ceiling: Option<String>,
     /// Where real names are resolved. Port 53 of these is exempt from the uid firewall.
     pub nameservers: Vec<SocketAddr>,
     /// CIDR blocks of private addresses that the operator opened in `cofferdam.toml`.
@@ -218,6 +221,9 @@ pub struct Record {
     pub by: String,
     /// The machine-readable reason of a denial, else empty.
     pub reason: String,
+    /// The request, as `POST /mcp, tool search`, where requests are seen; else empty.
+    #[serde(default)]
+    pub request: String,
     /// How many alike were folded into this row.
     pub count: u32,
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod drafts;
 mod hubs;
 mod memory;
 mod world;

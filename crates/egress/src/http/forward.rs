@@ -164,8 +164,6 @@ fn rebuilt(pass: &Arc<Pass>, request: Request<Body>, websocket: bool) -> Result<
     let onward = head::onward(&parts, pass.destination(), websocket).ok_or_else(bad)?;
     let head: usize = onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
-    if !pass.sends(head + line) {
-        return Err(Refusal::new(Reason::BudgetSpent, "policy"));
-    }
+    pass.charge(head + line)?;
     Ok(onward.map(|()| sending(Arc::clone(pass), body)))
 }

@@ -37,6 +37,8 @@ pub struct HostConfig {
     pub edge: Edge,
     /// What wardens are told about the network.
     pub egress: Egress,
+    /// What no tenant's policy opens.
+    pub ceiling: Option<Ceiling>,
     /// Which uids are this host's.
     pub uids: UidRange,
     /// What may run in cells.
@@ -92,6 +94,15 @@ pub struct Egress {
     pub nameservers: Vec<NameServer>,
     /// Private addresses that policies may open.
     pub operator_private: Vec<Cidr>,
+}
+
+/// `[ceiling]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceiling {
+    /// A policy document, YAML. What it denies stays denied, whatever a tenant's policy says; what it asks about is
+    /// allowed by people alone.
+    pub policy: String,
 }
 
 /// `[uids]`
