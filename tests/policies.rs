@@ -174,4 +174,15 @@ fn what_the_ceiling_denies_no_policy_opens_and_check_says_which_rule_exceeds_it(
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(text.contains("line 5, rule 2") && text.contains("ceiling rule 2"), "{text}");
     assert_eq!(host.json(&["policy", "show", "acme"])["text"], open);
+
+    // A foreign policy is imported, and holds in the cell.
+    let foreign = "version: 1\nnetwork_policies:\n  web:\n    endpoints:\n      - {host: web.example.com, port: 80, protocol: rest, access: read-only}\n    binaries: [{path: /usr/bin/curl}]\n";
+    let imported = host.feed(&["policy", "import", "-"], foreign);
+    let document = String::from_utf8(imported.stdout.clone()).unwrap();
+    assert!(imported.status.success() && document.contains("# widened"), "{imported:?}");
+    host.policy("acme", &document);
+    assert_eq!(curl(&host, &[&url]).0, "200");
+    assert_eq!(curl(&host, &["-X", "POST", &url]).0, "403");
+    let wrong = host.feed(&["policy", "import", "-"], "version: 7\nnetwork_policies: {}\n");
+    assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
 }

@@ -3,7 +3,7 @@
 use super::{
     Client, Exit, Failure,
     flags::{Approvals, Command, Ledger, Model, Secret, Span, Token},
-    other, parse,
+    other,
     print::{self, moment},
     tenant,
 };
