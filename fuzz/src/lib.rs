@@ -24,6 +24,8 @@ pub const TARGETS: &[Target] = &[
     ("launcher_wires", cofferdam_base::fuzz::launcher_wires),
     ("meter", cofferdam_inference::fuzz::meter),
     ("policy", cofferdam_policy::fuzz::policy),
+    ("policy_import", cofferdam_policy::fuzz::foreign),
+    ("policy_request", cofferdam_policy::fuzz::request),
     ("ws_connect", cofferdam_edge::fuzz::connect),
     ("ws_frames", cofferdam_edge::fuzz::frames),
 ];

@@ -2,8 +2,8 @@
 
 use super::{
     Client, Exit, Failure, approvals,
-    flags::{Command, Ledger, Model, Policy, Secret, Token},
-    other, parse,
+    flags::{Command, Ledger, Model, Secret, Token},
+    other,
     print::{self, moment},
     tenant,
 };
@@ -31,7 +31,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         Command::Token(command) => token(command, client, json).await,
         Command::Secret(command) => secret(command, client, json).await,
         Command::Model(command) => model(command, client, json).await,
-        Command::Policy(command) => policy(command, client, json).await,
+        Command::Policy(command) => super::policy::run(command, client, json).await,
         Command::Approvals(command) => approvals::run(command, client, json).await,
         Command::Usage { tenant } => usage(tenant.as_ref(), client, json).await,
         Command::Ledger(command) => ledger(command, client, json).await,
@@ -222,58 +222,8 @@ async fn model(command: Model, client: &Client, json: bool) -> Done {
     say(json, &answer, &text)
 }
 
-async fn policy(command: Policy, client: &Client, json: bool) -> Done {
-    match command {
-        Policy::Show { tenant, effective: false } => {
-            let policy: types::Policy = client.fetch(&format!("tenants/{tenant}/policy")).await?;
-            say(json, &policy, policy.text.trim_end())
-        }
-        Policy::Show { tenant, effective: true } => {
-            let all: types::Effective = client.fetch(&format!("tenants/{tenant}/policy/effective")).await?;
-            let row = |row: &types::EffectiveRow| {
-                let until = row.until.map(moment).unwrap_or_default();
-                vec![row.verdict.clone(), row.destination.clone(), row.why.clone(), moment(row.since), until]
-            };
-            let head = ["VERDICT", "DESTINATION", "WHY", "SINCE", "UNTIL"];
-            list(json, &all, &head, all.rows.iter().map(row).collect(), "nothing is reachable")?;
-            if !json {
-                print::line(&format!("everything else: {}", all.default))?;
-            }
-            Ok(OK)
-        }
-        Policy::Set { tenant, file } => {
-            let body = types::PolicyText { text: read_document(&file)? };
-            let path = format!("tenants/{tenant}/policy");
-            let set: types::PolicySet = client.call(Method::PUT, &path, Some(&body)).await?;
-            let force = if set.in_force { "is in force" } else { "is kept, in force at the next start" };
-            say(json, &set, &format!("revision {} {force}", set.revision))
-        }
-        Policy::Check { tenant, file } => {
-            let body = types::PolicyText { text: read_document(&file)? };
-            let path = format!("tenants/{tenant}/policy/check");
-            let checked: types::PolicyChecked = client.call(Method::POST, &path, Some(&body)).await?;
-            say(json, &checked, &format!("{} rules, no error", checked.rules))?;
-            if !json {
-                for warning in &checked.warnings {
-                    print::line(&format!("warning: {warning}"))?;
-                }
-            }
-            Ok(OK)
-        }
-        Policy::Other(words) => Err(other("policy", &words)),
-        Policy::Explain { tenant, destination } => {
-            let destination = parse::destination(&destination)
-                .map_err(|why| Failure::new(Exit::Usage, "bad_destination", why, ""))?;
-            let body = types::ExplainRequest { destination, text: None };
-            let path = format!("tenants/{tenant}/policy/explain");
-            let explained: types::Explained = client.call(Method::POST, &path, Some(&body)).await?;
-            say(json, &explained, explained.text.trim_end())
-        }
-    }
-}
-
 /// A document from a file or, for `-`, standard input; a little more than the host accepts is read.
-fn read_document(file: &Path) -> Result<String, Failure> {
+pub(super) fn read_document(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let named = |error: std::io::Error| {
         Failure::new(Exit::Usage, "unreadable", format!("{}: {error}", file.display()), "")

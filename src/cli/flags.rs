@@ -1,5 +1,6 @@
 //! What a person can type: one table, no meaning yet.
 
+use super::policy::Policy;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_base::{
     Role, SecretName, TenantId,
@@ -338,38 +339,6 @@ pub(crate) enum Model {
     Show { tenant: TenantId },
     /// Remove the route
     Rm { tenant: TenantId },
-    /// Anything else: perhaps a command of the design that is not built yet
-    #[command(external_subcommand)]
-    Other(Vec<String>),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
-    /// Show the policy document
-    Show {
-        tenant: TenantId,
-        /// All that is reachable, why and since when
-        #[arg(long)]
-        effective: bool,
-    },
-    /// Set the policy; in force when this returns
-    Set {
-        tenant: TenantId,
-        /// YAML; - for standard input
-        file: PathBuf,
-    },
-    /// Check a document without setting it
-    Check {
-        tenant: TenantId,
-        /// YAML; - for standard input
-        file: PathBuf,
-    },
-    /// Which rule decides about a destination, and why
-    Explain {
-        tenant: TenantId,
-        /// https://host:port, http://…, or tcp://…
-        destination: String,
-    },
     /// Anything else: perhaps a command of the design that is not built yet
     #[command(external_subcommand)]
     Other(Vec<String>),

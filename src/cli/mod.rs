@@ -12,6 +12,7 @@ mod failure;
 mod flags;
 mod kill;
 mod parse;
+mod policy;
 mod print;
 mod prove;
 mod runtime;
@@ -33,7 +34,6 @@ use std::{path::PathBuf, process::ExitCode};
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("", &["audit", "skill", "context", "advise", "member", "top"]),
     ("tenant", &["hibernate", "wake", "suspend", "upgrade", "backup", "restore", "clone", "import"]),
-    ("policy", &["diff", "simulate", "import"]),
     ("secret", &["rotate"]),
     ("model", &["test"]),
     ("ledger", &["export"]),

@@ -13,8 +13,6 @@ fn what_is_not_built_yet_says_so_and_what_never_was_says_where_to_look() {
     for (line, code) in [
         ("tenant hibernate acme", "not_built"),
         ("tenant import --from x", "not_built"),
-        ("policy diff acme", "not_built"),
-        ("policy simulate acme", "not_built"),
         ("secret rotate acme KEY", "not_built"),
         ("ledger export", "not_built"),
         ("model test acme", "not_built"),

@@ -66,9 +66,60 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// Why a text is no destination.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no destination: https://host:port, http://host:port or tcp://host:port")]
+pub struct DestinationError(String);
+
+impl std::str::FromStr for Destination {
+    type Err = DestinationError;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || DestinationError(text.chars().take(300).collect());
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let protocol = match scheme {
+            "http" => Protocol::Http,
+            "https" => Protocol::Https,
+            "tcp" => Protocol::Tcp,
+            _ => return Err(wrong()),
+        };
+        let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = match bare.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) => Host::Name(HostName::try_from(host).map_err(|_| wrong())?),
+        };
+        Ok(Self { host, port: port.parse().map_err(|_| wrong())?, protocol })
+    }
+}
+
 impl fmt::Display for Destination {
     /// `https://api.example.com:443`, the way approvals and records show it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}", self.protocol, self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_read_as_it_is_written() {
+        for text in ["https://a.example:443", "http://192.0.2.1:80", "tcp://[2001:db8::1]:22"] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+        }
+        for bad in [
+            "a.example:443",
+            "https://a.example",
+            "udp://a.example:1",
+            "https://a.example:0",
+            "https://:1",
+            "",
+        ] {
+            assert!(bad.parse::<Destination>().is_err(), "{bad}");
+        }
     }
 }

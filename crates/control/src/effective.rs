@@ -5,12 +5,16 @@
 
 use crate::{
     Error,
-    api::types::{Effective, EffectiveRow, ExplainRequest, Explained, ModelRoute, Upstream},
+    api::types::{
+        Effective, EffectiveRow, ExplainRequest, Explained, ExplainedRequest, ModelRoute, Upstream,
+    },
+    drafts::{UNUSED, words},
     host::Host,
-    policies::refused,
 };
-use cofferdam_base::{Millis, TenantId};
-use cofferdam_policy::{Guard, Pattern, Policy, Reachable, Refusal, Rule, Verb};
+use cofferdam_base::{Destination, Millis, TenantId};
+use cofferdam_policy::{
+    Explanation, Guard, Judgement, Pattern, Policy, Reachable, Refusal, Rule, Verb, Verdict,
+};
 
 /// The model's address within a cell.
 const INFERENCE: &str = "http://inference.local:80";
@@ -18,15 +22,15 @@ const INFERENCE: &str = "http://inference.local:80";
 impl Host {
     /// What would happen to a connection, and why.
     pub async fn policy_explain(&self, id: &TenantId, request: ExplainRequest) -> Result<Explained, Error> {
-        let ExplainRequest { destination, text } = request;
+        let ExplainRequest { destination, text, request } = request;
         let text = match text {
             Some(text) => text,
             None => self.policy_show(id).await?.text,
         };
-        let policy = Policy::parse(&text).map_err(|error| refused(id, &error))?;
-        let explanation = policy.explain(&destination);
+        let policy = self.compiled(id, &text)?;
+        let (verdict, explanation, why) = asked(&policy, &destination, request.as_ref());
         if let Err(refusal) = self.guard()?.check_host(&destination.host)
-            && explanation.verdict != Verb::Deny
+            && verdict.verb() != Verb::Deny
         {
             return Ok(Explained {
                 verdict: Verb::Deny.as_str().to_owned(),
@@ -35,7 +39,7 @@ impl Host {
             });
         }
         let grant = self.live_grants(id).await.into_iter().find(|grant| grant.destination == destination);
-        if let Some(grant) = grant.filter(|_| explanation.verdict == Verb::Ask) {
+        if let Some(grant) = grant.filter(|_| matches!(verdict, Verdict::Ask { .. })) {
             return Ok(Explained {
                 verdict: Verb::Allow.as_str().to_owned(),
                 by: format!("approval {}", grant.id),
@@ -43,23 +47,39 @@ impl Host {
             });
         }
         Ok(Explained {
-            verdict: explanation.verdict.as_str().to_owned(),
-            by: policy.decider(explanation.rule),
-            text: explanation.to_string(),
+            verdict: name(verdict).to_owned(),
+            by: policy.decider(verdict.rule()),
+            text: format!(
+                "{destination}: {} by {}{why}\n{explanation}",
+                name(verdict),
+                policy.decider(verdict.rule())
+            ),
         })
     }
 
     /// All that is reachable now, and what a rule names that is not.
     pub async fn policy_effective(&self, id: &TenantId) -> Result<Effective, Error> {
         let kept = self.policy_show(id).await?;
-        let policy = Policy::parse(&kept.text).map_err(|error| refused(id, &error))?;
+        let policy = self.compiled(id, &kept.text)?;
+        let used = self.last_used(id).await?;
+        let now = self.now();
         let guard = self.guard()?;
         let since = self.since(id, &policy).await?;
         let mut rows = Vec::new();
+        let above = policy.exceeding();
         for reachable in policy.effective() {
             let rule = policy.rule(reachable.rule);
             let at = since.iter().find(|(known, _)| *known == reachable.rule).map_or(kept.at, |(_, at)| *at);
-            rows.push(rule_row(&reachable, rule.map_or(Ok(()), |rule| check(&guard, rule)), at));
+            let outcome = rule.map_or(Ok(()), |rule| check(&guard, rule));
+            let mut row = rule_row(&reachable, outcome, at);
+            if let Some(exceeds) = above.iter().find(|it| it.rule == reachable.rule) {
+                row.verdict = if exceeds.wholly { Verb::Deny.as_str().to_owned() } else { row.verdict };
+                row.why = format!("{}, but the ceiling says {}", row.why, exceeds.ceiling);
+            }
+            row.until = rule.and_then(|rule| rule.expires);
+            row.used = rule.and_then(|rule| used.get(words(&rule.to_string())).copied());
+            row.unused = now.since(at) >= UNUSED && row.used.is_none_or(|used| now.since(used) >= UNUSED);
+            rows.push(row);
         }
         for approval in self.granted(id).await {
             let outcome = guard.check_host(&approval.destination.host);
@@ -70,6 +90,8 @@ impl Host {
                 why: format!("approval {}{but}", approval.id),
                 since: approval.answered.unwrap_or(approval.asked),
                 until: approval.state.deadline(),
+                used: used.get(&format!("grant {}", approval.id)).copied(),
+                unused: false,
             });
         }
         let kept_for = id.clone();
@@ -124,7 +146,9 @@ impl Host {
 
 /// Do two rules say the same?
 pub(crate) fn same(one: &Rule, other: &Rule) -> bool {
-    let of = |rule: &Rule| (rule.verb, rule.pattern.clone(), rule.ports.clone(), rule.protocol);
+    let of = |rule: &Rule| {
+        (rule.verb, rule.pattern.clone(), rule.ports.clone(), rule.protocol, rule.request.clone())
+    };
     of(one) == of(other)
 }
 
@@ -133,6 +157,33 @@ fn check(guard: &Guard, rule: &Rule) -> Result<(), Refusal> {
     match &rule.pattern {
         Pattern::Exact(host) => guard.check_host(host),
         Pattern::Wildcard(base) => guard.check_name(base),
+    }
+}
+
+/// What is said of a connection or a request, how each rule came to it, and what is ambiguous.
+fn asked(
+    policy: &Policy,
+    destination: &Destination,
+    request: Option<&ExplainedRequest>,
+) -> (Verdict, Explanation, String) {
+    let Some(request) = request else {
+        return (policy.verdict(destination), policy.explain(destination), String::new());
+    };
+    let facts = request.facts(destination);
+    let (explanation, _) = policy.explain_request(&facts);
+    match policy.judge(&facts) {
+        Judgement::Clear(verdict) => (verdict, explanation, String::new()),
+        Judgement::Unclear { reason, rule } => {
+            let verdict = Verdict::Deny { rule: Some(rule), silent: false };
+            (verdict, explanation, format!(": {}", reason.text()))
+        }
+    }
+}
+
+const fn name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Inspect { .. } => "inspect",
+        verdict => verdict.verb().as_str(),
     }
 }
 
@@ -154,12 +205,15 @@ fn rule_row(row: &Reachable, outcome: Result<(), Refusal>, since: Millis) -> Eff
     let except = if except.is_empty() { String::new() } else { format!(", but not {}", except.join(", ")) };
     let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let (verdict, but) = verdict(outcome);
+    let requests = row.requests.as_ref().map(|requests| format!(" {requests}")).unwrap_or_default();
     EffectiveRow {
         verdict,
-        destination: format!("{}://{}:{}", row.protocol, row.host, row.port),
+        destination: format!("{}://{}:{}{requests}", row.protocol, row.host, row.port),
         why: format!("line {}{reason}{except}{but}", row.line),
         since,
         until: None,
+        used: None,
+        unused: false,
     }
 }
 
@@ -175,5 +229,7 @@ fn model_row(route: &ModelRoute, since: Millis) -> EffectiveRow {
         why: format!("model route {route}: {model} at {provider}"),
         since,
         until: None,
+        used: None,
+        unused: false,
     }
 }

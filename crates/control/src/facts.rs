@@ -54,12 +54,17 @@ pub struct WardenFacts {
     pub holds: u32,
     /// New names a second.
     pub names_per_second: u32,
+    /// The policy document that no tenant's exceeds.
+    pub ceiling: Option<String>,
 }
 
 /// A connection is held so long for an answer, in milliseconds.
 const HOLD_MS: u32 = 30_000;
 /// The limits that every warden has: relays, holds, new names a second.
 const LIMITS: (u32, u32, u32) = (256, 32, 20);
+/// The longest ceiling, in bytes.
+const LONGEST_CEILING: usize = 16 * 1024;
+
 impl Facts {
     /// What the launcher says and what the host says of itself. `kid` names the issuer's key.
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
@@ -88,9 +93,23 @@ impl Facts {
                 relays,
                 holds,
                 names_per_second,
+                ceiling: ceiling(config)?,
             },
         })
     }
+}
+
+/// The ceiling, if it can be read: a host that cannot read it does not start.
+fn ceiling(config: &cofferdam_tenants::config::HostConfig) -> Result<Option<String>, Error> {
+    let Some(ceiling) = &config.ceiling else { return Ok(None) };
+    // It travels to each warden beside the tenant's own.
+    if ceiling.policy.len() > LONGEST_CEILING {
+        let why = format!("[ceiling] in cofferdam.toml: its policy has more than {LONGEST_CEILING} bytes");
+        return Err(Error::Config(why));
+    }
+    let read = cofferdam_policy::Policy::ceiling(&ceiling.policy);
+    read.map_err(|error| Error::Config(format!("[ceiling] in cofferdam.toml: {error}")))?;
+    Ok(Some(ceiling.policy.clone()))
 }
 
 impl Facts {
@@ -180,5 +199,17 @@ mod tests {
         assert_eq!(facts.commands["echo"], "/bin/echo");
         assert_eq!((facts.issuer.as_str(), facts.domain), ("cofferdam:k1", None));
         assert_eq!(facts.degradations.is_empty(), facts.profile == "strict");
+        assert_eq!(facts.wardens.ceiling, None);
+        let with = |policy: &str| {
+            let text = format!("{text}[ceiling]\npolicy = '''{policy}'''\n");
+            let config = HostConfig::parse(Path::new("c"), &text).unwrap();
+            Facts::load(&Boot { config, ..boot.clone() }, "k1")
+        };
+        assert_eq!(with("version: 1\n").unwrap().wardens.ceiling.as_deref(), Some("version: 1\n"));
+        let refused = with("version: 1\nallow: all\n").unwrap_err();
+        assert!(
+            matches!(&refused, Error::Config(why) if why.contains("[ceiling]") && why.contains("line 2")),
+            "{refused}"
+        );
     }
 }

@@ -9,6 +9,7 @@ pub mod api;
 mod approvals;
 pub mod db;
 pub mod disk;
+mod drafts;
 mod edge;
 mod effective;
 mod error;

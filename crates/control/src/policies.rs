@@ -11,7 +11,7 @@ use crate::{
     warden::InForce,
 };
 use cofferdam_base::{TenantId, ipc::warden::Command};
-use cofferdam_policy::Policy;
+use cofferdam_policy::Exceeds;
 use cofferdam_store::ledger::Kind;
 use serde_json::json;
 
@@ -43,11 +43,36 @@ impl Host {
         Ok(self.db.run(move |disk| disk.policy(&id)).await?.revision)
     }
 
-    /// Keeps a document and puts it in force.
-    pub async fn policy_set(&self, id: &TenantId, text: String) -> Result<PolicySet, Error> {
+    /// Keeps a document and puts it in force, if the revision that is kept is the one that is expected.
+    pub async fn policy_set(
+        &self,
+        id: &TenantId,
+        text: String,
+        expected: Option<u64>,
+    ) -> Result<PolicySet, Error> {
         let tenant = self.tenant(id)?;
-        let policy = Policy::parse(&text).map_err(|error| refused(id, &error))?;
+        let policy = self.compiled(id, &text)?;
+        if let Some(exceeds) = policy.exceeding().into_iter().find(|exceeds| exceeds.wholly) {
+            let Exceeds { line, rule, ceiling, wholly: _ } = exceeds;
+            return Err(Error::Refused {
+                code: "policy",
+                message: format!(
+                    "line {line}, {rule}: the ceiling denies it by {ceiling}; nothing was changed"
+                ),
+                mend: format!("cofferdam policy check {id} FILE"),
+            });
+        }
         let _in_order = tenant.changes.lock().await;
+        if let Some(expected) = expected {
+            let kept = self.revision(id).await?;
+            if kept != expected {
+                return Err(Error::Conflict {
+                    code: "revision",
+                    message: format!("revision {kept} is kept, not {expected}; nothing was changed"),
+                    mend: format!("cofferdam policy diff {id} FILE"),
+                });
+            }
+        }
         let row = self.row(Some(id), Kind::PolicySet, json!({ "policy": text }));
         let (kept, stored) = (id.clone(), text.clone());
         let revision = self.db.run(move |disk| disk.add_policy(&kept, &stored, "operator", &row)).await?;
@@ -73,7 +98,7 @@ impl Host {
     /// Parses a document and says what it would mean.
     pub fn policy_check(&self, id: &TenantId, text: &str) -> Result<PolicyChecked, Error> {
         self.tenant(id)?;
-        let policy = Policy::parse(text).map_err(|error| refused(id, &error))?;
+        let policy = self.compiled(id, text)?;
         let rules = &policy.document().rules;
         let mut warnings = Vec::new();
         for (at, rule) in rules.iter().enumerate() {
@@ -81,6 +106,13 @@ impl Host {
                 warnings.push(format!("line {} says the same as line {}", rule.line, first.line));
             }
         }
+        for Exceeds { line, rule, ceiling, wholly } in policy.exceeding() {
+            let how = if wholly { "denies it: this cannot be set" } else { "limits it" };
+            warnings.push(format!("line {line}, {rule}: the ceiling {how}, by {ceiling}"));
+        }
+        let now = self.now();
+        let gone = rules.iter().filter(|rule| rule.expires.is_some_and(|expires| now >= expires));
+        warnings.extend(gone.map(|rule| format!("line {}, {}: it has expired", rule.line, rule.id)));
         Ok(PolicyChecked { rules: u32::try_from(rules.len()).unwrap_or(u32::MAX), warnings })
     }
 }
@@ -98,7 +130,7 @@ pub(crate) fn refused(id: &TenantId, error: &cofferdam_policy::Error) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use cofferdam_policy::Verb;
+    use cofferdam_policy::{Policy, Verb};
 
     #[test]
     fn the_first_policy_asks_and_keeps_quiet_about_upstreams_own_look_ups() {

@@ -222,6 +222,7 @@ impl Host {
             tenant: tenant.id.clone(),
             policy,
             revision,
+            ceiling: facts.ceiling,
             nameservers: facts.nameservers,
             operator_private: facts.operator_private,
             host_addresses: facts.host_addresses,

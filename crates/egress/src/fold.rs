@@ -46,7 +46,7 @@ impl Folder {
             fold.more = fold.more.saturating_add(1);
             return None;
         }
-        let row = row(&key, 1);
+        let row = Row { request: refusal.request.clone(), ..row(&key, 1) };
         self.0
             .insert(key, Fold { since: now, more: 0, period: if refusal.silent { MINUTE } else { SECOND } });
         Some(row)
@@ -76,6 +76,7 @@ fn row((destination, reason, by): &Key, count: u32) -> Row {
         destination: destination.clone(),
         by: by.clone(),
         reason: reason.code().to_owned(),
+        request: String::new(),
         count,
     }
 }

@@ -51,6 +51,8 @@ pub struct Row {
     pub by: String,
     /// The reason of a denial; of what was let through [`OPAQUE`], if nobody looks into it; else empty.
     pub reason: String,
+    /// The request, where requests are seen, else empty.
+    pub request: String,
     /// How many alike.
     pub count: u32,
 }
@@ -209,10 +211,11 @@ impl Gate {
         loop {
             match self.step(&wanted, first) {
                 Step::Pass(pass) => return Ok(pass),
-                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), refusal)),
+                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), wanted.refused(refusal))),
                 Step::Spend(answer) => {
                     if let Ok(outcome) = answer.await {
-                        return outcome.map_err(|refusal| self.refuse(Some(destination), refusal));
+                        return outcome
+                            .map_err(|refusal| self.refuse(Some(destination), wanted.refused(refusal)));
                     }
                     // The grant is gone, or nobody can say that it is spent: ask again.
                 }
@@ -221,12 +224,11 @@ impl Gate {
                     match tokio::time::timeout_at(deadline, answer).await {
                         Ok(Ok(Wake::Retry)) => {}
                         Ok(Ok(Wake::Refuse(refusal))) => {
-                            return Err(self.refuse(Some(destination), refusal));
+                            return Err(self.refuse(Some(destination), wanted.refused(refusal)));
                         }
                         Ok(Err(_)) | Err(_) => {
-                            return Err(
-                                self.refuse(Some(destination), Refusal::new(Reason::NoAnswer, "hold"))
-                            );
+                            let refusal = wanted.refused(Refusal::new(Reason::NoAnswer, "hold"));
+                            return Err(self.refuse(Some(destination), refusal));
                         }
                     }
                 }
@@ -290,6 +292,7 @@ impl Gate {
                 destination: Some(destination.clone()),
                 by: "policy".into(),
                 reason: String::new(),
+                request: wanted.summary(),
                 count: 1,
             });
         }
@@ -347,6 +350,7 @@ impl Gate {
             destination: Some(wanted.destination.clone()),
             by,
             reason: if wanted.is_opaque() { OPAQUE.to_owned() } else { String::new() },
+            request: wanted.summary(),
             count: 1,
         });
         let recorded = row.is_none_or(|row| self.outlet.record(row));
@@ -413,6 +417,7 @@ impl Gate {
             destination: Some(destination.clone()),
             by: format!("secret {name}"),
             reason: String::new(),
+            request: String::new(),
             count: 1,
         };
         if !self.outlet.record(row) && keeps(Check::Recorded) {

@@ -16,12 +16,14 @@ pub struct Refusal {
     pub said: String,
     /// Its author wants no noise about it.
     pub silent: bool,
+    /// What was refused, if it is a request.
+    pub request: String,
 }
 
 impl Refusal {
     /// A refusal by one of our layers.
     pub fn new(reason: Reason, by: impl Into<String>) -> Self {
-        Self { reason, by: by.into(), said: String::new(), silent: false }
+        Self { reason, by: by.into(), said: String::new(), silent: false, request: String::new() }
     }
 
     /// With the words of a rule's author or an approver, or details of ours.

@@ -54,6 +54,9 @@ use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 /// The longest document that is read, in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1024;
 
+/// How deep a document goes.
+const DEPTH: usize = 8;
+
 /// A parsed policy document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -70,7 +73,7 @@ impl Document {
             return Err(Error::TooLong(text.len()));
         }
         let raw: RawDocument =
-            serde_saphyr::from_str_with_options(text, options()).map_err(|error| yaml_error(&error))?;
+            serde_saphyr::from_str_with_options(text, options(DEPTH)).map_err(|error| yaml_error(&error))?;
         let version = raw.version.value;
         if !matches!(version, 1 | 2) {
             let message = format!("version {version} is not known: write `version: 1` or `version: 2`");
@@ -101,9 +104,9 @@ fn unlooked(rules: &[Rule]) -> Result<(), Error> {
     Ok(())
 }
 
-fn options() -> Options {
+pub(crate) fn options(depth: usize) -> Options {
     let budget = serde_saphyr::budget! {
-        max_depth: 8,
+        max_depth: depth,
         flow_nesting_limit: 8,
         max_aliases: 0,
         max_anchors: 0,
@@ -123,7 +126,7 @@ fn options() -> Options {
     }
 }
 
-fn yaml_error(error: &serde_saphyr::Error) -> Error {
+pub(crate) fn yaml_error(error: &serde_saphyr::Error) -> Error {
     let error = error.without_snippet();
     let place = error.location();
     let message = error.render().lines().next().unwrap_or_default().chars().take(300).collect();

@@ -3,7 +3,7 @@
 //! It owns no parser. The threat is a document, or an edit of one, that means something else than its reader
 //! sees: the table and the walk of `explain` must agree, and an edit must open its destination alone.
 
-use crate::{Document, Pattern, Policy, Verb, add_rule};
+use crate::{Body, Document, Pattern, Policy, RequestFacts, Target, Verb, add_rule};
 use cofferdam_base::{Destination, Host, HostName, Protocol};
 use std::num::NonZeroU16;
 
@@ -33,6 +33,50 @@ pub fn nameable(destination: &Destination) {
     let opened = add_rule("version: 1\n", destination, "").expect("a policy can name it");
     let verdict = Policy::parse(&opened).expect("an edited policy parses").verdict(destination);
     assert_eq!(verdict.verb(), Verb::Allow, "{destination}");
+}
+
+/// What requests are judged by in [`request`].
+const JUDGES: &str = r#"version: 2
+default: deny
+rules:
+  - {allow: a.example, method: GET, path: /pub/**}
+  - {deny: a.example, path: /pub/secret/**}
+  - {allow: a.example, path: /search, query: {q: ["1", "is:*"]}}
+  - {allow: a.example, mcp: {tool: [search, "read_*"], arguments: {path: "/work/*"}}}
+  - {deny: a.example, mcp: {tool: "delete*"}}
+  - {ask: a.example, jsonrpc: {method: ping}}
+"#;
+
+/// Any line as the target of a request, and the rest as its body.
+pub fn request(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (line, body) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+    let target = String::from_utf8_lossy(line).into_owned();
+    if let Ok(read) = Target::parse(&target) {
+        let again = Target::parse(read.rebuilt()).expect("what goes on is a target");
+        assert_eq!((&again.segments, &again.query), (&read.segments, &read.query), "{target}");
+        let odd =
+            |segment: &String| matches!(segment.as_str(), "" | "." | "..") || segment.contains(['/', '\\']);
+        assert!(!read.segments.iter().any(odd), "{target}");
+    }
+    let body = Body::parse(body);
+    if let Body::Calls(calls) = &body {
+        assert!(!calls.is_empty() && calls.iter().all(|call| call.tool.is_none() || call.method.is_some()));
+    }
+    let Ok(destination) = "https://a.example:443".parse() else { return };
+    let method = if bytes.len().is_multiple_of(2) { "GET" } else { "POST" }.to_owned();
+    let facts = RequestFacts { destination, method, target, headers: Vec::new(), websocket: false, body };
+    let policy = Policy::parse(JUDGES).expect("it is a policy");
+    assert_eq!(policy.judge(&facts), policy.judge_linear(&facts).0);
+}
+
+/// Any text as somebody else's policy: what comes of it is a policy that denies what it does not name.
+pub fn foreign(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(imported) = crate::import::import(text) else { return };
+    let policy = Policy::parse(&imported.document).expect("what is imported is a policy");
+    assert_eq!(policy.document().default, crate::Default::Deny);
+    assert!(policy.document().rules.iter().all(|rule| rule.verb != Verb::Ask));
 }
 
 /// One approval that becomes a rule: it opens what was asked for, and changes no other verdict.

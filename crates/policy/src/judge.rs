@@ -69,6 +69,18 @@ impl Policy {
         places.iter().any(|place| place.needs_body(head).is_some())
     }
 
+    /// Does a rule that fits method and path ask for more of the request: query, headers, calls, a WebSocket?
+    pub fn needs_more(&self, facts: &RequestFacts) -> bool {
+        let target = Target::parse(&facts.target).ok();
+        let head = Head { facts, target: target.as_ref() };
+        let own = self.document().rules.iter().filter(|rule| self.is_live(rule));
+        let more = own.filter(|rule| rule.place_matches(&facts.destination)).any(|rule| {
+            let asks = |it: &Condition| it.has_more() || it.calls.is_some();
+            rule.request.as_ref().is_some_and(|it| asks(it) && it.place_matches(head, rule.verb))
+        });
+        more || self.ceiling.as_ref().is_some_and(|ceiling| ceiling.needs_more(facts))
+    }
+
     /// What policy says of one request. What several calls in one body come to is what is said of the worst.
     pub fn judge(&self, facts: &RequestFacts) -> Judgement {
         let own = self.judge_counted(facts, &mut 0);

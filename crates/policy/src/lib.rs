@@ -21,6 +21,7 @@ mod file;
 pub mod fuzz;
 mod glob;
 pub mod guard;
+pub mod import;
 mod judge;
 mod moment;
 mod parse;

@@ -296,6 +296,12 @@ fn parse_approvers(approvers: &Spanned<Many>, verb: Verb) -> Result<BTreeSet<Str
     if all.is_empty() || !all.iter().all(name) {
         return Err(at(approvers.referenced, "`approvers` lists who may answer"));
     }
+    if let Some(other) = all.iter().find(|name| *name != "operator") {
+        let message = format!(
+            "{other:?} cannot answer yet: `operator`, who holds the control socket, is the only approver"
+        );
+        return Err(at(approvers.referenced, message));
+    }
     Ok(all.iter().cloned().collect())
 }
 

@@ -107,6 +107,7 @@ impl Office {
             tenant,
             policy,
             revision: _,
+            ceiling,
             nameservers,
             operator_private,
             host_addresses,
@@ -119,6 +120,9 @@ impl Office {
             return Err(format!("this is the warden of {}, not of {tenant}", self.tenant));
         }
         let policy = Policy::parse(&policy).map_err(|error| error.to_string())?;
+        let ceiling = ceiling.map(|text| Policy::ceiling(&text)).transpose();
+        let ceiling = ceiling.map_err(|error| format!("the ceiling: {error}"))?;
+        let policy = policy.under(ceiling.map(Arc::new));
         let operator_private = operator_private
             .iter()
             .map(|network| network.parse())

@@ -202,7 +202,8 @@ impl Model {
             Some(name) => format!("secret {name}"),
             None => format!("route {}", route.route),
         };
-        let row = Row { what: RecordKind::Use, destination: None, by, reason: String::new(), count: 1 };
+        let (what, reason, request) = (RecordKind::Use, String::new(), String::new());
+        let row = Row { what, destination: None, by, reason, request, count: 1 };
         if !self.outbox.record(row) {
             return Err(self.no(Reason::LedgerUnavailable, ""));
         }

@@ -242,6 +242,7 @@ impl Outbox {
                 destination: None,
                 by: "warden".into(),
                 reason: "ledger_unavailable".into(),
+                request: String::new(),
                 count,
             };
             self.push(&mut state, row);
@@ -269,9 +270,10 @@ impl Outbox {
     }
 
     fn push(&self, state: &mut State, row: Row) {
-        let Row { what, destination, by, reason, count } = row;
+        let Row { what, destination, by, reason, request, count } = row;
         state.last += 1;
-        let record = Record { seq: state.last, at: self.clock.now(), what, destination, by, reason, count };
+        let (seq, at) = (state.last, self.clock.now());
+        let record = Record { seq, at, what, destination, by, reason, request, count };
         state.kept.push_back(record);
     }
 }

@@ -87,6 +87,9 @@ pub struct Configuration {
     pub policy: String,
     /// Its revision number.
     pub revision: u64,
+    /// The operator's ceiling, a policy document that this one cannot exceed.
+    #[serde(default)]
+    pub ceiling: Option<String>,
     /// Where real names are resolved. Port 53 of these is exempt from the uid firewall.
     pub nameservers: Vec<SocketAddr>,
     /// CIDR blocks of private addresses that the operator opened in `cofferdam.toml`.
@@ -225,6 +228,9 @@ pub struct Record {
     pub by: String,
     /// The machine-readable reason of a denial; `opaque` for a connection that was let through unseen; else empty.
     pub reason: String,
+    /// The request, as `POST /mcp, tool search`, where requests are seen; else empty.
+    #[serde(default)]
+    pub request: String,
     /// How many alike were folded into this row.
     pub count: u32,
 }

@@ -36,6 +36,8 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/policy", get(policy_show).put(policy_set))
         .route("/policy/check", post(policy_check))
         .route("/policy/explain", post(policy_explain))
+        .route("/policy/diff", post(policy_diff))
+        .route("/policy/simulate", post(policy_simulate))
         .route("/policy/effective", get(policy_effective))
         .route("/secrets", get(secret_list))
         .route("/secrets/{name}", put(secret_set).delete(secret_remove))
@@ -163,7 +165,7 @@ async fn policy_set(
     Body(policy): Body<types::PolicyText>,
 ) -> Answer<types::PolicySet> {
     let id = parse(&id)?;
-    whole(async move { host.policy_set(&id, policy.text).await }).await
+    whole(async move { host.policy_set(&id, policy.text, policy.expected).await }).await
 }
 
 async fn policy_check(
@@ -172,6 +174,22 @@ async fn policy_check(
     Body(policy): Body<types::PolicyText>,
 ) -> Answer<types::PolicyChecked> {
     host.policy_check(&parse(&id)?, &policy.text).map(Json)
+}
+
+async fn policy_diff(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(policy): Body<types::PolicyText>,
+) -> Answer<types::PolicyDiff> {
+    host.policy_diff(&parse(&id)?, &policy.text).await.map(Json)
+}
+
+async fn policy_simulate(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(request): Body<types::SimulateRequest>,
+) -> Answer<types::Simulated> {
+    host.policy_simulate(&parse(&id)?, request).await.map(Json)
 }
 
 async fn policy_explain(

@@ -20,6 +20,8 @@
 //! | `PUT /api/v1/tenants/{id}/policy` | [`PolicyText`] | [`PolicySet`] |
 //! | `POST /api/v1/tenants/{id}/policy/check` | [`PolicyText`] | [`PolicyChecked`] |
 //! | `POST /api/v1/tenants/{id}/policy/explain` | [`ExplainRequest`] | [`Explained`] |
+//! | `POST /api/v1/tenants/{id}/policy/diff` | [`PolicyText`] | [`PolicyDiff`] |
+//! | `POST /api/v1/tenants/{id}/policy/simulate` | [`SimulateRequest`] | [`Simulated`] |
 //! | `GET /api/v1/tenants/{id}/policy/effective` | | [`Effective`] |
 //! | `GET /api/v1/approvals` | query [`ApprovalsQuery`] | [`Approvals`] |
 //! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
@@ -47,11 +49,13 @@ use serde::{Deserialize, Serialize};
 mod approvals;
 mod kill;
 mod limits;
+mod policy;
 
 pub use approvals::{Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span};
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
+pub use policy::{ExplainedRequest, PolicyDiff, SimulateRequest, Simulated, SimulatedChange};
 
 /// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503
 /// "could not".
@@ -242,6 +246,9 @@ pub struct Policy {
 pub struct PolicyText {
     /// YAML, at most 64 KiB.
     pub text: String,
+    /// To be set only if this is the revision that is kept. 409 if it is not.
+    #[serde(default)]
+    pub expected: Option<u64>,
 }
 
 /// A policy was kept.
@@ -272,6 +279,9 @@ pub struct ExplainRequest {
     /// Ask another document than the one that is kept.
     #[serde(default)]
     pub text: Option<String>,
+    /// Ask about a request, and not the connection.
+    #[serde(default)]
+    pub request: Option<ExplainedRequest>,
 }
 
 /// The verdict and where it comes from.
@@ -307,8 +317,12 @@ pub struct EffectiveRow {
     pub why: String,
     /// Since when.
     pub since: Millis,
-    /// Until when, for a grant that ends.
+    /// Until when, for what ends.
     pub until: Option<Millis>,
+    /// When something last passed by it; none: not within a year, or nothing knows.
+    pub used: Option<Millis>,
+    /// It is there for 30 days and nothing passed by it in that time.
+    pub unused: bool,
 }
 
 /// Narrows a list to one tenant.

@@ -178,7 +178,7 @@ async fn an_answer_to_a_question_under_an_older_policy_is_refused_and_what_is_he
     let id = asked_by(&warden, "walls").await;
     let host = Arc::clone(&world.host);
     let text = "version: 1\ndefault: ask\nrules:\n  - allow: one.example\n".to_owned();
-    let set = tokio::spawn(async move { host.policy_set(&acme(), text).await });
+    let set = tokio::spawn(async move { host.policy_set(&acme(), text, None).await });
     let again = match next(&warden).await {
         warden::Command::Waiting { approval, .. } => approval,
         other => panic!("{other:?}"),
@@ -207,7 +207,9 @@ async fn an_answer_to_a_question_under_an_older_policy_is_refused_and_what_is_he
     // And a yes is over when the policy moves.
     let host = Arc::clone(&world.host);
     let set =
-        tokio::spawn(async move { host.policy_set(&acme(), "version: 1\ndefault: ask\n".to_owned()).await });
+        tokio::spawn(
+            async move { host.policy_set(&acme(), "version: 1\ndefault: ask\n".to_owned(), None).await },
+        );
     assert_eq!(next(&reader).await, warden::Command::Revoke { grant: again });
     set.await.unwrap().unwrap();
     assert_eq!(one(&world, again).await.state, "stale");
@@ -288,6 +290,7 @@ async fn what_is_asked_again_is_one_question_with_a_count_and_another_request_is
             destination,
             by,
             reason,
+            request: String::new(),
             count: 1,
         })
     };

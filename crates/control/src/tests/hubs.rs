@@ -176,11 +176,11 @@ async fn always_becomes_a_rule_and_a_policy_without_it_withdraws_the_grant() {
     let policy = world.host.policy_show(&acme()).await.unwrap();
     assert!(policy.text.contains("api.example.com") && policy.revision == 2, "{policy:?}");
     let host = Arc::clone(&world.host);
-    let set = tokio::spawn(async move { host.policy_set(&acme(), "version: 1\n".to_owned()).await });
+    let set = tokio::spawn(async move { host.policy_set(&acme(), "version: 1\n".to_owned(), None).await });
     assert_eq!(next(&warden).await, warden::Command::Revoke { grant: approval });
     let set = set.await.unwrap().unwrap();
     assert_eq!((set.revision, set.in_force), (3, true));
-    let bad = world.host.policy_set(&acme(), "version: 1\nwhat: 3\n".to_owned()).await.unwrap_err();
+    let bad = world.host.policy_set(&acme(), "version: 1\nwhat: 3\n".to_owned(), None).await.unwrap_err();
     assert!(bad.to_string().contains("line 2") && bad.status() == 422, "{bad}");
     assert_eq!(world.host.policy_show(&acme()).await.unwrap().revision, 3);
 }
@@ -217,7 +217,7 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
         move || while !matches!(warden.next(), warden::Command::Model(_)) {}
     });
     let rule = |name: &str| format!("  - allow: {name}\n");
-    let set = |rules: String| host.policy_set(&id, format!("version: 1\nrules:\n{rules}"));
+    let set = |rules: String| host.policy_set(&id, format!("version: 1\nrules:\n{rules}"), None);
     let (one, two) = (rule("one.example"), rule("two.example"));
     set(one.clone()).await.unwrap();
     let first = host.policy_show(&acme()).await.unwrap();
@@ -260,7 +260,7 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
             host: name.parse().map_or_else(|_| Place::Address(name.parse().unwrap()), Place::Name),
             ..somewhere()
         };
-        host.policy_explain(&id, ExplainRequest { destination, text: None })
+        host.policy_explain(&id, ExplainRequest { destination, text: None, request: None })
     };
     let metadata = explain("metadata.google.internal").await.unwrap();
     assert!(metadata.verdict == "deny" && metadata.by.starts_with("guard (metadata)"), "{metadata:?}");
@@ -340,6 +340,7 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
             destination: Some(somewhere()),
             by: "default".to_owned(),
             reason: "denied_by_policy".to_owned(),
+            request: String::new(),
             count: 1,
         })
     };
@@ -371,6 +372,7 @@ fn told(seq: u64, what: RecordKind) -> Report {
         destination: Some(somewhere()),
         by: "default".to_owned(),
         reason: String::new(),
+        request: String::new(),
         count: 1,
     })
 }

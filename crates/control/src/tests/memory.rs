@@ -62,6 +62,13 @@ impl Memory {
         self.open()
     }
 
+    /// Makes every revision of every policy older by so many milliseconds.
+    pub(super) fn age_policies(&self, by: u64) {
+        for (_, policy) in &mut self.0.lock().unwrap().policies {
+            policy.at = Millis(policy.at.0 - by);
+        }
+    }
+
     pub(super) fn kinds(&self) -> Vec<String> {
         self.0.lock().unwrap().rows.iter().map(|row| row.kind.clone()).collect()
     }

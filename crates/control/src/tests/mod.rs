@@ -4,6 +4,7 @@
 
 mod api;
 mod approvals;
+mod drafts;
 mod hubs;
 mod kills;
 mod memory;

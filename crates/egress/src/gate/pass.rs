@@ -94,17 +94,23 @@ impl Pass {
         &self.withdrawn
     }
 
-    /// Counts bytes that are about to be sent. False: they are too many, and the permission is gone.
-    pub(crate) fn sends(&self, bytes: usize) -> bool {
-        let Some(meter) = &self.meter else { return true };
+    /// Counts bytes that are about to be sent; an error if they are too many.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<(), Refusal> {
+        let Some(meter) = &self.meter else { return Ok(()) };
         let now = self.gate.now();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let fits = meter.spent.lock().unwrap_or_else(PoisonError::into_inner).send(bytes, now);
-        if !fits && !self.withdrawn.is_cancelled() {
-            self.gate.refuse(Some(&self.destination), meter.used_up());
+        if fits { Ok(()) } else { Err(meter.used_up()) }
+    }
+
+    /// The same in the middle of something: where they are too many, that is recorded and the permission gone.
+    pub(crate) fn sends(&self, bytes: usize) -> bool {
+        let Err(refusal) = self.charge(bytes) else { return true };
+        if !self.withdrawn.is_cancelled() {
+            self.gate.refuse(Some(&self.destination), refusal);
             self.withdrawn.cancel();
         }
-        fits
+        false
     }
 
     /// Where it leads.

@@ -32,6 +32,16 @@ impl Wanted {
         self.request.is_none()
     }
 
+    /// The request in words, if it is one.
+    pub(super) fn summary(&self) -> String {
+        self.request.as_ref().map(|facts| facts.summary()).unwrap_or_default()
+    }
+
+    /// A refusal of it.
+    pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
+        Refusal { request: self.summary(), ..refusal }
+    }
+
     /// What the rules say of it. A connection whose requests are to be judged, and of which none is seen, is
     /// refused.
     pub(super) fn ruling(&self, rules: &Rules) -> Ruling {

@@ -124,9 +124,7 @@ fn exchange<'a>(
         let head: usize =
             onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let line = onward.uri().path_and_query().map_or(1, |target| target.as_str().len());
-        if !pass.sends(head + line) {
-            return Err(Refusal::new(Reason::BudgetSpent, "policy"));
-        }
+        pass.charge(head + line)?;
         let body = Searched::new(body, spotted.clone());
         let mut request = onward.map(|()| sending(Arc::clone(pass), body));
         let failed = |error: &hyper::Error| {

@@ -36,7 +36,8 @@ pub(crate) async fn known(
         destination: destination.clone(),
         method: parts.method.as_str().to_owned(),
         target: uri.to_string(),
-        headers: parts.headers.keys().map(|name| name.as_str().to_owned()).collect(),
+        // Those that go on: what stays behind is nobody's.
+        headers: head::end_to_end(&parts.headers).keys().map(|name| name.as_str().to_owned()).collect(),
         websocket: head::wants_websocket(&parts.headers),
         body: if empty { Known::None } else { Known::Unread },
     };

@@ -37,6 +37,8 @@ pub struct HostConfig {
     pub edge: Edge,
     /// What wardens are told about the network.
     pub egress: Egress,
+    /// What no tenant's policy opens.
+    pub ceiling: Option<Ceiling>,
     /// Which uids are this host's.
     pub uids: UidRange,
     /// What may run in cells.
@@ -95,6 +97,15 @@ pub struct Egress {
     /// A file of certificates (PEM) that wardens and cells trust besides the host's: a company's own authority.
     /// Every warden reads it, as its own uid.
     pub extra_roots: Option<AbsolutePath>,
+}
+
+/// `[ceiling]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceiling {
+    /// A policy document, YAML. What it denies stays denied, whatever a tenant's policy says; what it asks about is
+    /// allowed by people alone.
+    pub policy: String,
 }
 
 /// `[uids]`

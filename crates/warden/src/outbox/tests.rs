@@ -15,7 +15,14 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn row(what: RecordKind) -> Row {
-    Row { what, destination: None, by: "rule".into(), reason: String::new(), count: 1 }
+    Row {
+        what,
+        destination: None,
+        by: "rule".into(),
+        reason: String::new(),
+        request: String::new(),
+        count: 1,
+    }
 }
 
 async fn take(outbox: &Outbox) -> Report {

@@ -1,0 +1,142 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{Body, Judgement, Policy, RequestFacts, Verb};
+use cofferdam_base::Destination;
+
+const OPENSHELL: &str = include_str!("tests/openshell.yaml");
+const PRESET: &str = include_str!("tests/preset.yaml");
+const PERSONAL: &str = include_str!("tests/personal.yaml");
+
+fn outcome(imported: &Imported, field: &str) -> Vec<Outcome> {
+    imported.fields.iter().filter(|it| it.place.ends_with(field)).map(|it| it.outcome).collect()
+}
+
+fn judged(policy: &Policy, place: &str, method: &str, target: &str, body: &str) -> Verb {
+    let websocket = method == "WS";
+    let facts = RequestFacts {
+        destination: place.parse::<Destination>().unwrap(),
+        method: if websocket { "GET".into() } else { method.into() },
+        target: target.into(),
+        headers: vec![],
+        websocket,
+        body: Body::parse(body.as_bytes()),
+    };
+    match policy.judge(&facts) {
+        Judgement::Clear(verdict) => verdict.verb(),
+        Judgement::Unclear { .. } => Verb::Deny,
+    }
+}
+
+fn tool(name: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}"}}}}"#)
+}
+
+#[test]
+fn an_openshell_policy_is_read_unchanged_and_means_the_same_or_less() {
+    let imported = import(OPENSHELL).unwrap();
+    let policy = Policy::parse(&imported.document).unwrap();
+    let code = "https://api.code.example:443";
+    for (place, method, target, body, verb) in [
+        (code, "GET", "/repos/a/b/c", "", Verb::Allow),
+        (code, "GET", "/repos/a/secrets/c", "", Verb::Deny),
+        (code, "PUT", "/repos/a/b/c", "", Verb::Deny),
+        (code, "POST", "/search?kind=pulls-open", "", Verb::Allow),
+        (code, "POST", "/search?kind=users", "", Verb::Deny),
+        (code, "DELETE", "/anything", "", Verb::Deny),
+        ("http://api.code.example:443", "GET", "/repos/a/b", "", Verb::Deny),
+        ("https://a.cdn.code.example:8443", "HEAD", "/x", "", Verb::Allow),
+        ("http://a.cdn.code.example:8443", "GET", "/x", "", Verb::Allow),
+        ("https://a.cdn.code.example:443", "POST", "/x", "", Verb::Deny),
+        ("https://mcp.tools.example:443", "POST", "/mcp", &tool("read_file"), Verb::Allow),
+        ("https://mcp.tools.example:443", "POST", "/mcp", &tool("fetch"), Verb::Allow),
+        ("https://mcp.tools.example:443", "POST", "/mcp", &tool("delete_all"), Verb::Deny),
+        ("https://mcp.tools.example:443", "POST", "/mcp", &tool("write"), Verb::Deny),
+        (
+            "https://mcp.tools.example:443",
+            "POST",
+            "/mcp",
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
+            Verb::Allow,
+        ),
+        ("https://graph.tools.example:443", "POST", "/", "{}", Verb::Deny),
+        (
+            "https://node.tools.example:8545",
+            "POST",
+            "/",
+            r#"{"jsonrpc":"2.0","id":1,"method":"eth_call"}"#,
+            Verb::Allow,
+        ),
+        (
+            "https://node.tools.example:8545",
+            "POST",
+            "/",
+            r#"{"jsonrpc":"2.0","id":1,"method":"eth_send"}"#,
+            Verb::Deny,
+        ),
+        ("https://unused.example:443", "GET", "/", "", Verb::Deny),
+    ] {
+        assert_eq!(judged(&policy, place, method, target, body), verb, "{method} {place}{target} {body}");
+    }
+    for (field, expected) in [
+        ("landlock", Outcome::Tightened),
+        ("filesystem_policy.read_write", Outcome::Inexpressible),
+        ("code_host.binaries", Outcome::Widened),
+        ("code_host.endpoints[0].rules[1]", Outcome::Mapped),
+        ("code_host.endpoints[0].deny_rules[1]", Outcome::Tightened),
+        ("code_host.endpoints[1].host", Outcome::Tightened),
+        ("code_host.endpoints[1].access", Outcome::Mapped),
+        ("tools.endpoints[0].mcp.max_body_bytes", Outcome::Inexpressible),
+        ("tools.endpoints[1].protocol", Outcome::Inexpressible),
+        ("network_middlewares", Outcome::Widened),
+    ] {
+        assert_eq!(outcome(&imported, field), [expected], "{field}");
+    }
+}
+
+#[test]
+fn a_preset_is_read_unchanged_with_its_sockets_and_its_tunnels() {
+    let imported = import(PRESET).unwrap();
+    let policy = Policy::parse(&imported.document).unwrap();
+    for (place, method, target, verb) in [
+        ("https://chat.example:443", "GET", "/anything/at/all", Verb::Allow),
+        ("https://chat.example:443", "POST", "/bot12:ab/send", Verb::Allow),
+        ("https://chat.example:443", "POST", "/users", Verb::Deny),
+        ("https://chat.example:443", "WS", "/anything", Verb::Deny),
+        ("https://gateway.chat.example:443", "WS", "/socket", Verb::Allow),
+        ("https://gateway.chat.example:443", "WS", "/other", Verb::Deny),
+        ("https://quiet.chat.example:443", "WS", "/socket", Verb::Deny),
+        ("https://media-1.chat.example:443", "GET", "/", Verb::Deny),
+    ] {
+        assert_eq!(judged(&policy, place, method, target, ""), verb, "{method} {place}{target}");
+    }
+    let files = policy.document().rules.iter().find(|rule| rule.opaque).unwrap();
+    assert_eq!(files.pattern.to_string(), "files.chat.example");
+    assert_eq!(outcome(&imported, "endpoints[2].rules[0]"), [Outcome::Inexpressible]);
+    assert_eq!(outcome(&imported, "endpoints[4].host"), [Outcome::Inexpressible]);
+    assert!(imported.document.contains("# widened       network_policies.chat.binaries"));
+}
+
+#[test]
+fn what_cannot_be_said_stays_closed_and_every_field_is_accounted_for() {
+    let imported = import(PERSONAL).unwrap();
+    let policy = Policy::parse(&imported.document).unwrap();
+    assert!(policy.effective().iter().all(|row| row.host == "10.2.0.7" || row.host == "plain.example"));
+    assert_eq!(judged(&policy, "http://plain.example:80", "PATCH", "/x", ""), Verb::Allow);
+    assert_eq!(judged(&policy, "http://plain.example:80", "DELETE", "/x", ""), Verb::Deny);
+    for (field, expected) in [
+        ("endpoints[0].host", Outcome::Inexpressible),
+        ("endpoints[1].allowed_ips", Outcome::Inexpressible),
+        ("endpoints[2].enforcement", Outcome::Tightened),
+        ("endpoints[2].allow_encoded_slash", Outcome::Tightened),
+        ("endpoints[2].credential_binding", Outcome::Inexpressible),
+        ("endpoints[2].colour", Outcome::Inexpressible),
+    ] {
+        assert_eq!(outcome(&imported, field), [expected], "{field}");
+    }
+    for bad in
+        ["version: 1\n", "version: 2\nnetwork_policies: {}\n", "- 1\n", "network_policies: 3\n", "a: [", ""]
+    {
+        assert!(import(bad).is_err(), "{bad}");
+    }
+    assert!(import("version: 1\nnetwork_policies: {}\n").unwrap().document.ends_with("rules: []\n"));
+}
