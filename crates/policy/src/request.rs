@@ -12,6 +12,9 @@ use std::fmt;
 /// The longest body that is read for a rule, in bytes. A longer one is [`Body::Unread`].
 pub const MAX_BODY: usize = 1 << 20;
 
+/// More calls than this in one body are not judged: it counts as unreadable.
+const MAX_CALLS: usize = 256;
+
 /// What is known of a request before it is let through.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestFacts {
@@ -91,7 +94,7 @@ impl Body {
             Some(one) => call(one).map(|call| vec![call]),
             None => None,
         };
-        calls.filter(|calls| !calls.is_empty()).map_or(Self::Other, Self::Calls)
+        calls.filter(|calls| (1..=MAX_CALLS).contains(&calls.len())).map_or(Self::Other, Self::Calls)
     }
 }
 
@@ -212,6 +215,9 @@ mod tests {
         };
         assert_eq!((calls.len(), calls[1].method.as_deref()), (2, None));
         assert_eq!(read(""), Body::None);
+        let many = |count| read(&format!("[{}]", vec![tool; count].join(",")));
+        assert!(matches!(many(MAX_CALLS), Body::Calls(calls) if calls.len() == MAX_CALLS));
+        assert_eq!(many(MAX_CALLS + 1), Body::Other);
         for doubtful in [
             "[]",
             "1",
