@@ -265,15 +265,15 @@ const MODEL: Row = Row {
 };
 
 /// What the others hold besides where there is a model.
-const WITH_MODEL: &[(&str, &str)] = &[
-    ("launcher", "pidfd of model"),
+const WITH_MODEL: &[(&str, &str, RangeInclusive<usize>)] = &[
+    ("launcher", "pidfd of model", ONE),
     // Both ends of the model's wire, and its own to it, on which nothing is said.
-    ("launcher", "unix to launcher+model"),
-    ("launcher", "unix to launcher+warden acme+warden globex"),
-    ("launcher", "unix to nobody"),
-    // The lease of the uids.
-    ("launcher", "unix listening"),
-    ("warden T", "unix to launcher+model"),
+    ("launcher", "unix to launcher+model", ONE),
+    ("launcher", "unix to launcher+warden acme+warden globex", ONE),
+    ("launcher", "unix to nobody", ONE),
+    // The kill switch, and the lease of the uids.
+    ("launcher", "unix listening", 2..=2),
+    ("warden T", "unix to launcher+model", ONE),
 ];
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -580,9 +580,9 @@ impl<'a> Judge<'a> {
         let mut wrong = Vec::new();
         // Whoever is one for all tenants has what is a tenant's for each.
         let each = if tenant.is_empty() { TENANTS.to_vec() } else { vec![tenant] };
-        let more = WITH_MODEL.iter().filter(|(who, _)| self.host.demo && *who == row.who);
+        let more = WITH_MODEL.iter().filter(|(who, ..)| self.host.demo && *who == row.who);
         let expected: BTreeMap<String, RangeInclusive<usize>> = (row.holds.iter().cloned())
-            .chain(more.map(|(_, kind)| (*kind, ONE)))
+            .chain(more.map(|(_, kind, count)| (*kind, count.clone())))
             .flat_map(|(kind, count)| each.iter().map(move |tenant| (with(kind, tenant), count.clone())))
             .collect();
         for (kind, count) in &expected {
