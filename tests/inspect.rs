@@ -102,6 +102,18 @@ fn curl_passes_by_method_and_path_over_both_http_and_both_ways_out() {
     // Where nothing is said of requests, the client sees the server's own certificate.
     let (ok, said) = sh(&host, "curl -sS -w '%{certs}' https://opaque.example.com/closed");
     assert!(ok && said.contains("the world's test authority") && !said.contains("Cofferdam"), "{said}");
+    // The ledger knows which of the two nobody saw.
+    let rows = host.cli(&["--json", "ledger", "tail", "-n", "1000", "--tenant", "acme"]);
+    let rows: Vec<Value> = String::from_utf8(rows.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|row| row["kind"] == "allow")
+        .collect();
+    let unseen = |row: &&Value| row["body"]["reason"] == "opaque";
+    let named = |row: &Value, name: &str| row["body"]["destination"].as_str().unwrap().contains(name);
+    assert!(rows.iter().filter(unseen).all(|row| named(row, OPAQUE)), "{rows:?}");
+    assert!(rows.iter().any(|row| unseen(&row)) && rows.iter().any(|row| named(row, API)), "{rows:?}");
     let seen = server.seen();
     assert!(seen.iter().all(|(_, method, _, path)| path != "/open/secret" && method != "DELETE"), "{seen:?}");
     assert!(seen.iter().all(|(.., host, path)| path != "/closed" || host == OPAQUE), "{seen:?}");

@@ -175,7 +175,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         }
         None => {
             let method = request.method().clone();
-            let body = request.into_body().collect().await.map(|body| body.to_bytes().len()).unwrap_or(0);
+            let body = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
             let text = format!("the world answered {method} {path} of {body} bytes");
             Response::new(Full::new(text.into()).boxed_unsync())
         }

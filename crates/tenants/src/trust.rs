@@ -11,7 +11,7 @@ use cofferdam_base::Certificate;
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -55,6 +55,9 @@ pub fn extra(path: &Path) -> Result<String, Error> {
     let meta = fs::metadata(path).map_err(Error::io(path))?;
     if meta.len() > LONGEST {
         return Err(bad("longer than a mebibyte"));
+    }
+    if meta.mode() & 0o004 == 0 {
+        return Err(bad("wardens, which have uids of their own, may not read it: chmod a+r"));
     }
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
     let mut certificates = String::new();
@@ -118,6 +121,7 @@ pub(crate) fn binds(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn certificate(first: u8) -> Certificate {
         Certificate::try_from(STANDARD.encode([0x30, first, 1, 2, 3, 4])).unwrap()
@@ -161,5 +165,7 @@ mod tests {
         fs::write(&path, good.repeat(2)).unwrap();
         assert_eq!(extra(&path).unwrap(), good.repeat(2));
         assert!(extra(&dir.path().join("none")).is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(extra(&path).is_err());
     }
 }

@@ -162,6 +162,10 @@ pub(super) fn answered(headers: &HeaderMap) -> HeaderMap {
     if let Some(names) = headers.get(header::TRAILER) {
         kept.insert(header::TRAILER, names.clone());
     }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // The body has the length of its chunks.
+        kept.remove(header::CONTENT_LENGTH);
+    }
     // Where else the host is said to answer, by a protocol that does not pass.
     kept.remove(header::ALT_SVC);
     kept

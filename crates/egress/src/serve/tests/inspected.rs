@@ -523,3 +523,85 @@ async fn a_stream_of_http_2_ends_with_its_permission_and_so_does_its_other_side(
     // And the world is told, whether or not the client reads on.
     is_closed.recv().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_rule_asks_about_is_held_inside_tls_and_goes_on_when_it_is_granted() {
+    let cell = inspecting();
+    let policy =
+        format!("{SEEN}  - ask: open.example\n    protocol: https\n    method: PUT\n    path: /asked\n");
+    cell.egress.gate.configure(rules(&policy), LIMITS);
+    let mut client = connect(&cell, "open.example", H1).await.unwrap();
+    say(&mut client, "PUT /asked HTTP/1.1\r\nHost: open.example\r\nContent-Length: 4\r\n\r\nbody").await;
+    let destination = cell.asked().await;
+    assert_eq!((destination.to_string().as_str(), cell.dialled()), ("https://open.example:443", 0));
+    cell.egress.gate.grant(grant(&destination, GrantSpan::Until(Millis(now().0 + 600_000))));
+    let mut server = served(&cell, H1).await;
+    assert!(message(&mut server).await.ends_with("body"));
+    say(&mut server, OK).await;
+    assert!(message(&mut client).await.ends_with("hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_a_body_is_judged_inside_tls() {
+    let cell = inspecting();
+    let rule = "  - allow: open.example\n    protocol: mcp\n    path: /mcp\n    mcp: {tool: read}\n";
+    cell.egress.gate.configure(rules(&format!("{SEEN}{rule}")), LIMITS);
+    let call = |tool: &str| {
+        let body =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}"}}}}"#);
+        let length = body.len();
+        format!(
+            "POST /mcp HTTP/1.1\r\nHost: open.example\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let mut client = connect(&cell, "open.example", H1).await.unwrap();
+    say(&mut client, &call("delete")).await;
+    assert!(message(&mut client).await.starts_with("HTTP/1.1 403"));
+    say(&mut client, &call("read")).await;
+    let mut server = served(&cell, H1).await;
+    assert!(message(&mut server).await.contains("tools/call"));
+    say(&mut server, OK).await;
+    assert!(message(&mut client).await.ends_with("hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_body_keeps_its_length_and_the_connection() {
+    let cell = inspecting();
+    let policy = SEEN.replace("[GET, POST]", "[GET, HEAD]");
+    cell.egress.gate.configure(rules(&policy), LIMITS);
+    let mut client = connect(&cell, "open.example", H1).await.unwrap();
+    say(&mut client, "HEAD /open HTTP/1.1\r\nHost: open.example\r\n\r\n").await;
+    let mut server = served(&cell, H1).await;
+    message(&mut server).await;
+    say(&mut server, "HTTP/1.1 200 OK\r\ncontent-length: 7777\r\n\r\n").await;
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head.push(char::from(client.read_u8().await.unwrap()));
+    }
+    assert!(head.contains("content-length: 7777"), "{head}");
+    say(&mut client, GET).await;
+    assert!(message(&mut server).await.starts_with("GET /open "));
+    say(&mut server, "HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(message(&mut client).await.starts_with("HTTP/1.1 204"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_connection_takes_the_session_of_the_first_up_again() {
+    let cell = inspecting();
+    let host = Host::Name("open.example".parse().unwrap());
+    let mut config = ServerConfig::clone(&world_authority().config(&host, now()).unwrap());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let mut client = connect(&cell, "open.example", H1).await.unwrap();
+        say(&mut client, GET).await;
+        let mut server = acceptor.accept(cell.server().await).await.unwrap();
+        kinds.push(server.get_ref().1.handshake_kind().unwrap());
+        message(&mut server).await;
+        say(&mut server, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await;
+        assert!(message(&mut client).await.ends_with("hi"));
+    }
+    assert_eq!(kinds, [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed]);
+}
