@@ -22,6 +22,7 @@
 //! | `GET /api/v1/tenants/{id}/policy/effective` | | [`Effective`] |
 //! | `GET /api/v1/approvals` | query [`ApprovalsQuery`] | [`Approvals`] |
 //! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
+//! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/webhook` | [`Webhook`] | [`WebhookSet`] |
 //! | `GET /api/v1/events` | query [`ApprovalsQuery`] | [`Happening`] as server-sent events |
 //! | `POST /api/v1/approvals/{n}/approve` | [`Approve`] | [`Approval`] |
 //! | `POST /api/v1/approvals/{n}/deny` | [`DenyRequest`] | [`Approval`] |
@@ -45,7 +46,9 @@ use serde::{Deserialize, Serialize};
 mod approvals;
 mod limits;
 
-pub use approvals::{Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span};
+pub use approvals::{
+    Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
+};
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use limits::{LimitsSet, WantedLimits};
 
