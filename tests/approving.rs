@@ -39,8 +39,13 @@ fn list(host: &Host) -> Vec<Value> {
     all["approvals"].as_array().unwrap().clone()
 }
 
+/// Is this the row of that number?
+fn is(row: &Value, id: &str) -> bool {
+    row["id"].as_u64() == id.parse().ok()
+}
+
 fn state(host: &Host, id: &str) -> Value {
-    list(host).into_iter().find(|row| row["id"].to_string() == id).unwrap()
+    list(host).into_iter().find(|row| is(row, id)).unwrap()
 }
 
 /// The number of the question that waits and of which this is true.
@@ -65,7 +70,7 @@ fn the_request_is_shown_counted_and_a_yes_for_once_is_for_it_alone() {
     assert_eq!((&yes["approver"], &yes["answer"]), (&json!("operator"), &json!("it is the library")));
     assert_eq!(said(first), "the web answered");
     // The other one is another question, and was not let through by the first yes.
-    let other = waiting(&host, |row| row["id"].to_string() != id);
+    let other = waiting(&host, |row| !is(row, &id));
     assert_eq!(state(&host, &other)["request"]["url"], format!("http://{UNKNOWN}/doors"));
     let paths: Vec<_> = host.world.web.requests().iter().map(|it| it.path.clone()).collect();
     assert_eq!(paths, ["/walls?a=1"]);
@@ -98,7 +103,7 @@ fn an_answer_under_an_older_policy_is_refused_and_says_what_to_do() {
     let held = curl(&host, "/walls");
     let id = waiting(&host, |_| true);
     host.policy("acme", "version: 1\ndefault: ask\nrules:\n  - allow: elsewhere.example.com\n");
-    let again = waiting(&host, |row| row["id"].to_string() != id);
+    let again = waiting(&host, |row| !is(row, &id));
     for words in [&["approve", &id, "--once"][..], &["approve", &id, "--always"], &["deny", &id]] {
         let refused = host.cli(&[&["approvals"], words].concat());
         let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -149,7 +154,7 @@ fn a_webhook_is_posted_signed_by_the_warden_and_again_until_somebody_takes_it() 
     held.wait_with_output().unwrap();
     let posted = hooks(&host).into_iter().find(|it| {
         let body: Value = serde_json::from_slice(&it.body).unwrap();
-        body["id"].to_string() == id && body["state"] == "waiting"
+        is(&body, &id) && body["state"] == "waiting"
     });
     let posted = posted.unwrap();
     let header = |name: &str| {
