@@ -175,6 +175,7 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     step("neither a tool nor an admin changes the gateway's configuration");
 
     unanswered(&host, &admin);
+    approvals_in_the_clients_own_socket(&host, &tree, &admin);
 
     // The control: what a tool keeps in memory only is found by the very same scan.
     let hold =
@@ -213,6 +214,59 @@ fn unanswered(host: &Host, admin: &str) {
     host.json(&["approvals", "approve", &id, "--once"]);
     assert!(ask().contains("better late"), "granted afterwards");
     step("an unanswered one was refused in time, and could be granted afterwards");
+}
+
+/// The edge shows what is asked in the clients' own sockets and takes the answers; the gateway has no part in it.
+fn approvals_in_the_clients_own_socket(host: &Host, tree: &std::path::Path, admin: &str) {
+    let (approver, _) = host.token("acme", "approver");
+    let mut socket = connect(host, &approver).unwrap();
+    let turn = |path: &str| {
+        let fetch = format!("curl -s -m 60 http://asked.example/{path}");
+        host.world.model.say(Turn::Exec(json!({ "command": fetch, "yieldMs": 60_000 })));
+        host.world.model.say(Turn::Text("noted".into()));
+        complete(host, admin, "fetch what you have to ask for");
+        let seen = host.world.model.requests();
+        String::from_utf8_lossy(&seen.last().unwrap().body).into_owned()
+    };
+    let shown = |socket: &mut WebSocket<TcpStream>, event: &str| loop {
+        let frame = receive(socket);
+        if frame["event"] == event {
+            return frame["payload"].clone();
+        }
+    };
+    host.world.dns.answer("asked.example", &[WEB[0]]);
+    host.world.web.page("/own", http::Reply::text(200, "by the own socket"));
+    let heard = std::thread::scope(|scope| {
+        let turn = scope.spawn(|| turn("own"));
+        let asked = shown(&mut socket, "plugin.approval.requested");
+        let id = asked["id"].as_str().unwrap();
+        assert!(
+            asked["request"]["description"].as_str().unwrap().contains("http://asked.example/own"),
+            "{asked}"
+        );
+        let params = json!({ "id": id, "decision": "allow-once" });
+        let answer = call(&mut socket, "plugin.approval.resolve", &params);
+        assert_eq!(answer["payload"], json!({ "ok": true }), "{answer}");
+        turn.join().unwrap()
+    });
+    assert!(heard.contains("by the own socket"), "{}", &heard[heard.len().saturating_sub(2000)..]);
+    let all = host.json(&["approvals", "list", "--tenant", "acme", "--all"]);
+    let row = all["approvals"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&row["state"], &row["approver"]), (&json!("used"), &json!("ann")), "{row}");
+    step("an approver answered in the client's own socket, and is in the record");
+
+    std::thread::scope(|scope| {
+        let turn = scope.spawn(|| turn("cli"));
+        until("an approval that waits", || waiting(host));
+        let pending = client(host, tree, &approver, &["approvals", "pending", "--json"]);
+        let at = pending.find("plugin:cofferdam-").unwrap_or_else(|| panic!("{pending}"));
+        let id = pending[at..].split('"').next().unwrap().to_owned();
+        client(host, tree, &approver, &["approvals", "resolve", &id, "deny"]);
+        turn.join().unwrap();
+    });
+    let all = host.json(&["approvals", "list", "--tenant", "acme", "--all"]);
+    assert_eq!(all["approvals"].as_array().unwrap().last().unwrap()["state"], "denied", "{all}");
+    step("the stock client listed what waits and denied it");
 }
 
 /// Every part dies once under a gateway in use; what was said is still there.

@@ -379,10 +379,40 @@ pub(crate) enum Approvals {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Post what is asked, and what becomes of it, somewhere
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Take a yes back, and close what goes through it
     Revoke {
         /// The number that `approvals list --all` shows
         id: u64,
+    },
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhook {
+    /// Set a tenant's webhook; its warden posts there
+    Set {
+        /// The tenant
+        tenant: TenantId,
+        /// http(s)://HOST[:PORT]/PATH
+        url: String,
+        /// The secret of purpose webhook that signs: HMAC-SHA256
+        #[arg(long)]
+        secret: SecretName,
+    },
+    /// Where it leads, and what waits
+    Show {
+        /// The tenant
+        tenant: TenantId,
+    },
+    /// Remove it, and what waits
+    Remove {
+        /// The tenant
+        tenant: TenantId,
     },
     /// Anything else: perhaps a command of the design that is not built yet
     #[command(external_subcommand)]

@@ -14,6 +14,7 @@ use crate::{
     launcher::Launcher,
     scribe::Scribe,
     tenant::Tenant,
+    webhook::Courier,
 };
 use cofferdam_base::{
     Clock, Millis, TenantId,
@@ -44,6 +45,7 @@ pub struct Host {
     pub(crate) master: MasterKey,
     pub(crate) issuer: Issuer,
     pub(crate) book: Book,
+    pub(crate) courier: Courier,
     /// Held while a tenant is created, so that ids and slots are given out one at a time.
     pub(crate) creating: tokio::sync::Mutex<()>,
     launcher: Arc<Launcher>,
@@ -72,6 +74,7 @@ impl Host {
             master,
             issuer,
             book: Book::default(),
+            courier: Courier::default(),
             creating: tokio::sync::Mutex::default(),
             launcher,
             edge: Edge::default(),

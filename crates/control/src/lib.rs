@@ -34,6 +34,7 @@ mod tenants;
 mod tests;
 mod tokens;
 mod warden;
+mod webhook;
 
 pub use error::{EXIT_CONFIG, EXIT_CONFINE, EXIT_KEY, EXIT_LAUNCHER, EXIT_OTHER, EXIT_STORE, Error};
 pub use start::main;

@@ -199,6 +199,7 @@ impl Link {
                     Number::Again => host.scribe.after(done).await,
                 }
             }
+            Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
             Report::Usage(usage) => {
                 let through = usage.seq;
                 if host.used(tenant, usage).await {
@@ -214,7 +215,9 @@ impl Link {
 fn tidy(mut report: Report) -> Report {
     let line = |text: &mut String| *text = plain::line(text, LONGEST_WORDS);
     match &mut report {
-        Report::Configured { revision: _, error, authority: _ } => error.iter_mut().for_each(line),
+        Report::Configured { revision: _, error, authority: _ } | Report::Posted { delivery: _, error } => {
+            error.iter_mut().for_each(line);
+        }
         Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
         Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),

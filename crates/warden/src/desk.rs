@@ -1,6 +1,6 @@
 //! Control's wire: its commands take effect here, and what the warden has to say goes out.
 
-use crate::{Error, keys::Keys, model::Model, outbox::Outbox};
+use crate::{Error, keys::Keys, model::Model, outbox::Outbox, webhook::Delivery};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cofferdam_base::{
     Certificate, TenantId,
@@ -96,6 +96,10 @@ impl Office {
             Command::Spent { grant, ok } => gate.spent(grant, ok),
             Command::Recorded { through } => self.outbox.recorded(through),
             Command::Counted { through } => self.outbox.counted(through),
+            Command::Post { delivery: number, url, secret, body } => {
+                let delivery = Delivery { number, url, secret, body };
+                tokio::spawn(self.clone().post(delivery));
+            }
             Command::Ready {} => gate.ready(),
         }
         Ok(())

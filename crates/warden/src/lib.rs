@@ -15,6 +15,7 @@ mod model;
 mod outbox;
 mod run;
 mod tls;
+mod webhook;
 
 pub use run::main;
 

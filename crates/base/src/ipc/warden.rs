@@ -73,6 +73,8 @@ pub enum Command {
     Recorded { through: u64 },
     /// Usage up to this sequence number is counted.
     Counted { through: u64 },
+    /// Post this body there, signed with this secret; answered by [`Report::Posted`].
+    Post { delivery: u64, url: String, secret: SecretName, body: String },
     /// The snapshot is complete.
     Ready {},
 }
@@ -210,6 +212,8 @@ pub enum Report {
     Record(Record),
     /// Tokens used by one inference request.
     Usage(Usage),
+    /// What became of [`Command::Post`]: none if it was taken, else why not.
+    Posted { delivery: u64, error: Option<String> },
 }
 
 /// A row for the ledger.

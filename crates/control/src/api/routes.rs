@@ -41,6 +41,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/policy/effective", get(policy_effective))
         .route("/secrets", get(secret_list))
         .route("/secrets/{name}", put(secret_set).delete(secret_remove))
+        .route("/webhook", get(webhook_show).put(webhook_set).delete(webhook_remove))
         .route("/model", get(model_show).put(model_set).delete(model_remove));
     Router::new()
         .route("/api/v1/status", get(status))
@@ -238,6 +239,24 @@ async fn model_set(
 async fn model_remove(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
     let id = parse(&id)?;
     whole(async move { host.model_set(&id, None).await }).await
+}
+
+async fn webhook_show(State(host): At, Path(id): Path<String>) -> Answer<types::WebhookSet> {
+    host.webhook_show(&parse(&id)?).await.map(Json)
+}
+
+async fn webhook_set(
+    State(host): At,
+    Path(id): Path<String>,
+    Body(webhook): Body<types::Webhook>,
+) -> Answer<types::WebhookSet> {
+    let id = parse(&id)?;
+    whole(async move { host.webhook_set(&id, Some(webhook)).await }).await
+}
+
+async fn webhook_remove(State(host): At, Path(id): Path<String>) -> Answer<types::WebhookSet> {
+    let id = parse(&id)?;
+    whole(async move { host.webhook_set(&id, None).await }).await
 }
 
 async fn approval_list(

@@ -25,6 +25,7 @@
 //! | `GET /api/v1/tenants/{id}/policy/effective` | | [`Effective`] |
 //! | `GET /api/v1/approvals` | query [`ApprovalsQuery`] | [`Approvals`] |
 //! | `GET /api/v1/approvals/watch` | query [`ApprovalsQuery`] | [`Approval`] a line |
+//! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/webhook` | [`Webhook`] | [`WebhookSet`] |
 //! | `GET /api/v1/events` | query [`ApprovalsQuery`] | [`Happening`] as server-sent events |
 //! | `POST /api/v1/approvals/{n}/approve` | [`Approve`] | [`Approval`] |
 //! | `POST /api/v1/approvals/{n}/deny` | [`DenyRequest`] | [`Approval`] |
@@ -51,7 +52,9 @@ mod kill;
 mod limits;
 mod policy;
 
-pub use approvals::{Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span};
+pub use approvals::{
+    Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
+};
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};

@@ -9,7 +9,8 @@
 //! disk at the start and sent to each warden again.
 
 mod answers;
-mod shown;
+mod moved;
+pub(crate) mod shown;
 
 use crate::{
     Error,
@@ -121,6 +122,7 @@ impl Host {
             loop {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 host.tick().await;
+                host.post_due().await;
             }
         });
         Ok(())
@@ -192,7 +194,7 @@ impl Host {
         if tenant.view().desired == Desired::Killed {
             return refuse(Reason::NoRule.code().to_owned(), destination);
         }
-        match self.register(&mut live, tenant, destination.clone(), why, request).await {
+        match self.register(&mut live, tenant, destination.clone(), why, request, 0).await {
             Ok(Ok(approval)) => link.send(tenant, &Command::Waiting { approval, destination }),
             Ok(Err(reason)) => refuse(reason.code().to_owned(), destination),
             Err(error) => refuse(unrecorded(&error), destination),
@@ -207,6 +209,7 @@ impl Host {
         destination: Destination,
         why: String,
         request: Option<RequestShown>,
+        count: u64,
     ) -> Result<Result<u64, Reason>, Error> {
         let open = live.values().filter(|row| row.tenant == tenant.id && row.state.is_open()).count();
         if let Err(reason) = may_ask(open) {
@@ -225,7 +228,7 @@ impl Host {
             answered: None,
             revision,
             request,
-            count: self.claim(&tenant.id, &destination),
+            count: count.saturating_add(self.claim(&tenant.id, &destination)),
             approver: String::new(),
         };
         let body = json!({
@@ -409,73 +412,6 @@ impl Host {
         live.values().filter(granted).cloned().collect()
     }
 
-    /// A policy came in force. What was granted for ever and is not allowed by it any more is withdrawn, and what
-    /// was asked or granted under another revision is over; what is still held is asked anew.
-    pub(crate) async fn withdraw(&self, tenant: &TenantId, policy: &Policy) {
-        let mut live = self.book.live.lock().await;
-        // Where it cannot be read, nothing counts.
-        let revision = self.revision(tenant).await.ok();
-        let event = |row: &StoredApproval| match row.state {
-            State::Granted(GrantSpan::Always) => {
-                let allowed = matches!(policy.verdict(&row.destination), Verdict::Allow { .. });
-                (!allowed).then_some(Event::Revoke)
-            }
-            _ => (revision != Some(row.revision)).then_some(Event::PolicyMoved),
-        };
-        let mine = live.values().filter(|row| row.tenant == *tenant);
-        let events: Vec<_> = mine.filter_map(|row| Some((row.id, event(row)?))).collect();
-        for (id, event) in events {
-            self.moved(&mut live, id, event, Some(policy)).await;
-        }
-    }
-
-    /// The policy moved on under this approval: if it is still held, and still asked for, it gets a new number.
-    async fn moved(&self, live: &mut MutexGuard<'_, Live>, id: u64, event: Event, policy: Option<&Policy>) {
-        let Some(old) = live.get(&id).cloned() else { return };
-        let effects = self.logged(live, id, event).await;
-        let asks = policy.is_none_or(|it| matches!(it.verdict(&old.destination), Verdict::Ask { .. }));
-        if !effects.contains(&Effect::AskAnew) || !asks {
-            return;
-        }
-        let Ok(tenant) = self.tenant(&old.tenant) else { return };
-        let Some(link) = tenant.seat.link() else { return };
-        let destination = old.destination.clone();
-        let asked = self.register(live, &tenant, old.destination, old.why, old.request).await;
-        let command = match asked {
-            Ok(Ok(approval)) => Command::Waiting { approval, destination },
-            Ok(Err(reason)) => {
-                Command::Refuse { approval: None, destination, reason: reason.code().to_owned() }
-            }
-            Err(error) => {
-                tracing::error!(tenant = %tenant.id, %error, "a question could not be asked anew");
-                let reason = Reason::LedgerUnavailable.code().to_owned();
-                Command::Refuse { approval: None, destination, reason }
-            }
-        };
-        // The warden that does not hear of it is given up, and asks again.
-        let _ = link.send(&tenant, &command);
-    }
-
-    /// Every start of a cell up to this number is over, and what was granted for its life.
-    pub(crate) async fn cell_ended(&self, tenant: &TenantId, through: u64) -> Result<(), Error> {
-        let mut live = self.book.live.lock().await;
-        let of_it = |row: &&StoredApproval| {
-            let State::Granted(GrantSpan::Cell { generation }) = row.state else { return false };
-            row.tenant == *tenant && generation <= through
-        };
-        let ids: Vec<u64> = live.values().filter(of_it).map(|row| row.id).collect();
-        for id in ids {
-            self.event(&mut live, id, Event::CellEnded(through), &Said::default()).await?;
-        }
-        Ok(())
-    }
-
-    /// What waits, for an edge that knows nothing yet.
-    pub(crate) async fn questions(&self) -> Vec<Config> {
-        let live = self.book.live.lock().await;
-        live.values().filter(|row| row.state.is_open()).map(for_edge).collect()
-    }
-
     /// The approvals of a tenant that is no more.
     pub(crate) async fn forget_approvals(&self, tenant: &TenantId) {
         self.book.live.lock().await.retain(|_, row| row.tenant != *tenant);
@@ -535,8 +471,11 @@ impl Host {
             return Err(stale(&row, "it is not what was shown"));
         }
         // The policy that is kept may be newer than what anybody was told of it.
-        if event != Event::Revoke && self.revision(&row.tenant).await? != row.revision {
-            self.moved(live, id, Event::PolicyMoved, None).await;
+        let whose = row.tenant.clone();
+        let kept = self.db.run(move |disk| disk.policy(&whose)).await?;
+        if event != Event::Revoke && kept.revision != row.revision {
+            let policy = Policy::parse(&kept.text).ok();
+            self.moved(live, id, Event::PolicyMoved, policy.as_ref()).await;
             return Err(conflict(&row, State::Stale));
         }
         let effects = self.event(live, id, event, &said).await?;

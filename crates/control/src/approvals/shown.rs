@@ -114,7 +114,7 @@ pub(super) fn for_edge(row: &StoredApproval) -> Config {
     }
 }
 
-pub(super) fn shown(row: &StoredApproval) -> types::Approval {
+pub(crate) fn shown(row: &StoredApproval) -> types::Approval {
     let span = match row.state {
         State::Granted(GrantSpan::Once { until: _ }) | State::Used => Some("once"),
         State::Granted(GrantSpan::Until(_)) => Some("until"),

@@ -9,7 +9,9 @@ pub use sqlite::open;
 
 use crate::{
     Error,
-    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    api::types::{
+        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+    },
     db::Row,
 };
 use cofferdam_base::{
@@ -88,6 +90,21 @@ pub struct StoredApproval {
     pub count: u64,
     /// Who answered; empty if nobody did.
     pub approver: String,
+}
+
+/// Something to be posted to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its number, never used again.
+    pub id: u64,
+    /// Whose.
+    pub tenant: TenantId,
+    /// To where, and signed with what.
+    pub webhook: Webhook,
+    /// What: JSON.
+    pub body: String,
+    /// How often it was tried.
+    pub tries: u32,
 }
 
 /// The ledger as it was at one moment.
@@ -188,4 +205,19 @@ pub trait Disk: Send {
     fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error>;
     /// The sums of usage.
     fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error>;
+
+    /// A tenant's webhook and how it stands.
+    fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error>;
+    /// Sets a webhook, or removes it with all that waits.
+    fn set_webhook(&mut self, id: &TenantId, webhook: Option<&Webhook>, row: &Row) -> Result<(), Error>;
+    /// What is to be posted now. It became durable with the approval that it tells of.
+    fn due_deliveries(&mut self, now: Millis) -> Result<Vec<Delivery>, Error>;
+    /// What became of one: it is struck, or tried again.
+    fn delivered(
+        &mut self,
+        id: &TenantId,
+        delivery: u64,
+        error: &str,
+        again: Option<Millis>,
+    ) -> Result<(), Error>;
 }

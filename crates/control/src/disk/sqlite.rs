@@ -3,10 +3,12 @@
 //! It owns the conversions between control's words and the store's, and nothing else. The threat: a kept
 //! word that is not one of ours; it is an error, never a default.
 
-use super::{Disk, NewStoredTenant, StoredApproval, StoredTenant};
+use super::{Delivery, Disk, NewStoredTenant, StoredApproval, StoredTenant};
 use crate::{
     Error,
-    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    api::types::{
+        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+    },
     db::Row,
 };
 use cofferdam_base::{
@@ -257,7 +259,12 @@ impl Disk for Sqlite {
 
     fn add_approval(&mut self, approval: &StoredApproval, row: &Row) -> Result<u64, Error> {
         let new = approval_row(approval)?;
-        self.change(row, |tables| tables.add_approval(&new))
+        self.change(row, |tables| {
+            let id = tables.add_approval(&new)?;
+            let kept = StoredApproval { id, ..approval.clone() };
+            tables.post(&kept.tenant, &crate::webhook::body(&kept), row.at)?;
+            Ok(id)
+        })
     }
 
     fn set_approval(
@@ -269,6 +276,7 @@ impl Disk for Sqlite {
         let changed = approval_row(approval)?;
         self.change(row, |tables| {
             tables.set_approval(&changed)?;
+            tables.post(&changed.tenant, &crate::webhook::body(approval), row.at)?;
             let by = format!("approval {}", changed.id);
             let Some(text) = policy else { return Ok(0) };
             let revision = tables.add_policy(&changed.tenant, text, &by, row.at)?;
@@ -288,6 +296,38 @@ impl Disk for Sqlite {
         };
         Ok(self.state.read().usage(tenant)?.into_iter().map(shown).collect())
     }
+
+    fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error> {
+        let found = self.state.read().webhook(id)?;
+        Ok(found.map_or_else(WebhookSet::default, |row| {
+            let state::WebhookRow { url, secret, waiting, error } = row;
+            WebhookSet { webhook: Some(Webhook { url, secret }), waiting, last_error: error }
+        }))
+    }
+
+    fn set_webhook(&mut self, id: &TenantId, webhook: Option<&Webhook>, row: &Row) -> Result<(), Error> {
+        let webhook = webhook.map(|it| (it.url.as_str(), &it.secret));
+        self.change(row, |tables| tables.set_webhook(id, webhook))
+    }
+
+    fn due_deliveries(&mut self, now: Millis) -> Result<Vec<Delivery>, Error> {
+        Ok(self.state.read().due_deliveries(now)?.into_iter().map(delivery).collect())
+    }
+
+    fn delivered(
+        &mut self,
+        id: &TenantId,
+        number: u64,
+        error: &str,
+        again: Option<Millis>,
+    ) -> Result<(), Error> {
+        Ok(self.state.change_quietly(|tables| tables.delivered(id, number, error, again))?)
+    }
+}
+
+fn delivery(row: state::DeliveryRow) -> Delivery {
+    let state::DeliveryRow { id, tenant, url, secret, body, tries } = row;
+    Delivery { id, tenant, webhook: Webhook { url, secret }, body, tries }
 }
 
 impl From<cofferdam_store::Error> for Error {

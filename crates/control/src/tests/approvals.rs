@@ -2,9 +2,11 @@
 
 use super::{
     hubs::{next, no, running, somewhere, yes},
-    world::{Warden, World, acme, blocking, globex},
+    world::{Warden, World, acme, blocking, globex, over},
 };
-use crate::api::types::{Alarm, Approval, ApprovalsQuery, Happening, NewTenant, NewToken, Span};
+use crate::api::types::{
+    Alarm, Approval, ApprovalsQuery, Happening, NewTenant, NewToken, SecretValue, Span, Webhook,
+};
 use cofferdam_base::{
     Digest, Millis, Role, TenantId,
     ipc::{
@@ -348,4 +350,51 @@ async fn a_forged_frame_is_in_the_ledger_and_an_alarm() {
     assert_eq!(happens.recv().await.unwrap(), Happening::Alarm(alarm));
     while edge.told().await != (Config::Recorded { through: 1 }) {}
     assert!(world.disk.kinds().contains(&"forged".to_owned()));
+}
+
+/// The next thing that the warden is to post; what it is told besides is passed over.
+async fn to_post(warden: &Arc<Warden>) -> (u64, String) {
+    loop {
+        if let warden::Command::Post { delivery, url, body, .. } = next(warden).await {
+            assert_eq!(url, "https://hooks.example.com/x");
+            return (delivery, body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_is_durable_tried_again_and_outlives_control_and_only_its_warden_ends_it() {
+    let (first, warden) = running().await;
+    let secret = "HOOK".parse::<cofferdam_base::SecretName>().unwrap();
+    let url = "https://hooks.example.com/x".to_owned();
+    let webhook = Webhook { url: url.clone(), secret: secret.clone() };
+    let refused = first.host.webhook_set(&acme(), Some(webhook.clone())).await.unwrap_err();
+    assert_eq!(refused.body().error.code, "no_webhook_secret");
+    let value =
+        |purpose: &str| SecretValue { value: "k".into(), purpose: Some(purpose.into()), binding: None };
+    first.host.secret_set(&acme(), secret.clone(), value("model")).await.unwrap();
+    assert!(first.host.webhook_set(&acme(), Some(webhook.clone())).await.is_err(), "of another purpose");
+    first.host.secret_set(&acme(), secret, value("webhook")).await.unwrap();
+    first.host.webhook_set(&acme(), Some(webhook)).await.unwrap();
+    let request = Some(get("walls"));
+    warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned(), request });
+    let (delivery, body) = to_post(&warden).await;
+    assert!(body.contains("api.example.com/walls") && body.contains("\"waiting\""), "{body}");
+    // A number that was never given ends nothing.
+    warden.report(&Report::Posted { delivery: delivery + 9, error: None });
+    warden.report(&Report::Posted { delivery, error: Some("answered 503".into()) });
+    let (again, same) = to_post(&warden).await;
+    assert_eq!((again, &same), (delivery, &body));
+    let set = first.host.webhook_show(&acme()).await.unwrap();
+    assert_eq!((set.waiting, set.last_error.as_str()), (1, "answered 503"));
+    let World { disk, dir, .. } = first;
+    let second = over(disk, dir).await;
+    let warden = Arc::new(blocking(move || second.wardens.recv().unwrap()).await);
+    let (again, _) = to_post(&warden).await;
+    assert_eq!(again, delivery);
+    warden.report(&Report::Posted { delivery, error: None });
+    while second.host.webhook_show(&acme()).await.unwrap().waiting > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(second.host.webhook_set(&acme(), None).await.unwrap().webhook, None);
 }

@@ -2,9 +2,11 @@
 
 use crate::{
     Error,
-    api::types::{LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow},
+    api::types::{
+        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+    },
     db::Row,
-    disk::{Disk, Ledger, NewStoredTenant, StoredApproval, StoredTenant},
+    disk::{Delivery, Disk, Ledger, NewStoredTenant, StoredApproval, StoredTenant},
 };
 use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
@@ -42,6 +44,9 @@ struct Tables {
     tokens: Vec<Token>,
     approvals: Vec<StoredApproval>,
     usage: Vec<UsageRow>,
+    webhooks: Vec<(TenantId, Webhook, String)>,
+    deliveries: Vec<(Delivery, Millis)>,
+    last_delivery: u64,
 }
 
 impl Memory {
@@ -80,6 +85,14 @@ impl Tables {
         let Row { at, tenant, kind, body } = row.clone();
         let (class, kind) = (class.to_owned(), kind.as_str().to_owned());
         self.rows.push(LedgerRow { seq, at, class, tenant, kind, body });
+    }
+
+    fn post(&mut self, approval: &StoredApproval, due: Millis) {
+        let webhook = self.webhooks.iter().find(|(whose, ..)| *whose == approval.tenant);
+        let Some((tenant, webhook, _)) = webhook.cloned() else { return };
+        self.last_delivery += 1;
+        let (id, body) = (self.last_delivery, crate::webhook::body(approval));
+        self.deliveries.push((Delivery { id, tenant, webhook, body, tries: 0 }, due));
     }
 
     fn add_policy(&mut self, id: &TenantId, text: &str, by: &str, at: Millis) -> u64 {
@@ -298,6 +311,7 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         let id = tables.approvals.len() as u64 + 1;
         tables.approvals.push(StoredApproval { id, ..approval.clone() });
+        tables.post(&StoredApproval { id, ..approval.clone() }, row.at);
         tables.add(row, "A");
         Ok(id)
     }
@@ -305,6 +319,7 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
         *tables.approvals.iter_mut().find(|old| old.id == new.id).unwrap() = new.clone();
+        tables.post(new, row.at);
         let Some(text) = policy else { return Ok(0) };
         let revision = tables.add_policy(&new.tenant, text, "approval", row.at);
         let bound = |old: &&mut StoredApproval| {
@@ -323,5 +338,47 @@ impl Disk for Memory {
     }
     fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
         Ok(self.open()?.usage.iter().filter(|u| tenant.is_none_or(|id| u.tenant == *id)).cloned().collect())
+    }
+    fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error> {
+        let tables = self.open()?;
+        let waiting = tables.deliveries.iter().filter(|(it, _)| it.tenant == *id).count();
+        let found = tables.webhooks.iter().find(|(whose, ..)| whose == id).cloned();
+        Ok(found.map_or_else(WebhookSet::default, |(_, webhook, last_error)| WebhookSet {
+            webhook: Some(webhook),
+            waiting: u32::try_from(waiting).unwrap(),
+            last_error,
+        }))
+    }
+    fn set_webhook(&mut self, id: &TenantId, webhook: Option<&Webhook>, row: &Row) -> Result<(), Error> {
+        let mut tables = self.change(std::slice::from_ref(row))?;
+        tables.webhooks.retain(|(whose, ..)| whose != id);
+        tables.webhooks.extend(webhook.map(|it| (id.clone(), it.clone(), String::new())));
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn due_deliveries(&mut self, now: Millis) -> Result<Vec<Delivery>, Error> {
+        let tables = self.open()?;
+        Ok(tables.deliveries.iter().filter(|(_, due)| *due <= now).map(|(it, _)| it.clone()).collect())
+    }
+    fn delivered(
+        &mut self,
+        id: &TenantId,
+        delivery: u64,
+        error: &str,
+        again: Option<Millis>,
+    ) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        if let Some(due) = again {
+            let tried = tables.deliveries.iter_mut().find(|(it, _)| it.id == delivery).unwrap();
+            (tried.0.tries, tried.1) = (tried.0.tries + 1, due);
+        } else {
+            tables.deliveries.retain(|(it, _)| it.id != delivery);
+        }
+        tables
+            .webhooks
+            .iter_mut()
+            .filter(|(whose, ..)| whose == id)
+            .for_each(|it| error.clone_into(&mut it.2));
+        Ok(())
     }
 }

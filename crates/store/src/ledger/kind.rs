@@ -58,6 +58,7 @@ impl Kind {
             | Self::SecretSet
             | Self::SecretRemoved
             | Self::ModelSet
+            | Self::WebhookSet
             | Self::TokenIssued
             | Self::TokenRevoked
             | Self::StartCell => true,
@@ -85,6 +86,7 @@ impl Kind {
             | Self::Edge
             | Self::EdgeRefused
             | Self::Forged
+            | Self::Undelivered
             | Self::Gap
             | Self::Undone
             | Self::Recovered
@@ -122,6 +124,7 @@ kinds! {
     SecretSet "secret_set" false "A secret was set or rotated."
     SecretRemoved "secret_removed" true "A secret was removed."
     ModelSet "model_set" false "The model route was set or removed."
+    WebhookSet "webhook_set" false "Where approvals are posted was set or removed."
     TokenIssued "token_issued" false "A token was issued."
     TokenRevoked "token_revoked" true "A token was revoked."
     Proved "proved" false "A seal was proved, and the proof signed."
@@ -152,6 +155,7 @@ kinds! {
     Edge "edge" false "The edge let somebody in, or a connection ended."
     EdgeRefused "edge_refused" true "The edge turned somebody away."
     Forged "forged" true "A cell sent its client what only the host says."
+    Undelivered "undelivered" true "What was to be posted to a webhook was given up."
     // What is missing.
     Gap "gap" true "Records of a warden or of the edge are missing."
     Undone "undone" true "What an earlier row tells did not happen."

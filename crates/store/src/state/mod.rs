@@ -15,8 +15,10 @@ mod tenants;
 mod tests;
 mod tokens;
 mod usage;
+mod webhooks;
 
 pub use rows::{ApprovalRow, NewTenantRow, PolicyRow, SecretRow, TenantRow, TokenRow, UsageRow};
+pub use webhooks::{DeliveryRow, MOST_DELIVERIES, WebhookRow};
 
 use crate::{
     Error,

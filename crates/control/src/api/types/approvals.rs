@@ -1,6 +1,6 @@
 //! Approvals as lists, watches and answers show them.
 
-use cofferdam_base::{Destination, Digest, Millis, TenantId, ipc::asked::RequestShown};
+use cofferdam_base::{Destination, Digest, Millis, SecretName, TenantId, ipc::asked::RequestShown};
 use serde::{Deserialize, Serialize};
 
 /// Of the lists of approvals.
@@ -118,4 +118,26 @@ pub struct Alarm {
     pub subject: String,
     /// How often.
     pub count: u32,
+}
+
+/// Where a tenant's approvals are posted, each as it is asked and as it is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// `https://HOST[:PORT]/PATH`, without user, password or query. The tenant's warden posts there, and its guard
+    /// says where it may not.
+    pub url: String,
+    /// The secret of the tenant, of purpose `webhook`, that signs each delivery.
+    pub secret: SecretName,
+}
+
+/// A tenant's webhook and how it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookSet {
+    /// None if the tenant has none.
+    pub webhook: Option<Webhook>,
+    /// How many deliveries wait.
+    pub waiting: u32,
+    /// Why the last try failed; empty if it did not.
+    pub last_error: String,
 }

@@ -1,5 +1,5 @@
 //! The approval machine exhaustively: every order of questions, answers, uses, ends, crashes, losses,
-//! repetitions and moments, over the real `step`; and over five steps that were broken on purpose, each of
+//! repetitions and moments, over the real `step`; and over seven steps that were broken on purpose, each of
 //! which is found out by a shortest way.
 #![allow(clippy::print_stdout)] // How much was seen is what a run is for.
 
@@ -94,6 +94,16 @@ fn is_patient(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
     if effects.iter().any(ends) { (state, vec![]) } else { (next, effects) }
 }
 
+/// A machine to which one policy is like another.
+fn clings(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
+    step(state, if event == Event::PolicyMoved { Event::Tick } else { event }, now)
+}
+
+/// A machine to which one cell is like another.
+fn outlives(state: State, event: Event, now: Millis) -> (State, Vec<Effect>) {
+    step(state, if matches!(event, Event::CellEnded(_)) { Event::Tick } else { event }, now)
+}
+
 #[test]
 fn every_broken_step_is_found_out_by_the_shortest_way() {
     for (broken, why, length) in [
@@ -101,6 +111,8 @@ fn every_broken_step_is_found_out_by_the_shortest_way() {
         (is_timeless, "an expired approval lets a byte through", 6),
         (forgets_a_use, "an approval for one connection was used twice", 10),
         (is_silent, "a revoked approval lets a byte through", 5),
+        (clings, "a revoked approval lets a byte through", 5),
+        (outlives, "a revoked approval lets a byte through", 5),
         (is_patient, "it never comes to rest", 1),
     ] {
         let found = found(broken);

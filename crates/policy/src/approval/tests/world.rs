@@ -112,6 +112,9 @@ pub(super) enum Word {
     Deny,
     Revoke,
     DropRule,
+    /// Another revision that decides the same.
+    MovePolicy,
+    EndCell,
 }
 
 pub(super) const CALM: [Move; 7] = [
@@ -124,14 +127,17 @@ pub(super) const CALM: [Move; 7] = [
     Move::Time { just_before: false },
 ];
 
-pub(super) const ROUGH: [Move; 12] = [
+pub(super) const ROUGH: [Move; 15] = [
     Move::Connect,
     Move::Say(Word::Approve(Span::Once)),
     Move::Say(Word::Approve(Span::For(SHORT))),
+    Move::Say(Word::Approve(Span::Cell(1))),
     Move::Say(Word::Approve(Span::Always)),
     Move::Say(Word::Deny),
     Move::Say(Word::Revoke),
     Move::Say(Word::DropRule),
+    Move::Say(Word::MovePolicy),
+    Move::Say(Word::EndCell),
     Move::RepeatDown,
     Move::RepeatUp,
     Move::CutLink,
@@ -278,6 +284,22 @@ impl World {
         let (id, _) = self.live?;
         let now = self.now;
         let truth = self.truth.get_mut(&id)?;
+        if word == Word::MovePolicy {
+            // The old number takes no answer, and its yes is no more, unless it is the policy's own.
+            if truth.yes != Some(GrantSpan::Always) {
+                truth.open_until = now;
+                truth.revoked |= truth.yes.is_some();
+            }
+            if self.event(step, Event::PolicyMoved).contains(&Effect::AskAnew) {
+                self.asked(step);
+            }
+            return Some(());
+        }
+        if word == Word::EndCell {
+            truth.revoked |= matches!(truth.yes, Some(GrantSpan::Cell { .. }));
+            self.event(step, Event::CellEnded(1));
+            return Some(());
+        }
         let first = truth.yes.is_none() && !truth.no && now < truth.open_until;
         let event = match word {
             Word::Approve(span) => {
@@ -300,7 +322,7 @@ impl World {
                 truth.revoked |= truth.yes.is_some();
                 Event::Revoke
             }
-            Word::DropRule => return None,
+            Word::DropRule | Word::MovePolicy | Word::EndCell => return None,
         };
         self.event(step, event);
         Some(())
@@ -334,7 +356,8 @@ impl World {
             self.up.push_back(Report::Ask);
         }
         self.send(Command::Policy { allows: self.allows });
-        if let Some((id, State::Granted(span @ (GrantSpan::Once { .. } | GrantSpan::Until(_))))) = self.live
+        if let Some((id, State::Granted(span))) = self.live
+            && span != GrantSpan::Always
             && span.is_alive(self.now)
         {
             self.send(Command::Grant(id, span));
@@ -409,7 +432,8 @@ impl World {
             }
             Command::Ready => {
                 self.warden.ready = true;
-                let named = self.warden.named.take().unwrap_or_default();
+                // Only a snapshot takes away what it does not name.
+                let Some(named) = self.warden.named.take() else { return };
                 let gone: Vec<Id> =
                     self.warden.grants.keys().copied().filter(|id| !named.contains(id)).collect();
                 for id in gone {

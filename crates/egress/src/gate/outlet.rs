@@ -1,0 +1,45 @@
+//! What leaves the gate: rows for the ledger, and what control must hear.
+
+use cofferdam_base::{
+    Destination,
+    ipc::{asked::RequestShown, warden::RecordKind},
+};
+
+/// A row for the ledger, before it is numbered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What happened.
+    pub what: RecordKind,
+    /// To what.
+    pub destination: Option<Destination>,
+    /// What decided.
+    pub by: String,
+    /// The reason of a denial; of what was let through [`OPAQUE`], if nobody looks into it; else empty.
+    pub reason: String,
+    /// The request, where requests are seen, else empty.
+    pub request: String,
+    /// How many alike.
+    pub count: u32,
+}
+
+/// The word for a connection whose inside nobody sees: whatever its client sends is passed on.
+pub const OPAQUE: &str = "opaque";
+
+/// What the gate says to control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody must answer for this destination, which this request was the first to want.
+    Ask { destination: Destination, why: String, request: Option<RequestShown> },
+    /// Nothing is held for this destination any more, and nobody answered.
+    HoldEnded(Destination),
+    /// This once-grant is about to be used; to be answered by [`Gate::spent`].
+    Spend(u64),
+}
+
+/// Where rows and notices go.
+pub trait Outlet: Send + Sync + std::fmt::Debug {
+    /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
+    fn record(&self, row: Row) -> bool;
+    /// Passes a notice on. False: there is nobody to hear it now.
+    fn tell(&self, notice: Notice) -> bool;
+}
