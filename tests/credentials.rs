@@ -122,7 +122,9 @@ fn what_cannot_be_bound_is_refused_with_what_can() {
         let output = set(&host, "KEY", arguments, KEY);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     }
-    let good = ["--bind", "web.example.com", "--in", "header:Authorization", "--env", "TOKEN"];
+    let tls = set(&host, "KEY", &["--bind", "web.example.com", "--in", "header:A"], KEY);
+    assert!(String::from_utf8_lossy(&tls.stderr).contains("not_built"), "{tls:?}");
+    let good = ["--bind", "http://web.example.com", "--in", "header:Authorization", "--env", "TOKEN"];
     for short in ["1234567", "with a space"] {
         assert_eq!(set(&host, "KEY", &good, short).status.code(), Some(2), "{short}");
     }

@@ -142,6 +142,12 @@ impl Binding {
 }
 
 impl Place {
+    /// What is spoken there.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Is it a place at this destination, whatever the path?
     #[must_use]
     pub fn is_at(&self, destination: &Destination) -> bool {
