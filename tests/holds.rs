@@ -198,7 +198,21 @@ const TABLE: &[Row] = &[
         hidden: false,
         inside: false,
         group: "",
-        holds: &[NULL, ("log", ONE), ("unix to launcher", ONE)],
+        holds: if ROOTLESS {
+            &[NULL, ("log", ONE), ("unix to launcher", ONE)]
+        } else {
+            &[
+                NULL,
+                ("log", ONE),
+                ("unix to launcher", ONE),
+                // The way home, and the next cell's network, which is nobody's yet.
+                ("network of the launcher", ONE),
+                ("network of nobody", ONE),
+                ("tcp listening of a foreign network", 4..=4),
+                ("udp of a foreign network", 2..=2),
+                ("netlink of a foreign network", ONE),
+            ]
+        },
     },
     // Its wire was made by the launcher, and is the one descriptor that leads out.
     Row {
@@ -374,6 +388,15 @@ impl Sight {
         let each = u64::from(number.unsigned_abs());
         match object {
             Object::File(path) if *path == host.log => ("log".to_owned(), each),
+            Object::File(path) if path.to_string_lossy().starts_with("net:[") => {
+                let whose =
+                    |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok().as_ref() == Some(path);
+                let inits = self.roles.iter().filter(|(_, role)| role.starts_with("init "));
+                let role = std::iter::once((host.launcher, "the launcher".to_owned()))
+                    .chain(inits.map(|(pid, role)| (*pid, role.clone())))
+                    .find_map(|(pid, role)| whose(pid).then_some(role));
+                (format!("network of {}", role.unwrap_or_else(|| "nobody".to_owned())), each)
+            }
             Object::File(path) => match path.strip_prefix(&host.dir) {
                 Ok(path) => (format!("data:{}", path.display()), each),
                 Err(_) => (path.display().to_string(), each),

@@ -150,6 +150,31 @@ fn git_clones_over_https_what_its_rule_names_and_nothing_else() {
 }
 
 #[test]
+fn a_key_that_is_bound_to_a_host_arrives_inside_tls_and_is_covered_where_it_comes_back() {
+    const KEY: &str = "sk-bound/Zx81-0123456789";
+    let (host, server) = inspecting();
+    let bind = "secret set acme KEY --bind opaque.example.com/v1/** --in header:X-Api-Key --env API_KEY";
+    let output = host.feed(&bind.split(' ').collect::<Vec<_>>(), KEY);
+    assert!(output.status.success(), "{output:?}");
+    host.json(&["tenant", "restart", "acme"]);
+    host.ready("acme");
+    for flag in ["--http1.1", "--http2"] {
+        let curl = |path: &str| {
+            let url = format!("https://opaque.example.com{path}");
+            sh(&host, &format!("curl -sS {flag} -H \"X-Api-Key: $API_KEY\" {url}"))
+        };
+        let (ok, said) = curl("/v1/me");
+        assert!(ok && said.contains("the world answered GET /v1/me"), "{said}");
+        let (ok, said) = curl("/v1/echo");
+        assert!(ok && said == "*".repeat(KEY.len()), "{said}");
+        let (_, said) = curl("/v2/me");
+        assert!(said.contains("placeholder_elsewhere"), "{said}");
+    }
+    assert_eq!(server.keys(), [KEY; 4]);
+    assert_eq!(host.places("acme", &[KEY]), Vec::<String>::new());
+}
+
+#[test]
 fn node_and_python_trust_what_their_environment_names() {
     let (host, _server) = inspecting();
     let node = "

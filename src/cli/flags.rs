@@ -401,7 +401,7 @@ pub(crate) enum Webhook {
         /// http(s)://HOST[:PORT]/PATH
         url: String,
         /// The secret of purpose webhook that signs: HMAC-SHA256
-        #[arg(long)]
+        #[arg(long, value_name = "NAME")]
         secret: SecretName,
     },
     /// Where it leads, and what waits

@@ -41,6 +41,7 @@ pub struct Server {
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Vec<Seen>>,
+    keys: Mutex<Vec<String>>,
     /// Answers the requests below a path with the files of a directory.
     files: Mutex<HashMap<String, PathBuf>>,
     go: Notify,
@@ -127,20 +128,28 @@ impl Server {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// Each `X-Api-Key` that arrived.
+    pub fn keys(&self) -> Vec<String> {
+        self.shared.keys.lock().unwrap().clone()
+    }
+
     /// Below this path are the files of a directory.
     pub fn files(&self, path: &str, directory: PathBuf) {
         self.shared.files.lock().unwrap().insert(path.to_owned(), directory);
     }
 }
 
-/// `/open/events` sends one event, and the next one once `/open/go` was asked for; `/ws` echoes; below a path of
+/// `/v1/echo` gives back the `X-Api-Key`; `/open/events` sends one event, and the next one once `/open/go` was asked for; `/ws` echoes; below a path of
 /// files are these; anything else tells what it was asked.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap().to_owned());
     let host = request.uri().authority().map_or(host.unwrap_or_default(), ToString::to_string);
     let (version, path) = (format!("{:?}", request.version()), request.uri().path().to_owned());
     shared.seen.lock().unwrap().push((version, request.method().to_string(), host, path.clone()));
+    let key = request.headers().get("x-api-key").map(|key| key.to_str().unwrap().to_owned());
+    shared.keys.lock().unwrap().extend(key.clone());
     match path.as_str() {
+        "/v1/echo" => return Response::new(Full::from(key.unwrap_or_default()).boxed_unsync()),
         "/open/go" => shared.go.notify_one(),
         "/open/events" => {
             let events = futures_util::stream::unfold(0, move |at| {

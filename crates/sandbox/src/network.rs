@@ -65,19 +65,13 @@ pub(crate) fn is_in(cookie: u64) -> Result<(), LayerFailure> {
 }
 
 /// The nursery's: the network of the next cell, and the way back from it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Spare {
-    home: OwnedFd,
-    home_cookie: u64,
+    home: Option<(OwnedFd, u64)>,
     ready: Option<(Shape, OwnedFd, Network)>,
 }
 
 impl Spare {
-    /// None is ready. Where this thread is now is home.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { home: netns::current()?, home_cookie: netns::current_cookie()?, ready: None })
-    }
-
     /// Takes the one that is ready, if it is as wanted, and moves this thread into it.
     pub(crate) fn enter(&mut self, wanted: Option<Shape>) -> Option<Network> {
         let (_, namespace, network) = self.ready.take_if(|(shape, ..)| Some(*shape) == wanted)?;
@@ -86,19 +80,26 @@ impl Spare {
 
     /// Back home. Who cannot leave a network that is a cell's now must not go on.
     pub(crate) fn leave(&self) -> io::Result<()> {
-        netns::enter(self.home.as_fd())?;
-        if netns::current_cookie()? == self.home_cookie {
+        let Some((home, cookie)) = &self.home else { return Ok(()) };
+        netns::enter(home.as_fd())?;
+        if netns::current_cookie()? == *cookie {
             Ok(())
         } else {
             Err(io::Error::other("it is not where it began"))
         }
     }
 
-    /// Makes the next one. One that cannot be made is left to init, which says why.
+    /// Makes the next one. One that cannot be made is left to init, which says why. Home is where the first is
+    /// wanted.
     pub(crate) fn make(&mut self, shape: Shape) -> io::Result<()> {
+        let home = match self.home.take() {
+            Some(home) => home,
+            None => (netns::current()?, netns::current_cookie()?),
+        };
+        let (_, cookie) = *self.home.insert(home);
         netns::unshare()?;
         // A kernel that only says so would have it made in the host's.
-        if netns::current_cookie()? != self.home_cookie {
+        if netns::current_cookie()? != cookie {
             let namespace = netns::current()?;
             self.ready = shape.make().ok().map(|network| (shape, namespace, network));
         }

@@ -204,7 +204,7 @@ pub fn nursery_main() -> ! {
     }
     // Its clones know it from here; where it cannot be told they say so.
     let _ = crate::proof::filters_at_first();
-    let Ok(mut spare) = Spare::new() else { process::exit(2) };
+    let mut spare = Spare::default();
     while let Ok(Some((request, descriptors))) = wire.recv::<Request>() {
         let went_on = match request {
             Request::Bear(wanted) => bear(&wire, wanted, &descriptors, &mut spare),
