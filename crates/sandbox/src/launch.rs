@@ -202,9 +202,12 @@ fn build(
     Ok(Built { cookie, listeners, capture, receipt: Receipt { layers } })
 }
 
-/// The network that a nursery can make for such a cell. Without root init must: nobody else has power over it.
+/// The network that a nursery can make for such a cell. Without root init must: nobody else has power over it. So
+/// must that of a throw-away cell with capabilities, which count for nothing in a network of the host's.
 fn ready_made(plan: &CellPlan) -> Option<Shape> {
-    Shape::of(plan).filter(|_| plan.profile == Profile::Strict && plan.keeps(Protection::NetworkNamespace))
+    let needed = [Protection::NetworkNamespace, Protection::Capabilities];
+    let whole = needed.into_iter().all(|protection| plan.keeps(protection));
+    Shape::of(plan).filter(|_| plan.profile == Profile::Strict && whole)
 }
 
 /// The namespaces that a cell shares with us, as a control of a proof may want.
