@@ -111,6 +111,9 @@ impl Credentials {
         if let Some(found) = find::in_uri(&path) {
             self.elsewhere(&found, "its path")?;
         }
+        if let Some(found) = request.uri().authority().and_then(|it| find::in_uri(it.as_str())) {
+            self.elsewhere(&found, "its host")?;
+        }
         let admitted = |credential: &Credential| {
             let admits = credential.binding.admits(destination, &path, query.as_deref());
             (admits || !keeps(Check::SecretBound)) && !websocket
