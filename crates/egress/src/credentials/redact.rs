@@ -114,7 +114,8 @@ impl Redactor {
         let mut going = self.kept[..end].to_vec();
         let covered = std::iter::once(0..self.covered).chain(found);
         self.covered = 0;
-        for range in covered.filter(|range| range.start < end) {
+        // What was found before counts on though nothing goes on now.
+        for range in covered.filter(|range| range.start <= end) {
             self.covered = self.covered.max(range.end.saturating_sub(end));
             going[range.start..range.end.min(end)].fill(b'*');
         }
