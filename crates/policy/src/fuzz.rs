@@ -42,7 +42,7 @@ rules:
   - {allow: a.example, method: GET, path: /pub/**}
   - {deny: a.example, path: /pub/secret/**}
   - {allow: a.example, path: /search, query: {q: ["1", "is:*"]}}
-  - {allow: a.example, mcp: {tool: [search, "read_*"], arguments: {path: "/work/*"}}}
+  - {allow: a.example, mcp: {tool: [search, "read_*"], arguments: {path: "/notes/*"}}}
   - {deny: a.example, mcp: {tool: "delete*"}}
   - {ask: a.example, jsonrpc: {method: ping}}
 "#;

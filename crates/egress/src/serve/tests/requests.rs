@@ -21,7 +21,7 @@ rules:
   - allow: web.example
     protocol: http
     path: /mcp
-    mcp: {tool: read, arguments: {path: \"/work/*\"}}
+    mcp: {tool: read, arguments: {path: \"/notes/*\"}}
   - allow: web.example
     protocol: http
     method: PUT
@@ -123,11 +123,11 @@ async fn a_request_that_a_rule_asks_about_is_held_and_the_question_shows_it() {
 async fn a_tools_arguments_decide_and_the_body_goes_on_as_it_was_judged() {
     let cell = judged();
     let mut client = cell.captured("web.example", 80);
-    say(&mut client, &request("POST /mcp", &tool("read", "/work/../etc/passwd"))).await;
+    say(&mut client, &request("POST /mcp", &tool("read", "/notes/../etc/passwd"))).await;
     assert!(message(&mut client).await.starts_with("HTTP/1.1 403"));
-    say(&mut client, &request("POST /mcp", &tool("write", "/work/a"))).await;
+    say(&mut client, &request("POST /mcp", &tool("write", "/notes/a"))).await;
     assert!(message(&mut client).await.starts_with("HTTP/1.1 403"));
-    let body = tool("read", "/work/a");
+    let body = tool("read", "/notes/a");
     say(&mut client, &request("POST /mcp", &body)).await;
     let sent = message(&mut cell.server().await).await;
     assert!(sent.starts_with("POST /mcp HTTP/1.1") && sent.ends_with(&body), "{sent}");
