@@ -102,49 +102,65 @@ impl Sources {
 }
 
 fn born(plan: &CellPlan, output: &[OwnedFd; 2], groups: &mut Groups) -> Result<Born, Error> {
-    let open = |path: &str, flags| {
-        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| Error::io(path.to_owned())(errno.into()))
-    };
-    let null = open("/dev/null", OFlags::RDONLY)?;
-    let (ours, theirs) = channel::pair().map_err(Error::io("the wire to init"))?;
-    let (gate, opener) = io::pipe().map_err(Error::io("the gate of a cell"))?;
     let unified = match &groups.unified {
         Some(path) => {
             let path = path.to_str().ok_or_else(|| Error::Plan("a cgroup path is not UTF-8".into()))?;
-            Some(open(path, OFlags::PATH | OFlags::DIRECTORY)?)
+            Some(open_at(path, OFlags::PATH | OFlags::DIRECTORY)?)
         }
         None => None,
     };
-    let strict = plan.profile == Profile::Strict;
-    let order = nursery::Order {
-        gate: gate.as_fd(),
-        wire: theirs.as_fd(),
-        stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
-        unified: unified.as_ref(),
-        groups: strict,
-        shared: shared(plan),
-        network: ready_made(plan),
+    let mut sources = None;
+    let first = conceived(plan, output, unified.as_ref(), || sources = Some(Sources::new(plan, groups)));
+    let (child, wire, opener) = match first {
+        // The nursery was killed meanwhile; the next one answers. Whoever waits at the first gate ends with it.
+        Err(Error::Ended(_)) => conceived(plan, output, unified.as_ref(), || {})?,
+        first => first?,
     };
-    let (sources, born) = nursery::birth(&order, || Sources::new(plan, groups));
-    let child = born?;
     let pidfd = child.pidfd.as_fd();
-    drop((theirs, null));
+    let sources = sources.unwrap_or_else(|| Err(Error::Ended("nobody gathered what it is built of".into())));
     let opened = sources.and_then(|sources| {
+        let strict = plan.profile == Profile::Strict;
         userns::map_one(child.pid, INNER_ID, plan.uid, plan.gid, !strict).layer("user namespace")?;
         (&opener).write_all(&[1]).map_err(Error::io("the gate of a cell"))?;
         Ok(sources)
     });
     match opened {
-        Ok(sources) => Ok(Born { child, wire: Channel::from(ours), sources }),
+        Ok(sources) => Ok(Born { child, wire, sources }),
         Err(error) => {
             // It waits at its gate, and ends when that closes.
-            drop((opener, gate));
+            drop(opener);
             pidfd::signal(pidfd, Signal::KILL).map_err(Error::io("killing an unborn cell"))?;
             pidfd::wait(pidfd).map_err(Error::io("reaping an unborn cell"))?;
             Err(error)
         }
     }
+}
+
+/// A first process at a gate and a wire of its own, with our ends of both.
+fn conceived(
+    plan: &CellPlan,
+    output: &[OwnedFd; 2],
+    unified: Option<&OwnedFd>,
+    meanwhile: impl FnOnce(),
+) -> Result<(Newborn, Channel, io::PipeWriter), Error> {
+    let null = open_at("/dev/null", OFlags::RDONLY)?;
+    let (ours, theirs) = channel::pair().map_err(Error::io("the wire to init"))?;
+    let (gate, opener) = io::pipe().map_err(Error::io("the gate of a cell"))?;
+    let order = nursery::Order {
+        gate: gate.as_fd(),
+        wire: theirs.as_fd(),
+        stdio: [null.as_fd(), output[0].as_fd(), output[1].as_fd()],
+        unified,
+        groups: plan.profile == Profile::Strict,
+        shared: shared(plan),
+        network: ready_made(plan),
+    };
+    nursery::birth(&order, meanwhile).map(|child| (child, Channel::from(ours), opener))
+}
+
+fn open_at(path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::io(path.to_owned())(errno.into()))
 }
 
 struct Built {

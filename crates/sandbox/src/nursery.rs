@@ -108,17 +108,13 @@ pub(crate) struct Newborn {
 }
 
 /// Has the first process of a cell made, which waits at its gate, and does something else meanwhile: the kernel
-/// takes a millisecond for the namespaces.
-pub(crate) fn birth<T>(order: &Order<'_>, meanwhile: impl FnOnce() -> T) -> (T, Result<Newborn, Error>) {
+/// takes a millisecond for the namespaces. [`Error::Ended`] if the nursery ended before it answered: it may have made
+/// one that waits at this gate, so nobody else may wait there.
+pub(crate) fn birth(order: &Order<'_>, meanwhile: impl FnOnce()) -> Result<Newborn, Error> {
     let mut kept = NURSERY.lock().unwrap_or_else(PoisonError::into_inner);
     let asked = ask(&mut kept, order);
-    let done = meanwhile();
-    let born = asked.and_then(Nursery::answer).or_else(|error| match error {
-        // It was killed between the two: the next one answers.
-        Error::Ended(_) => ask(&mut kept, order)?.answer(),
-        error => Err(error),
-    });
-    (done, born)
+    meanwhile();
+    asked.and_then(Nursery::answer)
 }
 
 /// Has the next cell's network made, while nobody waits.
