@@ -25,15 +25,20 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-/// What a child of the nursery becomes; also the hidden entry `__init`. Never returns.
+/// The hidden entry `__init`. Never returns.
 pub fn init_main() -> ! {
+    be_init(None)
+}
+
+/// What a child of the nursery becomes, with its `/proc` if it has made that already. Never returns.
+pub(crate) fn be_init(proc: Option<OwnedFd>) -> ! {
     let Some(wire) = process::inherited(LAUNCHER_FD) else { process::exit(2) };
     let wire = Channel::from(wire);
     // The launcher may have died before the signal was asked for: then the wire has ended, and so do we.
     if process::die_with_parent().is_err() || process::hide().is_err() {
         process::exit(2);
     }
-    let code = match run(&wire) {
+    let code = match run(&wire, proc) {
         Ok(code) => code,
         Err(failure) => {
             // A launcher that is gone needs no answer.
@@ -44,8 +49,9 @@ pub fn init_main() -> ! {
     process::exit(code)
 }
 
-fn run(wire: &Channel) -> Result<u8, LayerFailure> {
-    let Some((Order::Build { plan, network }, mut descriptors)) = wire.recv().layer("wire")? else {
+fn run(wire: &Channel, proc: Option<OwnedFd>) -> Result<u8, LayerFailure> {
+    let Some((Order::Build { plan, network, mounts, links }, mut descriptors)) = wire.recv().layer("wire")?
+    else {
         return Ok(2);
     };
     if descriptors.is_empty() {
@@ -61,8 +67,9 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
         Some(cookie) => network::is_in(cookie).map(|()| None)?,
         None => Shape::of(&plan).map(Shape::make).transpose()?,
     };
-    let Some((Order::Root { mounts, links }, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
-    root::build(&plan, &mounts, &links, trees)?;
+    let root = root::begin(&plan, &links)?;
+    let Some((Order::Root {}, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
+    root::build(&plan, root.as_fd(), &mounts, trees, proc)?;
     if plan.keeps(Protection::CgroupNamespace) {
         mount::unshare_cgroup().layer("cgroup namespace")?;
     }

@@ -709,7 +709,11 @@ fn cells_that_follow_one_another_have_networks_of_their_own() {
             cgroup: format!("{}-{name}", setting.plan.cgroup),
             ..setting.plan.clone()
         });
-        let cells = plans.map(|plan| start(&plan).unwrap().0);
+        // Apart, so that the nursery has the time to make the next network.
+        let cells = plans.map(|plan| {
+            std::thread::sleep(Duration::from_millis(50));
+            start(&plan).unwrap().0
+        });
         let cookies: BTreeSet<_> = cells.iter().map(|cell| cell.netns_cookie.unwrap()).collect();
         let networks: BTreeSet<PathBuf> = cells.iter().map(|cell| network_of(cell.pid)).collect();
         assert!(!networks.contains(&network_of(std::process::id().cast_signed())));
