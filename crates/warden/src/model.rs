@@ -9,14 +9,14 @@ use crate::{
 };
 use bytes::Bytes;
 use cofferdam_base::{
-    Clock, HostName, Protocol, Secret,
+    Clock, HostName, Protocol, Provider, Secret,
     ipc::warden::{ModelRoute, RecordKind, Upstream, Usage},
 };
 use cofferdam_egress::{
     Egress, Gate, Outlet, Pass, Refusal, Row,
     http::{Body, Local, full, passing, refused},
 };
-use cofferdam_inference::{BaseUrl, ChatRequest, Connect, Connecting, Error, Inbound, Route, Used};
+use cofferdam_inference::{Api, BaseUrl, Call, Connect, Connecting, Error, Inbound, Route, Used};
 use cofferdam_policy::Reason;
 use cofferdam_sys::channel::AsyncChannel;
 use futures_util::future::BoxFuture;
@@ -108,19 +108,26 @@ impl Model {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let inbound = match cofferdam_inference::accept(request.method(), request.uri().path()) {
             Ok(inbound) => inbound,
-            Err(error) => return failed(&error),
+            Err(error) => return failed(Provider::OpenAi, &error),
         };
         if !self.gate.is_ready() {
             return self.no(Reason::NotReady, "");
         }
         let Some((route, place)) = self.route() else { return self.no(Reason::NoModel, "") };
         match inbound {
-            Inbound::Models => json(cofferdam_inference::models_answer(&route.model)),
-            Inbound::Chat => self.chat(request, route, place).await,
+            Inbound::Models(wire) => json(cofferdam_inference::models_answer(wire, &[&route.model])),
+            Inbound::Call(api) => self.call(api, request, route, place).await,
         }
     }
 
-    async fn chat(&self, request: Request<Incoming>, route: ModelRoute, place: Place) -> Response<Body> {
+    async fn call(
+        &self,
+        api: Api,
+        request: Request<Incoming>,
+        route: ModelRoute,
+        place: Place,
+    ) -> Response<Body> {
+        let failed = |error: &Error| failed(api.wire(), error);
         let Ok(seat) = Arc::clone(&self.limits.seats).try_acquire_owned() else {
             return self.no(Reason::TooManyChats, "");
         };
@@ -136,8 +143,8 @@ impl Model {
                 return failed(&Error::Body("it did not arrive whole".to_owned()));
             }
         };
-        let chat = match ChatRequest::parse(&taken.bytes) {
-            Ok(chat) => chat,
+        let call = match Call::parse(api, &head.uri, &taken.bytes) {
+            Ok(call) => call,
             Err(error) => return failed(&error),
         };
         // The text is dropped, its room is kept until the provider has it: the parsed fields are as long.
@@ -160,7 +167,8 @@ impl Model {
             Ok(key) => key,
             Err(response) => return response,
         };
-        let to = Route { name: route.route.clone(), base, model: route.model.clone() };
+        let (name, model) = (route.route.clone(), route.model.clone());
+        let to = Route { name, base, model, provider: Provider::OpenAi, provider_tools: false };
         let connect = Dial { model: self, place, pass: &pass };
         let done = {
             let (clock, pass) = (Arc::clone(&self.clock), Arc::clone(&pass));
@@ -182,7 +190,7 @@ impl Model {
         let answered = tokio::select! {
             biased;
             () = pass.withdrawn().cancelled() => return self.no(Reason::Revoked, ""),
-            answered = cofferdam_inference::relay(&chat, &head.headers, &to, key.as_ref(), &connect, done) => {
+            answered = cofferdam_inference::relay(&call, &head.headers, &to, key.as_ref(), &connect, done) => {
                 answered
             }
         };
@@ -279,8 +287,8 @@ fn json(text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-fn failed(error: &Error) -> Response<Body> {
-    let mut response = json(error.to_json());
+fn failed(wire: Provider, error: &Error) -> Response<Body> {
+    let mut response = json(error.to_json(wire));
     *response.status_mut() = error.status();
     response
 }
