@@ -7,6 +7,7 @@
 
 mod authority;
 mod cut;
+mod grpc;
 mod head;
 mod upstream;
 
@@ -166,11 +167,14 @@ impl Egress {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let two = request.version() == Version::HTTP_2;
+        let grpc = judged::is_grpc(request.version(), request.headers());
         let outcome = match head::check(&request, destination) {
             Ok(asks) => self.onward(destination, request, asks).await,
             Err(refusal) => Err(self.gate.refuse(Some(destination), refusal)),
         };
-        let mut response = outcome.unwrap_or_else(|refusal| refused(Some(destination), &refusal));
+        let mut response = outcome.unwrap_or_else(|refusal| {
+            if grpc { grpc::refused(destination, &refusal) } else { refused(Some(destination), &refusal) }
+        });
         if two {
             // A refusal closes a connection of HTTP/1, where it may be out of step; a stream is by itself.
             response.headers_mut().remove(header::CONNECTION);
