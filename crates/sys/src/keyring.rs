@@ -3,23 +3,24 @@
 //! The threat: a cell that still holds its launcher's session keyring could name, and search, every key in it.
 
 use std::{
-    ffi::CString,
     io,
     os::raw::{c_long, c_ulong},
 };
 
-/// A key in the session keyring that this process had when it was [planted](Planted::plant).
+/// A key in the session keyring that this process had when it was [planted](Planted::plant): its process keyring, since
+/// a launcher of ours may make no other.
 #[derive(Debug)]
 pub struct Planted {
-    /// That keyring's number, and the key's; none if it could not be used any more.
+    /// The session keyring's number, and the key's; none if it could not be used any more.
     left: Option<(c_long, c_long)>,
-    description: CString,
 }
 
-/// `KEY_SPEC_SESSION_KEYRING`, as an argument.
+/// `KEY_SPEC_PROCESS_KEYRING` and `KEY_SPEC_SESSION_KEYRING`, as arguments.
+const PROCESS: c_ulong = (-2_i64).cast_unsigned();
 const SESSION: c_ulong = (-3_i64).cast_unsigned();
 const GET_KEYRING_ID: c_long = 0;
 const SET_PERMISSIONS: c_long = 5;
+const LINK: c_long = 8;
 const SEARCH: c_long = 10;
 const SET_TIMEOUT: c_long = 15;
 const INVALIDATE: c_long = 21;
@@ -29,35 +30,25 @@ const PERMISSIONS: c_ulong = 0x3f09_0000;
 const SECONDS: c_ulong = 60;
 
 impl Planted {
-    /// Puts a key that nobody else knows into this process's session keyring, and finds it there. None where the
-    /// kernel has no keyrings. A session that was revoked has nothing that could be found.
+    /// Puts a key into this process's session keyring, and finds it there. None where the kernel has no keyrings. A
+    /// session that was revoked has nothing that could be found. Once a process.
     pub fn plant() -> io::Result<Option<Self>> {
-        let mut bytes = [0; 16];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        let description = format!("cofferdam:{:032x}", u128::from_ne_bytes(bytes));
-        let description = CString::new(description).map_err(io::Error::other)?;
         let keyring = match keyctl(GET_KEYRING_ID, [SESSION, 1, 0, 0]) {
-            Ok(keyring) => keyring,
+            Ok(keyring) => positive(keyring)?,
             Err(error) => {
                 return match error.raw_os_error() {
                     Some(libc::ENOSYS) => Ok(None),
-                    Some(libc::EKEYREVOKED | libc::EKEYEXPIRED) => Ok(Some(Self { left: None, description })),
+                    Some(libc::EKEYREVOKED | libc::EKEYEXPIRED) => Ok(Some(Self { left: None })),
                     _ => Err(error),
                 };
             }
         };
-        // SAFETY: three texts that end with a NUL or have their length beside them, and the kernel copies them.
-        let key = unsafe {
-            let payload = description.as_bytes();
-            let (kind, described) = (c"user".as_ptr(), description.as_ptr());
-            libc::syscall(libc::SYS_add_key, kind, described, payload.as_ptr(), payload.len(), SESSION)
-        };
-        let key = positive(key)?;
+        let key = positive(keyctl(GET_KEYRING_ID, [PROCESS, 1, 0, 0])?)?;
         keyctl(SET_TIMEOUT, [number(key), SECONDS, 0, 0])?;
         keyctl(SET_PERMISSIONS, [number(key), PERMISSIONS, 0, 0])?;
-        let planted = Self { left: Some((keyring, key)), description };
-        if planted.search(SESSION)? == key {
-            Ok(Some(planted))
+        keyctl(LINK, [number(key), SESSION, 0, 0])?;
+        if search()? == key {
+            Ok(Some(Self { left: Some((keyring, key)) }))
         } else {
             Err(io::Error::other("a key is lost"))
         }
@@ -68,7 +59,7 @@ impl Planted {
     pub fn still_there(&self) -> io::Result<Option<String>> {
         let keyring = positive(keyctl(GET_KEYRING_ID, [SESSION, 0, 0, 0])?)?;
         let Some((left, key)) = self.left else { return Ok(None) };
-        let found = self.search(SESSION);
+        let found = search();
         let taken_back = keyctl(INVALIDATE, [number(key), 0, 0, 0]);
         if keyring == left {
             return Ok(Some(format!("it is the launcher's, {left}")));
@@ -79,11 +70,11 @@ impl Planted {
             Ok(_) => Ok(Some("a key of the launcher's is found in it".to_owned())),
         }
     }
+}
 
-    fn search(&self, keyring: c_ulong) -> io::Result<c_long> {
-        let (kind, described) = (c"user".as_ptr() as c_ulong, self.description.as_ptr() as c_ulong);
-        keyctl(SEARCH, [keyring, kind, described, 0])
-    }
+/// A process keyring in this process's session, or one of those in it.
+fn search() -> io::Result<c_long> {
+    keyctl(SEARCH, [SESSION, c"keyring".as_ptr() as c_ulong, c"_pid".as_ptr() as c_ulong, 0])
 }
 
 /// The arguments are numbers, or addresses of texts that end with a NUL and live through the call.
@@ -93,13 +84,9 @@ fn keyctl(operation: c_long, [a, b, c, d]: [c_ulong; 4]) -> io::Result<c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// A key's number. A kernel that says 0 did nothing.
+/// A keyring's number. A kernel that says 0 did nothing.
 fn positive(serial: c_long) -> io::Result<c_long> {
-    match serial {
-        0 => Err(io::Error::other("the kernel names no keyring")),
-        serial if serial < 0 => Err(io::Error::last_os_error()),
-        serial => Ok(serial),
-    }
+    if serial > 0 { Ok(serial) } else { Err(io::Error::other("the kernel names no keyring")) }
 }
 
 fn number(serial: c_long) -> c_ulong {
@@ -115,10 +102,14 @@ mod tests {
     #[test]
     fn a_key_that_was_left_is_found_until_the_session_is_another() {
         // A thread has credentials of its own.
-        std::thread::spawn(|| {
+        let alone = |work: fn()| std::thread::spawn(work).join().unwrap();
+        alone(|| {
             new_keyring().unwrap();
             let left = Planted::plant().unwrap().unwrap();
             assert!(left.still_there().unwrap().unwrap().contains("the launcher's"));
+        });
+        alone(|| {
+            new_keyring().unwrap();
             let left = Planted::plant().unwrap().unwrap();
             new_keyring().unwrap();
             assert_eq!(left.still_there().unwrap(), None);
@@ -126,8 +117,6 @@ mod tests {
             let (_, key) = left.left.unwrap();
             let again = keyctl(SET_TIMEOUT, [number(key), SECONDS, 0, 0]).unwrap_err();
             assert_eq!(again.raw_os_error(), Some(libc::ENOKEY));
-        })
-        .join()
-        .unwrap();
+        });
     }
 }
