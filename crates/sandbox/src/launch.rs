@@ -211,6 +211,7 @@ fn build(
         Some((Answer::Running { findings }, _)) => found.add(findings),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     }
+    found.add(proof::trials::arrived(plan, listeners.as_ref()));
     // The next cell's, for which nobody waits now.
     if let Some(shape) = ready_made(plan) {
         nursery::prepare(shape);
