@@ -70,7 +70,8 @@ pub fn squid(world: &World, dir: &Path) -> Option<Peer> {
          access_log stdio:{dir}/access.log\ncache_log {dir}/cache.log\npid_filename {dir}/pid\n\
          coredump_dir {dir}\nmime_table {root}/usr/share/squid/mime.conf\n\
          icon_directory {root}/usr/share/squid/icons\nerror_directory {root}/usr/share/squid/errors/templates\n\
-         visible_hostname bench\npinger_enable off\nshutdown_lifetime 0 seconds\n\
+         unlinkd_program {root}/usr/lib/squid/unlinkd\n\
+         logfile_daemon {root}/usr/lib/squid/log_file_daemon\nvisible_hostname bench\npinger_enable off\nshutdown_lifetime 0 seconds\n\
          dns_nameservers {dns}\ncache_effective_user proxy\n",
         dir = dir.display(),
         root = root.display(),
