@@ -3,9 +3,10 @@
 use super::{
     Awake, BULK, Inside,
     client::{Way, trusting},
-    peers,
+    in_front, peers,
     stats::{Table, Target},
     upstream::Upstream,
+    wardens,
 };
 use crate::{
     host::Host,
@@ -114,6 +115,8 @@ fn tunnels(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) {
     let world = &setting.host.world;
     let squid = peers::squid(world, scratch);
     let tinyproxy = peers::tinyproxy(world, scratch);
+    let peers = squid.iter().chain(&tinyproxy).map(peers::Peer::pid);
+    in_front(&peers.chain(wardens(&setting.host)).collect::<Vec<_>>());
     let authority = web(PLAIN).to_string();
     let way = |to: SocketAddr, connect: bool, path: &str| Way {
         to,
@@ -204,6 +207,8 @@ fn inspected(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) 
     };
     // mitmproxy looks names up like the machine that it runs on: it is told the address, and the name in the hello.
     let mitmproxy = peers::mitmproxy(world, scratch, &setting.roots_file);
+    let peers = mitmproxy.iter().map(|(peer, _)| peer.pid());
+    in_front(&peers.chain(wardens(&setting.host)).collect::<Vec<_>>());
     for (title, fresh) in [("inspected, kept connection", false), ("inspected, fresh connection", true)] {
         let sample = move |way: &Way| -> Vec<f64> {
             if fresh {

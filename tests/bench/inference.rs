@@ -3,9 +3,10 @@
 use super::{
     Awake, Inside,
     client::Way,
-    peers,
+    in_front, peers,
     stats::{Table, Target, percentile},
     upstream::Upstream,
+    wardens,
 };
 use crate::{host::Host, world::WEB};
 use std::{
@@ -39,6 +40,7 @@ pub fn run() {
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let world = &host.world;
     let litellm = peers::litellm(world, scratch.path(), &url);
+    in_front(&litellm.iter().map(peers::Peer::pid).chain(wardens(&host)).collect::<Vec<_>>());
     let body = "{\"model\":\"mock-1\",\"messages\":[{\"role\":\"user\",\"content\":\"".to_owned()
         + &"z".repeat(900)
         + "\"}]}";

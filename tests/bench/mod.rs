@@ -23,8 +23,9 @@ pub mod upstream;
 use super::host::Host;
 use cofferdam_sys::netns;
 use std::{
-    fs::File,
+    fs::{self, File},
     os::fd::AsFd,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -69,6 +70,49 @@ impl Drop for Awake {
         for child in &mut self.0 {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// The wardens of a host.
+pub fn wardens(host: &Host) -> Vec<i32> {
+    let mut found = host.own_processes();
+    found.retain(|(_, _, line)| line.contains("__warden"));
+    found.into_iter().map(|(pid, ..)| pid).collect()
+}
+
+/// Gives these processes, and this one, the same real-time priority: whatever else the machine does then waits for
+/// them, and none of them for a time slice of another.
+pub fn in_front(pids: &[i32]) {
+    let own = i32::try_from(std::process::id()).unwrap();
+    for pid in pids.iter().chain([&own]) {
+        allow_real_time(*pid);
+        let mut command = Command::new("chrt");
+        command.args(["--all-tasks", "--rr", "--pid", "5", &pid.to_string()]);
+        let status = command.status().unwrap();
+        assert!(status.success(), "no real-time priority for {pid}: {status}");
+    }
+}
+
+/// Where groups of version 1 ration real time, a new one has none: each from the root to this process gets a share.
+fn allow_real_time(pid: i32) {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of_cpu = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|it| it == "cpu").then(|| path.trim_start_matches('/').to_owned())
+    };
+    let Some(path) = groups.lines().find_map(of_cpu) else { return };
+    let mut directory = PathBuf::from("/sys/fs/cgroup/cpu");
+    let mut share = 900_000;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        directory.push(part);
+        let file = directory.join("cpu.rt_runtime_us");
+        // One for each depth; two tenants' groups lie side by side in their parent's share.
+        if fs::read_to_string(&file).is_ok_and(|now| now.trim() == "0") {
+            share = share * 2 / 5;
+            fs::write(&file, share.to_string()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        } else {
+            share = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         }
     }
 }

@@ -18,6 +18,13 @@ pub struct Peer {
     process: Option<Running>,
 }
 
+impl Peer {
+    /// Its process number.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.process.as_ref().unwrap().id()).unwrap()
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         if let Some(process) = self.process.take() {
@@ -69,7 +76,7 @@ pub fn squid(world: &World, dir: &Path) -> Option<Peer> {
         "http_port 127.0.0.1:3129\nhttp_access allow all\ncache deny all\ncache_mem 8 MB\n\
          access_log stdio:{dir}/access.log\ncache_log {dir}/cache.log\npid_filename {dir}/pid\n\
          coredump_dir {dir}\nmime_table {root}/usr/share/squid/mime.conf\n\
-         icon_directory {root}/usr/share/squid/icons\nerror_directory {root}/usr/share/squid/errors/templates\n\
+         icon_directory {root}/usr/share/squid/icons\nerror_directory {root}/usr/share/squid-langpack/templates\n\
          unlinkd_program {root}/usr/lib/squid/unlinkd\n\
          logfile_daemon {root}/usr/lib/squid/log_file_daemon\nvisible_hostname bench\npinger_enable off\nshutdown_lifetime 0 seconds\n\
          dns_nameservers {dns}\ncache_effective_user proxy\n",

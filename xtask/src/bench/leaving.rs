@@ -9,6 +9,7 @@ use std::{fs, path::Path, process::Command};
 const DEBIAN: &[&str] = &[
     "squid",
     "squid-common",
+    "squid-langpack",
     "libecap3",
     "libltdl7",
     "libtdb1",
