@@ -155,7 +155,7 @@ fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure
     if let Some(PolicyProved { revision, digest, default }) = policy {
         let default = format!("{default:?}").to_lowercase();
         print::line(&format!(
-            "with the rules of its policy, revision {revision}, {digest}; its default, {default}, is deny here"
+            "with its policy, revision {revision}, {digest}, and its default, {default}"
         ))?;
     }
     print::line("")?;

@@ -150,6 +150,7 @@ mod tests {
             id: id.into(),
             title: "x".into(),
             verdict,
+            checks: Vec::new(),
             layers: vec![],
             sealed: None,
             micros: 0,

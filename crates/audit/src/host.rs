@@ -6,6 +6,7 @@
 
 mod begun;
 mod floods;
+mod others;
 mod theft;
 mod traps;
 
@@ -13,7 +14,10 @@ use crate::{
     Error,
     battery::{
         PROBE,
-        wires::{How, Knock, NAMESERVER, NEIGHBOUR, SECRET, TENANT, Token, Wire, wires},
+        wires::{
+            DEFAULTED, How, INSPECTED, Knock, NAMESERVER, NEIGHBOUR, SECRET, TENANT, Token, Wire,
+            checks::checks, wires,
+        },
     },
     outside,
     rules::Rules,
@@ -61,6 +65,8 @@ struct Host {
     revoked: String,
     expired: String,
     addresses: BTreeMap<&'static str, SocketAddr>,
+    /// What words of a row stand for what this host made.
+    made: Vec<(&'static str, String)>,
 }
 
 /// Tries every wire on a host of this plan, in this world, below this directory, with these rules in force. What is
@@ -81,8 +87,7 @@ pub(crate) fn tried(
         // Another tenant's, so both can be done at once.
         let traps = scope.spawn(|| host.traps(scratch));
         let judged = host.wires(&wires, rules);
-        let broken = || Err(Error::BrokenOff(String::from("a thread of the proof ended")));
-        (judged, traps.join().unwrap_or_else(|_| broken()))
+        (judged, traps.join().unwrap_or_else(|_| Err(broken())))
     });
     if let Ok(rows) = &mut judged {
         rows.extend(traps?);
@@ -106,7 +111,8 @@ impl Host {
         fs::create_dir(&data).map_err(&at)?;
         let mode = if plan.profile == Profile::Strict { 0o711 } else { 0o700 };
         fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(&at)?;
-        fs::write(data.join("cofferdam.toml"), config(plan, program, scratch)).map_err(&at)?;
+        fs::write(data.join("cofferdam.toml"), config(plan, program, scratch, &outside::roots(&log)))
+            .map_err(&at)?;
         let words = fs::File::create(scratch.join("host.log")).map_err(&at)?;
         let mut host = Self {
             program: program.to_owned(),
@@ -117,6 +123,7 @@ impl Host {
             revoked: String::new(),
             expired: String::new(),
             addresses: BTreeMap::new(),
+            made: Vec::new(),
         };
         // It ends with the world, whose first process this is.
         host.command(&["serve"]).stderr(words).spawn().map_err(&at)?;
@@ -134,9 +141,15 @@ impl Host {
 
     /// Tenants, a policy and tokens.
     fn furnish(&mut self, rules: &Rules) -> Result<(), Error> {
-        for tenant in [TENANT, NEIGHBOUR] {
-            let shown =
-                self.done(&["tenant", "create", tenant, "--runtime", "command:prove", "--start"], "")?;
+        let tenants = [TENANT, NEIGHBOUR, DEFAULTED, INSPECTED];
+        let host: &Self = self;
+        // Each is waited for until it is ready.
+        let shown: Vec<Result<Value, Error>> = std::thread::scope(|scope| {
+            let made = tenants.map(|tenant| scope.spawn(move || host.create(tenant)));
+            made.map(|made| made.join().unwrap_or_else(|_| Err(broken()))).into()
+        });
+        for (tenant, shown) in tenants.into_iter().zip(shown) {
+            let shown = shown?;
             let address =
                 shown["address"].as_str().and_then(|url| url.trim_start_matches("http://").parse().ok());
             let address = address.ok_or_else(|| Error::BrokenOff(format!("{tenant} has no address")))?;
@@ -158,24 +171,48 @@ impl Host {
         self.done(&["secret", "set", TENANT, "MODEL"], SECRET)?;
         let url = "http://allowed.example/v1";
         self.done(&["model", "set", TENANT, "--url", url, "--model", "m", "--secret", "MODEL"], "")?;
-        Ok(())
+        self.furnish_others(rules)
+    }
+
+    fn create(&self, tenant: &str) -> Result<Value, Error> {
+        self.done(&["tenant", "create", tenant, "--runtime", "command:prove", "--start"], "")
     }
 
     /// What every attempt inside the cell came to: attacks, and controls that are attempts too.
     fn in_cell(&self, wires: &[Wire]) -> Result<BTreeMap<String, Line>, Error> {
-        let mut attempts: Vec<(String, &Attempt)> = Vec::new();
+        let mut attempts: BTreeMap<&str, Vec<(String, &Attempt)>> = BTreeMap::new();
         for wire in wires {
             for (how, kind) in [(&wire.attack, "attack"), (&wire.control, "control")] {
-                if let How::Cell(attempt) = how {
-                    attempts.push((format!("{kind} {}", wire.id), attempt));
+                if let Some((tenant, attempt)) = how.cell() {
+                    attempts.entry(tenant).or_default().push((format!("{kind} {}", wire.id), attempt));
                 }
             }
         }
+        // Tenants do not know of each other, so all of it can be done at once.
+        let tried = std::thread::scope(|scope| {
+            let tenants =
+                attempts.iter().map(|(tenant, attempts)| scope.spawn(|| self.tried_in(tenant, attempts)));
+            let tenants: Vec<_> = tenants.collect();
+            tenants
+                .into_iter()
+                .map(|tried| tried.join().unwrap_or_else(|_| Err(broken())))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        Ok(tried?.into_iter().flatten().collect())
+    }
+
+    /// What one tenant's attempts came to.
+    fn tried_in(
+        &self,
+        tenant: &str,
+        attempts: &[(String, &Attempt)],
+    ) -> Result<BTreeMap<String, Line>, Error> {
         let mut tried = BTreeMap::new();
         // A command's words have a limit.
         for attempts in attempts.chunks(AT_ONCE) {
             let attempts = serde_json::to_string(attempts).map_err(|error| Error::Cell(error.to_string()))?;
-            let told = self.run(&["tenant", "exec", TENANT, "--", PROBE, "__probe", &attempts], "")?;
+            let attempts = self.spelt(attempts);
+            let told = self.run(&["tenant", "exec", tenant, "--", PROBE, "__probe", &attempts], "")?;
             let text = String::from_utf8_lossy(&told.stdout);
             let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
             tried.extend(lines.map(|line| (line.id.clone(), line)));
@@ -210,8 +247,9 @@ impl Host {
         }
         let control = Control { without: vec!["asked for what is allowed".to_owned()], outcome: control };
         let mut judged = Judged::tried(&wire.id, &wire.title, layers, sealed, micros, Some(control));
+        judged.checks = checks(layers);
         // What was not tried was not blocked.
-        if matches!(wire.attack, How::Cell(_)) && !cell.contains_key(&format!("attack {}", wire.id)) {
+        if wire.attack.cell().is_some() && !cell.contains_key(&format!("attack {}", wire.id)) {
             judged.verdict = Verdict::Inconclusive;
         }
         if wire.held && judged.verdict == Verdict::Blocked {
@@ -233,7 +271,7 @@ impl Host {
         cell: &BTreeMap<String, Line>,
     ) -> Result<(Outcome, u64), Error> {
         match how {
-            How::Cell(_) => Ok(match cell.get(&format!("{kind} {}", wire.id)) {
+            How::Cell(_) | How::In(..) => Ok(match cell.get(&format!("{kind} {}", wire.id)) {
                 Some(line) => (line.outcome.clone(), line.micros),
                 None => (failed("the probe did not say what became of it"), 0),
             }),
@@ -402,11 +440,15 @@ fn text(answer: &Value, key: &str) -> Result<String, Error> {
     found.map(str::to_owned).ok_or_else(|| Error::BrokenOff(format!("an answer has no {key}")))
 }
 
+fn broken() -> Error {
+    Error::BrokenOff(String::from("a thread of the proof ended"))
+}
+
 fn failed(seen: &str) -> Outcome {
     Outcome { succeeded: false, errno: 0, seen: seen.to_owned() }
 }
 
-fn config(plan: &CellPlan, program: &Path, scratch: &Path) -> String {
+fn config(plan: &CellPlan, program: &Path, scratch: &Path, roots: &Path) -> String {
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let limits = plan.limits;
     let mut layers: Vec<&str> = plan.without.iter().map(|protection| protection.layer()).collect();
@@ -415,10 +457,11 @@ fn config(plan: &CellPlan, program: &Path, scratch: &Path) -> String {
         |layer| format!("[[without]]\nlayer = \"{layer}\"\nreason = \"as on the host that is proved\"\n");
     let without = layers.into_iter().map(left).collect::<Vec<_>>().concat();
     format!(
-        "[edge]\nlisten = \"127.0.0.1:{EDGE}\"\n[egress]\nnameservers = [\"{NAMESERVER}:53\"]\n\
+        "[edge]\nlisten = \"127.0.0.1:{EDGE}\"\n[egress]\nnameservers = [\"{NAMESERVER}:53\"]\nextra_roots = {}\n\
          [cache]\ndir = {}\n[limits]\nmemory_bytes = {}\npids = {}\n\
          [runtime.command.prove]\nargv = [\"{PROBE}\", \"__echo\"]\nport = 8080\n\
          binds = [{{ source = {}, target = \"{PROBE}\" }}]\n{without}",
+        quoted(roots),
         quoted(&scratch.join("cache")),
         limits.memory_bytes,
         limits.pids,

@@ -1,11 +1,14 @@
 //! The outside of a host that is proved: a network namespace of its own with a web, a name server and everything
 //! that must not be reached, all of which really answer and write down what they heard.
 
+mod tls;
+
 use crate::battery::{
     FLAG,
     wires::{NAMES, NAMESERVER, OUTSIDE, WEB},
 };
 use cofferdam_sys::{netlink::RouteSocket, netns, process, process::Forked, world};
+use rustls::ServerConfig;
 use std::{
     collections::BTreeSet,
     ffi::CString,
@@ -13,7 +16,8 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -23,6 +27,11 @@ const HOST: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
 const ROUTER: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(192, 0, 2, 2), Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2));
+
+/// What a client that speaks says at once.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How a record of a TLS handshake begins.
+const HANDSHAKE: u8 = 22;
 
 /// Joins this network namespace to a new outside, and starts the witness there, with more places than its own where
 /// it answers. What it hears is in `log`.
@@ -81,13 +90,14 @@ pub(crate) fn join(log: &Path, more: &[SocketAddr]) -> io::Result<()> {
 /// The witness outside: everything answers, everything is written down.
 pub(crate) fn serve(log: &Path, more: impl Iterator<Item = u16>) -> io::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(log)?;
+    let secure = tls::serving(&roots(log))?;
     for port in more.chain([80, 22, 443, 53]).collect::<BTreeSet<_>>() {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
-        let file = file.try_clone()?;
+        let (file, secure) = (file.try_clone()?, Arc::clone(&secure));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let file = file.try_clone();
-                thread::spawn(move || file.and_then(|file| answer(stream, file)));
+                let (file, secure) = (file.try_clone(), Arc::clone(&secure));
+                thread::spawn(move || file.and_then(|file| answer(stream, file, &secure)));
             }
         });
     }
@@ -99,8 +109,22 @@ pub(crate) fn serve(log: &Path, more: impl Iterator<Item = u16>) -> io::Result<(
 }
 
 /// Hears what is said at once, writes it down, and gives the flag.
-fn answer(mut stream: TcpStream, mut log: File) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+fn answer(mut stream: TcpStream, mut log: File, secure: &Arc<ServerConfig>) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let heard = hear(&mut stream);
+    log.write_all(&heard)?;
+    if heard.first() == Some(&HANDSHAKE)
+        && let Ok(mut inside) = tls::accept(secure, &heard, &stream)
+    {
+        log.write_all(&hear(&mut inside))?;
+        return inside.write_all(flag().as_bytes()).and_then(|()| inside.end());
+    }
+    // What is no TLS after all got here, too.
+    stream.write_all(flag().as_bytes())
+}
+
+/// What is said at once.
+fn hear(stream: &mut impl Read) -> Vec<u8> {
     let mut heard = Vec::new();
     let mut piece = [0; 4096];
     while heard.len() < 64 * 1024 {
@@ -108,18 +132,24 @@ fn answer(mut stream: TcpStream, mut log: File) -> io::Result<()> {
             Ok(length) if length > 0 => heard.extend_from_slice(&piece[..length]),
             _ => break,
         }
-        // Nobody speaks TLS here: what a client says first is all of it.
-        if heard.first() == Some(&22) && heard.len() > 60 {
+        // The rest of a handshake is its reader's.
+        if heard.first() == Some(&HANDSHAKE) && heard.len() > 60 {
             break;
         }
         if heard.windows(4).any(|four| four == b"\r\n\r\n") && !heard.starts_with(b"POST") {
             break;
         }
     }
-    log.write_all(&heard)?;
-    let length = FLAG.len();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{FLAG}");
-    stream.write_all(head.as_bytes())
+    heard
+}
+
+fn flag() -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{FLAG}", FLAG.len())
+}
+
+/// Where the certificate of the authority lies under which the outside speaks TLS.
+pub(crate) fn roots(log: &Path) -> PathBuf {
+    log.with_extension("pem")
 }
 
 /// A name server that knows [`NAMES`].

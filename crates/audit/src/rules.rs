@@ -20,7 +20,7 @@ pub struct PolicyProved {
     pub revision: u64,
     /// SHA-256 of its text.
     pub digest: cofferdam_base::Digest,
-    /// What happens to what no rule names, `ask` or `deny`. The proof's host denies it.
+    /// What happens to what no rule names, `ask` or `deny`.
     pub default: cofferdam_policy::Default,
 }
 
@@ -32,6 +32,7 @@ pub struct Rules {
     own: Policy,
     both: Policy,
     text: String,
+    own_text: String,
 }
 
 /// A target that a rule allows or asks about and nobody may reach.
@@ -49,7 +50,7 @@ impl Rules {
         let proved = PolicyProved { revision, digest: digest(text.as_bytes()), default: document.default };
         let merged = document.rules.iter().fold(POLICY.to_owned(), |text, rule| text + &line(rule));
         let both = Policy::parse(&merged).map_err(malformed)?;
-        Ok(Self { proved, own: Policy::compile(document), both, text: merged })
+        Ok(Self { proved, own: Policy::compile(document), both, text: merged, own_text: text.to_owned() })
     }
 
     /// Of a tenant without any.
@@ -61,6 +62,11 @@ impl Rules {
     /// The battery's rules and these.
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The tenant's document, as it is.
+    pub(crate) fn own_text(&self) -> &str {
+        &self.own_text
     }
 
     /// Do these alone let it pass?

@@ -298,6 +298,7 @@ fn judge(row: &Row, skipped: Option<String>, sealed: &Tried, controls: &Tried) -
         title: row.title.to_owned(),
         verdict: Verdict::Skipped,
         layers: row.layers.iter().map(|layer| named(layer)).collect(),
+        checks: Vec::new(),
         sealed: None,
         micros: 0,
         control: None,

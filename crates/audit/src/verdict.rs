@@ -41,6 +41,9 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Which layers answer it.
     pub layers: Vec<String>,
+    /// The named checks of guard, egress and edge behind them, of a row about a host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<String>,
     /// What became of it under the seal; none if it was skipped.
     pub sealed: Option<Outcome>,
     /// How long that took, in microseconds.
@@ -76,6 +79,7 @@ impl Judged {
             title: title.to_owned(),
             verdict: Verdict::Skipped,
             layers: layers.iter().map(ToString::to_string).collect(),
+            checks: Vec::new(),
             sealed: None,
             micros: 0,
             control: None,

@@ -25,6 +25,8 @@ pub(super) struct Wanted {
     pub(super) limits: Limits,
     /// The disk whose traffic is limited: its major and minor number.
     pub(super) disk: Option<Disk>,
+    /// Our own processes' share of a busy processor, where a cell's is 100; a cell has that from the kernel.
+    pub(super) weight: Option<u32>,
     /// Are memory and io of one hierarchy, so that what is written back later is known to be the cell's?
     pub(super) attributed: bool,
 }
@@ -160,7 +162,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn wanted() -> Wanted {
-        Wanted { limits: Limits::default(), disk: Some((8, 16)), attributed: true }
+        Wanted { limits: Limits::default(), disk: Some((8, 16)), weight: None, attributed: true }
     }
 
     #[test]
@@ -173,6 +175,18 @@ pub(super) mod tests {
             let mut usage = Usage::default();
             Kind::Pids.of(unified).usage(group.path(), &mut usage).unwrap();
             assert_eq!(usage.pids, Some(7));
+        }
+    }
+
+    #[test]
+    fn a_service_weighs_more_than_a_cell_in_both_versions() {
+        for (unified, file, weight) in [(true, "cpu.weight", "1000"), (false, "cpu.shares", "10240")] {
+            let group = group(&[]);
+            Kind::Cpu.of(unified).set(group.path(), &wanted()).unwrap();
+            assert!(!group.path().join(file).exists(), "a cell keeps what the kernel gives");
+            let service = Wanted { weight: Some(1000), ..wanted() };
+            Kind::Cpu.of(unified).set(group.path(), &service).unwrap();
+            assert_eq!(fs::read_to_string(group.path().join(file)).unwrap(), weight);
         }
     }
 

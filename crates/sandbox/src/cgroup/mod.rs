@@ -29,6 +29,10 @@ use std::{
     time::Duration,
 };
 
+/// How much of a busy processor control, edge and wardens have, where a cell has 100: a cell that spins must not make
+/// the others' requests wait for their broker.
+const SERVICE_WEIGHT: u32 = 1000;
+
 /// The groups of one cell or service.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -61,7 +65,12 @@ impl Groups {
             unified: None,
             rows: Vec::new(),
             set: Vec::new(),
-            wanted: Wanted { limits: *limits, disk: None, attributed: false },
+            wanted: Wanted {
+                limits: *limits,
+                disk: None,
+                weight: home.is_none().then_some(SERVICE_WEIGHT),
+                attributed: false,
+            },
             name: name.to_owned(),
             hierarchies: hierarchy::hierarchies().map_err(Error::io("/proc/self/cgroup"))?,
             home: home.map(Path::to_owned),

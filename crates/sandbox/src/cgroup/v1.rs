@@ -63,6 +63,10 @@ impl Controller for Cpu {
     fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
         let percent = wanted.limits.cpu_percent;
         write(group, "cpu.cfs_quota_us", &(u64::from(percent) * 1000).to_string())?;
+        if let Some(weight) = wanted.weight {
+            // 1024 where version 2 has 100.
+            write(group, "cpu.shares", &(u64::from(weight) * 1024 / 100).to_string())?;
+        }
         Ok(Held::enforced(format!("{percent} %, v1")))
     }
 }

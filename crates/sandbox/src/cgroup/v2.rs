@@ -46,6 +46,9 @@ impl Controller for Cpu {
     fn set(&self, group: &Path, wanted: &Wanted) -> io::Result<Held> {
         let percent = wanted.limits.cpu_percent;
         write(group, "cpu.max", &format!("{} 100000", u64::from(percent) * 1000))?;
+        if let Some(weight) = wanted.weight {
+            write(group, "cpu.weight", &weight.to_string())?;
+        }
         Ok(Held::enforced(format!("{percent} %, v2")))
     }
 

@@ -35,8 +35,11 @@ const MEMORY: Known = Known {
     mend: WRITABLE,
 };
 const PIDS: Known = Known { name: "cgroup pids", buys: "a fork bomb stops at its cell's limit", ..MEMORY };
-const CPU: Known =
-    Known { name: "cgroup cpu", buys: "a cell that spins leaves others their share", ..MEMORY };
+const CPU: Known = Known {
+    name: "cgroup cpu",
+    buys: "a cell that spins leaves others their share, and edge and wardens ten times that",
+    ..MEMORY
+};
 const IO: Known = Known {
     name: "cgroup io",
     need: Need::Informs,

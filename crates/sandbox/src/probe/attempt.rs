@@ -143,6 +143,8 @@ pub enum Attempt {
         /// What would come back.
         expect: String,
     },
+    /// A TLS connection to a name brings this answer.
+    Tls(Tls),
     /// A name is looked up. Whether anybody outside heard of it the witness knows alone.
     Lookup {
         /// Which.
@@ -259,6 +261,23 @@ pub enum Attempt {
         /// The highest under the seal.
         most: u64,
     },
+}
+
+/// An attempt within TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// To port 443 of which name; the certificate must be its own.
+    pub name: String,
+    /// In a tunnel of the explicit proxy.
+    pub tunnelled: bool,
+    /// The protocol within, as ALPN names it.
+    pub protocol: String,
+    /// The authorities that are trusted, PEM; those that the cell is told to trust if it is empty.
+    pub authorities: String,
+    /// What is said first, one character a byte.
+    pub say: String,
+    /// What would come back.
+    pub expect: String,
 }
 
 /// What became of an attempt.

@@ -9,9 +9,10 @@ mod files;
 mod floods;
 mod processes;
 mod sockets;
+mod tls;
 mod traps;
 
-pub use attempt::{Attempt, Outcome};
+pub use attempt::{Attempt, Outcome, Tls};
 
 use cofferdam_sys::attempt::{self as sys, Argument, Made};
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,7 @@ impl Attempt {
             Self::Limit { resource, most } => processes::limit(*resource, *most),
             Self::Tcp { to, say, expect } => sockets::tcp(*to, say, expect),
             Self::TcpName { name, port, say, expect } => sockets::tcp_name(name, *port, say, expect),
+            Self::Tls(attempt) => tls::tls(attempt),
             Self::Lookup { name } => sockets::lookup(name),
             Self::Udp { to, expect } => sockets::udp(*to, expect),
             Self::Abstract { name } => sockets::abstract_unix(name),

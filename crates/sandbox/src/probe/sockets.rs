@@ -16,12 +16,20 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 pub(super) fn tcp(to: SocketAddr, say: &str, expect: &str) -> io::Result<Outcome> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // One character a byte; there is no other.
-    let said: Vec<u8> = say.chars().filter_map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
-    stream.write_all(&said)?;
+    stream.write_all(&bytes(say))?;
+    answered(&mut stream, expect)
+}
+
+/// One character a byte; there is no other.
+pub(super) fn bytes(say: &str) -> Vec<u8> {
+    say.chars().filter_map(|letter| u8::try_from(u32::from(letter)).ok()).collect()
+}
+
+/// Reads until the answer has come, or nothing more does.
+pub(super) fn answered(stream: &mut impl Read, expect: &str) -> io::Result<Outcome> {
     let mut answer = Vec::new();
     let mut piece = [0; 1024];
-    while answer.len() < 64 * 1024 {
+    while answer.len() < 64 * 1024 && !answer.windows(expect.len().max(1)).any(|it| it == expect.as_bytes()) {
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),

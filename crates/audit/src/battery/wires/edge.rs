@@ -23,7 +23,7 @@ pub(super) fn sockets() -> Vec<Wire> {
         ),
         ("socket.revoked", "open one with a revoked token", &["token: revocation"], with(Token::Revoked)),
         ("socket.foreign-origin", "open one from a page of another origin", &["origin"], foreign),
-        ("socket.other-host", "open one under another host's name", &["host check"], misdirected),
+        ("socket.other-host", "open one under another host's name", &["edge: host check"], misdirected),
     ];
     rows.into_iter().map(|(id, title, layers, knock)| wire(id, title, layers, knock, &good)).collect()
 }
@@ -83,7 +83,7 @@ pub(super) fn edge() -> Vec<Wire> {
         (
             "edge.other-host",
             "come under a name that is not the host's",
-            &["host check"],
+            &["edge: host check"],
             Knock { host: Some("evil.example"), ..good.clone() },
         ),
         (

@@ -3,7 +3,10 @@
 //! Each has a control that asks for nearly the same and gets it: the same words to a destination that the policy
 //! allows, the same connection from outside any cell, the same request with a token that is good.
 
+pub(crate) mod checks;
+mod defaults;
 mod edge;
+pub(crate) mod inspected;
 mod names;
 mod out;
 mod ruled;
@@ -24,6 +27,8 @@ use std::{
 pub(crate) enum How {
     /// By a process in the tenant's cell.
     Cell(Attempt),
+    /// By a process in another tenant's cell.
+    In(&'static str, Attempt),
     /// By a process of the world that is in no cell.
     Outside(Attempt),
     /// A request to the edge.
@@ -94,6 +99,10 @@ pub(crate) struct Wire {
 pub(crate) const TENANT: &str = "acme";
 /// Its neighbour.
 pub(crate) const NEIGHBOUR: &str = "globex";
+/// A third, under the tenant's own policy and nothing else.
+pub(crate) const DEFAULTED: &str = "umbrella";
+/// A fourth, whose requests are judged one by one, and whose TLS is looked into therefore.
+pub(crate) const INSPECTED: &str = "hooli";
 /// What the policy of the tenant allows and asks about, before its own rules.
 pub(crate) const POLICY: &str = "version: 1\ndefault: deny\nrules:\n\
     \x20 - {allow: allowed.example, protocol: http}\n\
@@ -128,6 +137,8 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("rebind-mapped.example", "::ffff:169.254.169.254"),
     ("rebind-nat64.example", "64:ff9b::a9fe:a9fe"),
 ];
+/// What the policy allows above all.
+pub(crate) const GOOD: &str = "allowed.example";
 /// The web outside.
 pub(crate) const WEB: &str = "93.184.216.34";
 /// The name server outside.
@@ -192,14 +203,25 @@ fn allowed() -> How {
 pub(crate) fn wires(rules: &Rules) -> Vec<Wire> {
     let ours =
         [out::captured(), out::proxied(), out::rebound(), names::names(), names::carried(), tls::hellos()];
+    let again: Vec<Wire> = ours.iter().flatten().filter_map(inspected::again).collect();
     let more = [names::secrets(), edge::edge(), edge::sockets(), ruled::ours(), ruled::tenants(rules)];
-    ours.into_iter().chain(more).flatten().collect()
+    let last = [again, inspected::inspected(), defaults::defaults(rules)];
+    ours.into_iter().chain(more).chain(last).flatten().collect()
 }
 
 impl How {
-    /// Where a process in the cell would get to, if anywhere: what a policy is asked about.
+    /// Whose cell tries it, if one does.
+    pub(crate) fn cell(&self) -> Option<(&'static str, &Attempt)> {
+        match self {
+            Self::Cell(attempt) => Some((TENANT, attempt)),
+            Self::In(tenant, attempt) => Some((tenant, attempt)),
+            Self::Outside(_) | Self::Edge(_) => None,
+        }
+    }
+
+    /// Where a process in a cell that has the tenant's rules would get to, if anywhere: what they are asked about.
     pub(crate) fn destination(&self) -> Option<Destination> {
-        let Self::Cell(attempt) = self else { return None };
+        let (TENANT | DEFAULTED, attempt) = self.cell()? else { return None };
         let (host, port, words) = match attempt {
             Tcp { to, say, .. } if *to != PROXY => (Host::Address(to.ip()), to.port(), say),
             TcpName { name, port, say, .. } => (named(name)?, *port, say),
@@ -233,7 +255,7 @@ mod tests {
     fn every_wire_has_a_name_of_its_own() {
         let wires = wires(&Rules::none());
         let names: std::collections::BTreeSet<_> = wires.iter().map(|wire| &wire.id).collect();
-        assert!(names.len() == wires.len() && wires.len() >= 85, "{}", wires.len());
+        assert!(names.len() == wires.len() && wires.len() >= 160, "{}", wires.len());
     }
 
     #[test]

@@ -3,12 +3,11 @@
 //! The warden passes TLS on as it is, so no head within it is read and there is no `Host` to compare with; what is
 //! judged is the ClientHello alone. The outside answers each that gets to it, without speaking TLS.
 
-use super::{How, PROXY, TcpName, WEB, Wire, say, tunnel};
+use super::{GOOD, How, PROXY, TcpName, WEB, Wire, say, tunnel};
 use crate::battery::FLAG;
 use cofferdam_sandbox::probe::Attempt;
 use std::net::SocketAddr;
 
-const GOOD: &str = "allowed.example";
 const SERVER_NAME: u16 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
@@ -22,7 +21,7 @@ fn proxied(words: &str) -> Attempt {
 }
 
 pub(super) fn hellos() -> Vec<Wire> {
-    let good = || hello(&[named(&[GOOD])], usize::MAX);
+    let good = || named_hello(GOOD);
     let other = "sni-other.example";
     let literal = "93.184.216.34";
     let check: &[&str] = &["name check"];
@@ -127,6 +126,11 @@ pub(super) fn hellos() -> Vec<Wire> {
     };
     debug_assert_eq!(literal, WEB);
     rows.into_iter().map(wire).collect()
+}
+
+/// A client that means one host.
+pub(super) fn named_hello(host: &str) -> String {
+    hello(&[named(&[host])], usize::MAX)
 }
 
 /// An extension that names hosts, one character a byte.
