@@ -29,6 +29,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         Command::Status => status(client, json).await,
         Command::Tenant(command) => tenant::run(command, client, json).await,
         Command::Token(command) => token(command, client, json).await,
+        Command::Canary(command) => super::canary::run(command, client, json).await,
         Command::Secret(command) => secret(command, client, json).await,
         Command::Model(command) => model(command, client, json).await,
         Command::Policy(command) => super::policy::run(command, client, json).await,
@@ -69,7 +70,10 @@ async fn status(client: &Client, json: bool) -> Done {
     print::line(&format!("waiting    {} approvals", status.waiting))?;
     print::line(&format!("ledger     {} rows", status.ledger_rows))?;
     if status.alerts > 0 {
-        print::line(&format!("ALERTS     {} placeholders sent where they are not bound", status.alerts))?;
+        print::line(&format!(
+            "ALERTS     {} placeholders or known values were to be sent out",
+            status.alerts
+        ))?;
     }
     if status.profile == "strict" {
         // Strict does not start without it.
@@ -127,10 +131,17 @@ async fn secret(command: Secret, client: &Client, json: bool) -> Done {
             zeroize::Zeroize::zeroize(&mut body.value);
             let row = row?;
             let seen = row.placeholder.as_ref().map(|text| format!("; its placeholder is {text}"));
+            let unwatched = row.unwatched.as_ref().map(|why| format!("\nBEWARE {why}"));
             say(
                 json,
                 &row,
-                &format!("{} is set, version {}{}", row.name, row.version, seen.unwrap_or_default()),
+                &format!(
+                    "{} is set, version {}{}{}",
+                    row.name,
+                    row.version,
+                    seen.unwrap_or_default(),
+                    unwatched.unwrap_or_default()
+                ),
             )
         }
         Secret::List { tenant } => {

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_base::{
     Role, SecretName, TenantId,
     binding::{Binding, FileName, Format, Place, Resource, Spot, Variable},
+    canary::Like,
 };
 use std::path::PathBuf;
 
@@ -60,6 +61,9 @@ pub(crate) enum Command {
     /// Tokens with which clients connect to a tenant
     #[command(subcommand)]
     Token(Token),
+    /// Canaries: values in a cell that look like keys; sending one freezes the cell
+    #[command(subcommand)]
+    Canary(Canary),
     /// Secrets, used by a tenant's warden and never seen in its cell
     #[command(subcommand)]
     Secret(Secret),
@@ -284,6 +288,31 @@ pub(crate) enum Secret {
     /// Anything else: perhaps a command of the design that is not built yet
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Canary {
+    /// Plant a canary, or plant it anew; it is in the cell from its next start on
+    ///
+    /// Choose a name that nothing in the cell uses: whatever sends the canary out,
+    /// to the model included, freezes the cell.
+    Add {
+        tenant: TenantId,
+        name: SecretName,
+        /// Whose key it looks like: aws, github or openai
+        #[arg(long, value_name = "KIND", default_value = "aws")]
+        like: Like,
+        /// The variable of the cell that holds it
+        #[arg(long, value_name = "NAME", required_unless_present = "file")]
+        env: Option<Variable>,
+        /// The file of the cell, below /opt/credentials, that holds it
+        #[arg(long, value_name = "NAME")]
+        file: Option<FileName>,
+    },
+    /// List a tenant's canaries
+    List { tenant: TenantId },
+    /// Remove a canary
+    Rm { tenant: TenantId, name: SecretName },
 }
 
 /// A secret that is bound is nowhere in the cell: a placeholder is, and the warden

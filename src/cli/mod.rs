@@ -4,6 +4,7 @@
 //! request to a running host.
 
 mod approvals;
+mod canary;
 mod client;
 mod commands;
 mod doctor;

@@ -167,7 +167,7 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     if tenant.alerts > 0 {
         let see = format!("cofferdam ledger tail --tenant {}", tenant.id);
         print::line(&format!(
-            "ALERTS     {} placeholders sent where they are not bound; {see}",
+            "ALERTS     {} placeholders or known values were to be sent out; {see}",
             tenant.alerts
         ))?;
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binding;
+pub mod canary;
 mod certificate;
 mod check;
 mod claims;

@@ -159,6 +159,12 @@ impl Host {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
         }
+        if reason == Reason::LossBlocked.code() && by.contains(' ') {
+            tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
+            let subject = by.clone();
+            let (tenant, what) = (Some(tenant.id.clone()), "loss_blocked".to_owned());
+            self.alarm(crate::api::types::Alarm { tenant, at: *at, what, subject, count: *count });
+        }
         let body = json!({
             "boot": boot, "seq": seq, "destination": destination.as_ref().map(ToString::to_string), "by": by,
             "reason": reason, "request": request, "count": count,

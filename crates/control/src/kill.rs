@@ -22,7 +22,7 @@ use cofferdam_base::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::{Desired, Event as Happened};
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Host {
     /// Kills one tenant, or all; what could not be done is in the answer.
@@ -95,6 +95,7 @@ impl Host {
         if tenant.view().desired == Desired::Killed {
             return Ok(());
         }
+        *tenant.killed_for.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         let (id, at) = (tenant.id.clone(), self.now());
         let row = self.row(Some(&tenant.id), Kind::TenantKilled, json!({ "reason": reason }));
         let revoked = self.db.run(move |disk| disk.kill_tenant(&id, at, &row)).await;
@@ -160,9 +161,14 @@ impl Error {
 }
 
 /// What is said of a killed tenant wherever it is shown.
-pub(crate) fn standing(id: &TenantId) -> Failure {
+pub(crate) fn standing(tenant: &Tenant) -> Failure {
+    let reason = tenant.killed_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let why = reason.filter(|reason| !reason.is_empty()).map(|reason| format!(" ({reason})"));
     Failure {
-        message: "it was killed: nothing of it runs, and its tokens are revoked".to_owned(),
-        mend: format!("cofferdam tenant resume {id}"),
+        message: format!(
+            "it was killed{}: nothing of it runs, and its tokens are revoked",
+            why.unwrap_or_default()
+        ),
+        mend: format!("cofferdam tenant resume {}", tenant.id),
     }
 }

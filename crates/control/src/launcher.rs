@@ -109,6 +109,7 @@ fn op_of(command: &Command) -> Op {
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
         | Command::Kill { op, .. }
+        | Command::Freeze { op, .. }
         | Command::Resume { op, .. }
         | Command::SetLimits { op, .. }
         | Command::Measure { op, .. }

@@ -7,7 +7,8 @@
 
 pub mod api;
 mod approvals;
-pub mod db;
+pub mod canaries;
+mod db;
 pub mod disk;
 mod drafts;
 mod edge;

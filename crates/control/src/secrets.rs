@@ -6,13 +6,14 @@
 use crate::{
     Error,
     api::types::{Model, ModelRoute, SecretRow, SecretValue, Secrets, Upstream, UsageReport},
+    canaries::{is_canary, planted, taken},
     host::{Host, NotConfigured},
     tenant::Tenant,
     warden::{InForce, Link},
 };
 use cofferdam_base::{
     Secret, SecretName, TenantId,
-    binding::{Binding, placeholder},
+    binding::{Binding, FileName, Variable, placeholder},
     ipc::launcher::Placeholder,
     ipc::warden::{Command, Configuration, SealedSecret},
 };
@@ -42,7 +43,11 @@ impl Host {
         let kept = id.clone();
         let secrets = self.db.run(move |disk| disk.secret_rows(&kept)).await?;
         let key = if secrets.is_empty() { None } else { Some(self.data_key(&id).await?) };
-        let secrets = secrets.into_iter().map(|row| shown(row, &id, key.as_ref())).collect();
+        let secrets = secrets
+            .into_iter()
+            .filter(|row| !is_canary(&row.purpose))
+            .map(|row| shown(row, &id, key.as_ref()))
+            .collect();
         Ok(Secrets { secrets })
     }
 
@@ -68,7 +73,10 @@ impl Host {
         };
         let plain = purpose.len() <= 64 && purpose.bytes().all(|b| b.is_ascii_graphic());
         if binding.is_none()
-            && (purpose.is_empty() || !plain || matches!(Binding::of_purpose(&purpose), Ok(Some(_)) | Err(_)))
+            && (purpose.is_empty()
+                || !plain
+                || is_canary(&purpose)
+                || matches!(Binding::of_purpose(&purpose), Ok(Some(_)) | Err(_)))
         {
             return Err(Error::Usage("a purpose is 1 to 64 printable ASCII characters".to_owned()));
         }
@@ -76,22 +84,21 @@ impl Host {
         let key = self.data_key(id).await?;
         let (kept, wanted) = (id.clone(), name.clone());
         let rows = self.db.run(move |disk| disk.secret_rows(&kept)).await?;
+        if rows.iter().any(|row| row.name == name && is_canary(&row.purpose)) {
+            return Err(taken(&name, "canary", format!("cofferdam canary rm {id} {name}")));
+        }
         let version =
             rows.iter().find(|row| row.name == wanted).map_or(1, |row| row.version.saturating_add(1));
         let sealed = key.seal_secret(id, &name, version, &purpose, &value)?;
+        let unwatched = (value.expose().len() < SHORTEST).then(|| {
+            format!("it has less than {SHORTEST} bytes, so nothing that the cell sends is searched for it")
+        });
         drop(value);
         let kept = id.clone();
         let others = self.db.run(move |disk| disk.sealed(&kept)).await?;
-        let length: usize =
-            others.iter().filter(|s| s.name != name).chain([&sealed]).map(length).sum::<usize>();
-        if length > LONGEST_ALL {
-            return Err(Error::Refused {
-                code: "too_many_secrets",
-                message: format!("all secrets of {id} together would be over what its warden takes"),
-                mend: format!("cofferdam secret rm {id} NAME"),
-            });
-        }
-        if let Some(other) = binding.as_ref().and_then(|binding| clash(binding, &name, &others)) {
+        length_of(id, &sealed, &others)?;
+        let places = binding.as_ref().map(|binding| (&binding.env, &binding.file));
+        if let Some(other) = places.and_then(|places| clash(places, &name, &others)) {
             return Err(other);
         }
         let body = json!({ "name": name, "version": version, "purpose": purpose });
@@ -99,12 +106,19 @@ impl Host {
         let at = self.now();
         self.db.run(move |disk| disk.set_secret(&kept, &sealed, at, &row)).await?;
         self.send_secrets(&tenant).await?;
-        let row = SecretRow { name, version, purpose, binding: None, placeholder: None, at };
+        let row = SecretRow { name, version, purpose, binding: None, placeholder: None, at, unwatched };
         Ok(shown(row, id, Some(&key)))
     }
 
     /// Removes a secret.
     pub async fn secret_remove(&self, id: &TenantId, name: &SecretName) -> Result<(), Error> {
+        if self.canary_list(id).await?.canaries.iter().any(|canary| canary.name == *name) {
+            return Err(taken(name, "canary", format!("cofferdam canary rm {id} {name}")));
+        }
+        self.forget_secret(id, name).await
+    }
+
+    pub(crate) async fn forget_secret(&self, id: &TenantId, name: &SecretName) -> Result<(), Error> {
         let tenant = self.tenant(id)?;
         let _in_order = tenant.changes.lock().await;
         let row = self.row(Some(id), Kind::SecretRemoved, json!({ "name": name }));
@@ -154,21 +168,30 @@ impl Host {
         let sealed = self.db.run(move |disk| disk.sealed(&kept)).await?;
         let key = self.data_key(id).await?;
         let one = |sealed: SealedSecret| {
+            if let Some(canary) = planted(&sealed) {
+                let digest = key.canary(id, &sealed.name, sealed.version);
+                return Some(Placeholder {
+                    digest,
+                    env: canary.env,
+                    file: canary.file,
+                    canary: Some(canary.like),
+                });
+            }
             let Binding { to: _, spot: _, format: _, resource: _, env, file } =
                 Binding::of_purpose(&sealed.purpose).ok().flatten()?;
-            let seen = env.is_some() || file.is_some();
-            seen.then(|| Placeholder { digest: key.placeholder(id, &sealed.name), env, file })
+            let digest = key.placeholder(id, &sealed.name);
+            (env.is_some() || file.is_some()).then(|| Placeholder { digest, env, file, canary: None })
         };
         Ok(sealed.into_iter().filter_map(one).collect())
     }
 
-    async fn data_key(&self, id: &TenantId) -> Result<DataKey, Error> {
+    pub(crate) async fn data_key(&self, id: &TenantId) -> Result<DataKey, Error> {
         let kept = id.clone();
         let wrapped = self.db.run(move |disk| disk.wrapped_key(&kept)).await?;
         Ok(self.master.unwrap(id, &wrapped)?)
     }
 
-    async fn send_secrets(&self, tenant: &Tenant) -> Result<(), Error> {
+    pub(crate) async fn send_secrets(&self, tenant: &Tenant) -> Result<(), Error> {
         let Some(link) = tenant.seat.link() else { return Ok(()) };
         let id = tenant.id.clone();
         let secrets = self.db.run(move |disk| disk.sealed(&id)).await?;
@@ -245,17 +268,36 @@ fn bound(binding: &Binding, value: &[u8]) -> Result<String, Error> {
     Ok(binding.to_purpose())
 }
 
+/// An error if all secrets together are more than one packet.
+pub(crate) fn length_of(id: &TenantId, new: &SealedSecret, others: &[SealedSecret]) -> Result<(), Error> {
+    let kept = others.iter().filter(|other| other.name != new.name);
+    if kept.chain([new]).map(length).sum::<usize>() <= LONGEST_ALL {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        code: "too_many_secrets",
+        message: format!("all secrets of {id} together would be over what its warden takes"),
+        mend: format!("cofferdam secret rm {id} NAME"),
+    })
+}
+
 /// How much of a packet a secret takes.
 fn length(sealed: &SealedSecret) -> usize {
     sealed.envelope.len() + sealed.purpose.len() * 2 + 256
 }
 
-/// Another secret whose placeholder is in the same variable or file.
-fn clash(binding: &Binding, name: &SecretName, others: &[SealedSecret]) -> Option<Error> {
+/// Another secret or canary in the same variable, or in a file of the same name.
+pub(crate) fn clash(
+    (env, file): (&Option<Variable>, &Option<FileName>),
+    name: &SecretName,
+    others: &[SealedSecret],
+) -> Option<Error> {
     let same = |other: &&SealedSecret| {
-        let Ok(Some(theirs)) = Binding::of_purpose(&other.purpose) else { return false };
-        let env = binding.env.is_some() && theirs.env == binding.env;
-        other.name != *name && (env || (binding.file.is_some() && theirs.file == binding.file))
+        let canary = planted(other).map(|canary| (canary.env, canary.file));
+        let bound = || Binding::of_purpose(&other.purpose).ok().flatten().map(|it| (it.env, it.file));
+        let Some(theirs) = canary.or_else(bound) else { return false };
+        let in_env = env.is_some() && theirs.0 == *env;
+        other.name != *name && (in_env || (file.is_some() && theirs.1 == *file))
     };
     let other = others.iter().find(same)?;
     Some(Error::Conflict {

@@ -22,7 +22,10 @@ use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::lifecycle::{Action, Desired, Effect, Event, Phase, TenantState, step};
 use serde_json::json;
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 use tokio::{
@@ -66,8 +69,12 @@ pub struct Tenant {
     pub changes: Mutex<()>,
     /// How far its wardens' records were heard.
     pub heard: Heard,
-    /// Placeholders that were sent where they are not bound.
+    /// Placeholders that were sent where they are not bound, and known values that were blocked.
     pub(crate) alerts: AtomicU64,
+    /// A canary of its was sent, and it is being killed.
+    pub(crate) tripped: AtomicBool,
+    /// Why it was killed, as far as this control knows.
+    pub(crate) killed_for: std::sync::Mutex<Option<String>>,
     /// Held while a wish becomes durable and is told.
     pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
@@ -134,6 +141,8 @@ impl Tenant {
             changes: Mutex::default(),
             wishes: Mutex::default(),
             alerts: AtomicU64::new(0),
+            tripped: AtomicBool::new(false),
+            killed_for: std::sync::Mutex::default(),
             heard,
             mailbox,
             view: watch::Sender::new(view),

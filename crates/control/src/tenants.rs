@@ -123,7 +123,7 @@ impl Host {
             warden: link.is_some(),
             alerts: tenant.alerts.load(Ordering::Relaxed),
             failure: match desired {
-                Desired::Killed => Some(kill::standing(&tenant.id)),
+                Desired::Killed => Some(kill::standing(tenant)),
                 _ => (!trouble.is_empty()).then(|| Failure {
                     message: trouble,
                     mend: format!("cofferdam tenant logs {}", tenant.id),

@@ -162,6 +162,18 @@ cofferdam_base::checks! {
     AnswerReadable,
     /// A secret that comes back is covered.
     SecretCovered,
+    /// A known value in a head stays.
+    LossInHead,
+    /// A known value in a body stays.
+    LossInBody,
+    /// A known value that is packed stays.
+    LossPacked,
+    /// A body that cannot be unpacked stays.
+    LossReadable,
+    /// A known value in the name of a host stays.
+    LossInName,
+    /// After a canary nothing more passes.
+    CanaryTrips,
 }
 
 /// This much, if the check is in place; else more than there is.

@@ -8,6 +8,7 @@
 mod change;
 mod outlet;
 mod pass;
+mod trip;
 mod wanted;
 
 pub use outlet::{Notice, OPAQUE, Outlet, Row};
@@ -74,6 +75,8 @@ impl std::fmt::Debug for Gate {
 
 struct State {
     ready: bool,
+    /// A canary was sent.
+    tripped: bool,
     rules: Option<Arc<Rules>>,
     limits: Limits,
     grants: BTreeMap<u64, Grant>,
@@ -112,6 +115,7 @@ impl Gate {
         let limits = Limits { relays: 256, holds: 32, hold: Duration::from_secs(30), names_per_second: 20 };
         let state = State {
             ready: false,
+            tripped: false,
             rules: None,
             limits,
             grants: BTreeMap::new(),
@@ -205,8 +209,9 @@ impl Gate {
         let now = self.clock.now();
         self.expire(now);
         let mut state = self.lock();
-        let Some(rules) = state.in_force() else {
-            return Step::Refuse(Refusal::new(Reason::NotReady, "warden"));
+        let rules = match state.standing() {
+            Ok(rules) => rules,
+            Err(refusal) => return Step::Refuse(refusal),
         };
         let why = match wanted.ruling(&rules) {
             Ruling::Allow { by, budget } => {
@@ -270,6 +275,13 @@ impl Gate {
     /// Admits a connection of a service of the warden's own, which the operator configured and whose use its
     /// service records: it counts as a relay, and the guard judges where it leads.
     pub fn admit_service(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
+        let standing = self.lock().standing().map(|_| ());
+        let opened = standing.map_err(|refusal| self.refuse_service(destination, refusal));
+        opened.and_then(|()| self.admit_delivery(destination))
+    }
+
+    /// The same for what is not done on behalf of the cell: a canary does not keep it from telling.
+    pub fn admit_delivery(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
         let mut state = self.lock();
         let opened = match state.in_force() {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
@@ -335,8 +347,9 @@ impl Gate {
         let now = self.clock.now();
         self.expire(now);
         let mut state = self.lock();
-        let Some(rules) = state.in_force() else {
-            return Foresight::Refused(Refusal::new(Reason::NotReady, "warden"));
+        let rules = match state.standing() {
+            Ok(rules) => rules,
+            Err(refusal) => return Foresight::Refused(refusal),
         };
         match rules.judge(destination) {
             Ruling::Allow { .. } => Foresight::Allowed,

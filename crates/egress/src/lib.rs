@@ -22,6 +22,7 @@ pub mod hello;
 mod hold;
 pub mod http;
 mod inspect;
+pub mod loss;
 pub mod names;
 mod place;
 mod rate;

@@ -7,6 +7,7 @@ use crate::{
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
+    loss::Watch,
     place::Placed,
     relay::{BoxStream, Metered, relay},
     sniff::{MOST, Rewound, Spoken, classify, sniff},
@@ -64,6 +65,7 @@ pub struct Egress {
     pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
     credentials: RwLock<Arc<Credentials>>,
+    watch: RwLock<Arc<Watch>>,
     places: Arc<Semaphore>,
     /// Bodies that are read to be judged.
     reading: Semaphore,
@@ -79,6 +81,7 @@ impl Egress {
             inspector,
             dialler: RwLock::new(None),
             credentials: RwLock::default(),
+            watch: RwLock::default(),
             places,
             reading: Semaphore::new(READS),
         })
@@ -92,6 +95,16 @@ impl Egress {
     /// What placeholders stand for.
     pub fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets what must not leave from now on.
+    pub fn set_watch(&self, watch: Watch) {
+        *self.watch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(watch);
+    }
+
+    /// What must not leave.
+    pub fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sets what new connections are dialled with.
@@ -114,6 +127,7 @@ impl Egress {
         let (Some(rules), Some(dialler)) = (self.gate.rules(), dialler) else {
             return Err(Refusal::new(Reason::NotReady, "warden"));
         };
+        self.alarm(pass.destination()).name()?;
         let Destination { host, port, protocol: _ } = pass.destination();
         let (address, stream) = tokio::select! {
             biased;

@@ -127,6 +127,12 @@ reasons! {
     /// A placeholder outside of its binding.
     PlaceholderElsewhere = "placeholder_elsewhere", "a placeholder stands where its secret is not bound",
         "send it only where the operator bound it, and there only as bound";
+    /// A value that must not leave.
+    LossBlocked = "loss_blocked", "blocked by loss prevention",
+        "ask the operator";
+    /// What cannot be looked through for such values.
+    LossUnreadable = "loss_unreadable", "the body is packed in a way that loss prevention does not read",
+        "send it unpacked, or with one coding: gzip or deflate";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

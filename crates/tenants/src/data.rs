@@ -33,6 +33,15 @@ pub struct DataDir {
     owners: Owners,
 }
 
+/// What is planted in a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// Files that hold placeholders.
+    Placeholders,
+    /// Files that hold canaries.
+    Canaries,
+}
+
 /// To whom the parts belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
@@ -114,13 +123,14 @@ impl DataDir {
         directory(&self.tenant_config(tenant), shared, me, me)
     }
 
-    /// Makes the files in which a cell finds placeholders, and no others; none: no directory either.
-    pub(crate) fn write_placeholders(
+    /// Makes the files of this kind that a cell finds, and no others; none: no directory either.
+    pub(crate) fn plant(
         &self,
         tenant: &TenantId,
+        kind: Planted,
         files: &[(&str, String)],
     ) -> Result<Option<PathBuf>, Error> {
-        let path = self.placeholders(tenant);
+        let path = self.planted(tenant, kind);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(error)),
             _ => {}
@@ -153,8 +163,10 @@ impl DataDir {
         };
         let config = self.tenant_config(tenant);
         gone(&config, fs::remove_dir_all(&config))?;
-        let placeholders = self.placeholders(tenant);
-        gone(&placeholders, fs::remove_dir_all(&placeholders))?;
+        for kind in [Planted::Placeholders, Planted::Canaries] {
+            let planted = self.planted(tenant, kind);
+            gone(&planted, fs::remove_dir_all(&planted))?;
+        }
         for log in [self.log(tenant), self.log(tenant).with_extension("log.1")] {
             gone(&log, fs::remove_file(&log))?;
         }
@@ -211,9 +223,12 @@ impl DataDir {
         self.tenant_config(tenant).join("trust")
     }
 
-    /// The files of a tenant's cell that hold placeholders.
-    fn placeholders(&self, tenant: &TenantId) -> PathBuf {
-        self.tenant(tenant).join("placeholders")
+    /// The directory of ours whose files a tenant's cell finds.
+    fn planted(&self, tenant: &TenantId, kind: Planted) -> PathBuf {
+        self.tenant(tenant).join(match kind {
+            Planted::Placeholders => "placeholders",
+            Planted::Canaries => "canaries",
+        })
     }
 
     /// What lives as long as the host runs.

@@ -103,13 +103,21 @@ impl DataKey {
     /// What the placeholder of a secret is made of: for whoever lacks the key as random as the key is, and the same
     /// for every value that the secret has.
     pub fn placeholder(&self, tenant: &TenantId, name: &SecretName) -> Digest {
+        self.tag(&format!("cofferdam placeholder 1\0{tenant}\0{name}"))
+    }
+
+    /// Neither an id nor a name has a NUL, so no two messages are one.
+    fn tag(&self, message: &str) -> Digest {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.raw());
-        // Neither an id nor a name has a NUL.
-        let message = format!("cofferdam placeholder 1\0{tenant}\0{name}");
         let tag = aws_lc_rs::hmac::sign(&key, message.as_bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(tag.as_ref());
         Digest::from_bytes(bytes)
+    }
+
+    /// From which the text of a canary follows: another one for each version.
+    pub fn canary(&self, tenant: &TenantId, name: &SecretName, version: u32) -> Digest {
+        self.tag(&format!("cofferdam canary 1\0{tenant}\0{name}\0{version}"))
     }
 
     /// [`Self::open`] of that form.

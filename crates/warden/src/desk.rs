@@ -59,6 +59,7 @@ impl Office {
             let authority = self.keys.receive(pipe).await?;
             self.egress.inspector.set_authority(Arc::new(authority));
             self.egress.set_credentials(self.keys.credentials());
+            self.egress.set_watch(self.keys.watch());
             return Ok(());
         }
         let [] = exactly(descriptors)?;
@@ -76,6 +77,7 @@ impl Office {
             Command::Secrets { secrets } => {
                 self.keys.seal(secrets);
                 self.egress.set_credentials(self.keys.credentials());
+                self.egress.set_watch(self.keys.watch());
             }
             Command::Model(route) => self.model.set_route(Some(route)),
             Command::NoModel {} => self.model.set_route(None),

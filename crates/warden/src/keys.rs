@@ -5,11 +5,13 @@ use crate::Error;
 use cofferdam_base::{
     Secret, SecretName, TenantId,
     binding::{Binding, placeholder},
+    canary::Canary,
     ipc::warden::SealedSecret,
 };
 use cofferdam_egress::{
     Authority,
     credentials::{Credential, Credentials},
+    loss::{Known, Watch},
 };
 use cofferdam_vault::DataKey;
 use std::{
@@ -93,6 +95,19 @@ impl Keys {
             }
         };
         Credentials::new(state.sealed.values().filter_map(one).collect())
+    }
+
+    /// Everything that must not leave: all secrets, whatever they are for, and the canaries.
+    pub(crate) fn watch(&self) -> Watch {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = &state.key else { return Watch::default() };
+        let one = |sealed: &SealedSecret| {
+            let name = sealed.name.clone();
+            // What does not open is told of where it is used.
+            let value = key.open_secret(&self.tenant, sealed).ok()?;
+            Some(Known { name, canary: !matches!(Canary::of_purpose(&sealed.purpose), Ok(None)), value })
+        };
+        Watch::new(&state.sealed.values().filter_map(one).collect::<Vec<_>>())
     }
 
     /// Opens a secret for one use; none if it, or the data key, is not here.

@@ -66,6 +66,8 @@ struct State {
     uncounted: u32,
     /// Is there a wire?
     wired: bool,
+    /// A canary was sent: said on every wire.
+    tripped: Option<Report>,
 }
 
 /// The kinds of messages, each of which has its turn.
@@ -180,7 +182,8 @@ impl Outbox {
         // What was asked or spent on the old wire is void; what ended is still over, unless it is asked again.
         let lasting: Vec<Report> = told.filter(|report| matches!(report, Report::HoldEnded { .. })).collect();
         state.waiting.push_back(Report::Hello { tenant: self.tenant.clone(), boot: self.boot });
-        for report in lasting.into_iter().chain(asks.into_iter().map(report)) {
+        let tripped = state.tripped.clone();
+        for report in tripped.into_iter().chain(lasting).chain(asks.into_iter().map(report)) {
             state.queue(report);
         }
         drop(state);
@@ -278,6 +281,22 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// The first canary is told, before all else that waits, and again on every wire.
+    fn trip(&self, report: Report) -> bool {
+        let mut state = self.lock();
+        if state.tripped.is_none() {
+            state.tripped = Some(report.clone());
+            if state.wired {
+                state.waiting.push_back(report);
+            }
+        }
+        drop(state);
+        self.more.notify_one();
+        true
+    }
+}
+
 impl Outlet for Outbox {
     fn record(&self, row: Row) -> bool {
         let mut state = self.lock();
@@ -296,6 +315,9 @@ impl Outlet for Outbox {
     }
 
     fn tell(&self, notice: Notice) -> bool {
+        if let Notice::Tripped { canary, destination } = notice {
+            return self.trip(Report::Tripped { canary, destination });
+        }
         let keep = matches!(notice, Notice::HoldEnded(_));
         (self.lock().wired || keep) && self.say(report(notice))
     }
@@ -306,6 +328,7 @@ fn report(notice: Notice) -> Report {
         Notice::Ask { destination, why, request } => Report::Ask { destination, why, request },
         Notice::HoldEnded(destination) => Report::HoldEnded { destination },
         Notice::Spend(grant) => Report::Spend { grant },
+        Notice::Tripped { canary, destination } => Report::Tripped { canary, destination },
     }
 }
 

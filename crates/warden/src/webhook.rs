@@ -50,7 +50,7 @@ impl Office {
         let gate = &self.egress.gate;
         let refused = |what: &str| format!("{what} at {}", base.authority());
         let pass = gate
-            .admit_service(base.destination())
+            .admit_delivery(base.destination())
             .map_err(|refusal| refused(&format!("refused ({})", refusal.reason.code())))?;
         let by = format!("secret {secret}");
         let (reason, request) = (String::new(), String::new());

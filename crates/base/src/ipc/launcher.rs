@@ -7,7 +7,8 @@
 use super::{kill::Severed, receipt::Receipt};
 use crate::{
     Certificate, Digest, Slot, TenantId,
-    binding::{FileName, Variable},
+    binding::{FileName, Variable, placeholder},
+    canary::Like,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub enum Command {
     /// The kill switch: freeze the cell, or kill it if it cannot be frozen, cut every connection in and out, and
     /// start nothing of the tenant before [`Command::Resume`]. Answered by [`Event::Severed`].
     Kill { op: Op, tenant: TenantId, reason: String },
+    /// The same, but for the warden, which has yet to tell what its cell did. Answered by [`Event::Severed`].
+    Freeze { op: Op, tenant: TenantId, reason: String },
     /// Take [`Command::Kill`] back: a frozen cell is killed, and another may start. Answered by `Done` at once.
     Resume { op: Op, tenant: TenantId },
     /// Hold the tenant to other limits: its cell, if it runs, to those that can change in one that runs. Answered
@@ -88,8 +91,19 @@ pub struct Placeholder {
     pub digest: Digest,
     /// The variable of the runtime's environment.
     pub env: Option<Variable>,
-    /// The file below [`crate::binding::PLACEHOLDERS`].
+    /// The file below [`crate::binding::PLACEHOLDERS`], or below [`crate::canary::CANARIES`].
     pub file: Option<FileName>,
+    /// It is no placeholder but a canary that looks like this.
+    #[serde(default)]
+    pub canary: Option<Like>,
+}
+
+impl Placeholder {
+    /// The text that the cell sees.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.canary.map_or_else(|| placeholder(&self.digest), |like| like.text(&self.digest))
+    }
 }
 
 /// What runs in a cell, by a name that the launcher resolves on its own.

@@ -208,6 +208,8 @@ pub enum Report {
     HoldEnded { destination: Destination },
     /// A once-grant is about to be used.
     Spend { grant: u64 },
+    /// A canary was about to be sent there. Nothing leaves the cell any more. Sent again on each new wire.
+    Tripped { canary: SecretName, destination: Destination },
     /// Something for the ledger (class B).
     Record(Record),
     /// Tokens used by one inference request.

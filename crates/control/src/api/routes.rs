@@ -41,6 +41,8 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/policy/effective", get(policy_effective))
         .route("/secrets", get(secret_list))
         .route("/secrets/{name}", put(secret_set).delete(secret_remove))
+        .route("/canaries", get(canary_list))
+        .route("/canaries/{name}", put(canary_add).delete(canary_remove))
         .route("/webhook", get(webhook_show).put(webhook_set).delete(webhook_remove))
         .route("/model", get(model_show).put(model_set).delete(model_remove));
     Router::new()
@@ -207,6 +209,24 @@ async fn policy_effective(State(host): At, Path(id): Path<String>) -> Answer<typ
 
 async fn secret_list(State(host): At, Path(id): Path<String>) -> Answer<types::Secrets> {
     host.secret_list(&parse(&id)?).await.map(Json)
+}
+
+async fn canary_list(State(host): At, Path(id): Path<String>) -> Answer<types::Canaries> {
+    host.canary_list(&parse(&id)?).await.map(Json)
+}
+
+async fn canary_add(
+    State(host): At,
+    Path((id, name)): Path<(String, String)>,
+    Body(new): Body<types::NewCanary>,
+) -> Answer<types::CanaryRow> {
+    let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
+    whole(async move { host.canary_add(&id, name, new).await }).await
+}
+
+async fn canary_remove(State(host): At, Path((id, name)): Path<(String, String)>) -> Answer<types::Empty> {
+    let (id, name) = (parse::<TenantId>(&id)?, parse::<SecretName>(&name)?);
+    whole(async move { host.canary_remove(&id, &name).await.map(|()| types::Empty {}) }).await
 }
 
 async fn secret_set(

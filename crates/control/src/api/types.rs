@@ -37,6 +37,9 @@
 //! | `PUT /api/v1/tenants/{id}/secrets/{name}` | [`SecretValue`] | [`SecretRow`] |
 //! | `DELETE /api/v1/tenants/{id}/secrets/{name}` | | [`Empty`] |
 //! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/model` | [`ModelRoute`] | [`Model`] |
+//! | `GET /api/v1/tenants/{id}/canaries` | | [`Canaries`] |
+//! | `PUT /api/v1/tenants/{id}/canaries/{name}` | [`NewCanary`] | [`CanaryRow`] |
+//! | `DELETE /api/v1/tenants/{id}/canaries/{name}` | | [`Empty`] |
 //! | `GET /api/v1/usage` | query [`TenantQuery`] | [`UsageReport`] |
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
@@ -48,6 +51,7 @@ use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 
 mod approvals;
+mod canaries;
 mod kill;
 mod limits;
 mod policy;
@@ -55,6 +59,7 @@ mod policy;
 pub use approvals::{
     Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
 };
+pub use canaries::{Canaries, CanaryRow, NewCanary};
 pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
@@ -443,6 +448,9 @@ pub struct SecretRow {
     pub placeholder: Option<String>,
     /// When this value was set.
     pub at: Millis,
+    /// Said when it is set: why it is not looked for in what its cell sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched: Option<String>,
 }
 
 /// A tenant's model route.

@@ -210,6 +210,8 @@ pub trait Disk: Send {
     fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error>;
     /// Sets a webhook, or removes it with all that waits.
     fn set_webhook(&mut self, id: &TenantId, webhook: Option<&Webhook>, row: &Row) -> Result<(), Error>;
+    /// Queues something for the tenant's webhook, if it has one.
+    fn post(&mut self, id: &TenantId, body: &str, row: &Row) -> Result<(), Error>;
     /// What is to be posted now. It became durable with the approval that it tells of.
     fn due_deliveries(&mut self, now: Millis) -> Result<Vec<Delivery>, Error>;
     /// What became of one: it is struck, or tried again.

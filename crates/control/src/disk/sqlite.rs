@@ -192,7 +192,7 @@ impl Disk for Sqlite {
         let rows = self.state.read().secrets(id)?.into_iter();
         let shown = |row| {
             let state::SecretRow { name, version, purpose, envelope: _, at } = row;
-            SecretRow { name, version, purpose, binding: None, placeholder: None, at }
+            SecretRow { name, version, purpose, binding: None, placeholder: None, at, unwatched: None }
         };
         Ok(rows.map(shown).collect())
     }
@@ -308,6 +308,10 @@ impl Disk for Sqlite {
     fn set_webhook(&mut self, id: &TenantId, webhook: Option<&Webhook>, row: &Row) -> Result<(), Error> {
         let webhook = webhook.map(|it| (it.url.as_str(), &it.secret));
         self.change(row, |tables| tables.set_webhook(id, webhook))
+    }
+
+    fn post(&mut self, id: &TenantId, body: &str, row: &Row) -> Result<(), Error> {
+        self.change(row, |tables| tables.post(id, body, row.at))
     }
 
     fn due_deliveries(&mut self, now: Millis) -> Result<Vec<Delivery>, Error> {

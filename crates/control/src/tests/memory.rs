@@ -87,11 +87,11 @@ impl Tables {
         self.rows.push(LedgerRow { seq, at, class, tenant, kind, body });
     }
 
-    fn post(&mut self, approval: &StoredApproval, due: Millis) {
-        let webhook = self.webhooks.iter().find(|(whose, ..)| *whose == approval.tenant);
+    fn post(&mut self, whose: &TenantId, body: &str, due: Millis) {
+        let webhook = self.webhooks.iter().find(|(tenant, ..)| tenant == whose);
         let Some((tenant, webhook, _)) = webhook.cloned() else { return };
         self.last_delivery += 1;
-        let (id, body) = (self.last_delivery, crate::webhook::body(approval));
+        let (id, body) = (self.last_delivery, body.to_owned());
         self.deliveries.push((Delivery { id, tenant, webhook, body, tries: 0 }, due));
     }
 
@@ -242,6 +242,7 @@ impl Disk for Memory {
                 binding: None,
                 placeholder: None,
                 at: *at,
+                unwatched: None,
             })
             .collect())
     }
@@ -311,7 +312,8 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         let id = tables.approvals.len() as u64 + 1;
         tables.approvals.push(StoredApproval { id, ..approval.clone() });
-        tables.post(&StoredApproval { id, ..approval.clone() }, row.at);
+        let body = crate::webhook::body(&StoredApproval { id, ..approval.clone() });
+        tables.post(&approval.tenant, &body, row.at);
         tables.add(row, "A");
         Ok(id)
     }
@@ -319,7 +321,7 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.add(row, "A");
         *tables.approvals.iter_mut().find(|old| old.id == new.id).unwrap() = new.clone();
-        tables.post(new, row.at);
+        tables.post(&new.tenant, &crate::webhook::body(new), row.at);
         let Some(text) = policy else { return Ok(0) };
         let revision = tables.add_policy(&new.tenant, text, "approval", row.at);
         let bound = |old: &&mut StoredApproval| {
@@ -353,6 +355,12 @@ impl Disk for Memory {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.webhooks.retain(|(whose, ..)| whose != id);
         tables.webhooks.extend(webhook.map(|it| (id.clone(), it.clone(), String::new())));
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn post(&mut self, id: &TenantId, body: &str, row: &Row) -> Result<(), Error> {
+        let mut tables = self.change(std::slice::from_ref(row))?;
+        tables.post(id, body, row.at);
         tables.add(row, "A");
         Ok(())
     }

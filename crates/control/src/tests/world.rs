@@ -176,7 +176,7 @@ fn launcher(
             | Command::Resume { op, .. }
             | Command::CancelExec { op, .. }
             | Command::SealRuntime { op, .. } => tell(Event::Done { op }),
-            Command::Kill { op, tenant, reason: _ } => {
+            Command::Kill { op, tenant, reason: _ } | Command::Freeze { op, tenant, reason: _ } => {
                 let severed = Severed { tenant, cell: Fate::Frozen, warden: true, edge: true };
                 tell(Event::Severed { op, severed });
             }

@@ -125,6 +125,7 @@ impl Gate {
         // from now on finds it.
         let outcome = match state.rules.clone().map(|rules| wanted.ruling(&rules)) {
             None => Err(Refusal::new(Reason::NotReady, "warden")),
+            Some(_) if state.tripped => Err(Refusal::new(Reason::LossBlocked, "canary")),
             Some(Ruling::Deny(refusal)) if keeps(Check::SpentIsJudged) => Err(refusal),
             Some(_) => self.open(&mut state, &wanted, Authority::Grant(grant), None),
         };

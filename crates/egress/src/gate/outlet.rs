@@ -1,7 +1,7 @@
 //! What leaves the gate: rows for the ledger, and what control must hear.
 
 use cofferdam_base::{
-    Destination,
+    Destination, SecretName,
     ipc::{asked::RequestShown, warden::RecordKind},
 };
 
@@ -34,6 +34,8 @@ pub enum Notice {
     HoldEnded(Destination),
     /// This once-grant is about to be used; to be answered by [`Gate::spent`].
     Spend(u64),
+    /// A canary was about to be sent there, and the gate is closed for good.
+    Tripped { canary: SecretName, destination: Destination },
 }
 
 /// Where rows and notices go.

@@ -5,6 +5,7 @@ use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
     credentials::{Covered, Credentials, Outgoing, Searched, Spotted},
+    loss::Alarm,
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
@@ -50,6 +51,7 @@ pub(super) async fn forward(
     upstream: &Upstream,
     facts: RequestFacts,
     mut request: Request<Body>,
+    alarm: &Alarm,
 ) -> Result<Response<Body>, Refusal> {
     let destination = &facts.destination.clone();
     let websocket = facts.websocket;
@@ -69,10 +71,11 @@ pub(super) async fn forward(
         }
         answered = exchange(egress, upstream, &pass, request, websocket, (&credentials, &spotted)) => answered,
     };
-    let (mut response, bound) = answered.map_err(|refusal| match spotted.take() {
+    let (mut response, bound) = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
         // Recorded when it was found.
-        Some(found) => elsewhere(credentials.in_body(&found)),
-        None => egress.gate.refuse(Some(destination), refusal),
+        (Some(refusal), _) => refusal,
+        (None, Some(found)) => elsewhere(credentials.in_body(&found)),
+        (None, None) => egress.gate.refuse(Some(destination), refusal),
     })?;
     let mut headers = head::from_world(response.headers());
     if !credentials.incoming(&mut headers, bound) {

@@ -9,6 +9,7 @@ use super::{Body, full, head};
 use crate::{
     Egress, Refusal,
     check::{Check, keeps},
+    loss::Alarm,
 };
 use bytes::{Bytes, BytesMut};
 use cofferdam_base::Destination;
@@ -21,12 +22,14 @@ use std::time::Duration;
 /// How long a client may take for a body that is judged, the wait for its turn included.
 pub(crate) const READING: Duration = Duration::from_secs(30);
 
-/// The request as it goes on, and what rules judge of it.
+/// The request as it goes on, what rules judge of it, and who watches over its body.
 pub(crate) async fn known(
     egress: &Egress,
     destination: &Destination,
     request: Request<Incoming>,
-) -> Result<(Request<Body>, RequestFacts), Refusal> {
+) -> Result<(Request<Body>, RequestFacts, Alarm), Refusal> {
+    let alarm = egress.alarm(destination);
+    alarm.head(&request)?;
     let Some(rules) = egress.gate.rules() else {
         return Err(Refusal::new(Reason::NotReady, "warden"));
     };
@@ -55,24 +58,38 @@ pub(crate) async fn known(
         if !keeps(Check::BodyRead) {
             facts.body = Known::None;
         }
-        return Ok((Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()), facts));
+        let head = Request::from_parts(parts, ());
+        let body = if empty {
+            body.map_err(Into::into).boxed_unsync()
+        } else {
+            alarm.body(&head, body)?.boxed_unsync()
+        };
+        return Ok((head.map(|()| body), facts, alarm));
     }
     let parse = reader(&parts.headers);
-    let read = egress.reads(read(body)).await;
+    let head = Request::from_parts(parts, ());
+    let before = alarm.unrecorded();
+    let read = egress.reads(read(before.body(&head, body)?)).await;
+    if let Some(refusal) = before.take() {
+        return Err(refusal);
+    }
     let Ok(read) = read else {
         let refusal = Refusal::new(Reason::BadRequest, "http").said("the body did not come in time");
         return Err(refusal);
     };
     let Some(bytes) = read? else {
         // The rest of it goes nowhere: what nobody read is refused by the rule that asks for it.
-        return Ok((Request::from_parts(parts, full(Bytes::new())), facts));
+        return Ok((head.map(|()| full(Bytes::new())), facts, alarm));
     };
     facts.body = parse.map_or(Known::Other, |parse| parse(&bytes));
-    Ok((Request::from_parts(parts, full(bytes)), facts))
+    Ok((head.map(|()| full(bytes)), facts, alarm))
 }
 
 /// The whole body; none if it is longer than what is read.
-async fn read(mut body: Incoming) -> Result<Option<Bytes>, Refusal> {
+async fn read<B>(mut body: B) -> Result<Option<Bytes>, Refusal>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::new(Reason::BadRequest, "http").said("the body broke off"))?;

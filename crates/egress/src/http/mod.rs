@@ -114,11 +114,11 @@ async fn answer(
             egress.local.respond(name.clone(), request).await
         };
     }
-    let (request, facts) = match judged::known(&egress, &destination, request).await {
+    let (request, facts, alarm) = match judged::known(&egress, &destination, request).await {
         Ok(known) => known,
         Err(refusal) => return egress.told(Some(&destination), refusal),
     };
-    match forward::forward(&egress, upstream, facts, request).await {
+    match forward::forward(&egress, upstream, facts, request, &alarm).await {
         Ok(response) => response,
         Err(refusal) => refused(Some(&destination), &refusal),
     }

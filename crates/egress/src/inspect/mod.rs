@@ -190,7 +190,8 @@ impl Egress {
         asks: Asks,
     ) -> Result<Response<Body>, Refusal> {
         let known = judged::known(self, destination, request).await;
-        let (mut request, facts) = known.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        let (mut request, facts, alarm) =
+            known.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
         // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
         let shown = crate::http::head::shown(&facts, &request);
         let pass = Arc::new(self.gate.admit_request(facts, shown).await?);
@@ -216,10 +217,11 @@ impl Egress {
             }
             answered = self.inspector.pool.send(self, &onward, body) => answered,
         };
-        let mut answer = answered.map_err(|refusal| match spotted.take() {
+        let mut answer = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
             // Recorded when it was found.
-            Some(found) => elsewhere(credentials.in_body(&found)),
-            None => self.gate.refuse(Some(destination), refusal),
+            (Some(refusal), _) => refusal,
+            (None, Some(found)) => elsewhere(credentials.in_body(&found)),
+            (None, None) => self.gate.refuse(Some(destination), refusal),
         })?;
         if !credentials.incoming(answer.headers_mut(), bound) {
             return Err(self.gate.refuse(Some(destination), unreadable("https")));

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod inspected;
+mod loss;
 mod missed;
 mod requests;
 mod standing;

@@ -50,6 +50,7 @@ impl Kind {
             | Self::TenantStop
             | Self::TenantRestart
             | Self::TenantKilled
+            | Self::Tripped
             | Self::TenantResumed
             | Self::LimitsSet
             | Self::TenantDelete
@@ -115,6 +116,7 @@ kinds! {
     TenantStart "tenant_start" false "A tenant is to run."
     TenantStop "tenant_stop" true "A tenant is to be stopped."
     TenantRestart "tenant_restart" false "A tenant's cell is to be started anew."
+    Tripped "canary_tripped" true "A canary was about to be sent."
     TenantKilled "tenant_killed" true "A tenant was ended by the kill switch, and its tokens revoked."
     TenantResumed "tenant_resumed" false "A killed tenant may run again."
     LimitsSet "limits_set" false "A tenant's limits were changed, or put back when they could not hold."

@@ -8,7 +8,7 @@
 use super::{
     children::Child,
     effects::{Cell as _, Effects, Ended, Part, Process, failure},
-    kill::Door,
+    kill::{Door, Wardens},
     wires::{Broken, Wire},
 };
 use cofferdam_base::{
@@ -253,7 +253,13 @@ impl<E: Effects> Core<E> {
             },
             Command::Kill { op, tenant, reason } => {
                 self.killed.insert(tenant.clone(), reason);
-                let severed = self.sever(vec![tenant.clone()]).pop();
+                let severed = self.sever(vec![tenant.clone()], Wardens::End).pop();
+                let severed = severed.unwrap_or_else(|| self.nothing_ran(tenant));
+                self.control.tell(&Event::Severed { op, severed }, vec![]);
+            }
+            Command::Freeze { op, tenant, reason } => {
+                self.killed.insert(tenant.clone(), reason);
+                let severed = self.sever(vec![tenant.clone()], Wardens::Stay).pop();
                 let severed = severed.unwrap_or_else(|| self.nothing_ran(tenant));
                 self.control.tell(&Event::Severed { op, severed }, vec![]);
             }
@@ -524,6 +530,7 @@ fn op_of(command: &Command) -> Op {
         | Command::StopCell { op, .. }
         | Command::KillCell { op, .. }
         | Command::Kill { op, .. }
+        | Command::Freeze { op, .. }
         | Command::Resume { op, .. }
         | Command::SetLimits { op, .. }
         | Command::Measure { op, .. }

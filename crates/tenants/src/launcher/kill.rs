@@ -82,6 +82,15 @@ impl Door {
     }
 }
 
+/// What becomes of a tenant's warden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wardens {
+    /// It is killed: nothing leaves through it.
+    End,
+    /// It stays: it has closed itself, and tells why.
+    Stay,
+}
+
 /// Root, or without root the user that started us, and of our own user namespace.
 fn admits(wire: &Channel) -> bool {
     let own = rustix::process::geteuid().as_raw();
@@ -106,7 +115,7 @@ impl<E: Effects> Core<E> {
             for id in &tenants {
                 self.killed.insert(id.clone(), reason.clone());
             }
-            let severed = self.sever(tenants);
+            let severed = self.sever(tenants, Wardens::End);
             self.control.tell(&Event::Killed { tenant, reason }, vec![]);
             // One that has gone is told nothing; control makes it durable all the same.
             let _ = wire.try_send(&Answer { severed }, &[]);
@@ -114,7 +123,7 @@ impl<E: Effects> Core<E> {
     }
 
     /// Stops these tenants: first every cell, then every wire, and only then is anything waited for.
-    pub(super) fn sever(&mut self, tenants: Vec<TenantId>) -> Vec<Severed> {
+    pub(super) fn sever(&mut self, tenants: Vec<TenantId>, wardens: Wardens) -> Vec<Severed> {
         let mut severed = Vec::with_capacity(tenants.len());
         for tenant in tenants {
             let cell = match self.cells.get_mut(&tenant).map(|running| running.cell.freeze()) {
@@ -133,7 +142,7 @@ impl<E: Effects> Core<E> {
                 }
                 self.edge.tell(&EdgeFeed::CellGone { tenant, generation }, vec![]);
             }
-            if let Some(warden) = self.wardens.get_mut(&row.tenant) {
+            if let Some(warden) = self.wardens.get_mut(&row.tenant).filter(|_| wardens == Wardens::End) {
                 warden.process.kill();
                 // Its end was asked for.
                 warden.stopping.get_or_insert_default();

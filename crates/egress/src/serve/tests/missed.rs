@@ -787,6 +787,12 @@ fn attack(check: Check) -> Result<(), String> {
         | Check::BodySearched
         | Check::AnswerReadable
         | Check::SecretCovered => alone(&|| comes(credentials::happens(check))),
+        Check::LossInHead
+        | Check::LossInBody
+        | Check::LossPacked
+        | Check::LossReadable
+        | Check::LossInName
+        | Check::CanaryTrips => alone(&|| comes(loss::happens(check))),
     }
 }
 
