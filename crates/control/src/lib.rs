@@ -22,6 +22,8 @@ mod kill;
 pub mod launcher;
 mod ledger;
 mod limits;
+mod metrics;
+mod models;
 mod plain;
 mod policies;
 mod probe;
@@ -33,6 +35,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod under_way;
 mod warden;
 mod webhook;
 

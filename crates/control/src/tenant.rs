@@ -7,6 +7,7 @@
 use crate::{
     host::Host,
     probe,
+    under_way::UnderWay,
     warden::{Heard, Seat},
 };
 use cofferdam_base::{
@@ -66,6 +67,8 @@ pub struct Tenant {
     pub changes: Mutex<()>,
     /// How far its wardens' records were heard.
     pub heard: Heard,
+    /// What its warden has under way at its models.
+    pub under_way: UnderWay,
     /// Placeholders that were sent where they are not bound.
     pub(crate) alerts: AtomicU64,
     /// Held while a wish becomes durable and is told.
@@ -135,6 +138,7 @@ impl Tenant {
             wishes: Mutex::default(),
             alerts: AtomicU64::new(0),
             heard,
+            under_way: UnderWay::default(),
             mailbox,
             view: watch::Sender::new(view),
         };

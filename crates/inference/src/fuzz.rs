@@ -3,7 +3,7 @@
 //! It owns no parser. The threats: a body that means one thing to us and another to the provider, and a meter
 //! that counts by where the network cut.
 
-use crate::{ChatRequest, Format, Meter};
+use crate::{Asked, ChatRequest, Format, Meter};
 use serde_json::Value;
 
 /// The model that the route decides, with something in it that must be escaped.
@@ -11,6 +11,8 @@ const MODEL: &str = "real-\"1\\";
 
 /// Any bytes as the body of a chat request.
 pub fn chat(body: &[u8]) {
+    let asked = Asked::read(&http::HeaderMap::new(), body);
+    assert!(asked.user.len() <= 64 && asked.user.bytes().all(|b| b.is_ascii_graphic()), "{asked:?}");
     let Ok(request) = ChatRequest::parse(body) else { return };
     let out = request.body(MODEL).expect("what was parsed can be written");
     assert!(out.len() <= body.len() + 128, "{} bytes became {}", body.len(), out.len());

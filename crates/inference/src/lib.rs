@@ -6,6 +6,7 @@
 //! header, a model or a second meaning past the one parse of its body, or that gets to see the key.
 #![forbid(unsafe_code)]
 
+mod asked;
 pub mod builtin;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -16,8 +17,9 @@ mod request;
 mod route;
 mod usage;
 
+pub use asked::{AGENT, Asked};
 pub use error::Error;
 pub use relay::{Body, Connect, Connecting, Stream, Used, relay};
 pub use request::{ChatRequest, Inbound, MAX_BODY, accept, models_answer};
-pub use route::{BaseUrl, Route};
+pub use route::{BaseUrl, Patience, Route};
 pub use usage::{Format, Meter, Tokens};

@@ -36,12 +36,6 @@ pub trait Connect: Send + Sync {
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a>;
 }
 
-/// How long a provider may take to begin a stream.
-const BEGIN: Duration = Duration::from_mins(2);
-/// How long it may take for an answer in one piece, which begins when it is thought out.
-const THINK: Duration = Duration::from_mins(10);
-/// How long an answer that began may stand still.
-const IDLE: Duration = Duration::from_mins(2);
 /// How long, and for how many bytes, an answer that nobody wants any more is read for what it used.
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_BYTES: usize = 1 << 20;
@@ -83,7 +77,7 @@ pub async fn relay(
         }
     });
     let driver = Driver(driver);
-    let patience = if request.streams() { BEGIN } else { THINK };
+    let (patience, idle) = (route.patience.begin(request.streams()), route.patience.idle());
     let (mut tell, told) = oneshot::channel();
     // A task of its own: the provider works on what it was asked, whether or not its reader stays.
     tokio::spawn(async move {
@@ -97,7 +91,7 @@ pub async fn relay(
             }
         };
         let answer = match answered {
-            Ok(Ok(response)) => Ok(answer(response, report, driver)),
+            Ok(Ok(response)) => Ok(answer(response, report, driver, idle)),
             Ok(Err(error)) => Err(Error::Upstream(error)),
             Err(_) => Err(Error::Slow),
         };
@@ -107,15 +101,21 @@ pub async fn relay(
     told.await.unwrap_or(Err(Error::Slow))
 }
 
-fn answer(response: Response<Incoming>, mut report: Report, driver: Driver) -> Response<Body> {
+fn answer(
+    response: Response<Incoming>,
+    mut report: Report,
+    driver: Driver,
+    patience: Duration,
+) -> Response<Body> {
     let (parts, incoming) = response.into_parts();
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
     });
     report.meter = Some(Meter::new(if events { Format::Events } else { Format::Json }));
     report.status = parts.status.as_u16();
-    let idle = Box::pin(sleep(IDLE));
-    let mut answer = Response::new(Body(Some(Exchange { incoming, report, idle, _driver: driver })));
+    let idle = Box::pin(sleep(patience));
+    let exchange = Exchange { incoming, report, idle, patience, _driver: driver };
+    let mut answer = Response::new(Body(Some(exchange)));
     *answer.status_mut() = parts.status;
     for name in &PASSED {
         if let Some(value) = parts.headers.get(name) {
@@ -141,6 +141,8 @@ struct Exchange {
     incoming: Incoming,
     report: Report,
     idle: Pin<Box<Sleep>>,
+    /// How long the answer may stand still.
+    patience: Duration,
     _driver: Driver,
 }
 
@@ -150,7 +152,7 @@ impl Exchange {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.report.saw(frame);
-                self.idle.as_mut().reset(Instant::now() + IDLE);
+                self.idle.as_mut().reset(Instant::now() + self.patience);
             }
             Poll::Ready(_) => self.report.end(),
             Poll::Pending if self.idle.as_mut().poll(cx).is_ready() => {

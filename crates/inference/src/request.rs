@@ -182,11 +182,11 @@ impl<'de> de::Deserialize<'de> for Fields {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::BaseUrl;
+    use crate::{BaseUrl, Patience};
 
     fn route() -> Route {
         let base = BaseUrl::parse("https://api.example.com/v1").unwrap();
-        Route { name: "main".into(), base, model: "real-\"1".into() }
+        Route { name: "main".into(), base, model: "real-\"1".into(), patience: Patience::default() }
     }
 
     #[test]

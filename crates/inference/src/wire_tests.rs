@@ -1,7 +1,7 @@
 //! The built-in model and the relay, against each other over a pipe.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Route, Tokens, Used, relay};
+use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Patience, Route, Tokens, Used, relay};
 use cofferdam_base::Secret;
 use http::HeaderMap;
 use std::{
@@ -23,7 +23,7 @@ impl Connect for Builtin {
 
 fn route() -> Route {
     let base = BaseUrl::parse("http://builtin.local/v1").unwrap();
-    Route { name: "demo".into(), base, model: MODEL.into() }
+    Route { name: "demo".into(), base, model: MODEL.into(), patience: Patience::default() }
 }
 
 async fn ask(body: Value) -> (u16, String, Vec<Used>) {

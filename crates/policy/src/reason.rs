@@ -127,6 +127,12 @@ reasons! {
     /// A placeholder outside of its binding.
     PlaceholderElsewhere = "placeholder_elsewhere", "a placeholder stands where its secret is not bound",
         "send it only where the operator bound it, and there only as bound";
+    /// A route's limit, or nobody let it pass a soft one.
+    ModelBudget = "model_budget", "the tenant's budget for this model does not allow it now",
+        "wait until it begins anew, use less or another model, or ask the operator: cofferdam model list";
+    /// Money is limited and nobody knows the price.
+    NoPrice = "no_price", "money is limited for this model, and nobody knows what it costs",
+        "the operator says it: cofferdam model set with --price";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";
