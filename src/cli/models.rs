@@ -75,6 +75,10 @@ pub(crate) struct Set {
     /// The secret that holds the provider's key
     #[arg(long)]
     secret: Option<SecretName>,
+    /// Let the cell have the provider search, run code and keep things for it: a
+    /// way out that no policy sees
+    #[arg(long)]
+    provider_tools: bool,
     /// A route to ask instead after 429, 5xx or no answer in time; repeated: in
     /// this order
     #[arg(long, value_name = "ALIAS")]
@@ -101,15 +105,25 @@ pub(crate) struct Set {
 
 impl Set {
     fn route(self) -> (TenantId, ModelRoute) {
-        let Self { tenant, alias, url, model, provider, secret, fallback, .. } = self;
+        let Self { tenant, alias, url, model, provider, secret, provider_tools, fallback, .. } = self;
         let upstream = if url == "builtin" { Upstream::Builtin } else { Upstream::Url(url) };
         let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
         let patience = Patience { first_byte_ms: ms(self.first_byte), idle_ms: ms(self.idle) };
         let soft = self.ask_past.into_iter().map(|limit| Limit { soft: true, ..limit });
         let limits = self.limit.into_iter().chain(soft).collect();
         let price = self.price;
-        let route =
-            ModelRoute { route: alias, provider, upstream, model, secret, fallback, patience, limits, price };
+        let route = ModelRoute {
+            route: alias,
+            provider,
+            upstream,
+            model,
+            secret,
+            provider_tools,
+            fallback,
+            patience,
+            limits,
+            price,
+        };
         (tenant, route)
     }
 }
@@ -186,6 +200,7 @@ fn details(shown: &types::RouteShown) -> String {
     let types::RouteShown { route, since: _, cost, spent } = shown;
     let mut words = vec![route.provider.to_string()];
     words.extend(route.secret.as_ref().map(|name| format!("key {name}")));
+    words.extend(route.provider_tools.then(|| "the provider's tools allowed".to_owned()));
     words.extend(cost.map(|price| format!("{price} USD a million")));
     words.extend(route.fallback.iter().map(|alias| format!("else {alias}")));
     let patience = [("first byte", route.patience.first_byte_ms), ("idle", route.patience.idle_ms)];

@@ -89,6 +89,12 @@ pub(crate) struct Explain {
     /// The request calls this JSON-RPC method
     #[arg(long, value_name = "METHOD", conflicts_with = "tool")]
     call: Option<String>,
+    /// The request asks for this GraphQL document
+    #[arg(long, value_name = "DOCUMENT", conflicts_with_all = ["tool", "call"])]
+    graphql: Option<String>,
+    /// The request is gRPC: https://host/package.Service/Method
+    #[arg(long, conflicts_with_all = ["tool", "call", "graphql", "method"])]
+    grpc: bool,
 }
 
 /// Does one of them.
@@ -189,7 +195,7 @@ fn difference(diff: &types::PolicyDiff) -> String {
 
 impl Explain {
     fn request(self) -> Result<types::ExplainRequest, Failure> {
-        let Self { tenant: _, url, method, headers, websocket, tool, arguments, call } = self;
+        let Self { tenant: _, url, method, headers, websocket, tool, arguments, call, graphql, grpc } = self;
         let wrong = |code: &'static str, why: String| Failure::new(Exit::Usage, code, why, "");
         let from = url.find("://").map_or(0, |at| at + 3);
         let split = url[from..].find(['/', '?']).map_or(url.len(), |at| from + at);
@@ -208,15 +214,16 @@ impl Explain {
                 )
             }
             (None, Some(call)) => Some(serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": call })),
-            (None, None) => None,
+            (None, None) => graphql.map(|query| serde_json::json!({ "query": query })),
         };
-        let is_request =
-            target.len() > 1 || method.is_some() || body.is_some() || websocket || !headers.is_empty();
+        let posted = body.is_some() || grpc;
+        let is_request = target.len() > 1 || method.is_some() || posted || websocket || !headers.is_empty();
         let request = is_request.then(|| types::ExplainedRequest {
-            method: method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned()),
+            method: method.unwrap_or_else(|| if posted { "POST" } else { "GET" }.to_owned()),
             target: if target.starts_with('/') { target.to_owned() } else { format!("/{target}") },
             headers,
             websocket,
+            grpc,
             body: body.map(|body| body.to_string()),
         });
         Ok(types::ExplainRequest { destination, text: None, request })

@@ -64,6 +64,13 @@ impl Authority {
     pub fn pem(&self) -> &str {
         &self.1
     }
+
+    /// A certificate for these names, and its key.
+    pub fn leaf(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate().unwrap();
+        (CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap(), key)
+    }
 }
 
 fn pem(der: &[u8]) -> String {
@@ -74,9 +81,7 @@ fn pem(der: &[u8]) -> String {
 impl Server {
     /// Listens at this address of this thread's namespace, for these names.
     pub fn start(address: SocketAddr, authority: &Authority, names: &[&str]) -> Self {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority.0).unwrap();
+        let (leaf, key) = authority.leaf(names);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

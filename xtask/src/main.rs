@@ -28,6 +28,8 @@ cargo xtask <verb>
   check-deps      crate edges follow ARCHITECTURE.md
   bench cell      cell start against bubblewrap
   bench edge      the edge against nginx
+  bench egress    what leaves a cell, against squid, tinyproxy and mitmproxy; verdicts, approvals, policies
+  bench inference the way to a model, against LiteLLM
   bench kill      how soon a killed tenant stands still and is cut off
   compare [--write]
                   the battery of `prove` in a cell, under bubblewrap and under runc, as root; --write puts the

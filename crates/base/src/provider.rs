@@ -27,15 +27,6 @@ impl Provider {
     /// Every one.
     pub const ALL: [Self; 4] = [Self::OpenAi, Self::Anthropic, Self::Ollama, Self::Gemini];
 
-    /// Does this version speak it? A route of another is refused where it is set and where it is used.
-    #[must_use]
-    pub const fn is_spoken(self) -> bool {
-        match self {
-            Self::OpenAi => true,
-            Self::Anthropic | Self::Ollama | Self::Gemini => false,
-        }
-    }
-
     /// `openai`, `anthropic`, `ollama` or `gemini`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

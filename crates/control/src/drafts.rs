@@ -162,6 +162,7 @@ impl Decision {
             target: rest.split(',').next().unwrap_or_default().to_owned(),
             headers: Vec::new(),
             websocket: false,
+            grpc: false,
             body: Body::None,
         };
         // What more than method and path decides is not in the ledger.
@@ -178,13 +179,14 @@ impl Decision {
 impl ExplainedRequest {
     /// What is known of it.
     pub(crate) fn facts(&self, destination: &Destination) -> RequestFacts {
-        let Self { method, target, headers, websocket, body } = self.clone();
+        let Self { method, target, headers, websocket, grpc, body } = self.clone();
         RequestFacts {
             destination: destination.clone(),
             method,
             target,
             headers: headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             websocket,
+            grpc,
             body: body.map_or(Body::None, |body| Body::parse(body.as_bytes())),
         }
     }

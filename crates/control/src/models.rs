@@ -12,7 +12,7 @@ use crate::{
     warden::Link,
 };
 use cofferdam_base::{
-    Millis, TenantId,
+    Millis, Provider, TenantId,
     ipc::{
         model::{Alias, MOST_FALLBACKS, MOST_ROUTES, ModelRoutes, OwnPrice, Patience, Spent, Tested, Unit},
         warden::Command,
@@ -304,6 +304,7 @@ fn check(route: &ModelRoute, own: &[OwnPrice]) -> Result<(), Error> {
         upstream,
         model,
         secret: _,
+        provider_tools: _,
         fallback,
         patience,
         limits,
@@ -312,15 +313,16 @@ fn check(route: &ModelRoute, own: &[OwnPrice]) -> Result<(), Error> {
     if !(1..=256).contains(&model.len()) || !model.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::Usage("a model's name is 1 to 256 printable ASCII characters".to_owned()));
     }
-    if !provider.is_spoken() {
-        return Err(Error::Refused {
-            code: "provider_not_built",
-            message: format!("this version does not speak the wire of {provider} yet"),
-            mend: "use the provider's OpenAI-compatible base URL, with --provider openai".to_owned(),
-        });
+    let in_path = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if *provider == Provider::Gemini && !model.bytes().all(in_path) {
+        return Err(Error::Usage(
+            "a model of gemini is named in the path: a-z, A-Z, 0-9, -, _ and .".to_owned(),
+        ));
     }
-    if let Upstream::Url(url) = upstream {
-        check_url(url)?;
+    match upstream {
+        Upstream::Url(url) => check_url(url)?,
+        Upstream::Builtin if *provider == Provider::OpenAi => {}
+        Upstream::Builtin => return Err(Error::Usage("the built-in model speaks openai".to_owned())),
     }
     let twice = |alias: &Alias| fallback.iter().filter(|other| *other == alias).count() > 1;
     if fallback.len() > MOST_FALLBACKS || fallback.contains(alias) || fallback.iter().any(twice) {
@@ -373,7 +375,7 @@ fn check_url(url: &str) -> Result<(), Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{check as checked, *};
-    use cofferdam_base::{Provider, ipc::model::Limit};
+    use cofferdam_base::ipc::model::Limit;
 
     fn check(route: &ModelRoute) -> Result<(), Error> {
         checked(route, &[])
@@ -408,7 +410,9 @@ mod tests {
         let price = Some("1:2".parse().unwrap());
         assert!(check(&ModelRoute { limits: vec![hard("usd/day=5")], price, ..base() }).is_ok());
         for provider in Provider::ALL {
-            assert_eq!(check(&ModelRoute { provider, ..base() }).is_ok(), provider.is_spoken(), "{provider}");
+            assert!(check(&ModelRoute { provider, ..base() }).is_ok());
+            let builtin = ModelRoute { provider, upstream: Upstream::Builtin, ..base() };
+            assert_eq!(check(&builtin).is_ok(), provider == Provider::OpenAi, "{provider}");
         }
         let alias = |text: &str| text.parse::<Alias>().unwrap();
         for fallback in [vec![alias("main")], vec![alias("a"), alias("a")]] {

@@ -4,8 +4,9 @@
 //! tool `exec`, if the request offers it, and the tool's result is quoted in the answer after that. It is
 //! no model, and runs nothing itself.
 
-use crate::{Error, Inbound, MAX_BODY, Stream, accept, models_answer};
+use crate::{Api, Error, Inbound, MAX_BODY, Stream, accept, models_answer};
 use bytes::Bytes;
+use cofferdam_base::Provider;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -30,13 +31,14 @@ type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
 async fn answer(request: Request<Incoming>) -> Response<Answer> {
     let made = match accept(request.method(), request.uri().path()) {
-        Ok(Inbound::Models) => Ok(("application/json", whole(models_answer(MODEL)))),
-        Ok(Inbound::Chat) => chat(request.into_body()).await,
+        Ok(Inbound::Models(wire)) => Ok(("application/json", whole(models_answer(wire, &[MODEL])))),
+        Ok(Inbound::Call(Api::Chat)) => chat(request.into_body()).await,
+        Ok(Inbound::Call(_)) => Err(Error::UnknownPath(request.uri().path().to_owned())),
         Err(error) => Err(error),
     };
     let (status, kind, body) = match made {
         Ok((kind, body)) => (StatusCode::OK, kind, body),
-        Err(error) => (error.status(), "application/json", whole(error.to_json())),
+        Err(error) => (error.status(), "application/json", whole(error.to_json(Provider::OpenAi))),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

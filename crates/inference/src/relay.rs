@@ -1,10 +1,11 @@
 //! One exchange with a provider: the rebuilt request goes out over a connection that somebody else dialled
-//! and checked; the answer streams back unchanged, as fast as the cell takes it, and is metered on the way.
+//! and checked; the answer streams back unchanged, or translated piece by piece, as fast as the cell takes it,
+//! and is metered on the way.
 
-use crate::{ChatRequest, Error, Format, Meter, Route, Tokens};
+use crate::{Api, Call, Error, Format, Meter, Route, Tokens, wire::Translator};
 use bytes::Bytes;
 use cofferdam_base::Secret;
-use http::{HeaderMap, HeaderName, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
@@ -56,7 +57,7 @@ pub struct Used {
 /// Sends a request and gives back the provider's answer. `done` is called exactly once, with what was used:
 /// when the answer ended, or, if it is dropped before, once the rest was read for its usage.
 pub async fn relay(
-    request: &ChatRequest,
+    request: &Call,
     headers: &HeaderMap,
     route: &Route,
     key: Option<&Secret<Vec<u8>>>,
@@ -64,8 +65,17 @@ pub async fn relay(
     done: impl FnOnce(Used) + Send + 'static,
 ) -> Result<Response<Body>, Error> {
     let asked = request.len() as u64;
-    let mut report =
-        Report { done: Some(Box::new(done)), meter: None, status: 0, asked, answered: 0, abandoned: false };
+    let is_free = request.api().is_free();
+    let mut report = Report {
+        done: Some(Box::new(done)),
+        meter: None,
+        status: 0,
+        asked,
+        answered: 0,
+        abandoned: false,
+        is_free,
+    };
+    let reading = Reading::new(request, route)?;
     let key = key.map(|key| key.expose().as_slice());
     let outgoing = request.rebuild(headers, route, key)?.map(|body| Full::new(Bytes::from(body)));
     let stream = connect.connect(route).await.map_err(Error::Connect)?;
@@ -77,7 +87,7 @@ pub async fn relay(
         }
     });
     let driver = Driver(driver);
-    let (patience, idle) = (route.patience.begin(request.streams()), route.patience.idle());
+    let patience = route.patience.begin(request.streams());
     let (mut tell, told) = oneshot::channel();
     // A task of its own: the provider works on what it was asked, whether or not its reader stays.
     tokio::spawn(async move {
@@ -91,7 +101,7 @@ pub async fn relay(
             }
         };
         let answer = match answered {
-            Ok(Ok(response)) => Ok(answer(response, report, driver, idle)),
+            Ok(Ok(response)) => answer(response, report, driver, reading),
             Ok(Err(error)) => Err(Error::Upstream(error)),
             Err(_) => Err(Error::Slow),
         };
@@ -101,37 +111,68 @@ pub async fn relay(
     told.await.unwrap_or(Err(Error::Slow))
 }
 
+/// How an answer is to be read.
+struct Reading {
+    /// What the cell speaks, if its provider does not.
+    translates: Option<Api>,
+    streams: bool,
+    wants_usage: bool,
+    /// How long the answer may stand still.
+    idle: Duration,
+}
+
+impl Reading {
+    fn new(request: &Call, route: &Route) -> Result<Self, Error> {
+        let api = request.api();
+        let translates = (request.served(route)? != api).then_some(api);
+        let (streams, wants_usage) = (request.streams(), request.wants_usage());
+        Ok(Self { translates, streams, wants_usage, idle: route.patience.idle() })
+    }
+}
+
 fn answer(
     response: Response<Incoming>,
     mut report: Report,
     driver: Driver,
-    patience: Duration,
-) -> Response<Body> {
+    reading: Reading,
+) -> Result<Response<Body>, Error> {
     let (parts, incoming) = response.into_parts();
-    let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-    });
-    report.meter = Some(Meter::new(if events { Format::Events } else { Format::Json }));
+    let format = parts.headers.get(header::CONTENT_TYPE).map_or(Format::Json, |it| Format::of(it.as_bytes()));
+    report.meter = Some(Meter::new(format));
     report.status = parts.status.as_u16();
-    let idle = Box::pin(sleep(patience));
-    let exchange = Exchange { incoming, report, idle, patience, _driver: driver };
-    let mut answer = Response::new(Body(Some(exchange)));
-    *answer.status_mut() = parts.status;
+    let streams = format == Format::Events;
+    let translator = match reading.translates {
+        Some(_) if parts.status.is_success() && streams != reading.streams => {
+            return Err(Error::Answer(format!("it is {}a stream", if streams { "" } else { "not " })));
+        }
+        Some(api) => Some(Translator::new(api, parts.status, streams, reading.wants_usage)),
+        None => None,
+    };
+    let mut headers = HeaderMap::new();
     for name in &PASSED {
         if let Some(value) = parts.headers.get(name) {
-            answer.headers_mut().insert(name.clone(), value.clone());
+            headers.insert(name.clone(), value.clone());
         }
     }
-    answer
+    if let Some(translator) = &translator {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
+    }
+    let idle = Box::pin(sleep(reading.idle));
+    let exchange = Exchange { incoming, report, idle, patience: reading.idle, translator, _driver: driver };
+    let mut answer = Response::new(Body(Some(exchange)));
+    *answer.status_mut() = parts.status;
+    *answer.headers_mut() = headers;
+    Ok(answer)
 }
 
 /// What of a provider's headers travels on: what describes the body and tells when to come back.
-const PASSED: [HeaderName; 5] = [
+const PASSED: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::CACHE_CONTROL,
     header::RETRY_AFTER,
     HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("request-id"),
 ];
 
 /// A provider's answer on its way.
@@ -143,11 +184,38 @@ struct Exchange {
     idle: Pin<Box<Sleep>>,
     /// How long the answer may stand still.
     patience: Duration,
+    /// Until the answer's last byte was translated.
+    translator: Option<Translator>,
     _driver: Driver,
 }
 
 impl Exchange {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let polled = self.poll_provider(cx);
+            let Some(translator) = &mut self.translator else { return polled };
+            let translated = match polled {
+                Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
+                    Some(data) => translator.feed(data),
+                    None => continue,
+                },
+                Poll::Ready(None) => {
+                    let last = translator.finish();
+                    self.translator = None;
+                    last
+                }
+                other => return other,
+            };
+            match translated {
+                Ok(bytes) if bytes.is_empty() && self.translator.is_some() => {}
+                Ok(bytes) if bytes.is_empty() => return Poll::Ready(None),
+                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from(bytes))))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    fn poll_provider(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(Error::Upstream);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -204,11 +272,14 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|exchange| exchange.incoming.is_end_stream())
+        self.0
+            .as_ref()
+            .is_none_or(|exchange| exchange.translator.is_none() && exchange.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(SizeHint::default, |exchange| exchange.incoming.size_hint())
+        let passed = self.0.as_ref().filter(|exchange| exchange.translator.is_none());
+        passed.map_or_else(SizeHint::default, |exchange| exchange.incoming.size_hint())
     }
 }
 
@@ -228,6 +299,8 @@ struct Report {
     answered: u64,
     /// Its reader left before the provider answered.
     abandoned: bool,
+    /// It counts tokens, and uses none.
+    is_free: bool,
 }
 
 impl Report {
@@ -243,6 +316,7 @@ impl Report {
         let status = self.status;
         let used = match self.meter.take().and_then(Meter::finish) {
             Some(tokens) => Used { tokens, estimated: false, status },
+            None if self.is_free => Used { tokens: Tokens::default(), estimated: false, status },
             None if (200..300).contains(&status) || (status == 0 && self.abandoned) => {
                 let [prompt, completion] = [self.asked, self.answered].map(|it| it.div_ceil(BYTES_A_TOKEN));
                 Used { tokens: Tokens { prompt, completion }, estimated: true, status }

@@ -1,7 +1,7 @@
 //! Where a provider is, and what the cell's model name becomes there.
 
 use crate::Error;
-use cofferdam_base::{Destination, Host, HostName, Protocol};
+use cofferdam_base::{Destination, Host, HostName, Protocol, Provider};
 use std::{num::NonZeroU16, time::Duration};
 
 /// A route of a tenant: provider, model and name.
@@ -13,6 +13,11 @@ pub struct Route {
     pub base: BaseUrl,
     /// The model's name at the provider.
     pub model: String,
+    /// Which wire the provider speaks.
+    pub provider: Provider,
+    /// May a cell have the provider fetch, run and keep things for it? Such tools are a way out that no policy
+    /// of the tenant sees.
+    pub provider_tools: bool,
     /// How long the provider is waited for.
     pub patience: Patience,
 }
@@ -45,7 +50,7 @@ const THINK: Duration = Duration::from_mins(10);
 /// How long an answer that began may stand still.
 const IDLE: Duration = Duration::from_mins(2);
 
-/// An OpenAI-compatible base URL: `https://host[:port]/prefix`.
+/// A provider's base URL: `https://host[:port]/prefix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     destination: Destination,
@@ -66,6 +71,12 @@ impl BaseUrl {
     /// The request target of an operation, `/chat/completions` for example.
     pub fn join(&self, operation: &str) -> String {
         format!("{}{operation}", self.prefix)
+    }
+
+    /// The request target of an operation that begins with its API's version, which a base URL may end in.
+    pub fn under(&self, version: &str, operation: &str) -> String {
+        let prefix = self.prefix.strip_suffix(version).unwrap_or(&self.prefix);
+        format!("{prefix}{operation}")
     }
 
     /// The value of the `Host` header.
@@ -131,6 +142,9 @@ mod tests {
             let base = BaseUrl::parse(text).unwrap();
             assert_eq!(base.destination().to_string(), destination);
             assert_eq!((base.join("/models").as_str(), base.authority().as_str()), (target, authority));
+        }
+        for base in ["https://api.example.com/a", "https://api.example.com/a/v1"] {
+            assert_eq!(BaseUrl::parse(base).unwrap().under("/v1", "/v1/messages"), "/a/v1/messages");
         }
         for bad in [
             "",

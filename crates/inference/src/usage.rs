@@ -12,17 +12,113 @@ pub enum Format {
     Json,
     /// Server-sent events.
     Events,
+    /// One JSON document a line.
+    Lines,
+}
+
+impl Format {
+    /// The format that a `Content-Type` names.
+    pub fn of(content_type: &[u8]) -> Self {
+        let is = |name: &[u8]| content_type.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name));
+        if is(b"text/event-stream") {
+            Self::Events
+        } else if is(b"application/x-ndjson") {
+            Self::Lines
+        } else {
+            Self::Json
+        }
+    }
 }
 
 /// Tokens as the provider counted them; 0 where it did not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// In the prompt.
-    #[serde(default, rename = "prompt_tokens")]
     pub prompt: u64,
     /// In the answer.
-    #[serde(default, rename = "completion_tokens")]
     pub completion: u64,
+}
+
+/// Where the wires put their counts.
+#[derive(Deserialize)]
+struct Counted {
+    usage: Option<Usage>,
+    /// Anthropic's first event has them one level deeper.
+    message: Option<Inner>,
+    /// OpenAI's last event of a response, too; Ollama has its text there.
+    response: Option<Inner>,
+    #[serde(rename = "usageMetadata")]
+    metadata: Option<Metadata>,
+    /// Ollama's last line.
+    #[serde(default)]
+    prompt_eval_count: u64,
+    #[serde(default)]
+    eval_count: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Inner {
+    Counted { usage: Option<Usage> },
+    Other(serde::de::IgnoredAny),
+}
+
+/// OpenAI's two forms, and Anthropic's, which counts what a cache wrote and read by itself.
+#[derive(Clone, Copy, Deserialize)]
+struct Usage {
+    #[serde(default, rename = "prompt_tokens")]
+    prompt: u64,
+    #[serde(default, rename = "completion_tokens")]
+    completion: u64,
+    #[serde(default, rename = "input_tokens")]
+    input: u64,
+    #[serde(default, rename = "output_tokens")]
+    output: u64,
+    #[serde(default, rename = "cache_creation_input_tokens", deserialize_with = "or_null")]
+    written: u64,
+    #[serde(default, rename = "cache_read_input_tokens", deserialize_with = "or_null")]
+    read: u64,
+}
+
+/// Gemini's.
+#[derive(Clone, Copy, Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "promptTokenCount")]
+    prompt: u64,
+    #[serde(default, rename = "toolUsePromptTokenCount")]
+    tools: u64,
+    #[serde(default, rename = "candidatesTokenCount")]
+    candidates: u64,
+    #[serde(default, rename = "thoughtsTokenCount")]
+    thoughts: u64,
+}
+
+fn or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Counted {
+    fn tokens(&self) -> Option<Tokens> {
+        let inner = |it: &Option<Inner>| match it {
+            Some(Inner::Counted { usage }) => *usage,
+            _ => None,
+        };
+        if let Some(usage) = self.usage.or_else(|| inner(&self.message)).or_else(|| inner(&self.response)) {
+            let input = usage.input.saturating_add(usage.written).saturating_add(usage.read);
+            return Some(Tokens {
+                prompt: usage.prompt.max(input),
+                completion: usage.completion.max(usage.output),
+            });
+        }
+        if let Some(it) = self.metadata {
+            return Some(Tokens {
+                prompt: it.prompt.saturating_add(it.tools),
+                completion: it.candidates.saturating_add(it.thoughts),
+            });
+        }
+        let tokens = Tokens { prompt: self.prompt_eval_count, completion: self.eval_count };
+        (tokens != Tokens::default()).then_some(tokens)
+    }
 }
 
 /// Reads one answer.
@@ -44,7 +140,7 @@ impl Meter {
     pub fn feed(&mut self, chunk: &[u8]) {
         match self.format {
             Format::Json => self.keep(chunk, MAX_JSON),
-            Format::Events => {
+            Format::Events | Format::Lines => {
                 for part in chunk.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
                     match part.split_last() {
                         Some((b'\n' | b'\r', line)) => {
@@ -64,7 +160,7 @@ impl Meter {
         match self.format {
             Format::Json if !self.overlong => self.read_kept(0),
             Format::Json => {}
-            Format::Events => self.end_of_line(),
+            Format::Events | Format::Lines => self.end_of_line(),
         }
         self.tokens
     }
@@ -79,26 +175,31 @@ impl Meter {
     }
 
     fn end_of_line(&mut self) {
-        if !self.overlong && self.kept.starts_with(b"data:") {
-            self.read_kept(b"data:".len());
+        match self.format {
+            _ if self.overlong => {}
+            Format::Events if self.kept.starts_with(b"data:") => self.read_kept(b"data:".len()),
+            Format::Lines => self.read_kept(0),
+            _ => {}
         }
         self.kept.clear();
         self.overlong = false;
     }
 
     fn read_kept(&mut self, from: usize) {
-        #[derive(Deserialize)]
-        struct Answer {
-            usage: Option<Tokens>,
-        }
         let text = &self.kept[from..];
         // Most events bear no usage: a look at the bytes saves parsing them.
-        if !text.windows(7).any(|window| window == b"\"usage\"") {
+        let has = |name: &[u8]| text.windows(name.len()).any(|window| window == name);
+        if !has(b"\"usage") && !has(b"eval_count\"") {
             return;
         }
-        // Some providers repeat the running count in each event: the last one counts.
-        if let Ok(Answer { usage: Some(tokens) }) = serde_json::from_slice(text) {
-            self.tokens = Some(tokens);
+        // Some providers repeat the running count in each event, Anthropic says the prompt's first and the
+        // answer's later: a count never falls.
+        if let Ok(counted) = serde_json::from_slice::<Counted>(text)
+            && let Some(tokens) = counted.tokens()
+        {
+            let known = self.tokens.get_or_insert_default();
+            known.prompt = known.prompt.max(tokens.prompt);
+            known.completion = known.completion.max(tokens.completion);
         }
     }
 }
@@ -164,5 +265,46 @@ mod tests {
             meter.feed(garbage.as_bytes());
             assert_eq!(meter.finish(), None);
         }
+    }
+
+    #[test]
+    fn each_wire_is_metered_in_its_own_words() {
+        let responses = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\nevent: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":7,\"input_tokens_details\":{\"cached_tokens\":2},\"output_tokens\":3,\"total_tokens\":10}}}\n\n";
+        let messages = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"role\":\"assistant\",\"usage\":{\"input_tokens\":1,\"cache_creation_input_tokens\":2,\"cache_read_input_tokens\":4,\"output_tokens\":1}}}\n\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
+        let ollama = "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"done\":false}\n{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"prompt_eval_count\":7,\"eval_count\":3}\n";
+        let gemini = "data: {\"candidates\":[],\"usageMetadata\":{\"promptTokenCount\":7,\"totalTokenCount\":7}}\r\n\r\ndata: {\"usageMetadata\":{\"promptTokenCount\":7,\"candidatesTokenCount\":1,\"thoughtsTokenCount\":2,\"totalTokenCount\":10}}\r\n\r\n";
+        for (format, answer) in [
+            (Format::Events, responses),
+            (Format::Events, messages),
+            (Format::Lines, ollama),
+            (Format::Events, gemini),
+            (Format::Json, "{\"object\":\"response\",\"usage\":{\"input_tokens\":7,\"output_tokens\":3}}"),
+            (
+                Format::Json,
+                "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"cache_read_input_tokens\":2,\"cache_creation_input_tokens\":null,\"output_tokens\":3}}",
+            ),
+            (Format::Json, "{\"response\":\"hi\",\"prompt_eval_count\":7,\"eval_count\":3}"),
+            (
+                Format::Json,
+                "{\"usageMetadata\":{\"promptTokenCount\":5,\"toolUsePromptTokenCount\":2,\"candidatesTokenCount\":3}}",
+            ),
+        ] {
+            for step in [1, 7, 4096] {
+                let mut meter = Meter::new(format);
+                answer.as_bytes().chunks(step).for_each(|chunk| meter.feed(chunk));
+                assert_eq!(meter.finish(), USED, "{answer}");
+            }
+        }
+        let mut embeddings = Meter::new(Format::Json);
+        embeddings.feed(b"{\"data\":[],\"usage\":{\"prompt_tokens\":7,\"total_tokens\":7}}");
+        assert_eq!(embeddings.finish(), Some(Tokens { prompt: 7, completion: 0 }));
+    }
+
+    #[test]
+    fn the_format_is_what_the_content_type_says() {
+        assert_eq!(Format::of(b"Text/Event-Stream; charset=utf-8"), Format::Events);
+        assert_eq!(Format::of(b"application/x-ndjson"), Format::Lines);
+        assert_eq!(Format::of(b"application/json"), Format::Json);
+        assert_eq!(Format::of(b""), Format::Json);
     }
 }

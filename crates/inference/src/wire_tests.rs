@@ -1,7 +1,7 @@
 //! The built-in model and the relay, against each other over a pipe.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{BaseUrl, ChatRequest, Connect, Connecting, Meter, Patience, Route, Tokens, Used, relay};
+use crate::{BaseUrl, Call, Connect, Connecting, Meter, Patience, Route, Tokens, Used, relay};
 use cofferdam_base::Secret;
 use http::HeaderMap;
 use std::{
@@ -23,11 +23,21 @@ impl Connect for Builtin {
 
 fn route() -> Route {
     let base = BaseUrl::parse("http://builtin.local/v1").unwrap();
-    Route { name: "demo".into(), base, model: MODEL.into(), patience: Patience::default() }
+    let (provider, provider_tools) = (Provider::OpenAi, false);
+    let patience = Patience::default();
+    Route { name: "demo".into(), base, model: MODEL.into(), provider, provider_tools, patience }
+}
+
+fn call(api: Api, body: &str) -> Call {
+    Call::parse(api, &api.path().parse().unwrap(), body.as_bytes()).unwrap()
+}
+
+fn chat_call(body: &str) -> Call {
+    call(Api::Chat, body)
 }
 
 async fn ask(body: Value) -> (u16, String, Vec<Used>) {
-    let request = ChatRequest::parse(body.to_string().as_bytes()).unwrap();
+    let request = chat_call(&body.to_string());
     let reports = Arc::new(Mutex::new(Vec::new()));
     let seen = reports.clone();
     let done = move |used| seen.lock().unwrap().push(used);
@@ -114,7 +124,7 @@ impl Connect for Unreachable {
 
 #[tokio::test]
 async fn an_unreachable_provider_is_a_bad_gateway_and_reported_once() {
-    let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
+    let request = chat_call(r#"{"messages":[]}"#);
     let reports = Arc::new(Mutex::new(Vec::new()));
     let seen = reports.clone();
     let done = move |used| seen.lock().unwrap().push(used);
@@ -127,12 +137,13 @@ async fn an_unreachable_provider_is_a_bad_gateway_and_reported_once() {
 struct Recorder {
     heard: Arc<Mutex<Vec<u8>>>,
     answer: &'static [u8],
+    hang_up: Arc<tokio::sync::Notify>,
 }
 
 impl Connect for Recorder {
     fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
         let (near, mut far) = tokio::io::duplex(4096);
-        let (heard, answer) = (self.heard.clone(), self.answer);
+        let (heard, answer, hang_up) = (self.heard.clone(), self.answer, self.hang_up.clone());
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while !heard.lock().unwrap().ends_with(b"}") {
@@ -140,15 +151,18 @@ impl Connect for Recorder {
                 heard.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
             far.write_all(answer).await.unwrap();
-            // Keeps the connection until the relay lets go of it.
-            let _ = far.read(&mut buffer).await;
+            // Keeps the connection until the relay lets go of it, or the test.
+            tokio::select! {
+                _ = far.read(&mut buffer) => {}
+                () = hang_up.notified() => {}
+            }
         });
         Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
     }
 }
 
 fn recorder(answer: &'static [u8]) -> Recorder {
-    Recorder { heard: Arc::default(), answer }
+    Recorder { heard: Arc::default(), answer, hang_up: Arc::default() }
 }
 
 #[tokio::test]
@@ -156,7 +170,7 @@ async fn a_provider_hears_the_tenants_key_and_nothing_of_the_cells() {
     let provider = recorder(
         b"HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7\r\nSet-Cookie: a=b\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}",
     );
-    let request = ChatRequest::parse(br#"{"model":"openclaw","messages":[]}"#).unwrap();
+    let request = chat_call(r#"{"model":"openclaw","messages":[]}"#);
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer cell-secret".parse().unwrap());
     headers.insert("cookie", "cell-secret".parse().unwrap());
@@ -176,7 +190,7 @@ async fn a_provider_hears_the_tenants_key_and_nothing_of_the_cells() {
 /// What is reported of a streamed answer that is dropped after its first event.
 async fn dropped(answer: &'static [u8]) -> Used {
     let provider = recorder(answer);
-    let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
+    let request = chat_call(r#"{"messages":[]}"#);
     let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
     let done = move |used| seen.send(used).unwrap();
     let answer = relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await.unwrap();
@@ -243,7 +257,7 @@ async fn a_reader_who_leaves_before_the_answer_is_counted_all_the_same() {
         let provider = Thinking(Mutex::new(Some(told)), heard.clone());
         let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let asking = tokio::spawn(async move {
-            let request = ChatRequest::parse(br#"{"messages":[]}"#).unwrap();
+            let request = chat_call(r#"{"messages":[]}"#);
             let done = move |used| seen.send(used).unwrap();
             relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await
         });
@@ -260,7 +274,7 @@ async fn a_reader_who_leaves_before_the_answer_is_counted_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_stands_still_is_given_up() {
-    let request = ChatRequest::parse(br#"{"stream":true,"messages":[]}"#).unwrap();
+    let request = chat_call(r#"{"stream":true,"messages":[]}"#);
     let ask = |answer: &'static [u8]| {
         let (provider, request) = (recorder(answer), &request);
         async move { relay(request, &HeaderMap::new(), &route(), None, &provider, |_| ()).await }
@@ -291,4 +305,120 @@ async fn the_built_in_model_refuses_what_a_provider_would() {
         assert_eq!(answer.status(), status, "{method} {path}");
         answer.into_body().collect().await.unwrap();
     }
+}
+
+/// A route to a scripted provider of this wire.
+fn anthropic() -> Route {
+    let base = BaseUrl::parse("https://api.anthropic.example").unwrap();
+    Route { base, model: "claude".into(), provider: Provider::Anthropic, ..route() }
+}
+
+async fn relayed(
+    call: &Call,
+    route: &Route,
+    provider: &Recorder,
+) -> (Response<crate::Body>, Arc<Mutex<Vec<Used>>>) {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let seen = reports.clone();
+    let done = move |used| seen.lock().unwrap().push(used);
+    let key = Secret::new(b"tenant-key".to_vec());
+    let answer = relay(call, &HeaderMap::new(), route, Some(&key), provider, done).await.unwrap();
+    (answer, reports)
+}
+
+async fn text(answer: Response<crate::Body>) -> String {
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_chat_client_speaks_to_an_anthropic_provider_and_is_metered() {
+    let provider = recorder(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nrequest-id: req_1\r\nConnection: close\r\n\r\n\
+        event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"model\":\"claude\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":5}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    );
+    let call = chat_call(r#"{"stream":true,"messages":[{"role":"user","content":"hello"}]}"#);
+    let (answer, reports) = relayed(&call, &anthropic(), &provider).await;
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(answer.headers()["request-id"], "req_1");
+    let mut body = answer.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"data: {\"id\":\"msg_1\",\"object\":\"chat.completion.chunk\""), "{first:?}");
+    let heard = String::from_utf8(provider.heard.lock().unwrap().clone()).unwrap();
+    assert!(heard.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("x-api-key: tenant-key\r\n") && !heard.contains("authorization"), "{heard}");
+    assert!(heard.contains("anthropic-version: 2023-06-01\r\n"), "{heard}");
+    let said = r#"{"model":"claude","max_tokens":4096,"stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"hello"}]}]}"#;
+    assert!(heard.ends_with(said), "{heard}");
+    // The provider hangs up.
+    provider.hang_up.notify_one();
+    let rest = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let whole = format!("{}{rest}", String::from_utf8_lossy(&first));
+    assert!(whole.contains("\"content\":\"Hi\"") && whole.ends_with("data: [DONE]\n\n"), "{whole}");
+    assert_eq!(*reports.lock().unwrap(), [counted(Tokens { prompt: 11, completion: 5 }, 200)]);
+}
+
+#[tokio::test]
+async fn a_messages_client_speaks_to_the_built_in_model() {
+    let tools = r#"[{"name":"exec","input_schema":{"type":"object"}}]"#;
+    let ask = |stream: bool| {
+        let body = format!(
+            r#"{{"max_tokens":9,"stream":{stream},"tools":{tools},"messages":[{{"role":"user","content":"run: id"}}]}}"#
+        );
+        async move {
+            let call = call(Api::Messages, &body);
+            relay(&call, &HeaderMap::new(), &route(), None, &Builtin, |_| ()).await.unwrap()
+        }
+    };
+    let whole: Value = serde_json::from_str(&text(ask(false).await).await).unwrap();
+    assert_eq!(whole["stop_reason"], "tool_use");
+    assert_eq!(whole["content"][0]["input"], json!({"command": "id"}));
+    let stream = text(ask(true).await).await;
+    assert!(stream.starts_with("event: message_start\n"), "{stream}");
+    assert!(stream.contains("input_json_delta") && stream.contains(r#"{\"command\":\"id\"}"#), "{stream}");
+    assert!(stream.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"), "{stream}");
+}
+
+#[tokio::test]
+async fn a_translated_stream_that_breaks_off_is_an_error_and_a_refusal_keeps_its_status() {
+    let call = chat_call(r#"{"stream":true,"messages":[{"role":"user","content":"hello"}]}"#);
+    let cut = recorder(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 27\r\n\r\ndata: {\"type\":\"ping\"}\n\ndata",
+    );
+    let (answer, _) = relayed(&call, &anthropic(), &cut).await;
+    let error = answer.into_body().collect().await.unwrap_err();
+    assert!(matches!(error, Error::Answer(_)), "{error}");
+    let busy = recorder(
+        b"HTTP/1.1 529 Busy\r\nContent-Type: application/json\r\nRetry-After: 3\r\nContent-Length: 67\r\n\r\n{\"type\":\"error\",\"error\":{\"type\":\"x\",\"message\":\"Overloaded, sorry\"}}",
+    );
+    let (answer, reports) = relayed(&call, &anthropic(), &busy).await;
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (529, &"3".parse().unwrap()));
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    let said: Value = serde_json::from_str(&text(answer).await).unwrap();
+    assert_eq!(said["error"]["message"], "Overloaded, sorry");
+    assert_eq!(*reports.lock().unwrap(), [counted(Tokens::default(), 529)]);
+    // One that does not stream though it was asked to is no answer either.
+    let plain = recorder(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+    let error = relay(&call, &HeaderMap::new(), &anthropic(), None, &plain, |_| ()).await.unwrap_err();
+    assert!(matches!(error, Error::Answer(_)) && error.status() == 502, "{error}");
+}
+
+#[tokio::test]
+async fn counting_tokens_uses_none_and_an_ollama_stream_passes_unchanged() {
+    let counted_by =
+        recorder(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{\"input_tokens\":900}");
+    let (answer, reports) =
+        relayed(&call(Api::CountTokens, r#"{"messages":[]}"#), &anthropic(), &counted_by).await;
+    assert_eq!(text(answer).await, r#"{"input_tokens":900}"#);
+    assert_eq!(*reports.lock().unwrap(), [counted(Tokens::default(), 200)]);
+    let lines = "{\"message\":{\"content\":\"a\"},\"done\":false}\n{\"done\":true,\"prompt_eval_count\":4,\"eval_count\":2}\n";
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 92\r\n\r\n";
+    let answer: &'static [u8] = [head.as_slice(), lines.as_bytes()].concat().leak();
+    let ollama = Route { provider: Provider::Ollama, ..route() };
+    let (answer, reports) =
+        relayed(&call(Api::OllamaChat, r#"{"messages":[]}"#), &ollama, &recorder(answer)).await;
+    assert_eq!(text(answer).await, lines);
+    assert_eq!(*reports.lock().unwrap(), [counted(Tokens { prompt: 4, completion: 2 }, 200)]);
 }

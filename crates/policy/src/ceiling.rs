@@ -6,8 +6,8 @@
 //! closed; so the two are joined in every verdict, and not only compared when a policy is set.
 
 use crate::{
-    Body, Document, Error, Judgement, Pattern, Policy, RequestFacts, Rule, RuleId, Verb, Verdict,
-    path::Segment,
+    Body, Document, Error, Judgement, Kind, Operation, Pattern, Policy, RequestFacts, Rule, RuleId, Verb,
+    Verdict, condition::Globs, path::Segment,
 };
 use cofferdam_base::{Destination, Host, HostName, Protocol};
 use serde::Serialize;
@@ -141,14 +141,27 @@ fn facts(rule: &Rule, destination: &Destination) -> RequestFacts {
         .map(|segment| match segment {
             Segment::Literal(text) => text.clone(),
             Segment::Fits(glob) => glob.to_string().replace('*', "any"),
-            Segment::Any => "any-segment".to_owned(),
+            Segment::Any | Segment::Run => "any-segment".to_owned(),
         })
         .collect();
-    let body = match &request.calls {
-        None => Body::None,
-        Some(calls) => Body::Calls(vec![crate::Call {
-            method: calls.methods.iter().next().map(|glob| glob.to_string().replace('*', "any")),
-            tool: calls.tools.iter().next().map(|glob| glob.to_string().replace('*', "any")),
+    let one = |globs: &Globs| globs.iter().next().map(|glob| glob.to_string().replace('*', "any"));
+    let path = match &request.grpc {
+        None => path,
+        Some(it) => {
+            [&it.services, &it.methods].map(|globs| one(globs).unwrap_or_else(|| "any".into())).to_vec()
+        }
+    };
+    let body = match (&request.calls, &request.graphql) {
+        (None, None) => Body::None,
+        (None, Some(it)) => Body::Operations(vec![Operation {
+            kind: it.kinds.first().copied().unwrap_or(Kind::Query),
+            name: one(&it.names),
+            fields: [one(&it.fields).unwrap_or_else(|| "any".into())].into(),
+            source: "".into(),
+        }]),
+        (Some(calls), _) => Body::Calls(vec![crate::Call {
+            method: one(&calls.methods),
+            tool: one(&calls.tools),
             arguments: serde_json::Map::new(),
         }]),
     };
@@ -158,6 +171,7 @@ fn facts(rule: &Rule, destination: &Destination) -> RequestFacts {
         target: format!("/{}", path.join("/")),
         headers: request.headers.into_iter().collect(),
         websocket: request.websocket,
+        grpc: request.grpc.is_some(),
         body,
     }
 }
@@ -186,6 +200,7 @@ mod tests {
             target: "/x".into(),
             headers: vec![],
             websocket: false,
+            grpc: false,
             body: Body::None,
         }
     }

@@ -1,4 +1,4 @@
-//! What a rule says of requests: method, path, query, headers, WebSocket, JSON-RPC calls.
+//! What a rule says of requests: method, path, query, headers, WebSocket, JSON-RPC calls, GraphQL, gRPC.
 //!
 //! An allow is read narrowly and what stops a request widely: an allow wants every occurrence to fit and the
 //! exact case; a denial or a question is content with one, in any case, and with a body that nobody can read.
@@ -6,6 +6,7 @@
 use crate::{
     Verb,
     glob::Glob,
+    graphql::{Asked, Graphql, Operation},
     path::{Target, Template},
     request::{Body, Call, RequestFacts},
 };
@@ -33,6 +34,19 @@ pub struct Condition {
     pub(crate) websocket: bool,
     /// Calls in the body.
     pub(crate) calls: Option<Calls>,
+    /// Operations of GraphQL.
+    pub(crate) graphql: Option<Graphql>,
+    /// Methods of gRPC.
+    pub(crate) grpc: Option<Grpc>,
+}
+
+/// Which methods of gRPC. Of each, one must fit; empty: any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Grpc {
+    /// `package.Service`.
+    pub(crate) services: Globs,
+    /// `Method`.
+    pub(crate) methods: Globs,
 }
 
 /// Which JSON-RPC calls.
@@ -57,6 +71,24 @@ pub(crate) enum Said<'a> {
     Unclear,
     /// A call.
     Call(&'a Call),
+    /// An operation of GraphQL.
+    Operation(&'a Operation),
+    /// There is no body, and the target asks for an operation.
+    Asked(&'a Operation),
+    /// There is no body, and the target may ask for any operation.
+    AskedUnclear,
+}
+
+impl Said<'_> {
+    /// Is it what nobody can read for who looks for calls?
+    pub(crate) const fn hides_calls(&self) -> bool {
+        matches!(self, Self::Unclear | Self::Operation(_))
+    }
+
+    /// Is it what nobody can read for who looks for operations?
+    pub(crate) const fn hides_operations(&self) -> bool {
+        matches!(self, Self::Unclear | Self::Call(_) | Self::AskedUnclear)
+    }
 }
 
 /// A request with its target read; none if no rule speaks of targets.
@@ -72,12 +104,22 @@ pub(crate) const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-metho
 impl Condition {
     /// Does it speak of the target?
     pub(crate) fn needs_target(&self) -> bool {
-        self.path.is_some() || !self.query.is_empty()
+        self.path.is_some() || !self.query.is_empty() || self.grpc.is_some()
+    }
+
+    /// Does it speak of what a body holds?
+    pub(crate) fn needs_body(&self) -> bool {
+        self.calls.is_some() || self.graphql.is_some()
+    }
+
+    /// Would it speak of this, could it be read?
+    pub(crate) fn hidden_by(&self, said: Said<'_>) -> bool {
+        self.calls.is_some() && said.hides_calls() || self.graphql.is_some() && said.hides_operations()
     }
 
     /// Does it say more than method and path?
     pub(crate) fn has_more(&self) -> bool {
-        !self.query.is_empty() || !self.headers.is_empty() || self.websocket
+        !self.query.is_empty() || !self.headers.is_empty() || self.websocket || self.grpc.is_some()
     }
 
     /// Does it hold, as the condition of a rule that says `verb`?
@@ -87,7 +129,7 @@ impl Condition {
 
     /// Do method and path hold?
     pub(crate) fn place_matches(&self, head: Head<'_>, verb: Verb) -> bool {
-        let Self { methods, path, query: _, headers: _, websocket: _, calls: _ } = self;
+        let Self { methods, path, query: _, headers: _, websocket: _, calls: _, graphql: _, grpc: _ } = self;
         let folded = verb != Verb::Allow;
         let method = |mine: &String| {
             *mine == head.facts.method || folded && mine.eq_ignore_ascii_case(&head.facts.method)
@@ -100,7 +142,7 @@ impl Condition {
 
     /// The same without method and path, which were looked up.
     pub(crate) fn more_matches(&self, head: Head<'_>, said: Said<'_>, verb: Verb) -> bool {
-        let Self { methods: _, path: _, query, headers, websocket, calls } = self;
+        let Self { methods: _, path: _, query, headers, websocket, calls, graphql, grpc } = self;
         let upgrade =
             if *websocket { head.facts.websocket } else { verb != Verb::Allow || !head.facts.websocket };
         upgrade
@@ -109,6 +151,31 @@ impl Condition {
                 .iter()
                 .all(|(name, globs)| head.target.is_some_and(|it| parameter(it, name, globs, verb)))
             && calls.as_ref().is_none_or(|calls| calls.matches(said, verb))
+            && graphql.as_ref().is_none_or(|it| it.speaks_of(said, verb))
+            && grpc.as_ref().is_none_or(|it| it.matches(head, verb))
+    }
+}
+
+impl Graphql {
+    fn speaks_of(&self, said: Said<'_>, verb: Verb) -> bool {
+        match said {
+            Said::Nothing => self.is_any(),
+            Said::Operation(operation) | Said::Asked(operation) => self.matches(operation, verb),
+            Said::Unclear | Said::Call(_) | Said::AskedUnclear => verb != Verb::Allow,
+        }
+    }
+}
+
+impl Grpc {
+    /// An allow wants gRPC beyond doubt; what stops a call looks at its path alone.
+    fn matches(&self, head: Head<'_>, verb: Verb) -> bool {
+        let Self { services, methods } = self;
+        let Some([service, method]) = head.target.map(|target| target.segments.as_slice()) else {
+            return false;
+        };
+        (head.facts.grpc || verb != Verb::Allow)
+            && fits(services, Some(service), verb)
+            && fits(methods, Some(method), verb)
     }
 }
 
@@ -127,8 +194,8 @@ impl Calls {
         let Self { mcp: _, methods, tools, arguments } = self;
         let any = methods.is_empty() && tools.is_empty() && arguments.is_empty();
         match said {
-            Said::Nothing => any,
-            Said::Unclear => verb != Verb::Allow,
+            Said::Nothing | Said::Asked(_) | Said::AskedUnclear => any,
+            Said::Unclear | Said::Operation(_) => verb != Verb::Allow,
             Said::Call(call) => {
                 fits(methods, call.method.as_deref(), verb)
                     && fits(tools, call.tool.as_deref(), verb)
@@ -144,7 +211,7 @@ fn fits(globs: &Globs, text: Option<&str>, verb: Verb) -> bool {
     globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob_fits(glob, text, verb)))
 }
 
-fn glob_fits(glob: &Glob, text: &str, verb: Verb) -> bool {
+pub(crate) fn glob_fits(glob: &Glob, text: &str, verb: Verb) -> bool {
     glob.matches(text) || verb != Verb::Allow && glob.folded().matches(&text.to_ascii_lowercase())
 }
 
@@ -186,19 +253,24 @@ fn plain(path: &str) -> String {
     if path.starts_with('/') && !text.starts_with('/') { format!("/{text}") } else { text }
 }
 
-/// What of a body is judged one by one.
-pub(crate) fn units(body: &Body) -> Vec<Said<'_>> {
-    match body {
-        Body::None => vec![Said::Nothing],
-        Body::Unread | Body::Other => vec![Said::Unclear],
-        Body::Calls(calls) => calls.iter().map(Said::Call).collect(),
+/// What of a body is judged one by one, beside what the target asks for.
+pub(crate) fn units<'a>(body: &'a Body, asked: &'a Asked) -> Vec<Said<'a>> {
+    match (body, asked) {
+        (Body::None, Asked::Nothing) => vec![Said::Nothing],
+        (Body::None, Asked::Unclear) => vec![Said::AskedUnclear],
+        (Body::None, Asked::Operations(all)) => all.iter().map(Said::Asked).collect(),
+        (Body::Unread | Body::Other, _) | (Body::Operations(_), Asked::Unclear | Asked::Operations(_)) => {
+            vec![Said::Unclear]
+        }
+        (Body::Calls(calls), _) => calls.iter().map(Said::Call).collect(),
+        (Body::Operations(all), Asked::Nothing) => all.iter().map(Said::Operation).collect(),
     }
 }
 
 impl fmt::Display for Condition {
     /// `GET,HEAD /repos/**, query state=open`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { methods, path, query, headers, websocket, calls } = self;
+        let Self { methods, path, query, headers, websocket, calls, graphql, grpc } = self;
         let mut parts = Vec::new();
         let methods = methods.as_ref().map_or_else(|| "any method".to_owned(), joined);
         parts.push(path.as_ref().map_or_else(|| methods.clone(), |path| format!("{methods} {path}")));
@@ -217,10 +289,15 @@ impl fmt::Display for Condition {
             }
             parts.extend(arguments.iter().map(|(name, globs)| format!("argument {name}={}", joined(globs))));
         }
+        parts.extend(graphql.iter().map(ToString::to_string));
+        if let Some(Grpc { services, methods }) = grpc {
+            let of = |all: &Globs| if all.is_empty() { "*".to_owned() } else { joined(all) };
+            parts.push(format!("grpc {}/{}", of(services), of(methods)));
+        }
         f.write_str(&parts.join(", "))
     }
 }
 
-fn joined<T: fmt::Display>(all: &BTreeSet<T>) -> String {
+pub(crate) fn joined<T: fmt::Display>(all: &BTreeSet<T>) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join("|")
 }

@@ -21,7 +21,7 @@
 //! rules:
 //!   - allow: api.example.com
 //!     method: [GET, HEAD]
-//!     path: /repos/{owner}/{repo}/**    # {name} or *: one segment; ** at the end: whatever follows
+//!     path: /repos/{owner}/{repo}/**    # {name} or *: one segment; **: any run of them
 //!     query: {state: [open, closed]}    # an allow wants each `state` to fit, a deny one
 //!     headers: [authorization]          # which are there
 //!     content: untrusted                # trusted | untrusted, in the records
@@ -31,6 +31,11 @@
 //!     mcp: {method: tools/call, tool: search, arguments: {repo: "acme/*"}}
 //!   - allow: node.example.com
 //!     jsonrpc: {method: "eth_get*"}
+//!   - allow: api.example.com
+//!     path: /graphql                    # each root field must fit in an allow, one in a deny
+//!     graphql: {operation: query, name: "Get*", fields: [viewer, repository]}
+//!   - allow: rpc.example.com
+//!     grpc: {service: acme.Notes, method: [Get, "List*"]}
 //!   - allow: chat.example.com
 //!     protocol: ws                # ws | mcp | jsonrpc: over TLS, in an allow; `plain: true`: without
 //!   - ask: api.example.com

@@ -34,6 +34,8 @@ pub(crate) struct RawRule {
     pub(crate) headers: Option<Spanned<Many>>,
     pub(crate) mcp: Option<Spanned<RawMcp>>,
     pub(crate) jsonrpc: Option<Spanned<RawRpc>>,
+    pub(crate) graphql: Option<Spanned<RawGraphql>>,
+    pub(crate) grpc: Option<Spanned<RawGrpc>>,
     pub(crate) content: Option<Spanned<Content>>,
     pub(crate) expires: Option<Spanned<String>>,
     pub(crate) budget: Option<Spanned<Budget>>,
@@ -70,6 +72,21 @@ pub(crate) struct RawMcp {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawRpc {
+    pub(crate) method: Option<Many>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawGraphql {
+    pub(crate) operation: Option<Many>,
+    pub(crate) name: Option<Many>,
+    pub(crate) fields: Option<Many>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawGrpc {
+    pub(crate) service: Option<Many>,
     pub(crate) method: Option<Many>,
 }
 

@@ -45,6 +45,9 @@ rules:
   - {allow: a.example, mcp: {tool: [search, "read_*"], arguments: {path: "/notes/*"}}}
   - {deny: a.example, mcp: {tool: "delete*"}}
   - {ask: a.example, jsonrpc: {method: ping}}
+  - {allow: a.example, path: /graphql, graphql: {operation: query, fields: [viewer, "repo*"]}}
+  - {deny: a.example, path: /**/graphql, graphql: {operation: mutation, name: "Del*"}}
+  - {allow: a.example, grpc: {service: "acme.*", method: [Get, "List*"]}}
 "#;
 
 /// Any line as the target of a request, and the rest as its body.
@@ -63,9 +66,14 @@ pub fn request(bytes: &[u8]) {
     if let Body::Calls(calls) = &body {
         assert!(!calls.is_empty() && calls.iter().all(|call| call.tool.is_none() || call.method.is_some()));
     }
+    if let Body::Operations(all) = &body {
+        assert!(!all.is_empty() && all.iter().all(|it| !it.fields.is_empty()));
+    }
     let Ok(destination) = "https://a.example:443".parse() else { return };
     let method = if bytes.len().is_multiple_of(2) { "GET" } else { "POST" }.to_owned();
-    let facts = RequestFacts { destination, method, target, headers: Vec::new(), websocket: false, body };
+    let grpc = bytes.len().is_multiple_of(3);
+    let facts =
+        RequestFacts { destination, method, target, headers: Vec::new(), websocket: false, grpc, body };
     let policy = Policy::parse(JUDGES).expect("it is a policy");
     assert_eq!(policy.judge(&facts), policy.judge_linear(&facts).0);
 }

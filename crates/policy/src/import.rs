@@ -6,6 +6,7 @@
 //! denies something; the one loss that widens, which program may use an endpoint, is reported as such.
 
 mod endpoint;
+mod said;
 
 use crate::{Document, Error};
 use serde::Serialize;
@@ -63,6 +64,8 @@ impl Outcome {
 struct Import {
     rules: Vec<String>,
     fields: Vec<Field>,
+    /// It is a part of a policy, the part that names programs left out.
+    any_program: bool,
 }
 
 /// How deep foreign policies go.
@@ -76,12 +79,8 @@ pub fn import(text: &str) -> Result<Imported, Error> {
     let value: Value = serde_saphyr::from_str_with_options(text, crate::document::options(DEPTH))
         .map_err(|e| crate::document::yaml_error(&e))?;
     let Value::Object(top) = value else { return Err(foreign("it is no mapping")) };
-    if !top.contains_key("network_policies") {
-        return Err(foreign(
-            "there are no `network_policies`: it is neither an OpenShell policy nor a preset",
-        ));
-    }
     let mut import = Import::default();
+    let top = import.whole(top)?;
     for (key, value) in &top {
         import.top(key, value)?;
     }
@@ -109,6 +108,43 @@ fn foreign(message: &str) -> Error {
 impl Import {
     fn told(&mut self, field: &str, outcome: Outcome, note: impl Into<String>) {
         self.fields.push(Field { place: field.to_owned(), outcome, note: note.into() });
+    }
+
+    /// A part of a policy, as upstream's pages show them, or a provider's profile, as the policy that it would be in.
+    fn whole(&mut self, top: Map<String, Value>) -> Result<Map<String, Value>, Error> {
+        let sections =
+            ["network_policies", "network_middlewares", "filesystem_policy", "landlock", "process"];
+        if sections.iter().any(|section| top.contains_key(*section)) {
+            return Ok(top);
+        }
+        let within = |policies: Map<String, Value>| {
+            Map::from_iter([("network_policies".to_owned(), Value::Object(policies))])
+        };
+        if top.contains_key("endpoints") {
+            let mut policy = Map::new();
+            for (key, value) in top {
+                let note = match key.as_str() {
+                    "name" | "endpoints" | "binaries" => {
+                        policy.insert(key, value);
+                        continue;
+                    }
+                    "credentials" => "credentials are bound with cofferdam secret",
+                    _ => "it is about a provider, not about what may leave",
+                };
+                self.told(&key, Outcome::Inexpressible, note);
+            }
+            if !policy.contains_key("binaries") {
+                self.any_program = true;
+                let note = "it does not say which programs: every program of the cell may use it";
+                self.told("binaries", Outcome::Widened, note);
+            }
+            return Ok(within(Map::from_iter([("part".to_owned(), Value::Object(policy))])));
+        }
+        let policies = |value: &Value| value.get("endpoints").is_some_and(Value::is_array);
+        if !top.is_empty() && top.values().all(policies) {
+            return Ok(within(top));
+        }
+        Err(foreign("it is neither an OpenShell policy, nor a part of one, nor a preset"))
     }
 
     fn top(&mut self, key: &str, value: &Value) -> Result<(), Error> {
@@ -157,7 +193,7 @@ impl Import {
 
     fn policy(&mut self, at: &str, name: &str, policy: &Map<String, Value>) -> Result<(), Error> {
         let binaries = policy.get("binaries").and_then(Value::as_array).map_or(0, Vec::len);
-        if binaries == 0 {
+        if binaries == 0 && !self.any_program {
             self.told(
                 &format!("{at}.binaries"),
                 Outcome::Mapped,

@@ -4,6 +4,7 @@ use crate::{
     Policy, Reason, RuleId, Verb, Verdict,
     compile::Winner,
     condition::{Condition, Head, OVERRIDES, Said, units},
+    graphql::{Asked, asked},
     path::Target,
     request::{Body, RequestFacts},
     rule::Rule,
@@ -75,7 +76,7 @@ impl Policy {
         let head = Head { facts, target: target.as_ref() };
         let own = self.document().rules.iter().filter(|rule| self.is_live(rule));
         let more = own.filter(|rule| rule.place_matches(&facts.destination)).any(|rule| {
-            let asks = |it: &Condition| it.has_more() || it.calls.is_some();
+            let asks = |it: &Condition| it.has_more() || it.needs_body();
             rule.request.as_ref().is_some_and(|it| asks(it) && it.place_matches(head, rule.verb))
         });
         more || self.ceiling.as_ref().is_some_and(|ceiling| ceiling.needs_more(facts))
@@ -109,8 +110,10 @@ impl Policy {
                 return Judgement::Unclear { reason: Reason::BodyTooLong, rule };
             }
         }
+        let asked =
+            if places.iter().any(|it| it.graphql) { asked(facts, target.as_ref()) } else { Asked::Nothing };
         let mut worst: Option<(Verdict, Said<'_>)> = None;
-        for said in units(&facts.body) {
+        for said in units(&facts.body, &asked) {
             let mut best = connection;
             for winner in places.iter().filter_map(|place| place.winner(head, said, steps)) {
                 stronger(&mut best, winner);
@@ -156,12 +159,14 @@ impl Policy {
         let mut spoke = Vec::new();
         let needs = |rule: &Rule| {
             let it = rule.request.as_ref();
-            it.is_some_and(|it| it.calls.is_some() && it.place_matches(head, rule.verb))
+            it.is_some_and(|it| it.needs_body() && it.place_matches(head, rule.verb))
         };
         if let (Body::Unread, Some(rule)) = (&facts.body, strongest(&needs)) {
             return (Judgement::Unclear { reason: Reason::BodyTooLong, rule }, Vec::new());
         }
-        for said in units(&facts.body) {
+        let speaks = conditions().any(|(_, it)| it.graphql.is_some());
+        let asked = if speaks { asked(facts, head.target) } else { Asked::Nothing };
+        for said in units(&facts.body, &asked) {
             let matching = conditions().filter(|(rule, it)| it.matches(head, said, rule.verb));
             let mut best = connection;
             for (rule, _) in matching {
@@ -182,11 +187,11 @@ impl Policy {
 
     /// A denial of a body that nobody could read says so, where the rule asks about calls.
     fn clear(&self, verdict: Verdict, said: Said<'_>) -> Judgement {
-        let rule = verdict.rule().filter(|_| verdict.verb() != Verb::Allow && matches!(said, Said::Unclear));
-        let calls = |id: &RuleId| {
-            self.rule(*id).and_then(|rule| rule.request.as_ref()).is_some_and(|it| it.calls.is_some())
+        let rule = verdict.rule().filter(|_| verdict.verb() != Verb::Allow);
+        let hidden = |id: &RuleId| {
+            self.rule(*id).and_then(|rule| rule.request.as_ref()).is_some_and(|it| it.hidden_by(said))
         };
-        match rule.filter(calls) {
+        match rule.filter(hidden) {
             Some(rule) => Judgement::Unclear { reason: Reason::BodyUnclear, rule },
             None => Judgement::Clear(verdict),
         }

@@ -20,6 +20,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzz;
 mod glob;
+mod graphql;
 pub mod guard;
 pub mod import;
 mod judge;
@@ -41,6 +42,7 @@ pub use document::{Document, MAX_DOCUMENT};
 pub use edit::add_rule;
 pub use error::Error;
 pub use explain::{Considered, Explanation};
+pub use graphql::{Kind, Operation};
 pub use guard::{AddressClass, CheckedAddress, Cidr, Guard, Refusal};
 pub use judge::{Inspection, Judgement};
 pub use path::{Ambiguous, Target};

@@ -2,9 +2,10 @@
 
 use crate::{
     Error, Pattern, Rule, RuleId, Verb,
-    condition::{Calls, Condition, Globs},
-    file::{Many, RawInspect, RawMcp, RawRpc, RawRule, Spoken},
+    condition::{Calls, Condition, Globs, Grpc},
+    file::{Many, RawGraphql, RawGrpc, RawInspect, RawMcp, RawRpc, RawRule, Spoken},
     glob::Glob,
+    graphql::{Graphql, Kind},
     moment,
     path::Template,
     rule::Budget,
@@ -37,6 +38,8 @@ pub(crate) fn parse_rule(raw: Spanned<RawRule>, id: RuleId, version: u32) -> Res
         headers,
         mcp,
         jsonrpc,
+        graphql,
+        grpc,
         content,
         expires,
         budget,
@@ -51,7 +54,7 @@ pub(crate) fn parse_rule(raw: Spanned<RawRule>, id: RuleId, version: u32) -> Res
     };
     let pattern = parse_pattern(&host, verb)?;
     let spoken = protocol.as_ref().map(|protocol| protocol.value);
-    let about = About { method, path, query, headers, mcp, jsonrpc, spoken };
+    let about = About { method, path, query, headers, mcp, jsonrpc, graphql, grpc, spoken };
     let request = about.parse(place)?;
     let protocol = transport(spoken, plain.as_ref(), verb, request.as_ref())?;
     let ports = match (ports, verb, protocol) {
@@ -118,6 +121,8 @@ impl RawRule {
             .or_else(|| place("headers", self.headers.as_ref()))
             .or_else(|| place("mcp", self.mcp.as_ref()))
             .or_else(|| place("jsonrpc", self.jsonrpc.as_ref()))
+            .or_else(|| place("graphql", self.graphql.as_ref()))
+            .or_else(|| place("grpc", self.grpc.as_ref()))
             .or_else(|| place("content", self.content.as_ref()))
             .or_else(|| place("expires", self.expires.as_ref()))
             .or_else(|| place("budget", self.budget.as_ref()))
@@ -135,12 +140,22 @@ struct About {
     headers: Option<Spanned<Many>>,
     mcp: Option<Spanned<RawMcp>>,
     jsonrpc: Option<Spanned<RawRpc>>,
+    graphql: Option<Spanned<RawGraphql>>,
+    grpc: Option<Spanned<RawGrpc>>,
     spoken: Option<Spoken>,
 }
 
 impl About {
     fn parse(self, place: Location) -> Result<Option<Condition>, Error> {
-        let Self { method, path, query, headers, mcp, jsonrpc, spoken } = self;
+        let Self { method, path, query, headers, mcp, jsonrpc, graphql, grpc, spoken } = self;
+        let about = [mcp.is_some(), jsonrpc.is_some(), graphql.is_some(), grpc.is_some()];
+        let layered = matches!(spoken, Some(Spoken::Ws | Spoken::Mcp | Spoken::Jsonrpc));
+        if about.into_iter().filter(|it| *it).count() + usize::from(layered && (about[2] || about[3])) > 1 {
+            let message =
+                "a rule is about one of `mcp`, `jsonrpc`, `graphql`, `grpc` and what its `protocol` says";
+            return Err(at(place, message));
+        }
+        let named = method.is_some() || path.is_some() || query.is_some();
         let mut condition = Condition { websocket: spoken == Some(Spoken::Ws), ..Condition::default() };
         condition.calls = match (mcp, jsonrpc, spoken) {
             (Some(mcp), None, None | Some(Spoken::Mcp | Spoken::Http | Spoken::Https)) => {
@@ -181,6 +196,20 @@ impl About {
         if let Some(headers) = headers {
             condition.headers = parse_headers(headers)?;
         }
+        if let Some(graphql) = graphql {
+            if condition.path.is_none() {
+                return Err(at(graphql.referenced, "`graphql` is about an endpoint: name its `path`"));
+            }
+            condition.graphql = Some(parse_graphql(graphql)?);
+        }
+        if let Some(grpc) = grpc {
+            if named || spoken == Some(Spoken::Http) {
+                let message = "`grpc` names its path itself and is spoken over TLS: leave `method`, `path`, `query` and `protocol: http` out";
+                return Err(at(grpc.referenced, message));
+            }
+            let (place, RawGrpc { service, method }) = (grpc.referenced, grpc.value);
+            condition.grpc = Some(Grpc { services: globs(service, place)?, methods: globs(method, place)? });
+        }
         let says = condition != Condition::default();
         if says && spoken == Some(Spoken::Tcp) {
             return Err(at(
@@ -202,12 +231,12 @@ fn transport(
     let layered = match spoken {
         Some(Spoken::Ws | Spoken::Mcp | Spoken::Jsonrpc) => true,
         Some(Spoken::Http | Spoken::Https | Spoken::Tcp) => false,
-        None => request.is_some_and(|request| request.calls.is_some()),
+        None => request.is_some_and(Condition::needs_body),
     };
     if let Some(plain) = plain.filter(|_| !layered) {
         return Err(at(
             plain.referenced,
-            "`plain` belongs to ws, mcp and jsonrpc: else write `protocol: http`",
+            "`plain` belongs to ws, mcp, jsonrpc and graphql: else write `protocol: http`",
         ));
     }
     Ok(match (spoken, plain.map(|plain| plain.value)) {
@@ -216,6 +245,20 @@ fn transport(
         (Some(Spoken::Https), _) | (_, Some(false)) => Some(Protocol::Https),
         (_, None) => (verb == Verb::Allow).then_some(Protocol::Https),
     })
+}
+
+fn parse_graphql(raw: Spanned<RawGraphql>) -> Result<Graphql, Error> {
+    let (place, RawGraphql { operation, name, fields }) = (raw.referenced, raw.value);
+    let kinds =
+        operation.map(|Many(all)| all.iter().map(|kind| Kind::parse(kind)).collect::<Option<BTreeSet<_>>>());
+    let kinds = match kinds {
+        None => BTreeSet::new(),
+        Some(Some(kinds)) if !kinds.is_empty() => kinds,
+        Some(_) => {
+            return Err(at(place, "`operation` is query, mutation or subscription, or a list of them"));
+        }
+    };
+    Ok(Graphql { kinds, names: globs(name, place)?, fields: globs(fields, place)? })
 }
 
 fn globs(many: Option<Many>, place: Location) -> Result<Globs, Error> {

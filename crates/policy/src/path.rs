@@ -131,6 +131,8 @@ pub(crate) enum Segment {
     Fits(Glob),
     /// Any one segment: `*` or `{name}`.
     Any,
+    /// Any run of segments, none included: `**` before the end. A template has one at most.
+    Run,
 }
 
 /// A path template: `/repos/{owner}/{repo}/**`.
@@ -163,7 +165,8 @@ impl Template {
         let segment = |part: &&str| match *part {
             "" | "." | ".." => Err("a path has no empty and no dot segments"),
             "*" => Ok(Segment::Any),
-            part if part.contains("**") => Err("`**` stands alone at the end of a path"),
+            "**" => Ok(Segment::Run),
+            part if part.contains("**") => Err("`**` stands alone between slashes"),
             part if part.starts_with('{') || part.ends_with('}') => {
                 let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
                 let named = |name: &str| {
@@ -174,22 +177,36 @@ impl Template {
             part if part.contains('*') => Glob::parse(part).map(Segment::Fits).ok_or("a segment is too long"),
             part => Ok(Segment::Literal(part.to_owned())),
         };
-        let segments = parts.iter().map(segment).collect::<Result<_, _>>()?;
+        let segments: Vec<Segment> = parts.iter().map(segment).collect::<Result<_, _>>()?;
+        if segments.iter().filter(|segment| **segment == Segment::Run).count() > 1 {
+            return Err("a path has one `**` before its end at most");
+        }
         Ok(Self { segments, rest, text: text.to_owned() })
     }
 
     /// Does the path fit? `folded`: in whatever case.
     pub(crate) fn matches(&self, path: &[String], folded: bool) -> bool {
-        let long =
-            if self.rest { path.len() >= self.segments.len() } else { path.len() == self.segments.len() };
-        long && self.segments.iter().zip(path).all(|(segment, text)| segment.matches(text, folded))
+        fits(&self.segments, path, self.rest, folded)
+    }
+}
+
+fn fits(segments: &[Segment], path: &[String], rest: bool, folded: bool) -> bool {
+    match (segments.split_first(), path.split_first()) {
+        (None, first) => rest || first.is_none(),
+        (Some((Segment::Run, after)), _) => {
+            (0..=path.len()).any(|skipped| fits(after, &path[skipped..], rest, folded))
+        }
+        (Some((segment, after)), Some((text, left))) => {
+            segment.matches(text, folded) && fits(after, left, rest, folded)
+        }
+        (Some(_), None) => false,
     }
 }
 
 impl Segment {
     fn matches(&self, text: &str, folded: bool) -> bool {
         match self {
-            Self::Any => true,
+            Self::Any | Self::Run => true,
             Self::Literal(mine) if folded => mine.eq_ignore_ascii_case(text),
             Self::Literal(mine) => mine == text,
             Self::Fits(glob) if folded => glob.folded().matches(&text.to_ascii_lowercase()),
@@ -225,6 +242,11 @@ mod tests {
             ("/admin", "/public/%2e%2e/admin", true),
             ("/bot*/send", "/bot12:ab/send", true),
             ("/bot*/send", "/robot/send", false),
+            ("/**/git-upload-pack", "/a/b.git/git-upload-pack", true),
+            ("/**/git-upload-pack", "/git-upload-pack", true),
+            ("/**/git-upload-pack", "/a/git-upload-pack/b", false),
+            ("/a/**/c/*/**", "/a/b/b/c/d/e", true),
+            ("/a/**/c/*/**", "/a/b/c", false),
             ("/a b", "/", false),
         ] {
             if template.contains(' ') {
@@ -233,6 +255,14 @@ mod tests {
             }
             assert_eq!(fits(template, path), expected, "{template} {path}");
         }
+    }
+
+    #[test]
+    fn a_template_has_one_run_before_its_end() {
+        for bad in ["/**/a/**/b", "/a**/b", "/**/**/a/b"] {
+            assert!(Template::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Template::parse("/**/a/**").is_ok());
     }
 
     #[test]

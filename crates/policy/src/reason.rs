@@ -79,9 +79,9 @@ reasons! {
     /// A request that two servers read differently, where a rule depends on it.
     AmbiguousRequest = "ambiguous_request", "the path, query or method of the request can be read in two ways",
         "send a path without encoded slashes and `..` above the root, and no header that overrides the method";
-    /// A body that a rule asks about and that is no JSON-RPC.
-    BodyUnclear = "body_unclear", "a rule judges JSON-RPC calls here, and the body is none that can be read",
-        "send JSON-RPC 2.0 as application/json, without content encoding and without a key twice";
+    /// A body that a rule asks about and that is neither JSON-RPC nor GraphQL.
+    BodyUnclear = "body_unclear", "a rule judges JSON-RPC calls or GraphQL operations here, and this is none that can be read",
+        "send it whole as application/json, without content encoding, a key twice or a persisted query";
     /// A body that a rule asks about and that is too long to be read.
     BodyTooLong = "body_too_long", "a rule judges the body, and it is longer than 1 MiB",
         "send less in one request";

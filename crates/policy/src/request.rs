@@ -1,9 +1,10 @@
 //! One request as rules see it, and the JSON-RPC calls in its body.
 //!
-//! It owns the only parser of JSON-RPC on the way out. The threat: a body that we and the server read
+//! It owns the only parser of JSON-RPC on the way out; GraphQL is read in [`crate::graphql`]. The threat: a body that we and the server read
 //! differently. A key twice, in whatever case, a member that is not JSON-RPC's, or anything after the
 //! document makes it no JSON-RPC, and then every rule that speaks of calls and would stop one stops it.
 
+use crate::graphql::{self, Operation};
 use cofferdam_base::Destination;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -28,6 +29,8 @@ pub struct RequestFacts {
     pub headers: Vec<String>,
     /// Does it ask for a WebSocket?
     pub websocket: bool,
+    /// Is it gRPC: over HTTP/2, and so called by its client?
+    pub grpc: bool,
     /// What it carries.
     pub body: Body,
 }
@@ -39,10 +42,12 @@ pub enum Body {
     None,
     /// It was not read, or is longer than [`MAX_BODY`].
     Unread,
-    /// It was read and is not JSON-RPC beyond doubt.
+    /// It was read, and is neither JSON-RPC nor GraphQL beyond doubt.
     Other,
     /// Its calls; at least one.
     Calls(Vec<Call>),
+    /// Its operations of GraphQL; at least one.
+    Operations(Vec<Operation>),
 }
 
 /// One JSON-RPC call, notification or answer.
@@ -66,15 +71,19 @@ impl RequestFacts {
         let path = self.target.split('?').next().unwrap_or_default();
         let shown: String = path.chars().filter(|c| !c.is_control()).take(200).collect();
         let mut text = format!("{} {shown}", self.method);
-        if let Body::Calls(calls) = &self.body {
-            for call in calls.iter().take(4) {
-                let (what, name) = match (&call.tool, &call.method) {
-                    (Some(tool), _) => ("tool", tool.as_str()),
-                    (None, Some(method)) => ("call", method.as_str()),
-                    (None, None) => ("an answer", ""),
-                };
-                let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
-                text.extend([", ", what, " ", &name]);
+        let mut add = |what: &str, name: &str| {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+            text.extend([", ", what, " ", &name]);
+        };
+        match &self.body {
+            Body::None | Body::Unread | Body::Other => {}
+            Body::Calls(calls) => calls.iter().take(4).for_each(|call| match (&call.tool, &call.method) {
+                (Some(tool), _) => add("tool", tool),
+                (None, Some(method)) => add("call", method),
+                (None, None) => add("an answer", ""),
+            }),
+            Body::Operations(all) => {
+                all.iter().take(4).for_each(|it| add(it.kind.as_str(), &it.selected()));
             }
         }
         text.trim_end().to_owned()
@@ -87,15 +96,36 @@ impl Body {
         if bytes.is_empty() {
             return Self::None;
         }
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let value = Strict.deserialize(&mut reader).ok().filter(|_| reader.end().is_ok());
-        let calls = match value {
-            Some(Value::Array(all)) => all.into_iter().map(call).collect::<Option<Vec<_>>>(),
-            Some(one) => call(one).map(|call| vec![call]),
-            None => None,
+        let all = match strict(bytes) {
+            Some(Value::Array(all)) => all,
+            Some(one) => vec![one],
+            None => return Self::Other,
         };
-        calls.filter(|calls| (1..=MAX_CALLS).contains(&calls.len())).map_or(Self::Other, Self::Calls)
+        if !(1..=MAX_CALLS).contains(&all.len()) {
+            return Self::Other;
+        }
+        if all[0].get("jsonrpc").is_none() {
+            let read = all.iter().map(graphql::envelope).collect::<Option<Vec<_>>>();
+            return read.map_or(Self::Other, |all| Self::operations(all.concat()));
+        }
+        all.into_iter().map(call).collect::<Option<Vec<_>>>().map_or(Self::Other, Self::Calls)
     }
+
+    /// Reads a whole body that its client calls a GraphQL document: `application/graphql`.
+    pub fn parse_graphql(bytes: &[u8]) -> Self {
+        let read = std::str::from_utf8(bytes).ok().and_then(graphql::document);
+        read.map_or(Self::Other, Self::operations)
+    }
+
+    fn operations(all: Vec<Operation>) -> Self {
+        if all.len() <= MAX_CALLS { Self::Operations(all) } else { Self::Other }
+    }
+}
+
+/// JSON without a key twice, and nothing after it.
+pub(crate) fn strict(bytes: &[u8]) -> Option<Value> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    Strict.deserialize(&mut reader).ok().filter(|_| reader.end().is_ok())
 }
 
 fn call(value: Value) -> Option<Call> {
@@ -224,6 +254,9 @@ mod tests {
             "{}",
             "a=b",
             r#"{"jsonrpc":"2.0","method":"ping"} {}"#,
+            r#"[{"query":"{ a }"},{"jsonrpc":"2.0","method":"ping"}]"#,
+            r#"[{"jsonrpc":"2.0","method":"ping"},{"query":"{ a }"}]"#,
+            r#"{"query":"{ a }","Query":"mutation { b }"}"#,
             r#"{"jsonrpc":"2.0","method":"ping","method":"tools/call"}"#,
             r#"{"jsonrpc":"2.0","method":"ping","Method":"tools/call"}"#,
             r#"{"jsonrpc":"2.0","Method":"tools/call"}"#,

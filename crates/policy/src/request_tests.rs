@@ -14,6 +14,7 @@ fn ask(host: &str, method: &str, target: &str) -> RequestFacts {
         target: target.into(),
         headers: vec!["accept".into()],
         websocket: false,
+        grpc: false,
         body: Body::None,
     }
 }
@@ -140,6 +141,137 @@ fn calls_are_judged_by_tool_and_arguments_and_the_worst_of_a_batch_decides() {
     assert_eq!(with("rpc.example.com", Body::Unread).2, Some(Reason::BodyTooLong));
 }
 
+const GRAPH: &str = r#"
+version: 2
+default: deny
+rules:
+  - allow: api.example.com
+    path: /graphql
+    graphql: {operation: query, fields: [viewer, "repo*"]}
+  - allow: api.example.com
+    path: /graphql
+    graphql: {operation: mutation, name: "Add*", fields: addStar}
+  - allow: open.example.com
+    path: /graphql
+  - deny: open.example.com
+    path: /**/graphql
+    graphql: {operation: mutation, fields: "delete*"}
+  - allow: rpc.example.com
+    grpc: {service: "acme.Notes", method: [Get, "List*"]}
+  - allow: all.example.com
+  - deny: all.example.com
+    grpc: {service: "acme.*", method: "Delete*"}
+    reason: nothing is deleted
+"#;
+
+fn graph(host: &str, target: &str, query: &str) -> RequestFacts {
+    let body = Body::parse(serde_json::json!({ "query": query }).to_string().as_bytes());
+    RequestFacts { body, ..ask(host, "POST", target) }
+}
+
+#[test]
+fn operations_of_graphql_are_judged_by_kind_name_and_root_field() {
+    let policy = Policy::parse(GRAPH).unwrap();
+    let said = |query: &str| judged(&policy, &graph("api.example.com", "/graphql", query));
+    assert_eq!(said("{ viewer { login } repository { id } }"), (Verb::Allow, Some(1), None));
+    assert_eq!(said("query Any { me: viewer { login } }"), (Verb::Allow, Some(1), None));
+    assert_eq!(said("mutation AddIt { addStar { id } }"), (Verb::Allow, Some(2), None));
+    for refused in [
+        "{ viewer { login } secrets }",
+        "{ viewer: secrets }",
+        "{ viewer ...F } fragment F on Query { secrets }",
+        "mutation { addStar { id } }",
+        "mutation AddIt { addStar { id } deleteRepository { id } }",
+        "subscription { viewer }",
+        "query A { viewer } mutation B { addStar }",
+        "{ VIEWER }",
+    ] {
+        assert_eq!(said(refused), (Verb::Deny, None, None), "{refused}");
+    }
+    let body = |text: &str| RequestFacts {
+        body: Body::parse(text.as_bytes()),
+        ..ask("api.example.com", "POST", "/graphql")
+    };
+    let one = r#"{"query":"{ viewer }"}"#;
+    assert_eq!(judged(&policy, &body(&format!("[{one},{one}]"))).0, Verb::Allow);
+    assert_eq!(judged(&policy, &body(&format!(r#"[{one},{{"query":"mutation {{ x }}"}}]"#))).0, Verb::Deny);
+    let persisted = r#"{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"00"}}}"#;
+    assert_eq!(judged(&policy, &body(persisted)).0, Verb::Deny);
+    assert_eq!(
+        judged(&policy, &RequestFacts { body: Body::Unread, ..body(one) }).2,
+        Some(Reason::BodyTooLong)
+    );
+}
+
+#[test]
+fn a_get_asks_in_its_query_and_what_names_a_stored_document_is_unclear() {
+    let policy = Policy::parse(GRAPH).unwrap();
+    let get = |target: &str| judged(&policy, &ask("api.example.com", "GET", target)).0;
+    assert_eq!(get("/graphql?query=%7bviewer%7blogin%7d%7d"), Verb::Allow);
+    assert_eq!(get("/graphql?query=query+A%7bviewer%7d&operationName=A&variables=%7b%7d"), Verb::Allow);
+    for refused in [
+        "/graphql",
+        "/graphql?query=%7bsecrets%7d",
+        "/graphql?query=%7bviewer%7d&id=7",
+        "/graphql?query=%7bviewer%7d&query=%7bsecrets%7d",
+        "/graphql?query=%7bviewer%7d&Query=%7bsecrets%7d",
+        "/graphql?query=%7bviewer%7d&extensions=%7b%22persistedQuery%22%3a%7b%7d%7d",
+        "/graphql?extensions=%7b%22persistedQuery%22%3a%7b%7d%7d",
+    ] {
+        assert_eq!(get(refused), Verb::Deny, "{refused}");
+    }
+    // Servers differ in which of the two they read.
+    let both = graph("api.example.com", "/graphql?query=mutation%7bx%7d", "{ viewer }");
+    assert_eq!(judged(&policy, &both).0, Verb::Deny);
+    assert_eq!(judged(&policy, &graph("api.example.com", "/graphql?trace=1", "{ viewer }")).0, Verb::Allow);
+}
+
+#[test]
+fn what_stops_an_operation_stops_what_nobody_can_read() {
+    let policy = Policy::parse(GRAPH).unwrap();
+    let open = |query: &str| judged(&policy, &graph("open.example.com", "/graphql", query));
+    assert_eq!(open("mutation { addStar }"), (Verb::Allow, Some(3), None));
+    assert_eq!(open("mutation { a: addStar b: DeleteRepository }"), (Verb::Deny, Some(4), None));
+    assert_eq!(open("mutation { ...F } fragment F on M { deleteRepository }").1, Some(4));
+    let unclear = (Verb::Deny, Some(4), Some(Reason::BodyUnclear));
+    let with = |body: Body, target: &str| {
+        judged(&policy, &RequestFacts { body, ..ask("open.example.com", "POST", target) })
+    };
+    assert_eq!(with(Body::parse(br#"{"id":"stored"}"#), "/graphql"), unclear);
+    assert_eq!(with(call("ping"), "/graphql"), unclear);
+    let get = ask("open.example.com", "GET", "/graphql?id=7");
+    assert_eq!(judged(&policy, &get), unclear);
+    assert_eq!(judged(&policy, &ask("open.example.com", "GET", "/graphql")).0, Verb::Allow);
+    // What is said in a WebSocket is not seen.
+    assert_eq!(
+        judged(&policy, &RequestFacts { websocket: true, ..ask("open.example.com", "GET", "/graphql") }),
+        unclear
+    );
+}
+
+#[test]
+fn methods_of_grpc_are_judged_by_service_and_name() {
+    let policy = Policy::parse(GRAPH).unwrap();
+    let rpc = |host: &str, path: &str, grpc: bool| {
+        judged(&policy, &RequestFacts { grpc, body: Body::Unread, ..ask(host, "POST", path) })
+    };
+    assert_eq!(rpc("rpc.example.com", "/acme.Notes/Get", true), (Verb::Allow, Some(5), None));
+    assert_eq!(rpc("rpc.example.com", "/acme.Notes/ListAll", true).0, Verb::Allow);
+    for (path, grpc) in [
+        ("/acme.Notes/Delete", true),
+        ("/acme.notes/Get", true),
+        ("/acme.NotesAdmin/Get", true),
+        ("/acme.Notes/Get/x", true),
+        ("/acme.Notes/Get", false),
+    ] {
+        assert_eq!(rpc("rpc.example.com", path, grpc).0, Verb::Deny, "{path} {grpc}");
+    }
+    assert_eq!(rpc("all.example.com", "/acme.Notes/Get", true).0, Verb::Allow);
+    // A denial looks at the path, whatever the client calls what it sends.
+    assert_eq!(rpc("all.example.com", "/acme.Notes/DeleteAll", true), (Verb::Deny, Some(7), None));
+    assert_eq!(rpc("all.example.com", "/Acme.Notes/deleteAll", false).1, Some(7));
+}
+
 #[test]
 fn a_websocket_needs_a_rule_of_its_own_where_requests_are_judged() {
     let policy = Policy::parse(DOCUMENT).unwrap();
@@ -223,7 +355,19 @@ fn a_bad_rule_of_version_2_is_refused_with_its_place_and_version_1_has_none_of_i
         ("method: []", 4, "capitals"),
         ("method: CONNECT", 4, "destination"),
         ("path: repos", 4, "slash"),
-        ("path: /a/**/b", 4, "alone"),
+        ("path: /a/**b", 4, "alone"),
+        ("path: /**/a/**/b", 4, "one `**`"),
+        ("graphql: {operation: query}", 4, "`path`"),
+        ("path: /g\n    graphql: {operation: delete}", 5, "mutation"),
+        ("path: /g\n    graphql: {operation: []}", 5, "mutation"),
+        ("path: /g\n    graphql: {type: query}", 5, "type"),
+        ("path: /g\n    graphql: {fields: []}", 5, "one value"),
+        ("path: /g\n    graphql: {}\n    mcp: {}", 3, "one of"),
+        ("path: /g\n    graphql: {}\n    protocol: ws", 3, "one of"),
+        ("grpc: {service: a}\n    path: /g", 4, "itself"),
+        ("grpc: {service: a}\n    method: POST", 4, "itself"),
+        ("grpc: {service: a}\n    protocol: http", 4, "TLS"),
+        ("grpc: {package: a}", 4, "package"),
         ("path: /a/{b", 4, "{name}"),
         ("path: /a%20b", 4, "decoded"),
         ("query: {q: []}", 4, "one value"),
@@ -312,6 +456,13 @@ fn rule() -> impl Strategy<Value = String> {
             "path: /a/*",
             "path: /A/b",
             "path: /a/{x}/c*",
+            "path: /**/b",
+            "path: /a/**/cd/**",
+            "path: /a/**\n    graphql: {operation: query}",
+            "path: /a/b\n    graphql: {fields: [v, \"r*\"]}",
+            "path: /**\n    graphql: {operation: mutation, name: \"D*\", fields: [Drop]}",
+            "grpc: {service: a, method: [b, \"c*\"]}",
+            "grpc: {service: \"A*\"}",
             "query: {q: \"1\"}",
             "query: {q: [\"1\", \"2*\"]}",
             "headers: [x-a]",
@@ -330,9 +481,15 @@ fn rule() -> impl Strategy<Value = String> {
         let mut seen = std::collections::HashSet::new();
         keys.retain(|key| {
             // One of what excludes each other, and no key twice.
-            let name = of(key).filter(|name| !["mcp", "jsonrpc", "protocol"].contains(&name.as_str()));
+            let layered = ["mcp", "jsonrpc", "protocol", "grpc"];
+            let name = of(key).filter(|name| !layered.contains(&name.as_str()) && !key.contains("graphql"));
             seen.insert(name)
         });
+        let about = |key: &String| ["grpc", "graphql"].iter().any(|it| key.contains(it));
+        if let Some(about) = keys.iter().find(|key| about(key)).cloned() {
+            // GraphQL brings its path, and gRPC has none.
+            keys.retain(|key| *key == about || key.starts_with("headers") || key.starts_with("ports"));
+        }
         let keys: Vec<String> = keys.iter().map(|key| format!("    {key}\n")).collect();
         format!("  - {verb}: {host}\n{}", keys.concat())
     })
@@ -346,10 +503,11 @@ proptest! {
         rules in prop::collection::vec(rule(), 0..14),
         host in piece(&["a.x.example", "b.x.example", "c.x.example"]),
         method in piece(&["GET", "get", "POST", "DELETE"]),
-        target in piece(&["/a", "/a/b", "/A/B", "/a/b/cd", "/a/b?q=1", "/a/b?q=22&q=3", "/a/%2f", "/", "/a/../a/b?q=2"]),
+        target in piece(&["/a", "/a/b", "/A/B", "/a/b/cd", "/a/b?q=1", "/a/b?q=22&q=3", "/a/%2f", "/", "/a/../a/b?q=2", "/a/b?query=%7bv%7d", "/a/b?query=mutation%7bdrop%7d", "/a/b?id=7", "/a/x/b", "/a/x/cd/y"]),
         headers in prop::collection::vec(piece(&["x-a", "x-http-method"]), 0..2),
         websocket in any::<bool>(),
-        body in 0..8usize,
+        grpc in any::<bool>(),
+        body in 0..12usize,
         protocol in 0..3usize,
     ) {
         let policy = Policy::parse(&format!("version: 2\ndefault: deny\nrules:\n{}", rules.concat())).unwrap();
@@ -361,10 +519,14 @@ proptest! {
             4 => tool("T2", r#"{"p":"/w/a"}"#),
             5 => tool("t3", r#"{"p":["/w/../x"]}"#),
             6 => call("tools/list"),
+            7 => Body::parse(br#"{"query":"{ v r1: q }"}"#),
+            8 => Body::parse_graphql(b"query A { v } mutation Do { drop }"),
+            9 => Body::parse_graphql(b"{ v ...F } fragment F on Q { r2 }"),
+            10 => Body::parse(br#"{"extensions":{"persistedQuery":{}}}"#),
             _ => Body::parse(br#"[{"jsonrpc":"2.0","method":"ping"},{"jsonrpc":"2.0","id":1,"result":1}]"#),
         };
         let protocol = [Protocol::Http, Protocol::Https, Protocol::Tcp][protocol];
-        let facts = RequestFacts { destination: to(&host, 443, protocol), method, target, headers, websocket, body };
+        let facts = RequestFacts { destination: to(&host, 443, protocol), method, target, headers, websocket, grpc, body };
         prop_assert_eq!(policy.judge(&facts), policy.judge_linear(&facts).0);
         let verdict = policy.verdict(&facts.destination);
         prop_assert!(policy.explain(&facts.destination).agrees_with(verdict));
@@ -379,7 +541,7 @@ proptest! {
 
     #[test]
     fn no_body_and_no_target_panics(body in prop::collection::vec(any::<u8>(), 0..200), target in ".{0,60}") {
-        let _ = Body::parse(&body);
+        let _ = (Body::parse(&body), Body::parse_graphql(&body));
         if let Ok(read) = crate::Target::parse(&target) {
             let again = crate::Target::parse(read.rebuilt()).unwrap();
             prop_assert_eq!(again.segments, read.segments);

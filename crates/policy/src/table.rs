@@ -41,6 +41,8 @@ pub(crate) struct Place {
     pub(crate) method: Option<Winner>,
     /// A rule that speaks of bodies.
     pub(crate) body: Option<Winner>,
+    /// Does a rule speak of GraphQL?
+    pub(crate) graphql: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,8 @@ struct Node {
     literal: HashMap<Box<str>, Node>,
     globs: Vec<(Glob, Node)>,
     any: Option<Box<Node>>,
+    /// What follows a run of segments.
+    run: Option<Box<Node>>,
     here: Leaf,
     rest: Leaf,
 }
@@ -65,11 +69,18 @@ struct Tail {
     plain: Option<Winner>,
     keyed: HashMap<Key, Vec<Entry>>,
     others: Vec<Entry>,
-    /// What stops a body that nobody can read: the strongest rule without more conditions, and the others.
-    unclear: Option<Winner>,
-    unclear_more: Vec<Entry>,
+    /// What stops calls, and what stops operations of GraphQL, that nobody can read.
+    hidden_calls: Hidden,
+    hidden_operations: Hidden,
     /// The strongest rule that needs the body.
     body: Option<Winner>,
+}
+
+/// Rules that stop what cannot be read: the strongest without more conditions, and the others.
+#[derive(Clone, Debug, Default)]
+struct Hidden {
+    plain: Option<Winner>,
+    more: Vec<Entry>,
 }
 
 /// One exact value that a request must have for a rule to speak of it.
@@ -78,6 +89,10 @@ enum Key {
     Tool(String),
     Call(String),
     Query(String, String),
+    /// A root field of GraphQL.
+    Field(String),
+    /// A method of gRPC.
+    Grpc(String),
 }
 
 #[derive(Clone, Debug)]
@@ -126,12 +141,13 @@ impl Place {
         for (slot, speaks) in [
             (&mut self.target, condition.needs_target()),
             (&mut self.method, condition.methods.is_some()),
-            (&mut self.body, condition.calls.is_some()),
+            (&mut self.body, condition.needs_body()),
         ] {
             if speaks {
                 stronger(slot, winner);
             }
         }
+        self.graphql |= condition.graphql.is_some();
         let folded = winner.verb != Verb::Allow;
         let mut node = if folded { &mut self.stop } else { &mut self.allow };
         let mut rest = true;
@@ -194,6 +210,7 @@ impl Node {
     fn child(&mut self, segment: &Segment, folded: bool) -> &mut Self {
         match segment {
             Segment::Any => self.any.get_or_insert_default(),
+            Segment::Run => self.run.get_or_insert_default(),
             Segment::Literal(text) => {
                 let text = if folded { text.to_ascii_lowercase() } else { text.clone() };
                 self.literal.entry(text.into()).or_default()
@@ -212,6 +229,9 @@ impl Node {
     fn leaves(&self, path: &[String], steps: &mut usize, visit: &mut dyn FnMut(&Leaf, &mut usize)) {
         *steps += 1;
         visit(&self.rest, steps);
+        if let Some(child) = &self.run {
+            (0..=path.len()).for_each(|skipped| child.leaves(&path[skipped..], steps, visit));
+        }
         let Some((first, rest)) = path.split_first() else { return visit(&self.here, steps) };
         if let Some(child) = self.literal.get(first.as_str()) {
             child.leaves(rest, steps, visit);
@@ -236,19 +256,22 @@ impl Leaf {
 
 impl Tail {
     fn insert(&mut self, winner: Winner, condition: &Condition) {
-        if condition.calls.is_some() {
+        if condition.needs_body() {
             stronger(&mut self.body, winner);
         }
-        if !condition.has_more() && condition.calls.is_none() {
+        if !condition.has_more() && !condition.needs_body() {
             return stronger(&mut self.plain, winner);
         }
         let folded = winner.verb != Verb::Allow;
         let entry = Entry { winner, condition: condition.clone() };
-        if folded && condition.calls.is_some() {
-            if condition.has_more() {
-                sorted(&mut self.unclear_more, entry.clone());
-            } else {
-                stronger(&mut self.unclear, winner);
+        for (hidden, speaks) in [
+            (&mut self.hidden_calls, condition.calls.is_some()),
+            (&mut self.hidden_operations, condition.graphql.is_some()),
+        ] {
+            match folded && speaks {
+                true if condition.has_more() => sorted(&mut hidden.more, entry.clone()),
+                true => stronger(&mut hidden.plain, winner),
+                false => {}
             }
         }
         let keys = keys(condition, folded);
@@ -282,14 +305,26 @@ impl Tail {
                     first(self.keyed.get(key).map_or(&[], Vec::as_slice));
                 }
             }
+            if let Said::Operation(operation) | Said::Asked(operation) = said {
+                for field in &operation.fields {
+                    first(self.keyed.get(&Key::Field(fold(field))).map_or(&[], Vec::as_slice));
+                }
+            }
+            if let Some([_, method]) = head.target.map(|target| target.segments.as_slice()) {
+                first(self.keyed.get(&Key::Grpc(fold(method))).map_or(&[], Vec::as_slice));
+            }
             for (name, value) in head.target.iter().flat_map(|target| &target.query) {
                 let key = Key::Query(name.clone(), value.clone());
                 first(self.keyed.get(&key).map_or(&[], Vec::as_slice));
             }
         }
-        if matches!(said, Said::Unclear) {
-            first(&self.unclear_more);
-            if let Some(winner) = self.unclear.filter(|_| verb != Verb::Allow) {
+        let hides =
+            [(&self.hidden_calls, said.hides_calls()), (&self.hidden_operations, said.hides_operations())];
+        for (hidden, _) in hides.into_iter().filter(|(_, hides)| *hides) {
+            first(&hidden.more);
+        }
+        for (hidden, _) in hides.into_iter().filter(|(_, hides)| *hides) {
+            if let Some(winner) = hidden.plain {
                 stronger(&mut best, winner);
             }
         }
@@ -308,6 +343,15 @@ fn keys(condition: &Condition, folded: bool) -> Vec<Key> {
             if let Some(texts) = literals(globs).filter(|texts| !texts.is_empty()) {
                 return texts.into_iter().map(fold).map(key).collect();
             }
+        }
+    }
+    let keyed = [
+        (condition.graphql.as_ref().map(|it| &it.fields), Key::Field as fn(String) -> Key),
+        (condition.grpc.as_ref().map(|it| &it.methods), Key::Grpc),
+    ];
+    for (globs, key) in keyed {
+        if let Some(texts) = globs.and_then(literals).filter(|texts| !texts.is_empty()) {
+            return texts.into_iter().map(fold).map(key).collect();
         }
     }
     for (name, globs) in &condition.query {

@@ -13,7 +13,7 @@ use crate::{
     wire::{Answer, Order},
 };
 use cofferdam_base::ipc::LAUNCHER_FD;
-use cofferdam_sys::{channel::Channel, mount, process, process::Forked, seccomp::Program};
+use cofferdam_sys::{channel::Channel, keyring::Planted, mount, process, process::Forked, seccomp::Program};
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, Signal, WaitOptions},
@@ -25,15 +25,20 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-/// What a child of the nursery becomes; also the hidden entry `__init`. Never returns.
+/// The hidden entry `__init`. Never returns.
 pub fn init_main() -> ! {
+    be_init(None)
+}
+
+/// What a child of the nursery becomes, with its `/proc` if it has made that already. Never returns.
+pub(crate) fn be_init(proc: Option<OwnedFd>) -> ! {
     let Some(wire) = process::inherited(LAUNCHER_FD) else { process::exit(2) };
     let wire = Channel::from(wire);
     // The launcher may have died before the signal was asked for: then the wire has ended, and so do we.
     if process::die_with_parent().is_err() || process::hide().is_err() {
         process::exit(2);
     }
-    let code = match run(&wire) {
+    let code = match run(&wire, proc) {
         Ok(code) => code,
         Err(failure) => {
             // A launcher that is gone needs no answer.
@@ -44,8 +49,9 @@ pub fn init_main() -> ! {
     process::exit(code)
 }
 
-fn run(wire: &Channel) -> Result<u8, LayerFailure> {
-    let Some((Order::Build { plan, network }, mut descriptors)) = wire.recv().layer("wire")? else {
+fn run(wire: &Channel, proc: Option<OwnedFd>) -> Result<u8, LayerFailure> {
+    let Some((Order::Build { plan, network, mounts, links }, mut descriptors)) = wire.recv().layer("wire")?
+    else {
         return Ok(2);
     };
     if descriptors.is_empty() {
@@ -61,8 +67,9 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
         Some(cookie) => network::is_in(cookie).map(|()| None)?,
         None => Shape::of(&plan).map(Shape::make).transpose()?,
     };
-    let Some((Order::Root { mounts, links }, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
-    root::build(&plan, &mounts, &links, trees)?;
+    let root = root::begin(&plan, &links)?;
+    let Some((Order::Root {}, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
+    root::build(&plan, root.as_fd(), &mounts, trees, proc)?;
     if plan.keeps(Protection::CgroupNamespace) {
         mount::unshare_cgroup().layer("cgroup namespace")?;
     }
@@ -71,6 +78,7 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let netns_cookie = made.as_ref().map(|network| network.cookie);
     wire.send(&Answer::Built { netns_cookie }, &lent).layer("wire")?;
     drop(made);
+    let left = Planted::plant().layer("keyring")?;
     seal::shed(&plan)?;
     process::hide().layer("capabilities")?;
     seal::files(&plan)?;
@@ -78,7 +86,7 @@ fn run(wire: &Channel) -> Result<u8, LayerFailure> {
     let own = table::init()?;
     // What was in force before a cell's own was: of the launcher, and of whoever started it.
     let filters = proof::filters_at_first().layer("proof")? + programs.len();
-    let waiting = Waiting::born(&plan, &programs, filters)?;
+    let waiting = Waiting::born(&plan, &programs, filters, left.as_ref())?;
     let mut findings = proof::shared(&plan);
     proof::holds(&plan, &findings)?;
     let Some((Order::Start {}, _)) = wire.recv::<Order>().layer("wire")? else { return Ok(2) };
@@ -129,15 +137,20 @@ enum Told {
 
 impl Waiting {
     /// Makes it. So what is proved is the very process that runs.
-    fn born(plan: &CellPlan, programs: &[Program], filters: usize) -> Result<Self, LayerFailure> {
+    fn born(
+        plan: &CellPlan,
+        programs: &[Program],
+        filters: usize,
+        left: Option<&Planted>,
+    ) -> Result<Self, LayerFailure> {
         let command = seal::Command::new(plan, &plan.argv).layer("runtime")?;
         let (says, mut tells) = io::pipe().layer("runtime")?;
         let (waits, gate) = io::pipe().layer("runtime")?;
         match process::fork().layer("runtime")? {
             Forked::Child => {
                 drop((says, gate));
-                let failure = match sealed(plan, programs) {
-                    Ok(()) => prove_and_execute(plan, &command, filters, &mut tells, waits),
+                let failure = match sealed(plan, programs, left) {
+                    Ok(found) => prove_and_execute(plan, &command, (filters, found), &mut tells, waits),
                     Err(failure) => failure,
                 };
                 // The parent reads it, or is gone.
@@ -163,25 +176,26 @@ impl Waiting {
     }
 }
 
-/// The seal of everything that runs in a cell but init.
-fn sealed(plan: &CellPlan, programs: &[Program]) -> Result<(), LayerFailure> {
+/// The seal of everything that runs in a cell but init; what only shows before its last part.
+fn sealed(plan: &CellPlan, programs: &[Program], left: Option<&Planted>) -> Result<Findings, LayerFailure> {
     process::default_signals();
     rustix::process::setsid().layer("runtime")?;
     rustix::process::chdir(&plan.cwd).layer("runtime")?;
     seal::apart(plan)?;
     process::close_on_exec_from(3).layer("runtime")?;
-    seal::filters(programs)
+    let found = proof::trials::keyring(plan, left);
+    seal::filters(programs).map(|()| found)
 }
 
 /// Proves, waits, and becomes the runtime. Returns only why not.
 fn prove_and_execute(
     plan: &CellPlan,
     command: &seal::Command,
-    filters: usize,
+    (filters, mut found): (usize, Findings),
     tells: &mut PipeWriter,
     mut waits: PipeReader,
 ) -> LayerFailure {
-    let found = proof::inside(plan, filters);
+    found.add(proof::inside(plan, filters));
     if let Err(failure) = proof::holds(plan, &found) {
         return failure;
     }

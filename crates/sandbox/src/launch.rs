@@ -10,7 +10,7 @@ use crate::{
     network::{Network, Shape},
     nursery::{self, Newborn},
     proof, root, seccomp,
-    wire::{Answer, Mount, Order},
+    wire::{Answer, Link, Mount, Order},
 };
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_sys::{
@@ -82,22 +82,14 @@ struct Sources {
     /// `tasks` of its version 1 groups.
     tasks: Vec<OwnedFd>,
     mounts: Vec<Mount>,
-    links: Vec<root::Link>,
-    /// As root: the mounts, each a tree of its own.
-    trees: Vec<OwnedFd>,
+    links: Vec<Link>,
 }
 
 impl Sources {
     fn new(plan: &CellPlan, groups: &mut Groups) -> Result<Self, Error> {
         groups.limit(plan.profile, &plan.without)?;
         let (mounts, links) = root::sources(plan);
-        let trees = match plan.profile {
-            Profile::Strict => {
-                mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
-            }
-            Profile::Rootless => Vec::new(),
-        };
-        Ok(Self { programs: programs(plan)?, tasks: groups.tasks()?, mounts, links, trees })
+        Ok(Self { programs: programs(plan)?, tasks: groups.tasks()?, mounts, links })
     }
 }
 
@@ -154,6 +146,7 @@ fn conceived(
         groups: plan.profile == Profile::Strict,
         shared: shared(plan),
         network: ready_made(plan),
+        proc: usual_proc(plan),
     };
     nursery::birth(&order, meanwhile).map(|child| (child, Channel::from(ours), opener))
 }
@@ -176,13 +169,21 @@ fn build(
     wire: &Channel,
     network: Option<Network>,
     groups: &Groups,
-    Sources { programs, tasks, mounts, links, trees }: Sources,
+    Sources { programs, tasks, mounts, links }: Sources,
 ) -> Result<Built, Error> {
     let lent: Vec<BorrowedFd<'_>> = [&programs].into_iter().chain(&tasks).map(AsFd::as_fd).collect();
     let ready = network.as_ref().map(|network| network.cookie);
-    wire.send(&Order::Build { plan: Box::new(plan.clone()), network: ready }, &lent)?;
+    let order = Order::Build { plan: Box::new(plan.clone()), network: ready, mounts: mounts.clone(), links };
+    wire.send(&order, &lent)?;
+    // While init goes into its groups. Without root it opens them itself.
+    let trees = match plan.profile {
+        Profile::Strict => {
+            mounts.iter().map(|mount| open(plan, mount)).collect::<Result<Vec<_>, LayerFailure>>()?
+        }
+        Profile::Rootless => Vec::new(),
+    };
     let lent: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();
-    wire.send(&Order::Root { mounts, links }, &lent)?;
+    wire.send(&Order::Root {}, &lent)?;
     let made = match wire.recv()? {
         Some((Answer::Built { netns_cookie }, descriptors)) => {
             netns_cookie.map(|cookie| Network { cookie, descriptors })
@@ -210,6 +211,7 @@ fn build(
         Some((Answer::Running { findings }, _)) => found.add(findings),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     }
+    found.add(proof::trials::arrived(plan, listeners.as_ref()));
     // The next cell's, for which nobody waits now.
     if let Some(shape) = ready_made(plan) {
         nursery::prepare(shape);
@@ -224,6 +226,17 @@ fn ready_made(plan: &CellPlan) -> Option<Shape> {
     let needed = [Protection::NetworkNamespace, Protection::Capabilities];
     let whole = needed.into_iter().all(|protection| plan.keeps(protection));
     Shape::of(plan).filter(|_| plan.profile == Profile::Strict && whole)
+}
+
+/// Is its `/proc` that of every tenant's cell? Without root it is made by the executed init.
+fn usual_proc(plan: &CellPlan) -> bool {
+    let all = [
+        Protection::PidNamespace,
+        Protection::HiddenProcesses,
+        Protection::ReadOnlySys,
+        Protection::MaskedProc,
+    ];
+    plan.profile == Profile::Strict && all.into_iter().all(|protection| plan.keeps(protection))
 }
 
 /// The namespaces that a cell shares with us, as a control of a proof may want.

@@ -18,6 +18,7 @@ mod network;
 mod nursery;
 mod plan;
 pub mod probe;
+mod proc;
 mod promises;
 mod proof;
 mod protection;

@@ -7,14 +7,17 @@
 //! cell's pid 1.
 
 use crate::{
-    Error, init_main,
+    Error,
+    init::be_init,
     network::{Network, Shape, Spare},
+    proc,
 };
 use cofferdam_sys::{
     channel::{self, Channel},
     clone::{self, Birth},
     process,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -40,6 +43,8 @@ struct Wanted {
     shared: i32,
     /// The network that it would have if one is ready.
     network: Option<Shape>,
+    /// Is its `/proc` that of every tenant's cell? Then it makes it while its ids are not there yet.
+    proc: bool,
 }
 
 /// Nursery → launcher: the child as the host numbers it, with its pidfd, or why there is none.
@@ -96,6 +101,7 @@ pub(crate) struct Order<'a> {
     pub(crate) groups: bool,
     pub(crate) shared: i32,
     pub(crate) network: Option<Shape>,
+    pub(crate) proc: bool,
 }
 
 /// A first process.
@@ -163,7 +169,8 @@ impl Nursery {
     fn ask(&self, order: &Order<'_>) -> Result<(), Error> {
         let fixed = [order.gate, order.wire, order.stdio[0], order.stdio[1], order.stdio[2]];
         let lent: Vec<BorrowedFd<'_>> = fixed.into_iter().chain(order.unified.map(AsFd::as_fd)).collect();
-        let wanted = Wanted { groups: order.groups, shared: order.shared, network: order.network };
+        let Order { groups, shared, network, proc, .. } = *order;
+        let wanted = Wanted { groups, shared, network, proc };
         self.wire.send(&Request::Bear(wanted), &lent).map_err(|_| Error::Ended("the nursery is gone".into()))
     }
 
@@ -201,16 +208,36 @@ pub fn nursery_main() -> ! {
     // Its clones know it from here; where it cannot be told they say so.
     let _ = crate::proof::filters_at_first();
     let mut spare = Spare::default();
-    while let Ok(Some((request, descriptors))) = wire.recv::<Request>() {
-        let went_on = match request {
-            Request::Bear(wanted) => bear(&wire, wanted, &descriptors, &mut spare),
-            Request::Network(shape) => spare.make(shape),
+    let mut next = None;
+    loop {
+        let went_on = match next {
+            Some(shape) if is_still(&wire) => {
+                next = None;
+                spare.make(shape)
+            }
+            _ => match wire.recv::<Request>() {
+                Ok(Some((Request::Bear(wanted), descriptors))) => {
+                    bear(&wire, wanted, &descriptors, &mut spare)
+                }
+                Ok(Some((Request::Network(shape), _))) => {
+                    next = Some(shape);
+                    Ok(())
+                }
+                _ => break,
+            },
         };
         if went_on.is_err() {
             break;
         }
     }
     process::exit(0)
+}
+
+/// Has the launcher nothing to say, for as long as the runtime of the cell just started needs to come up?
+fn is_still(wire: &Channel) -> bool {
+    let pause = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+    let mut polled = [PollFd::new(wire, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut polled, Some(&pause)), Ok(0))
 }
 
 /// Clones itself; the child never returns. An error if this process must not go on.
@@ -220,9 +247,10 @@ fn bear(wire: &Channel, mut wanted: Wanted, descriptors: &[OwnedFd], spare: &mut
         wanted.shared |= clone::NEW_NETWORK;
     }
     let (born, pidfd) = match clone(&wanted, descriptors) {
-        Ok(None) if wanted.groups => init_main(),
-        Ok(None) => execute_init(),
-        Ok(Some((pid, pidfd))) => {
+        Ok(clone::Born::InChild(proc)) if wanted.groups => be_init(proc),
+        Ok(clone::Born::InChild(_)) => execute_init(),
+        Ok(clone::Born::Here(pid, pidfd)) => {
+            let pid = pid.as_raw_nonzero().get();
             (Born::Child { pid, network: network.as_ref().map(|network| network.cookie) }, Some(pidfd))
         }
         Err(error) => (Born::None { why: error.to_string() }, None),
@@ -244,19 +272,19 @@ fn execute_init() -> ! {
     process::exit(109)
 }
 
-fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> io::Result<Option<(i32, OwnedFd)>> {
+fn clone(wanted: &Wanted, descriptors: &[OwnedFd]) -> io::Result<clone::Born<Option<OwnedFd>>> {
     let [gate, wire, stdin, stdout, stderr, unified @ ..] = descriptors else {
         return Err(io::Error::other("descriptors are missing"));
     };
-    let born = clone::birth(&Birth {
+    let birth = Birth {
         gate: gate.as_fd(),
         wire: wire.as_fd(),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         cgroup: unified.first().map(AsFd::as_fd),
         groups: wanted.groups,
         shared: wanted.shared,
-    })?;
-    Ok(born.map(|(pid, pidfd)| (pid.as_raw_nonzero().get(), pidfd)))
+    };
+    clone::birth(&birth, || if wanted.proc { proc::early() } else { None })
 }
 
 const ENTRY: &str = "__nursery";

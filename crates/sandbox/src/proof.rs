@@ -6,6 +6,8 @@
 //! [`outside`]. The [`receipt`] is of all that they saw. The threat: a layer that is silently off, as several
 //! sandboxes have shipped.
 
+pub(crate) mod trials;
+
 use crate::{CellPlan, LayerFailure, Profile, Protection, home_image};
 use cofferdam_base::ipc::receipt::{LayerRow, LayerState};
 use cofferdam_sys::{attempt, clone::INNER_ID, landlock};
@@ -109,6 +111,7 @@ pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Findings {
     files(&mut found, plan);
     limits(&mut found, plan);
     calls(&mut found);
+    trials::capture(&mut found, plan);
     found
 }
 
@@ -251,7 +254,6 @@ fn limits(found: &mut Findings, plan: &CellPlan) {
         found.equal("rlimits", name, &(limit.current, limit.maximum), &(Some(holds), Some(holds)));
     }
     found.note("rlimits", format!("no core dumps, {} files", plan.limits.open_files));
-    found.note("keyring", "new session");
 }
 
 fn calls(found: &mut Findings) {
@@ -414,7 +416,7 @@ mod tests {
     use crate::{Network, Quota};
     use cofferdam_base::ipc::launcher::Limits;
 
-    fn plan(without: Vec<Protection>) -> CellPlan {
+    pub(super) fn plan(without: Vec<Protection>) -> CellPlan {
         CellPlan {
             name: "acme".into(),
             generation: 1,

@@ -1,4 +1,4 @@
-//! The root that a cell sees: a small tmpfs with the host's `/usr`, its own `/etc`, `/dev`, `/proc`, `/tmp`.
+//! The root that a cell sees: a small tmpfs with the host's `/usr`, its own `/etc`, `/dev`, `/tmp`, and `crate::proc`.
 //!
 //! Sources are listed by the launcher ([`sources`]) and attached by init ([`build`]). The traps it avoids: a
 //! root that stays writable because a later mount made it so (read-only comes last, and is proved), and host
@@ -7,7 +7,8 @@
 use crate::{
     Access, CellPlan, Protection,
     error::{Layer, LayerFailure},
-    wire::{Kind, Mount},
+    proc,
+    wire::{Kind, Link, Mount},
 };
 use cofferdam_sys::{
     clone::INNER_ID,
@@ -17,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// Where host trees lie in a cell as they do on the host.
@@ -26,47 +27,6 @@ const TREES: [&str; 5] = ["/usr", "/bin", "/sbin", "/lib", "/lib64"];
 const ETC: [&str; 5] =
     ["/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"];
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// Files of `/proc` that tell of the machine's other processes, its identity or its insides: covered by
-/// `/dev/null`. Those that only the host's root may read are left: nobody in a cell is that.
-const MASKED: [&str; 31] = [
-    "kcore",
-    "keys",
-    "key-users",
-    "timer_list",
-    "sysrq-trigger",
-    "kallsyms",
-    "kmsg",
-    "sched_debug",
-    "schedstat",
-    "kpagecount",
-    "cmdline",
-    "config.gz",
-    "modules",
-    "cgroups",
-    "interrupts",
-    "softirqs",
-    "diskstats",
-    "partitions",
-    "mdstat",
-    "swaps",
-    "vmstat",
-    "buddyinfo",
-    "pagetypeinfo",
-    "zoneinfo",
-    "slabinfo",
-    "locks",
-    "sys/kernel/random/boot_id",
-    "sys/fs/file-nr",
-    "sys/fs/inode-nr",
-    "sys/fs/inode-state",
-    "sys/fs/dentry-state",
-];
-/// Directories of `/proc` likewise: covered by nothing.
-const HIDDEN: [&str; 8] = ["acpi", "scsi", "irq", "bus", "fs", "driver", "pressure", "sys/dev"];
-
-/// A link in the new root, and what it says.
-pub(crate) type Link = (PathBuf, PathBuf);
-
 /// The mounts of a plan, and the links that the host has in place of directories.
 pub(crate) fn sources(plan: &CellPlan) -> (Vec<Mount>, Vec<Link>) {
     let mut mounts = Vec::new();
@@ -120,12 +80,22 @@ fn safe(plan: &CellPlan) -> Attributes {
     safe
 }
 
-/// Builds the root and moves into it. `trees` are the opened sources; without them init opens its own.
+/// Makes the new root, with all that needs no source.
+pub(crate) fn begin(plan: &CellPlan, links: &[Link]) -> Result<OwnedFd, LayerFailure> {
+    let options = [("size", "1m"), ("nr_inodes", "512"), ("mode", "0755")];
+    let root = mount::create("tmpfs", &options, safe(plan)).layer("mount namespace")?;
+    populate(plan, root.as_fd(), links).layer("mount namespace")?;
+    Ok(root)
+}
+
+/// Builds what [`begin`] began and moves into it. `trees` are the opened sources; without them init opens its own.
+/// `made` is its `/proc` if that was made early.
 pub(crate) fn build(
     plan: &CellPlan,
+    below: BorrowedFd<'_>,
     mounts: &[Mount],
-    links: &[Link],
     trees: Vec<OwnedFd>,
+    made: Option<OwnedFd>,
 ) -> Result<(), LayerFailure> {
     let trees = if trees.is_empty() {
         mounts.iter().map(|mount| open(plan, mount)).collect::<Result<_, _>>()?
@@ -133,11 +103,6 @@ pub(crate) fn build(
         trees
     };
     mount::make_private().layer("mount namespace")?;
-    let safe = safe(plan);
-    let root = mount::create("tmpfs", &[("size", "1m"), ("nr_inodes", "512"), ("mode", "0755")], safe)
-        .layer("mount namespace")?;
-    let below = root.as_fd();
-    populate(plan, below, links).layer("mount namespace")?;
     // Until it is the root it needs a place in the tree: any that exists. Sources are open already.
     mount::attach_at(below, Path::new("/usr")).layer("mount namespace")?;
     for (mount, tree) in mounts.iter().zip(&trees) {
@@ -146,10 +111,11 @@ pub(crate) fn build(
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.target.display())))
             .layer("mount namespace")?;
     }
-    proc(plan, below)?;
+    processes(plan, below, made)?;
     let size = if plan.keeps(Protection::TmpSize) { plan.limits.tmp_bytes } else { 1 << 40 }.to_string();
-    let tmp = mount::create("tmpfs", &[("size", &size), ("nr_inodes", "65536"), ("mode", "1777")], safe)
-        .layer("mount namespace")?;
+    let tmp =
+        mount::create("tmpfs", &[("size", &size), ("nr_inodes", "65536"), ("mode", "1777")], safe(plan))
+            .layer("mount namespace")?;
     mount::attach(tmp.as_fd(), below, Path::new("tmp")).layer("mount namespace")?;
     mount::become_root(below).layer("mount namespace")?;
     if !plan.keeps(Protection::ReadOnlyRoot) {
@@ -237,53 +203,16 @@ fn populate(plan: &CellPlan, root: BorrowedFd<'_>, links: &[Link]) -> io::Result
     Ok(())
 }
 
-/// The pid namespace's own `/proc`: only what the reader may trace is listed, nothing in `sys` is writable.
-fn proc(plan: &CellPlan, root: BorrowedFd<'_>) -> Result<(), LayerFailure> {
-    let safe = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
-    let proc = if plan.keeps(Protection::PidNamespace) {
-        let hidden = [("hidepid", "ptraceable")];
-        let options = if plan.keeps(Protection::HiddenProcesses) { &hidden[..] } else { &[] };
-        mount::create("proc", options, safe).layer("proc")?
-    } else {
-        // Of processes that are not its own a user namespace can only show what is mounted already.
-        mount::copy(Path::new("/proc"), false, safe).layer("proc")?
-    };
-    mount::attach(proc.as_fd(), root, Path::new("proc")).layer("proc")?;
-    let cover =
-        |name: &str, tree: &OwnedFd| match mount::attach(tree.as_fd(), root, &Path::new("proc").join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
-    let open = OFlags::PATH | OFlags::CLOEXEC;
-    let at = |path: &str| rustix::fs::openat(root, path, open, Mode::empty());
-    if plan.keeps(Protection::ReadOnlySys) {
-        let sys = at("proc/sys").layer("proc")?;
-        let sys = mount::copy_of(sys.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
-        cover("sys", &sys).layer("proc")?;
+/// The pid namespace's own `/proc`.
+fn processes(plan: &CellPlan, root: BorrowedFd<'_>, made: Option<OwnedFd>) -> Result<(), LayerFailure> {
+    let place = |proc: &OwnedFd| mount::attach(proc.as_fd(), root, Path::new("proc")).layer("proc");
+    if let Some(proc) = made {
+        return place(&proc);
     }
-    if !plan.keeps(Protection::MaskedProc) {
-        return Ok(());
-    }
-    let others = Mode::RWXO | Mode::RWXG;
-    let open_to_others = |name: &&str| {
-        rustix::fs::statat(&proc, *name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).intersects(others))
-    };
-    let null = at("dev/null").layer("proc")?;
-    for name in MASKED.into_iter().filter(open_to_others) {
-        let copy = mount::copy_of(null.as_fd(), safe & !Attributes::MOUNT_ATTR_NODEV).layer("proc")?;
-        cover(name, &copy).layer("proc")?;
-    }
-    // One empty file system for all of them.
-    let mut hidden = HIDDEN.into_iter().filter(open_to_others);
-    let Some(first) = hidden.next() else { return Ok(()) };
-    let options = [("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")];
-    let nothing = mount::create("tmpfs", &options, safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
-    cover(first, &nothing).layer("proc")?;
-    let nothing = at(&format!("proc/{first}")).layer("proc")?;
-    for name in hidden {
-        let copy = mount::copy_of(nothing.as_fd(), safe | Attributes::MOUNT_ATTR_RDONLY).layer("proc")?;
-        cover(name, &copy).layer("proc")?;
-    }
-    Ok(())
+    let keeps = |protection| plan.keeps(protection);
+    let proc = proc::mount(keeps)?;
+    place(&proc)?;
+    let null =
+        rustix::fs::openat(root, "dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).layer("proc")?;
+    proc::cover(proc.as_fd(), null.as_fd(), keeps)
 }

@@ -11,14 +11,17 @@ use std::path::PathBuf;
 pub(crate) enum Order {
     /// The first message. `network` is the cookie of the one that is ready, if it was born into one. Descriptors: the
     /// seccomp programs, and `tasks` of the version 1 groups.
-    Build { plan: Box<CellPlan>, network: Option<u64> },
+    Build { plan: Box<CellPlan>, network: Option<u64>, mounts: Vec<Mount>, links: Vec<Link> },
     /// The second. Descriptors (as root): the mounts in order.
-    Root { mounts: Vec<Mount>, links: Vec<(PathBuf, PathBuf)> },
+    Root {},
     /// From outside the cell holds: start the runtime once it holds from inside.
     Start {},
     /// SIGTERM to the runtime.
     Terminate {},
 }
+
+/// A link in the new root, and what it says.
+pub(crate) type Link = (PathBuf, PathBuf);
 
 /// A mount of the new root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -709,7 +709,11 @@ fn cells_that_follow_one_another_have_networks_of_their_own() {
             cgroup: format!("{}-{name}", setting.plan.cgroup),
             ..setting.plan.clone()
         });
-        let cells = plans.map(|plan| start(&plan).unwrap().0);
+        // Apart, so that the nursery has the time to make the next network.
+        let cells = plans.map(|plan| {
+            std::thread::sleep(Duration::from_millis(50));
+            start(&plan).unwrap().0
+        });
         let cookies: BTreeSet<_> = cells.iter().map(|cell| cell.netns_cookie.unwrap()).collect();
         let networks: BTreeSet<PathBuf> = cells.iter().map(|cell| network_of(cell.pid)).collect();
         assert!(!networks.contains(&network_of(std::process::id().cast_signed())));
@@ -780,6 +784,11 @@ const PRETENDS: &[(&str, Row)] = &[
     ("layer mount namespace", Row { call: call::SYS_mount_setattr, when: &[] }),
     ("layer rlimits", Row { call: call::SYS_prlimit64, when: &[(1, Is::Equal(4)), (2, Is::Given)] }),
     ("layer rlimits", Row { call: call::SYS_prlimit64, when: &[(1, Is::Equal(7)), (2, Is::Given)] }),
+    ("layer keyring", Row { call: call::SYS_keyctl, when: &[(0, Is::Equal(1))] }),
+    ("layer keyring", Row { call: call::SYS_keyctl, when: &[] }),
+    // The listeners of the capture are no transparent ones: of both families, and of each.
+    ("layer capture", Row { call: call::SYS_setsockopt, when: &[(1, Is::Equal(0)), (2, Is::Equal(19))] }),
+    ("layer capture", Row { call: call::SYS_setsockopt, when: &[(1, Is::Equal(41)), (2, Is::Equal(75))] }),
     ("layer capabilities", Row { call: call::SYS_prctl, when: &[(0, Is::Equal(24))] }),
     ("the cell ended while it was built", Row { call: call::SYS_capset, when: &[] }),
     ("layer landlock", Row { call: call::SYS_landlock_restrict_self, when: &[] }),

@@ -68,10 +68,19 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// What [`birth`] returns: once here, once in the child.
+#[derive(Debug)]
+pub enum Born<T> {
+    /// Here: the child, and its pidfd.
+    Here(Pid, OwnedFd),
+    /// In the child, with what it made early.
+    InChild(T),
+}
+
 /// Makes the first process of a cell, in new namespaces, as a child of this process's parent. Returns twice: in
-/// the child, which is none, once its gate has opened and it has its ids, descriptors and nothing else. For a
-/// process with one thread and nothing to hide.
-pub fn birth(birth: &Birth<'_>) -> io::Result<Option<(Pid, OwnedFd)>> {
+/// the child once its gate has opened and it has its ids, descriptors and nothing else. What needs neither ids nor
+/// orders the child does early, before it waits at the gate. For a process with one thread and nothing to hide.
+pub fn birth<T>(birth: &Birth<'_>, early: impl FnOnce() -> T) -> io::Result<Born<T>> {
     let mut flags =
         flag(CELL_NAMESPACES & !birth.shared) | flag(libc::CLONE_PIDFD) | flag(libc::CLONE_PARENT);
     let mut pidfd: c_int = -1;
@@ -86,10 +95,10 @@ pub fn birth(birth: &Birth<'_>) -> io::Result<Option<(Pid, OwnedFd)>> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
     check_long(pid)?;
     if pid != 0 {
-        return parent(pid, pidfd).map(Some);
+        return parent(pid, pidfd).map(|(pid, pidfd)| Born::Here(pid, pidfd));
     }
-    match step_by_step(birth) {
-        Ok(()) => Ok(None),
+    match step_by_step(birth, early) {
+        Ok(made) => Ok(Born::InChild(made)),
         // SAFETY: ends the child; the exit status tells the step that failed.
         Err(code) => unsafe { libc::_exit(code) },
     }
@@ -121,7 +130,7 @@ const fn flag(flag: c_int) -> u64 {
     flag.cast_unsigned() as u64
 }
 
-fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
+fn step_by_step<T>(birth: &Birth<'_>, early: impl FnOnce() -> T) -> Result<T, c_int> {
     const GATE: c_int = 4;
     // Out of the way of the low numbers first. Nothing of the parent's stays: who waits for its end waits for no child.
     let mut high = [0; 5];
@@ -137,6 +146,7 @@ fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
     }
     // SAFETY: closes what nobody in the child uses: its owners are gone with the parent's side.
     check_long(unsafe { libc::syscall(libc::SYS_close_range, GATE + 1, u32::MAX, 0) }).map_err(|_| 108)?;
+    let made = early();
     let mut byte = 0_u8;
     // The gate opens when the maps are written.
     // SAFETY: one byte into one byte; and the gate's own number, which nothing else has.
@@ -156,5 +166,6 @@ fn step_by_step(birth: &Birth<'_>) -> Result<(), c_int> {
         check_long(libc::syscall(libc::SYS_setresgid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 103)?;
         check_long(libc::syscall(libc::SYS_setresuid, INNER_ID, INNER_ID, INNER_ID)).map_err(|_| 104)?;
     }
-    crate::caps::raise_own().map_err(|_| 105)
+    crate::caps::raise_own().map_err(|_| 105)?;
+    Ok(made)
 }

@@ -9,6 +9,7 @@ pub mod caps;
 pub mod channel;
 pub mod clock;
 pub mod clone;
+pub mod keyring;
 pub mod landlock;
 pub mod loops;
 pub mod mount;

@@ -33,7 +33,9 @@ pub fn copy_of(source: BorrowedFd<'_>, attributes: MountAttrFlags) -> io::Result
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = mount::open_tree(source, "", flags)?;
-    restrict(tree.as_fd(), attributes, true)?;
+    if !attributes.is_empty() {
+        restrict(tree.as_fd(), attributes, true)?;
+    }
     Ok(tree)
 }
 

@@ -18,7 +18,7 @@ use allowance::Holding;
 use begun::Begun;
 use bytes::Bytes;
 use cofferdam_base::{
-    Clock, HostName, Secret,
+    Clock, HostName, Provider, Secret,
     ipc::{
         model::{INFERENCE, ModelRoute, ModelRoutes, Patience, Spent, Tokens, Trouble, Upstream},
         warden::{RecordKind, Usage},
@@ -28,7 +28,7 @@ use cofferdam_egress::{
     Egress, Gate, Outlet, Pass, Refusal, Row,
     http::{Body, Local, full, passing, refused},
 };
-use cofferdam_inference::{Asked, BaseUrl, ChatRequest, Error, Inbound, Route, Used};
+use cofferdam_inference::{Api, Asked, BaseUrl, Call, Error, Inbound, Route, Used};
 use cofferdam_policy::{
     Reason,
     spend::{Amount, Books},
@@ -36,7 +36,7 @@ use cofferdam_policy::{
 use cofferdam_sys::channel::AsyncChannel;
 use dial::{Dial, Place};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use std::{
     fmt, io,
@@ -99,7 +99,7 @@ impl fmt::Debug for Model {
 
 /// One request, whichever route it takes.
 struct Once<'a> {
-    chat: &'a ChatRequest,
+    call: &'a Call,
     headers: &'a HeaderMap,
     asked: &'a Asked,
     seat: Arc<OwnedSemaphorePermit>,
@@ -121,8 +121,8 @@ impl Missed {
         Self { trouble, said: said.into(), response: Box::new(response) }
     }
 
-    fn of(trouble: Trouble, error: &Error) -> Self {
-        Self::new(trouble, error.to_string(), failed(error))
+    fn of(trouble: Trouble, wire: Provider, error: &Error) -> Self {
+        Self::new(trouble, error.to_string(), failed(wire, error))
     }
 
     /// Is another route asked instead? Not where this one is set up wrongly, or may use no more: that is to be seen.
@@ -140,7 +140,6 @@ impl Missed {
             | Trouble::NoRoute
             | Trouble::NoKey
             | Trouble::BadKey
-            | Trouble::Unspoken
             | Trouble::KeyRefused
             | Trouble::Unpaid
             | Trouble::NoSuchModel
@@ -186,7 +185,7 @@ impl Model {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let inbound = match cofferdam_inference::accept(request.method(), request.uri().path()) {
             Ok(inbound) => inbound,
-            Err(error) => return failed(&error),
+            Err(error) => return failed(Provider::OpenAi, &error),
         };
         if !self.gate.is_ready() {
             return self.no(Reason::NotReady, "");
@@ -196,31 +195,37 @@ impl Model {
             return self.no(Reason::NoModel, "");
         }
         match inbound {
-            Inbound::Models => json(models(&routes)),
-            Inbound::Chat => self.chat(request, &routes).await,
+            Inbound::Models(wire) => json(cofferdam_inference::models_answer(wire, &routes.aliases())),
+            Inbound::Call(api) => self.call(api, request, &routes).await,
         }
     }
 
-    async fn chat(&self, request: Request<Incoming>, routes: &ModelRoutes) -> Response<Body> {
+    async fn call(&self, api: Api, request: Request<Incoming>, routes: &ModelRoutes) -> Response<Body> {
+        let failed = |error: &Error| failed(api.wire(), error);
         let Ok(seat) = Arc::clone(&self.limits.seats).try_acquire_owned() else {
             return self.no(Reason::TooManyChats, "");
         };
         let (head, body) = request.into_parts();
         let taken = match self.taken(body).await {
             Ok(taken) => taken,
-            Err(response) => return *response,
+            Err(Some(error)) => return failed(&error),
+            Err(None) => return self.no(Reason::TooManyChats, ""),
         };
-        let chat = match ChatRequest::parse(&taken.bytes) {
-            Ok(chat) => chat,
+        let call = match Call::parse(api, &head.uri, &taken.bytes) {
+            Ok(call) => call,
             Err(error) => return failed(&error),
         };
-        let asked = Asked::read(&head.headers, &taken.bytes);
+        let asked = Asked::read(&head.headers, &call);
         // The text is dropped, its room is kept until the provider has it: the parsed fields are as long.
         let _room = taken.room;
         drop(taken.bytes);
-        let Some(first) = routes.choose(asked.model.as_deref()) else { return unknown(routes, &asked) };
+        let Some(first) = routes.choose(call.model()) else {
+            let named = call.model().unwrap_or_default().chars().take(100).collect();
+            let known = routes.aliases().into_iter().map(str::to_owned).collect();
+            return failed(&Error::NoSuchModel { named, known });
+        };
         let seat = Arc::new(seat);
-        let once = Once { chat: &chat, headers: &head.headers, asked: &asked, seat, begins: None };
+        let once = Once { call: &call, headers: &head.headers, asked: &asked, seat, begins: None };
         let mut chain = routes.chain(first).peekable();
         let mut response = None;
         while let Some(route) = chain.next() {
@@ -250,15 +255,16 @@ impl Model {
         response.map_or_else(|| self.no(Reason::NoModel, ""), |response| *response)
     }
 
-    /// A request's body, and its room.
-    async fn taken(&self, body: Incoming) -> Result<Taken, Box<Response<Body>>> {
-        let taken = match tokio::time::timeout(BODY, self.limits.intake.take(body)).await {
-            Ok(Ok(taken)) => return Ok(taken),
-            Ok(Err(NotTaken::TooLong)) => failed(&Error::TooLong),
-            Ok(Err(NotTaken::NoRoom)) => self.no(Reason::TooManyChats, ""),
-            Ok(Err(NotTaken::Broken)) | Err(_) => failed(&Error::Body("it did not arrive whole".to_owned())),
-        };
-        Err(Box::new(taken))
+    /// A request's body, and its room; no error: there is no room for it.
+    async fn taken(&self, body: Incoming) -> Result<Taken, Option<Error>> {
+        match tokio::time::timeout(BODY, self.limits.intake.take(body)).await {
+            Ok(Ok(taken)) => Ok(taken),
+            Ok(Err(NotTaken::TooLong)) => Err(Some(Error::TooLong)),
+            Ok(Err(NotTaken::NoRoom)) => Err(None),
+            Ok(Err(NotTaken::Broken)) | Err(_) => {
+                Err(Some(Error::Body("it did not arrive whole".to_owned())))
+            }
+        }
     }
 
     /// Asks one route. `more`: another one could be asked after it, so an answer that says to come later, and one that
@@ -269,14 +275,7 @@ impl Model {
         route: &ModelRoute,
         more: bool,
     ) -> Result<Response<Body>, Missed> {
-        if !route.provider.is_spoken() {
-            let said = format!("{} is not spoken", route.provider);
-            return Err(Missed::new(
-                Trouble::Unspoken,
-                said,
-                self.no(Reason::NoModel, "its provider's wire is not spoken"),
-            ));
-        }
+        let wire = once.call.api().wire();
         let Some(place) = self.place(route) else {
             return Err(Missed::new(
                 Trouble::Connect,
@@ -285,8 +284,8 @@ impl Model {
             ));
         };
         let to = self.provider(once, route, &place)?;
-        let holding = self.allowed(route, once.asked).await?;
-        let pass = self.pass(&to)?;
+        let holding = self.allowed(route, once).await?;
+        let pass = self.pass(&to, wire)?;
         let key = self.key(route)?;
         let dial = Dial { model: self, place, pass: &pass, trouble: Mutex::default() };
         let began = Instant::now();
@@ -298,11 +297,11 @@ impl Model {
             () = pass.withdrawn().cancelled() => {
                 return Err(Missed::new(Trouble::NotReady, "withdrawn", self.no(Reason::Revoked, "")));
             }
-            answered = cofferdam_inference::relay(once.chat, once.headers, &to, key.as_ref(), &dial, done) => {
+            answered = cofferdam_inference::relay(once.call, once.headers, &to, key.as_ref(), &dial, done) => {
                 answered
             }
         };
-        let answer = answered.map_err(|error| missed(&error, dial.trouble()))?;
+        let answer = answered.map_err(|error| missed(wire, &error, dial.trouble()))?;
         let trouble = Trouble::of_status(answer.status().as_u16());
         if more && let Some(trouble @ (Trouble::TooMany | Trouble::Failed | Trouble::Slow)) = trouble {
             let said = format!("HTTP {}", answer.status().as_u16());
@@ -311,32 +310,42 @@ impl Model {
         if !more || trouble.is_some() {
             return Ok(passed(&pass, Begun::at_once(answer)));
         }
-        let left = to.patience.begin(once.chat.streams()).saturating_sub(began.elapsed());
+        let left = to.patience.begin(once.call.streams()).saturating_sub(began.elapsed());
         let answer = Begun::within(left, answer).await;
-        answer.map(|answer| passed(&pass, answer)).ok_or_else(|| Missed::of(Trouble::Slow, &Error::Slow))
+        answer
+            .map(|answer| passed(&pass, answer))
+            .ok_or_else(|| Missed::of(Trouble::Slow, wire, &Error::Slow))
     }
 
     /// The route as the provider's wire needs it.
     fn provider(&self, once: &Once<'_>, route: &ModelRoute, place: &Place) -> Result<Route, Missed> {
         let url = if let Place::Url(url) = place { url } else { BUILTIN };
-        let base = BaseUrl::parse(url).map_err(|error| Missed::of(Trouble::Connect, &error))?;
+        let base = BaseUrl::parse(url)
+            .map_err(|error| Missed::of(Trouble::Connect, once.call.api().wire(), &error))?;
         let Patience { first_byte_ms, idle_ms } = route.patience;
         let patience = cofferdam_inference::Patience {
             first_byte: first_byte_ms.map(Duration::from_millis).or(once.begins),
             idle: idle_ms.map(Duration::from_millis),
         };
-        Ok(Route { name: route.route.to_string(), base, model: route.model.clone(), patience })
+        Ok(Route {
+            name: route.route.to_string(),
+            base,
+            model: route.model.clone(),
+            provider: route.provider,
+            provider_tools: route.provider_tools,
+            patience,
+        })
     }
 
     /// The permission to dial.
-    fn pass(&self, to: &Route) -> Result<Arc<Pass>, Missed> {
+    fn pass(&self, to: &Route, wire: Provider) -> Result<Arc<Pass>, Missed> {
         self.gate.admit_service(to.base.destination()).map(Arc::new).map_err(|refusal| {
             let (trouble, said) = (dial::of_refusal(&refusal), dial::told(&refusal));
             let response = if matches!(refusal.reason, Reason::TooManyRelays | Reason::NotReady) {
                 refused(None, &refusal)
             } else {
                 // Where the provider is, is not the cell's to know.
-                failed(&Error::Connect(io::Error::other(refusal.reason.code())))
+                failed(wire, &Error::Connect(io::Error::other(refusal.reason.code())))
             };
             Missed::new(trouble, said, response)
         })
@@ -352,7 +361,7 @@ impl Model {
     ) -> Option<impl FnOnce(Used) + Send + 'static> {
         let (clock, pass, seat) = (Arc::clone(&self.clock), Arc::clone(pass), Arc::clone(&once.seat));
         let price = route.price;
-        let could = once.asked.tokens();
+        let could = once.asked.tokens;
         let most = Usage {
             seq: 0,
             request: 0,
@@ -411,42 +420,26 @@ impl Model {
 }
 
 /// Why a provider gave no answer. The cell learns less of it than the operator.
-fn missed(error: &Error, dialled: Option<(Trouble, String)>) -> Missed {
+fn missed(wire: Provider, error: &Error, dialled: Option<(Trouble, String)>) -> Missed {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let (trouble, said) = dialled.unwrap_or_else(|| {
         let trouble = match error {
             Error::Slow => Trouble::Slow,
             Error::Key => Trouble::BadKey,
             Error::Upstream(_) => Trouble::BrokeOff,
+            Error::Answer(_) => Trouble::NoAnswer,
+            // The call is none that this route serves: another one is no answer to that.
+            Error::Harmful { .. } | Error::Untranslated { .. } | Error::NotServed { .. } => Trouble::Refused,
             _ => Trouble::Connect,
         };
-        (trouble, source)
+        (trouble, if source.is_empty() { error.to_string() } else { source })
     });
-    Missed::new(trouble, said, failed(error))
+    Missed::new(trouble, said, failed(wire, error))
 }
 
 /// An answer on its way to the cell, as long as its pass is good.
 fn passed(pass: &Arc<Pass>, answer: Response<Begun<cofferdam_inference::Body>>) -> Response<Body> {
     answer.map(|body| passing(Arc::clone(pass), body))
-}
-
-/// The answer to `GET /v1/models`: the names that a cell may ask for.
-fn models(routes: &ModelRoutes) -> String {
-    let one = |alias: &str| serde_json::json!({"id": alias, "object": "model", "created": 0, "owned_by": "cofferdam"});
-    let all: Vec<_> = routes.aliases().into_iter().map(one).collect();
-    serde_json::json!({"object": "list", "data": all}).to_string()
-}
-
-/// The cell asks for a model that is no route of its tenant.
-fn unknown(routes: &ModelRoutes, asked: &Asked) -> Response<Body> {
-    let name: String = asked.model.as_deref().unwrap_or_default().chars().take(100).collect();
-    let message = format!("there is no model {name:?} here: use {}", routes.aliases().join(", "));
-    let error = serde_json::json!({
-        "message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"
-    });
-    let mut response = json(serde_json::json!({ "error": error }).to_string());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
 }
 
 /// The model's desk as a local service of the gate.
@@ -462,7 +455,7 @@ impl Local for Desk {
         if name.as_str() != INFERENCE {
             // Names below it are where people are asked about routes, so no cell may ask for one.
             let error = Error::UnknownPath(name.to_string());
-            return Box::pin(async move { failed(&error) });
+            return Box::pin(async move { failed(Provider::OpenAi, &error) });
         }
         let model = Arc::clone(&self.0);
         Box::pin(async move { model.answer(request).await })
@@ -475,8 +468,8 @@ fn json(text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-fn failed(error: &Error) -> Response<Body> {
-    let mut response = json(error.to_json());
+fn failed(wire: Provider, error: &Error) -> Response<Body> {
+    let mut response = json(error.to_json(wire));
     *response.status_mut() = error.status();
     response
 }

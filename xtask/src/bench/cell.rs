@@ -14,11 +14,15 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 const ROUNDS: usize = 80;
 const WARM_UP: usize = 5;
+/// After each, so that the kernel has taken apart what one left, and the launcher has prepared its next, before another
+/// is timed.
+const STILL: Duration = Duration::from_millis(25);
 
 const TARGET: Target =
     Target { what: "1  cell start to /bin/true / bubblewrap", gate: 1.0, moonshot: 0.5, more: false };
@@ -37,7 +41,11 @@ pub(super) fn run() -> Result<()> {
 
     let mut times = [const { Vec::new() }; 3];
     for round in 0..ROUNDS + WARM_UP {
-        let once = [spawn(&mut plain)?, spawn(&mut bwrap)?, ours.cell()?];
+        let still = |once: Result<f64>| {
+            thread::sleep(STILL);
+            once
+        };
+        let once = [still(spawn(&mut plain))?, still(spawn(&mut bwrap))?, still(ours.cell())?];
         if round >= WARM_UP {
             times.iter_mut().zip(once).for_each(|(times, once)| times.push(once));
         }

@@ -7,6 +7,7 @@ mod cell;
 mod client;
 mod edge;
 mod kill;
+mod leaving;
 mod stats;
 
 use crate::programs;
@@ -16,8 +17,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("cell") => cell::run(),
         Some("edge") => edge::run(),
+        Some("egress") => leaving::egress(),
+        Some("inference") => leaving::inference(),
         Some("kill") => kill::run(),
-        _ => bail!("cargo xtask bench cell|edge|kill"),
+        _ => bail!("cargo xtask bench cell|edge|egress|inference|kill"),
     }
 }
 

@@ -96,6 +96,9 @@ pub struct ModelRoute {
     pub model: String,
     /// The secret that holds the provider's key, if the provider wants one.
     pub secret: Option<SecretName>,
+    /// May the cell have the provider fetch, run and keep things for it? That is a way out that no policy sees.
+    #[serde(default)]
+    pub provider_tools: bool,
     /// The routes that are asked instead, in this order, when this one answers 429 or 5xx, or not in time. Those of
     /// their own do not count.
     #[serde(default)]
@@ -121,6 +124,7 @@ impl ModelRoute {
             upstream,
             model: model.to_owned(),
             secret: None,
+            provider_tools: false,
             fallback: Vec::new(),
             patience: Patience::default(),
             limits: Vec::new(),

@@ -240,6 +240,7 @@ fn facts() -> RequestFacts {
         target: "/".into(),
         headers: Vec::new(),
         websocket: false,
+        grpc: false,
         body: cofferdam_policy::Body::None,
     }
 }

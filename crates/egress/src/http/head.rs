@@ -6,7 +6,7 @@ use cofferdam_base::{
     Destination, Digest, Host, HostName, Protocol,
     ipc::asked::{self, RequestShown},
 };
-use cofferdam_policy::{Call, RequestFacts};
+use cofferdam_policy::{Body as Known, Call, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
 use std::{net::IpAddr, num::NonZeroU16};
 
@@ -44,12 +44,21 @@ pub(crate) fn shown<B>(facts: &RequestFacts, request: &Request<B>) -> RequestSho
 }
 
 /// What a body that was read calls, and with which arguments.
-fn called(body: &cofferdam_policy::Body) -> Option<(String, String)> {
-    let cofferdam_policy::Body::Calls(calls) = body else { return None };
-    let name = |call: &Call| call.tool.clone().or_else(|| call.method.clone()).unwrap_or_default();
-    let names: Vec<String> = calls.iter().map(name).collect();
-    let arguments: Vec<String> =
-        calls.iter().map(|call| serde_json::Value::Object(call.arguments.clone()).to_string()).collect();
+fn called(body: &Known) -> Option<(String, String)> {
+    let (names, arguments): (Vec<String>, Vec<String>) = match body {
+        Known::None | Known::Unread | Known::Other => return None,
+        Known::Calls(calls) => {
+            let name = |call: &Call| call.tool.clone().or_else(|| call.method.clone()).unwrap_or_default();
+            let arguments = |call: &Call| serde_json::Value::Object(call.arguments.clone()).to_string();
+            calls.iter().map(|call| (name(call), arguments(call))).unzip()
+        }
+        Known::Operations(all) => {
+            let names = all.iter().map(|it| format!("{} {}", it.kind, it.selected())).collect();
+            let mut sources: Vec<String> = all.iter().map(|it| it.source.to_string()).collect();
+            sources.dedup();
+            (names, sources)
+        }
+    };
     Some((names.join(", "), arguments.join(", ")))
 }
 

@@ -1,6 +1,7 @@
 //! What is known of a request before it is let through: its head, and its body where a rule asks for it.
 //!
-//! It owns the reading of bodies: whole, at most [`MAX_BODY`], few at one time, and only for rules about calls.
+//! It owns the reading of bodies: whole, at most [`MAX_BODY`], few at one time, and only for rules about what they
+//! hold.
 //! The threat: a body that the server reads otherwise than the rule did, so what has a coding or another charset
 //! counts as unreadable.
 
@@ -12,7 +13,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use cofferdam_base::Destination;
 use cofferdam_policy::{Body as Known, Inspection, MAX_BODY, Reason, RequestFacts, Target};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) async fn known(
         // Those that go on: what stays behind is nobody's.
         headers: head::end_to_end(&parts.headers).keys().map(|name| name.as_str().to_owned()).collect(),
         websocket: head::wants_websocket(&parts.headers),
+        grpc: is_grpc(parts.version, &parts.headers),
         body: if empty { Known::None } else { Known::Unread },
     };
     if rules.policy.inspection(destination) != Inspection::Opaque
@@ -55,7 +57,7 @@ pub(crate) async fn known(
         }
         return Ok((Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()), facts));
     }
-    let readable = is_plain_json(&parts.headers) || !keeps(Check::BodyCoding);
+    let parse = reader(&parts.headers);
     let read = egress.reads(read(body)).await;
     let Ok(read) = read else {
         let refusal = Refusal::new(Reason::BadRequest, "http").said("the body did not come in time");
@@ -65,7 +67,7 @@ pub(crate) async fn known(
         // The rest of it goes nowhere: what nobody read is refused by the rule that asks for it.
         return Ok((Request::from_parts(parts, full(Bytes::new())), facts));
     };
-    facts.body = if readable { Known::parse(&bytes) } else { Known::Other };
+    facts.body = parse.map_or(Known::Other, |parse| parse(&bytes));
     Ok((Request::from_parts(parts, full(bytes)), facts))
 }
 
@@ -84,11 +86,14 @@ async fn read(mut body: Incoming) -> Result<Option<Bytes>, Refusal> {
     Ok(Some(all.freeze()))
 }
 
-/// Is it JSON in UTF-8, in no coding?
-fn is_plain_json(headers: &HeaderMap) -> bool {
+/// Who reads such a body: one in UTF-8 and in no coding, of JSON or of GraphQL.
+fn reader(headers: &HeaderMap) -> Option<fn(&[u8]) -> Known> {
+    if !keeps(Check::BodyCoding) {
+        return Some(Known::parse);
+    }
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next().and_then(|kind| kind.to_str().ok()), kinds.next()) else {
-        return false;
+        return None;
     };
     let kind = kind.to_ascii_lowercase();
     let mut parts = kind.split(';').map(str::trim);
@@ -96,7 +101,18 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
     let json =
         essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json");
     let plain = parts.all(|part| matches!(part, "" | "charset=utf-8" | "charset=\"utf-8\""));
-    json && plain && !headers.contains_key(header::CONTENT_ENCODING)
+    match plain && !headers.contains_key(header::CONTENT_ENCODING) {
+        true if json => Some(Known::parse),
+        true if essence == "application/graphql" => Some(Known::parse_graphql),
+        _ => None,
+    }
+}
+
+/// Is it gRPC, as its client calls it?
+pub(crate) fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = kind.strip_prefix(b"application/grpc");
+    version == Version::HTTP_2 && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 #[cfg(test)]
@@ -105,16 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_json_in_utf_8_without_coding_is_read_as_such() {
-        for (kind, coding, plain) in [
-            (Some("application/json"), None, true),
-            (Some("Application/JSON; charset=UTF-8"), None, true),
-            (Some("application/vnd.api+json"), None, true),
-            (Some("application/json; charset=utf-7"), None, false),
-            (Some("text/plain"), None, false),
-            (None, None, false),
-            (Some("application/json"), Some("gzip"), false),
-            (Some("application/json"), Some("identity"), false),
+    fn only_json_and_graphql_in_utf_8_without_coding_are_read_as_such() {
+        let (json, graphql) = (Some(r#"{"query":"{ a }"}"#), Some("{ a }"));
+        for (kind, coding, read) in [
+            (Some("application/json"), None, json),
+            (Some("Application/JSON; charset=UTF-8"), None, json),
+            (Some("application/vnd.api+json"), None, json),
+            (Some("application/json; charset=utf-7"), None, None),
+            (Some("application/graphql"), None, graphql),
+            (Some("application/graphql; charset=utf-16"), None, None),
+            (Some("application/graphql"), Some("br"), None),
+            (Some("application/x-www-form-urlencoded"), None, None),
+            (Some("text/plain"), None, None),
+            (None, None, None),
+            (Some("application/json"), Some("gzip"), None),
+            (Some("application/json"), Some("identity"), None),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(kind) = kind {
@@ -123,7 +144,30 @@ mod tests {
             if let Some(coding) = coding {
                 headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
             }
-            assert_eq!(is_plain_json(&headers), plain, "{kind:?} {coding:?}");
+            let parse = reader(&headers);
+            assert_eq!(parse.is_some(), read.is_some(), "{kind:?} {coding:?}");
+            if let (Some(parse), Some(text)) = (parse, read) {
+                assert!(
+                    matches!(parse(text.as_bytes()), Known::Operations(all) if all.len() == 1),
+                    "{kind:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn grpc_is_what_calls_itself_so_over_http_2() {
+        for (version, kind, is) in [
+            (Version::HTTP_2, "application/grpc", true),
+            (Version::HTTP_2, "application/grpc+proto", true),
+            (Version::HTTP_2, "application/grpc;x", true),
+            (Version::HTTP_2, "application/grpc-web", false),
+            (Version::HTTP_2, "application/json", false),
+            (Version::HTTP_11, "application/grpc", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            assert_eq!(is_grpc(version, &headers), is, "{version:?} {kind}");
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod authority;
 mod cut;
+mod grpc;
 mod head;
 mod upstream;
 
@@ -166,6 +167,7 @@ impl Egress {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let two = request.version() == Version::HTTP_2;
+        let grpc = judged::is_grpc(request.version(), request.headers());
         let outcome = match (head::check(&request, destination), &destination.host) {
             // No more than over plain HTTP: nothing is upgraded, and nothing goes out.
             (Ok(_), Host::Name(name)) if self.is_local(&destination.host) => {
@@ -174,7 +176,9 @@ impl Egress {
             (Ok(asks), _) => self.onward(destination, request, asks).await,
             (Err(refusal), _) => Err(self.gate.refuse(Some(destination), refusal)),
         };
-        let mut response = outcome.unwrap_or_else(|refusal| refused(Some(destination), &refusal));
+        let mut response = outcome.unwrap_or_else(|refusal| {
+            if grpc { grpc::refused(destination, &refusal) } else { refused(Some(destination), &refusal) }
+        });
         if two {
             // A refusal closes a connection of HTTP/1, where it may be out of step; a stream is by itself.
             response.headers_mut().remove(header::CONNECTION);

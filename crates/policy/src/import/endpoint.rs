@@ -1,7 +1,6 @@
 //! One endpoint of a foreign policy: a place, what is spoken there, and which requests may be made.
 
-use super::{Import, Outcome};
-use crate::{glob::Glob, path::Template};
+use super::{Import, Outcome, said};
 use cofferdam_base::HostName;
 use serde_json::{Map, Value, json};
 
@@ -40,8 +39,7 @@ impl Import {
         let Some(ports) = self.ports(at, endpoint) else { return };
         let spoken = endpoint.get("protocol").and_then(Value::as_str).unwrap_or_default();
         let clean: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
-        let path =
-            endpoint.get("path").and_then(Value::as_str).filter(|path| *path != "/**").map(str::to_owned);
+        let path = endpoint.get("path").and_then(Value::as_str).map(str::to_owned);
         let reason = format!("imported: {clean}");
         let place = Place { at, host, ports, reason, path, spoken };
         for (key, value) in endpoint {
@@ -49,7 +47,7 @@ impl Import {
         }
         match spoken {
             "" | "tcp" => self.opaque(&place, endpoint),
-            "rest" | "websocket" | "mcp" | "json-rpc" => self.requests(&place, endpoint),
+            "rest" | "websocket" | "graphql" | "mcp" | "json-rpc" => self.requests(&place, endpoint),
             other => {
                 let note = format!("{other} is not spoken here: the endpoint stays closed");
                 self.told(&format!("{at}.protocol"), Outcome::Inexpressible, note);
@@ -94,6 +92,11 @@ impl Import {
         let (outcome, note) = match key {
             "host" | "port" | "ports" | "protocol" | "access" | "rules" | "deny_rules" | "path" | "mcp" => {
                 return;
+            }
+            "json_rpc" | "graphql_max_body_bytes" => (Outcome::Inexpressible, "1 MiB is read at most"),
+            "persisted_queries" if value == "deny" => (Outcome::Mapped, "what brings no text is refused"),
+            "persisted_queries" | "graphql_persisted_queries" => {
+                (Outcome::Tightened, "what brings no text is refused, registered or not")
             }
             "enforcement" if value == "enforce" => (Outcome::Mapped, "every rule is enforced"),
             "enforcement" => (Outcome::Tightened, "what audit only logs is denied here"),
@@ -154,25 +157,16 @@ impl Import {
         if endpoint.contains_key("path") {
             self.told(&format!("{}.path", place.at), Outcome::Mapped, "the path of rules that name none");
         }
-        let methods: Option<&[&str]> = match endpoint.get("access").and_then(Value::as_str) {
-            Some("read-only") => Some(&["GET", "HEAD", "OPTIONS"]),
-            Some("read-write") => Some(&["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"]),
-            Some("full") => Some(&[]),
-            Some(_) | None => None,
-        };
-        match (methods, endpoint.contains_key("access")) {
-            (Some(methods), _) if place.spoken == "rest" => {
-                let mut rule = Map::new();
-                if !methods.is_empty() {
-                    rule.insert("method".into(), json!(methods));
-                }
-                self.request("allow", place, &format!("{}.access", place.at), &rule);
+        if let Some(access) = endpoint.get("access") {
+            let field = format!("{}.access", place.at);
+            match preset(place.spoken, access.as_str().unwrap_or_default()) {
+                Some(rule) => self.request("allow", place, &field, &rule),
+                None => self.told(
+                    &field,
+                    Outcome::Inexpressible,
+                    "what is spoken here needs rules: it stays closed",
+                ),
             }
-            (_, true) => {
-                let note = "only of rest: what is spoken here needs rules";
-                self.told(&format!("{}.access", place.at), Outcome::Inexpressible, note);
-            }
-            (_, false) => {}
         }
         if let Some(mcp) = endpoint.get("mcp").and_then(Value::as_object) {
             self.mcp_options(place, mcp);
@@ -191,9 +185,8 @@ impl Import {
             let field = format!("{}.mcp.{key}", place.at);
             match (key.as_str(), value) {
                 ("allow_all_known_mcp_methods", Value::Bool(true)) => {
-                    for port in &place.ports {
-                        self.rule("allow", place, *port, &[("mcp", json!({ "method": MCP_METHODS }))]);
-                    }
+                    let rule = Map::from_iter([("method".to_owned(), json!(MCP_METHODS))]);
+                    self.request("allow", place, &field, &rule);
                     self.told(&field, Outcome::Tightened, "the methods that call no tool, by name");
                 }
                 ("allow_all_known_mcp_methods", _) => self.told(&field, Outcome::Mapped, "the same"),
@@ -205,11 +198,11 @@ impl Import {
     }
 
     fn each(&mut self, place: &Place<'_>, verb: &str, key: &str, rules: &[Value]) {
-        let upgrade = |rule: &Value, method: &str| {
+        let method = |rule: &Value| {
             let rule = rule.get("allow").unwrap_or(rule);
-            rule.get("method").and_then(Value::as_str).is_some_and(|it| it.eq_ignore_ascii_case(method))
+            rule.get("method").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase()
         };
-        let speaks = rules.iter().any(|rule| upgrade(rule, "WEBSOCKET_TEXT"));
+        let speaks = rules.iter().any(|rule| ["WEBSOCKET_TEXT", "*"].contains(&method(rule).as_str()));
         for (number, rule) in rules.iter().enumerate() {
             let field = format!("{}.{key}[{number}]", place.at);
             let inner = if verb == "allow" { rule.get("allow").unwrap_or(rule) } else { rule };
@@ -218,7 +211,7 @@ impl Import {
                 continue;
             };
             if place.spoken == "websocket" && verb == "allow" {
-                if upgrade(rule, "WEBSOCKET_TEXT") {
+                if method(rule) == "WEBSOCKET_TEXT" {
                     self.told(&field, Outcome::Mapped, "what is said in a WebSocket passes with it");
                     continue;
                 }
@@ -238,62 +231,74 @@ impl Import {
         let mut calls = Map::new();
         let mut lost: Vec<String> = Vec::new();
         for (key, value) in fields {
+            let mut add = |key: &str, value| drop(calls.insert(key.into(), value));
             let understood = match (key.as_str(), place.spoken) {
-                ("method", "mcp" | "json-rpc") => {
-                    texts(value).map(|texts| drop(calls.insert("method".into(), texts)))
-                }
-                ("tool", "mcp") => texts(value).map(|texts| drop(calls.insert("tool".into(), texts))),
-                ("params", "mcp") => params(value).map(|texts| drop(calls.insert("tool".into(), texts))),
+                ("path", "rest" | "websocket") => Some(()),
+                ("method", "mcp" | "json-rpc") => said::texts(value).map(|texts| add("method", texts)),
+                ("tool", "mcp") => said::texts(value).map(|texts| add("tool", texts)),
+                ("params", "mcp") => said::params(value).map(|texts| add("tool", texts)),
+                ("operation_type", "graphql") => said::operations(value).map(|kinds| {
+                    if !kinds.is_null() {
+                        add("operation", kinds);
+                    }
+                }),
+                ("operation_name", "graphql") => said::texts(value).map(|texts| add("name", texts)),
+                ("fields", "graphql") => said::texts(value).map(|texts| add("fields", texts)),
                 ("method", _) => match value {
                     Value::String(any) if any == "*" => Some(()),
-                    value => methods(value).map(|methods| keys.push(("method", methods))),
+                    value => said::methods(value).map(|methods| keys.push(("method", methods))),
                 },
-                ("path", _) => match value.as_str() {
-                    Some("**" | "/**") if place.path.is_none() => Some(()),
-                    Some(path) if Template::parse(path).is_ok() => {
-                        keys.push(("path", json!(path)));
-                        Some(())
-                    }
-                    _ => None,
-                },
-                ("query", _) => query(value).map(|query| keys.push(("query", query))),
+                ("query", _) => said::query(value).map(|query| keys.push(("query", query))),
                 _ => None,
             };
             if understood.is_none() {
                 lost.push(key.clone());
             }
         }
-        let named = |keys: &[(&str, Value)]| keys.iter().any(|(key, _)| *key == "path");
-        if let Some(path) = place.path.as_ref().filter(|_| !named(&keys)) {
-            match Template::parse(path) {
-                Ok(_) => keys.push(("path", json!(path))),
-                Err(_) => lost.push("path".to_owned()),
-            }
+        let path = match (fields.get("path"), verb) {
+            (Some(path), _) if !path.is_string() => None,
+            (path, "allow") => said::allowed(path.and_then(Value::as_str), place.path.as_deref()),
+            (path, _) => said::denied(path.and_then(Value::as_str), place.path.as_deref()),
+        };
+        let same = path.as_ref().is_some_and(|path| path.same);
+        match path.map(|path| path.text) {
+            None => lost.push("path".to_owned()),
+            Some(None) if place.spoken == "graphql" => keys.push(("path", json!("/**"))),
+            Some(text) => keys.extend(text.map(|text| ("path", json!(text)))),
         }
         if !lost.is_empty() && verb == "allow" {
             let note = format!("{} cannot be said: it stays closed", lost.join(", "));
             return self.told(field, Outcome::Inexpressible, note);
         }
+        if place.spoken == "graphql" && lost.iter().any(|key| key == "path") {
+            keys.push(("path", json!("/**")));
+        }
         match place.spoken {
             "mcp" => keys.push(("mcp", Value::Object(calls))),
             "json-rpc" => keys.push(("jsonrpc", Value::Object(calls))),
+            "graphql" => keys.push(("graphql", Value::Object(calls))),
             "websocket" if verb == "allow" => keys.push(("protocol", json!("ws"))),
             _ => {}
         }
         for port in &place.ports {
             self.rule(verb, place, *port, &keys);
         }
-        if lost.is_empty() {
-            self.told(field, Outcome::Mapped, "a rule");
-        } else {
-            self.told(field, Outcome::Tightened, format!("denied whatever its {}", lost.join(", ")));
-        }
+        let (outcome, note) = match (lost.is_empty(), same, verb) {
+            (false, ..) => (Outcome::Tightened, format!("denied whatever its {}", lost.join(", "))),
+            (true, true, _) => (Outcome::Mapped, "a rule".to_owned()),
+            (true, false, "allow") => (Outcome::Tightened, "a rule: `*` is one segment".to_owned()),
+            (true, false, _) => {
+                (Outcome::Tightened, "a denial of more paths: `*` runs over slashes".to_owned())
+            }
+        };
+        self.told(field, outcome, note);
     }
 
     /// Writes a rule at one port: over TLS, and in plain HTTP as well off port 443.
     fn rule(&mut self, verb: &str, place: &Place<'_>, port: u16, keys: &[(&str, Value)]) {
-        let layered =
-            keys.iter().any(|(key, value)| matches!(*key, "mcp" | "jsonrpc") || *value == json!("ws"));
+        let layered = keys
+            .iter()
+            .any(|(key, value)| matches!(*key, "mcp" | "jsonrpc" | "graphql") || *value == json!("ws"));
         let given = keys.iter().any(|(key, _)| *key == "protocol");
         let variants: Vec<Vec<(&str, Value)>> = match (verb, layered, given, port) {
             ("deny", ..) | (_, true, _, 443) | (_, false, true, _) => vec![vec![]],
@@ -320,37 +325,15 @@ impl Import {
     }
 }
 
-fn texts(value: &Value) -> Option<Value> {
-    let all: Vec<&str> = match value {
-        Value::String(text) => vec![text],
-        Value::Array(items) => items.iter().map(Value::as_str).collect::<Option<_>>()?,
-        Value::Object(fields) if fields.len() == 1 => {
-            fields.get("any")?.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?
-        }
-        _ => return None,
-    };
-    // Only `*` means there what it means here.
-    let fits =
-        |text: &&str| !text.is_empty() && !text.contains(['?', '[', '{', '!']) && Glob::parse(text).is_some();
-    (!all.is_empty() && all.iter().all(fits)).then(|| json!(all))
-}
-
-fn methods(value: &Value) -> Option<Value> {
-    let all = texts(value)?;
-    let upper: Vec<String> =
-        all.as_array()?.iter().filter_map(Value::as_str).map(str::to_ascii_uppercase).collect();
-    let token =
-        |text: &String| text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') && text != "CONNECT";
-    upper.iter().all(token).then(|| json!(upper))
-}
-
-fn params(value: &Value) -> Option<Value> {
-    let fields = value.as_object()?;
-    if fields.len() == 1 { texts(fields.get("name")?) } else { None }
-}
-
-fn query(value: &Value) -> Option<Value> {
-    let fields = value.as_object()?;
-    let pairs = fields.iter().map(|(name, value)| Some((name.clone(), texts(value)?)));
-    pairs.collect::<Option<Map<_, _>>>().map(Value::Object)
+/// What a preset allows; none: nothing that could be said.
+fn preset(spoken: &str, access: &str) -> Option<Map<String, Value>> {
+    let of = |key: &str, all: &[&str]| Map::from_iter([(key.to_owned(), json!(all))]);
+    match (spoken, access) {
+        ("rest" | "graphql", "full") | ("websocket", "full" | "read-write") => Some(Map::new()),
+        ("rest", "read-only") => Some(of("method", &["GET", "HEAD", "OPTIONS"])),
+        ("rest", "read-write") => Some(of("method", &["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"])),
+        ("graphql", "read-only") => Some(of("operation_type", &["query"])),
+        ("graphql", "read-write") => Some(of("operation_type", &["query", "mutation"])),
+        _ => None,
+    }
 }

@@ -19,12 +19,17 @@ fn judged(policy: &Policy, place: &str, method: &str, target: &str, body: &str) 
         target: target.into(),
         headers: vec![],
         websocket,
+        grpc: false,
         body: Body::parse(body.as_bytes()),
     };
     match policy.judge(&facts) {
         Judgement::Clear(verdict) => verdict.verb(),
         Judgement::Unclear { .. } => Verb::Deny,
     }
+}
+
+fn graph(query: &str) -> String {
+    format!(r#"{{"query":"{query}"}}"#)
 }
 
 fn tool(name: &str) -> String {
@@ -43,6 +48,7 @@ fn an_openshell_policy_is_read_unchanged_and_means_the_same_or_less() {
         (code, "POST", "/search?kind=pulls-open", "", Verb::Allow),
         (code, "POST", "/search?kind=users", "", Verb::Deny),
         (code, "DELETE", "/anything", "", Verb::Deny),
+        (code, "GET", "/repos/a/b/c/d/secrets", "", Verb::Deny),
         ("http://api.code.example:443", "GET", "/repos/a/b", "", Verb::Deny),
         ("https://a.cdn.code.example:8443", "HEAD", "/x", "", Verb::Allow),
         ("http://a.cdn.code.example:8443", "GET", "/x", "", Verb::Allow),
@@ -58,7 +64,39 @@ fn an_openshell_policy_is_read_unchanged_and_means_the_same_or_less() {
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
             Verb::Allow,
         ),
-        ("https://graph.tools.example:443", "POST", "/", "{}", Verb::Deny),
+        ("https://graph.tools.example:443", "POST", "/graphql", "{}", Verb::Deny),
+        ("https://graph.tools.example:443", "POST", "/graphql", &graph("{ viewer }"), Verb::Allow),
+        ("https://graph.tools.example:443", "POST", "/other", &graph("{ viewer }"), Verb::Deny),
+        ("https://graph.tools.example:443", "POST", "/graphql", &graph("{ viewer rateLimit }"), Verb::Deny),
+        ("https://graph.tools.example:443", "POST", "/graphql", &graph("mutation { viewer }"), Verb::Deny),
+        (
+            "https://graph.tools.example:443",
+            "POST",
+            "/graphql",
+            &graph("query Admin1 { viewer }"),
+            Verb::Deny,
+        ),
+        ("https://read.tools.example:443", "POST", "/any", &graph("{ a }"), Verb::Allow),
+        ("https://read.tools.example:443", "POST", "/any", &graph("mutation { a }"), Verb::Deny),
+        ("https://live.tools.example:443", "WS", "/v1/live", "", Verb::Allow),
+        ("https://live.tools.example:443", "WS", "/v1/admin/x", "", Verb::Deny),
+        ("https://git.tools.example:443", "POST", "/a/b.git/git-upload-pack", "", Verb::Allow),
+        ("https://git.tools.example:443", "POST", "/a/b.git/git-receive-pack", "", Verb::Deny),
+        (
+            "https://git.tools.example:443",
+            "GET",
+            "/a/b.git/info/refs?service=git-upload-pack",
+            "",
+            Verb::Allow,
+        ),
+        (
+            "https://git.tools.example:443",
+            "GET",
+            "/a/b.git/info/refs?service=git-receive-pack",
+            "",
+            Verb::Deny,
+        ),
+        ("https://mcp.tools.example:443", "POST", "/other", &tool("search"), Verb::Deny),
         (
             "https://node.tools.example:8545",
             "POST",
@@ -81,12 +119,17 @@ fn an_openshell_policy_is_read_unchanged_and_means_the_same_or_less() {
         ("landlock", Outcome::Tightened),
         ("filesystem_policy.read_write", Outcome::Inexpressible),
         ("code_host.binaries", Outcome::Widened),
+        ("code_host.endpoints[0].rules[0]", Outcome::Tightened),
         ("code_host.endpoints[0].rules[1]", Outcome::Mapped),
-        ("code_host.endpoints[0].deny_rules[1]", Outcome::Tightened),
+        ("code_host.endpoints[0].deny_rules[0]", Outcome::Tightened),
+        ("code_host.endpoints[0].deny_rules[1]", Outcome::Mapped),
         ("code_host.endpoints[1].host", Outcome::Tightened),
         ("code_host.endpoints[1].access", Outcome::Mapped),
         ("tools.endpoints[0].mcp.max_body_bytes", Outcome::Inexpressible),
-        ("tools.endpoints[1].protocol", Outcome::Inexpressible),
+        ("tools.endpoints[1].rules[0]", Outcome::Mapped),
+        ("tools.endpoints[1].persisted_queries", Outcome::Mapped),
+        ("tools.endpoints[3].access", Outcome::Mapped),
+        ("tools.endpoints[4].access", Outcome::Mapped),
         ("network_middlewares", Outcome::Widened),
     ] {
         assert_eq!(outcome(&imported, field), [expected], "{field}");
@@ -114,6 +157,33 @@ fn a_preset_is_read_unchanged_with_its_sockets_and_its_tunnels() {
     assert_eq!(outcome(&imported, "endpoints[2].rules[0]"), [Outcome::Inexpressible]);
     assert_eq!(outcome(&imported, "endpoints[4].host"), [Outcome::Inexpressible]);
     assert!(imported.document.contains("# widened       network_policies.chat.binaries"));
+}
+
+#[test]
+fn parts_of_policies_and_profiles_of_providers_are_read_as_the_policy_around_them() {
+    let endpoints = "endpoints:\n  - {host: api.example.com, port: 443, protocol: rest, access: read-only, path: \"/v1/**\"}\n";
+    let named = format!("id: some\ncredentials: [{{name: token}}]\n{endpoints}binaries: [/usr/bin/curl]\n");
+    let entry =
+        "weather:\n  endpoints: [{host: api.example.com, port: 443}]\n  binaries: [{path: /usr/bin/curl}]\n";
+    for (text, path, widened) in [
+        (endpoints, "/v1/a", "binaries"),
+        (&named, "/v1/a", "part.binaries"),
+        (entry, "/v2", "weather.binaries"),
+    ] {
+        let imported = import(text).unwrap();
+        let policy = Policy::parse(&imported.document).unwrap();
+        assert_eq!(judged(&policy, "https://api.example.com:443", "GET", path, ""), Verb::Allow, "{text}");
+        assert_eq!(judged(&policy, "https://else.example.com:443", "GET", path, ""), Verb::Deny, "{text}");
+        let found: Vec<_> = imported.fields.iter().filter(|it| it.outcome == Outcome::Widened).collect();
+        assert!(found.len() == 1 && found[0].place.ends_with(widened), "{found:?}");
+    }
+    assert_eq!(outcome(&import(&named).unwrap(), "credentials"), [Outcome::Inexpressible]);
+    // Said to be for no program, it is for none.
+    for none in ["binaries: []", "binaries:"] {
+        assert!(import(&format!("{endpoints}{none}\n")).unwrap().document.ends_with("rules: []\n"));
+    }
+    let middleware = import("network_middlewares: {scrub: {middleware: x}}\n").unwrap();
+    assert_eq!(outcome(&middleware, "network_middlewares"), [Outcome::Widened]);
 }
 
 #[test]

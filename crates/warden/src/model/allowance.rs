@@ -3,21 +3,21 @@
 //! The books are `policy::spend`'s; here they meet the time, the person who is asked past a soft limit and the cell
 //! that reads why it is refused. What is refused is no request: nothing was dialled and no key opened.
 
-use super::{Missed, Model, dial::told};
+use super::{Missed, Model, Once, dial::told};
 use cofferdam_base::{
-    Clock, Destination, Host, HostName, Protocol,
-    ipc::model::{INFERENCE, Limit, ModelRoute, Tokens, Trouble, Unit, Usd},
+    Clock, Destination, Host, HostName, Protocol, Provider,
+    ipc::model::{INFERENCE, Limit, ModelRoute, Trouble, Unit, Usd},
 };
 use cofferdam_egress::{
     Refusal,
-    http::{Body, HTTP_PORT, full},
+    http::{Body, HTTP_PORT},
 };
-use cofferdam_inference::Asked;
+use cofferdam_inference::Error;
 use cofferdam_policy::{
     Reason,
     spend::{Amount, Answer, Books, Held},
 };
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is held for one request. If it is never settled, nothing was used.
@@ -49,13 +49,14 @@ impl Drop for Holding {
 
 impl Model {
     /// Holds what a request could use, once that is allowed.
-    pub(super) async fn allowed(&self, route: &ModelRoute, asked: &Asked) -> Result<Holding, Missed> {
+    pub(super) async fn allowed(&self, route: &ModelRoute, once: &Once<'_>) -> Result<Holding, Missed> {
         let money = route.limits.iter().any(|limit| limit.unit == Unit::Usd);
-        if money && asked.dearer {
+        let wire = once.call.api().wire();
+        if money && once.asked.dearer {
             let said = "money is limited here: `service_tier` is default, flex or left out";
-            return Err(self.stopped(Refusal::new(Reason::ModelBudget, by(route)).said(said), None));
+            return Err(self.stopped(wire, Refusal::new(Reason::ModelBudget, by(route)).said(said), None));
         }
-        let want = asked.tokens();
+        let want = once.asked.tokens;
         let mut approved = false;
         loop {
             let now = self.clock.now();
@@ -73,26 +74,31 @@ impl Model {
                     return Ok(Holding { books, clock, held: Some(held) });
                 }
                 Answer::Ask(limit) => {
-                    self.ask_somebody(route, &limit, want).await?;
+                    self.ask_somebody(route, &limit, once).await?;
                     approved = true;
                 }
                 Answer::Stop(limit, until) => {
                     let said = format!("{limit} of route {} is used up", route.route);
                     let refusal = Refusal::new(Reason::ModelBudget, by(route)).said(said);
-                    return Err(self.stopped(refusal, Some(until.since(now).div_ceil(1000))));
+                    return Err(self.stopped(wire, refusal, Some(until.since(now).div_ceil(1000))));
                 }
                 Answer::Unpriced(limit) => {
                     let said = format!("{limit} of route {} cannot be kept", route.route);
-                    return Err(self.stopped(Refusal::new(Reason::NoPrice, by(route)).said(said), None));
+                    return Err(self.stopped(
+                        wire,
+                        Refusal::new(Reason::NoPrice, by(route)).said(said),
+                        None,
+                    ));
                 }
             }
         }
     }
 
     /// Holds a request until somebody lets it pass a soft limit.
-    async fn ask_somebody(&self, route: &ModelRoute, limit: &Limit, want: Tokens) -> Result<(), Missed> {
+    async fn ask_somebody(&self, route: &ModelRoute, limit: &Limit, once: &Once<'_>) -> Result<(), Missed> {
+        let (want, wire) = (once.asked.tokens, once.call.api().wire());
         let Some(destination) = place_of(route) else {
-            return Err(self.stopped(Refusal::new(Reason::ModelBudget, by(route)), None));
+            return Err(self.stopped(wire, Refusal::new(Reason::ModelBudget, by(route)), None));
         };
         let cost = route.price.map(|price| format!(", {} USD", Usd(price.of(want)))).unwrap_or_default();
         let why = format!(
@@ -107,14 +113,14 @@ impl Model {
                 Ok(())
             }
             // Recorded by the gate.
-            Err(refusal) => Err(Missed::new(Trouble::Budget, told(&refusal), refused(&refusal, None))),
+            Err(refusal) => Err(Missed::new(Trouble::Budget, told(&refusal), refused(wire, &refusal, None))),
         }
     }
 
     /// Records a refusal and makes it an answer that says when to come back.
-    fn stopped(&self, refusal: Refusal, seconds: Option<u64>) -> Missed {
+    fn stopped(&self, wire: Provider, refusal: Refusal, seconds: Option<u64>) -> Missed {
         let refusal = self.gate.refuse(None, refusal);
-        Missed::new(Trouble::Budget, told(&refusal), refused(&refusal, seconds))
+        Missed::new(Trouble::Budget, told(&refusal), refused(wire, &refusal, seconds))
     }
 }
 
@@ -128,18 +134,13 @@ fn by(route: &ModelRoute) -> String {
     format!("model route {}", route.route)
 }
 
-/// A refusal in the shape that clients of models read.
-fn refused(refusal: &Refusal, seconds: Option<u64>) -> Response<Body> {
+/// A refusal in the shape that clients of this wire read.
+fn refused(wire: Provider, refusal: &Refusal, seconds: Option<u64>) -> Response<Body> {
     let reason = refusal.reason;
     let said = if refusal.said.is_empty() { String::new() } else { format!(": {}", refusal.said) };
     let message = format!("{}{said}; {}", reason.text(), reason.mend());
-    let body = serde_json::json!({
-        "error": { "message": message, "type": "insufficient_quota", "code": reason.code() }
-    });
-    let mut response = Response::new(full(body.to_string()));
-    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let mut response = super::failed(wire, &Error::Budget(message));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("cofferdam-reason", HeaderValue::from_static(reason.code()));
     // OpenAI's and Anthropic's clients do not try again by themselves then.
     headers.insert("x-should-retry", HeaderValue::from_static("false"));

@@ -1,9 +1,12 @@
 //! One call of a route for a person: the same way as a cell's, and every failure told apart.
 
 use super::{Missed, Model, Once};
-use cofferdam_base::ipc::model::{Alias, Tested, Tokens, Trouble};
+use cofferdam_base::{
+    Provider,
+    ipc::model::{Alias, Tested, Tokens, Trouble},
+};
 use cofferdam_egress::http::Body;
-use cofferdam_inference::{Asked, ChatRequest};
+use cofferdam_inference::{Api, Asked, Call};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -39,27 +42,17 @@ impl Model {
         let Some(route) = routes.named(alias.as_str()) else {
             return Tested { trouble: Some(Trouble::NoRoute), ..tested };
         };
-        let body =
-            json!({ "messages": [{ "role": "user", "content": "Answer with one word: ok" }] }).to_string();
-        let (Ok(chat), Ok(seat)) =
-            (ChatRequest::parse(body.as_bytes()), Arc::clone(&self.limits.seats).try_acquire_owned())
-        else {
+        let (api, path, body) = question(route.provider);
+        let call = path.parse().ok().and_then(|uri| Call::parse(api, &uri, body.as_bytes()).ok());
+        let (Some(call), Ok(seat)) = (call, Arc::clone(&self.limits.seats).try_acquire_owned()) else {
             tested.said = "the tenant's model requests are as many as may be under way".to_owned();
             return tested;
         };
-        let asked = Asked {
-            user: "operator".to_owned(),
-            agent: "model-test".to_owned(),
-            ..Asked::read(&HeaderMap::new(), body.as_bytes())
-        };
         let headers = HeaderMap::new();
-        let once = Once {
-            chat: &chat,
-            headers: &headers,
-            asked: &asked,
-            seat: Arc::new(seat),
-            begins: Some(BEGINS),
-        };
+        let (user, agent) = ("operator".to_owned(), "model-test".to_owned());
+        let asked = Asked { user, agent, ..Asked::read(&headers, &call) };
+        let seat = Arc::new(seat);
+        let once = Once { call: &call, headers: &headers, asked: &asked, seat, begins: Some(BEGINS) };
         let ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = match self.attempt(&once, route, false).await {
             Ok(answer) => answer,
@@ -76,7 +69,7 @@ impl Model {
         match read {
             Err(_) => Tested { trouble: Some(Trouble::Slow), ..tested },
             Ok(None) => Tested { trouble: Some(tested.trouble.unwrap_or(Trouble::BrokeOff)), ..tested },
-            Ok(Some(body)) => judged(tested, &body),
+            Ok(Some(body)) => judged(tested, route.provider, &body),
         }
     }
 }
@@ -96,7 +89,7 @@ async fn beginning(mut body: Body) -> Option<Vec<u8>> {
 }
 
 /// Is it an answer, and what does it say?
-fn judged(tested: Tested, body: &[u8]) -> Tested {
+fn judged(tested: Tested, provider: Provider, body: &[u8]) -> Tested {
     let short = |text: &str| {
         text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(TOLD).collect::<String>()
     };
@@ -107,12 +100,54 @@ fn judged(tested: Tested, body: &[u8]) -> Tested {
         let said = error.and_then(Value::as_str).map_or_else(|| short(&String::from_utf8_lossy(body)), short);
         return Tested { said, ..tested };
     }
-    let Some(message) = value.pointer("/choices/0/message") else {
+    let (answer, text, prompt, completion) = places(provider);
+    if value.pointer(answer).is_none() {
         let said = short(&String::from_utf8_lossy(body));
         return Tested { trouble: Some(Trouble::NoAnswer), said, ..tested };
-    };
-    let count =
-        |name: &str| value.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or_default();
-    let tokens = Tokens { prompt: count("prompt_tokens"), completion: count("completion_tokens") };
-    Tested { said: short(message["content"].as_str().unwrap_or_default()), tokens, ..tested }
+    }
+    let count = |place: &str| value.pointer(place).and_then(Value::as_u64).unwrap_or_default();
+    let tokens = Tokens { prompt: count(prompt), completion: count(completion) };
+    let said = value.pointer(text).and_then(Value::as_str).map(short).unwrap_or_default();
+    Tested { said, tokens, ..tested }
+}
+
+/// What is asked in the words of each wire: which API, at what path, with what body.
+fn question(provider: Provider) -> (Api, &'static str, String) {
+    const WORDS: &str = "Answer with one word: ok";
+    let messages = json!([{ "role": "user", "content": WORDS }]);
+    match provider {
+        Provider::OpenAi => (Api::Chat, Api::Chat.path(), json!({ "messages": messages }).to_string()),
+        Provider::Anthropic => {
+            let body = json!({ "messages": messages, "max_tokens": 64 });
+            (Api::Messages, Api::Messages.path(), body.to_string())
+        }
+        Provider::Ollama => {
+            let body = json!({ "messages": messages, "stream": false });
+            (Api::OllamaChat, Api::OllamaChat.path(), body.to_string())
+        }
+        Provider::Gemini => {
+            let body = json!({ "contents": [{ "role": "user", "parts": [{ "text": WORDS }] }] });
+            (Api::GeminiGenerate, "/v1beta/models/default:generateContent", body.to_string())
+        }
+    }
+}
+
+/// Where in an answer of each wire are: what makes it one, its text, and the tokens of prompt and answer.
+const fn places(provider: Provider) -> (&'static str, &'static str, &'static str, &'static str) {
+    match provider {
+        Provider::OpenAi => (
+            "/choices/0/message",
+            "/choices/0/message/content",
+            "/usage/prompt_tokens",
+            "/usage/completion_tokens",
+        ),
+        Provider::Anthropic => ("/content", "/content/0/text", "/usage/input_tokens", "/usage/output_tokens"),
+        Provider::Ollama => ("/message", "/message/content", "/prompt_eval_count", "/eval_count"),
+        Provider::Gemini => (
+            "/candidates/0",
+            "/candidates/0/content/parts/0/text",
+            "/usageMetadata/promptTokenCount",
+            "/usageMetadata/candidatesTokenCount",
+        ),
+    }
 }

@@ -313,7 +313,8 @@ mod tests {
             // Days since 1970-01-01, counted one by one.
             let mut parts = text.split('-').map(|part| part.parse::<u64>().unwrap());
             let (year, month, day) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
-            let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let leap =
+                |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
             let lengths =
                 |year| [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
             let years: u64 = (1970..year).map(|year| lengths(year).iter().sum::<u64>()).sum();

@@ -57,9 +57,6 @@ troubles! {
     /// The secret does not fit a header.
     BadKey = "the provider's key has characters in it that no header can hold",
         "cofferdam secret set {tenant} NAME, without a line feed or spaces";
-    /// The provider's wire is not spoken.
-    Unspoken = "this version does not speak the provider's wire",
-        "use an OpenAI-compatible base URL of the provider, with --provider openai";
     /// The name is none.
     Resolve = "the provider's name does not resolve on this host",
         "check the base URL's host, and the name servers in [egress] of cofferdam.toml";

@@ -74,7 +74,10 @@ pub struct ExplainedRequest {
     /// Does it ask for a WebSocket?
     #[serde(default)]
     pub websocket: bool,
-    /// Its body, a JSON-RPC message.
+    /// Is it gRPC?
+    #[serde(default)]
+    pub grpc: bool,
+    /// Its body, a JSON-RPC message or a GraphQL request in JSON.
     #[serde(default)]
     pub body: Option<String>,
 }

@@ -412,6 +412,7 @@ fn attack(check: Check) -> Result<(), String> {
                     target: "/asked".into(),
                     headers: Vec::new(),
                     websocket: false,
+                    grpc: false,
                     body: cofferdam_policy::Body::None,
                 };
                 let request = Some(head::shown(&facts, &asked));

@@ -190,7 +190,7 @@ async fn a_route_that_does_not_begin_in_time_is_followed_by_the_next_and_one_tha
                 silent.shutdown().await.unwrap();
             }
         }
-        let since = tokio::time::Instant::now();
+        let since = Instant::now();
         let (text, mut provider) = host.asked().await;
         // The clock of this test moves on only while everybody waits.
         let waited = since.elapsed() >= Duration::from_mins(2);
@@ -360,8 +360,6 @@ async fn a_call_for_a_person_tells_what_is_wrong() {
     let test = async |host: &Host| host.office.model.test(&main).await;
     host.route(vec![ModelRoute { secret: "KEY".parse().ok(), ..route("main", "http://api.example/v1") }]);
     assert_eq!(test(&host).await.trouble, Some(Trouble::NoKey));
-    host.route(vec![ModelRoute { provider: Provider::Gemini, ..route("main", "http://api.example/v1") }]);
-    assert_eq!(test(&host).await.trouble, Some(Trouble::Unspoken));
     host.route(vec![route("main", "http://10.0.0.7/v1")]);
     let guarded = test(&host).await;
     assert!(guarded.trouble == Some(Trouble::Guarded) && guarded.said.contains("private"), "{guarded:?}");
@@ -387,4 +385,37 @@ async fn a_call_for_a_person_tells_a_name_that_does_not_resolve_and_tls_that_fai
     // Something answers, and it is not TLS.
     provider.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     assert_eq!(calling.await.unwrap().trouble, Some(Trouble::Tls));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_for_a_person_speaks_the_wire_of_its_route() {
+    for (provider, path, answered) in [
+        (
+            Provider::Anthropic,
+            "/v1/messages",
+            r#"{"content":[{"type":"text","text":"ok"}],"usage":{"input_tokens":6,"output_tokens":2}}"#,
+        ),
+        (
+            Provider::Ollama,
+            "/api/chat",
+            r#"{"message":{"content":"ok"},"prompt_eval_count":6,"eval_count":2}"#,
+        ),
+        (
+            Provider::Gemini,
+            "/v1beta/models/real:generateContent",
+            r#"{"candidates":[{"content":{"parts":[{"text":"ok"}]}}],
+                "usageMetadata":{"promptTokenCount":6,"candidatesTokenCount":2}}"#,
+        ),
+    ] {
+        let mut host = host("http://api.example", ADDRESS);
+        host.route(vec![ModelRoute { provider, ..route("main", "http://api.example") }]);
+        let model = Arc::clone(&host.office.model);
+        let calling = tokio::spawn(async move { model.test(&alias("main")).await });
+        let (text, mut upstream) = host.asked().await;
+        assert!(text.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{text}");
+        answer(&mut upstream, 200, answered).await;
+        let tested = calling.await.unwrap();
+        let tokens = (tested.tokens.prompt, tested.tokens.completion);
+        assert_eq!((tested.trouble, tested.said.as_str(), tokens), (None, "ok", (6, 2)), "{provider}");
+    }
 }

@@ -1,0 +1,136 @@
+//! What OpenAI's chat completions and Anthropic's messages have in common: a conversation, its answer, and
+//! the pieces in which an answer streams. Each wire's module reads its own form into this and writes it.
+
+use super::fields::Raw;
+use std::borrow::Cow;
+
+/// A conversation and what is asked of the model.
+#[derive(Debug, Default)]
+pub(crate) struct Talk<'a> {
+    pub(crate) system: Vec<Cow<'a, str>>,
+    pub(crate) turns: Vec<Turn<'a>>,
+    pub(crate) tools: Vec<Tool<'a>>,
+    pub(crate) choice: Option<Choice<'a>>,
+    /// May it call several tools at one time?
+    pub(crate) parallel: Option<bool>,
+    pub(crate) max_tokens: Option<u64>,
+    pub(crate) temperature: Option<Raw<'a>>,
+    pub(crate) top_p: Option<Raw<'a>>,
+    pub(crate) stop: Vec<Cow<'a, str>>,
+    pub(crate) user: Option<Cow<'a, str>>,
+    pub(crate) stream: bool,
+}
+
+/// What one side says before the other speaks.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) role: Role,
+    pub(crate) parts: Vec<Part<'a>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    User,
+    Assistant,
+}
+
+/// A piece of a turn, or of an answer.
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    Text(Cow<'a, str>),
+    Image { media_type: Cow<'a, str>, data: Cow<'a, str> },
+    Call(ToolCall<'a>),
+    Result { id: Cow<'a, str>, content: Vec<Part<'a>>, failed: bool },
+}
+
+/// A call of a tool. Its arguments are the text of an object.
+#[derive(Debug)]
+pub(crate) struct ToolCall<'a> {
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) arguments: Cow<'a, str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tool<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) description: Option<Cow<'a, str>>,
+    /// The schema of its arguments.
+    pub(crate) schema: Option<Raw<'a>>,
+    pub(crate) strict: Option<bool>,
+}
+
+/// Which tool is to be called.
+#[derive(Debug)]
+pub(crate) enum Choice<'a> {
+    Auto,
+    None,
+    /// One, whichever.
+    Any,
+    Named(Cow<'a, str>),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    End,
+    Length,
+    Tools,
+    Refused,
+}
+
+/// What a provider counted; both wires' clients read these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Of the prompt, with what was read from a cache.
+    pub(crate) prompt: u64,
+    pub(crate) cached: u64,
+    pub(crate) completion: u64,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) model: Cow<'a, str>,
+    pub(crate) parts: Vec<Part<'a>>,
+    pub(crate) stop: Stop,
+    pub(crate) count: Count,
+}
+
+/// A piece of an answer that streams.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    Start {
+        id: Cow<'a, str>,
+        model: Cow<'a, str>,
+    },
+    Text(Cow<'a, str>),
+    /// A call begins: its number, which nothing else in this answer has.
+    Call {
+        number: u64,
+        id: Cow<'a, str>,
+        name: Cow<'a, str>,
+    },
+    /// More of a call's arguments.
+    Arguments {
+        number: u64,
+        text: Cow<'a, str>,
+    },
+    Stop(Stop),
+    Count(Count),
+    /// Nothing follows.
+    End,
+    /// The provider gave up.
+    Failed(Cow<'a, str>),
+}
+
+impl<'a> Talk<'a> {
+    /// Adds to what one side says.
+    pub(super) fn say(&mut self, role: Role, mut parts: Vec<Part<'a>>) {
+        match self.turns.last_mut() {
+            Some(last) if last.role == role => last.parts.append(&mut parts),
+            _ => self.turns.push(Turn { role, parts }),
+        }
+    }
+}

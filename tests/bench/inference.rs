@@ -1,0 +1,133 @@
+//! Requests to a model through a warden's desk: the tenant's key is added, usage is read and counted.
+
+use super::{
+    Awake, Inside,
+    client::Way,
+    in_front, peers,
+    stats::{Table, Target, percentile},
+    upstream::Upstream,
+    wardens,
+};
+use crate::{host::Host, world::WEB};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+const ROUNDS: usize = 9;
+const REQUESTS: usize = 300;
+/// What one tenant may have under way; sixteen clients are two tenants'.
+const TENANTS: [&str; 2] = ["acme", "globex"];
+const CLIENTS: usize = 16;
+
+/// The bench.
+pub fn run() {
+    let host = Host::start();
+    let web = SocketAddr::new(WEB[0].parse().unwrap(), 9100);
+    host.world.outside(|| Upstream::plain(web));
+    let url = format!("http://{web}/v1");
+    for tenant in TENANTS {
+        host.json(&["tenant", "create", tenant, "--runtime", "command:echo"]);
+        assert!(host.feed(&["secret", "set", tenant, "PROVIDER"], "sk-provider").status.success());
+        host.json(&["model", "set", tenant, "--url", &url, "--model", "mock-1", "--secret", "PROVIDER"]);
+        host.json(&["tenant", "start", tenant]);
+        host.ready(tenant);
+    }
+    let cells = TENANTS.map(|tenant| Inside::cell(&host, tenant));
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let world = &host.world;
+    let litellm = peers::litellm(world, scratch.path(), &url);
+    in_front(&litellm.iter().map(peers::Peer::pid).chain(wardens(&host)).collect::<Vec<_>>());
+    let body = "{\"model\":\"mock-1\",\"messages\":[{\"role\":\"user\",\"content\":\"".to_owned()
+        + &"z".repeat(900)
+        + "\"}]}";
+    let way = |to: SocketAddr, place: &str, host: &str, key: &str| Way {
+        to,
+        connect: None,
+        tls: None,
+        request: format!(
+            "POST {place}/v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+        .into(),
+    };
+    let direct = way(web, "", &web.to_string(), "sk-provider");
+    let ours = way("127.0.0.1:3128".parse().unwrap(), "http://inference.local", "inference.local", "cell");
+    let sample = |way: &Way, count: usize| -> Vec<f64> {
+        let mut open = way.open();
+        (0..count).map(|_| open.exchange()).collect()
+    };
+    let mut contenders: Vec<(String, Box<dyn Fn() -> Vec<f64> + '_>)> =
+        vec![("direct".into(), Box::new(|| world.host(|| sample(&direct, REQUESTS))))];
+    if let Some(peer) = &litellm {
+        let way = way(peer.address, "", "litellm", "sk-bench");
+        contenders.push(("litellm".into(), Box::new(move || world.host(|| sample(&way, 40)))));
+    }
+    contenders.push(("cofferdam".into(), Box::new(|| cells[0].run(|| sample(&ours, REQUESTS)))));
+    let awake = Awake::keep();
+    let table = Table::measure(ROUNDS, &contenders);
+    drop(awake);
+    table.print("one chat completion, kept connection", "µs");
+    let at = table.at("cofferdam");
+    let added =
+        Target { what: "12 added latency, p50", gate: 150.0, moonshot: 70.0, more: false, unit: " µs" };
+    let tail = Target { what: "12 added latency, p99", gate: 1000.0, moonshot: 300.0, ..added };
+    let mut met = vec![added.report(table.p50(at) - table.p50(0)), tail.report(table.p99(at) - table.p99(0))];
+
+    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        rates[0].push(world.host(|| throughput(&[(None, direct.clone())])));
+        let both: Vec<_> = cells.iter().map(|cell| (Some(cell), ours.clone())).collect();
+        rates[1].push(throughput(&both));
+        if let Some(peer) = &litellm {
+            let way = way(peer.address, "", "litellm", "sk-bench");
+            rates[2].push(world.host(|| throughput(&[(None, way)])));
+        }
+    }
+    println!("\nsixteen clients, requests a second (cofferdam: eight in each of two cells)");
+    let (names, direct_rate) = (["direct", "cofferdam", "litellm"], percentile(&rates[0], 50));
+    for (name, rates) in names.iter().zip(&rates).filter(|(_, rates)| !rates.is_empty()) {
+        let rate = percentile(rates, 50);
+        println!("  {name:<26} {rate:>12.0} {:>25.3}", rate / direct_rate);
+    }
+    let share = percentile(&rates[1], 50) / direct_rate;
+    let throughput =
+        Target { what: "12 16 clients, of direct", gate: 0.45, moonshot: 0.45, more: true, unit: "" };
+    met.push(throughput.report(share));
+    let missed = met.iter().filter(|met| !**met).count();
+    assert_eq!(missed, 0, "{missed} gates missed");
+}
+
+/// Requests a second of sixteen connections, spread over these ways.
+fn throughput(ways: &[(Option<&Inside>, Way)]) -> f64 {
+    let begun = Instant::now();
+    let end = begun + Duration::from_millis(700);
+    let each = CLIENTS / ways.len();
+    let count: usize = std::thread::scope(|scope| {
+        let clients: Vec<_> = ways
+            .iter()
+            .flat_map(|(cell, way)| std::iter::repeat_n((cell, way), each))
+            .map(|(cell, way)| {
+                let client = move || {
+                    let (mut open, mut count) = (way.open(), 0);
+                    while Instant::now() < end {
+                        open.exchange();
+                        count += 1;
+                    }
+                    count
+                };
+                scope.spawn(move || match cell {
+                    Some(cell) => cell.run(client),
+                    None => client(),
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    count as f64 / begun.elapsed().as_secs_f64()
+}

@@ -1,0 +1,104 @@
+//! What answers in the world: as cheap as a server can be, so that what a proxy adds to a request is seen.
+//!
+//! `GET /bulk` gives 64 MiB, anything else one kibibyte of JSON that is a chat completion, too. One thread, no
+//! parsing beyond the length of a request.
+
+use super::{BULK, PAGE};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+/// The server; it ends with the process.
+pub struct Upstream;
+
+impl Upstream {
+    /// Plain, at this address of this thread's namespace.
+    pub fn plain(address: SocketAddr) {
+        Self::start(address, None);
+    }
+
+    /// Over TLS with this certificate and key.
+    pub fn tls(address: SocketAddr, leaf: &rcgen::Certificate, key: &rcgen::KeyPair) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(leaf.der().to_vec())],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Self::start(address, Some(TlsAcceptor::from(Arc::new(config))));
+    }
+
+    fn start(address: SocketAddr, acceptor: Option<TlsAcceptor>) {
+        let listener = TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let acceptor = acceptor.clone();
+                    stream.set_nodelay(true).unwrap();
+                    tokio::spawn(async move {
+                        match acceptor {
+                            None => answer(stream).await,
+                            Some(acceptor) => answer(acceptor.accept(stream).await?).await,
+                        }
+                    });
+                }
+            });
+        };
+        std::thread::Builder::new().name("upstream".into()).spawn(serve).unwrap();
+    }
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
+    let page = page();
+    let (mut buffer, mut filled) = (vec![0; 64 * 1024], 0);
+    loop {
+        let read = stream.read(&mut buffer[filled..]).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        let Some(whole) = super::client::length(&buffer[..filled]) else { continue };
+        if filled < whole {
+            continue;
+        }
+        if buffer.starts_with(b"GET /bulk") {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BULK}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            let piece = vec![b'.'; 1 << 20];
+            for _ in 0..BULK / piece.len() {
+                stream.write_all(&piece).await?;
+            }
+        } else {
+            stream.write_all(&page).await?;
+        }
+        stream.flush().await?;
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+    }
+}
+
+/// The answer to everything: a chat completion of a kibibyte.
+fn page() -> Vec<u8> {
+    let body = |text: &str| {
+        serde_json::json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "mock-1",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text},
+                         "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}})
+        .to_string()
+    };
+    let text = "x".repeat(PAGE - body("").len());
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {PAGE}\r\n\r\n");
+    [head, body(&text)].concat().into_bytes()
+}

@@ -1,0 +1,19 @@
+//! The speed of what leaves a cell: `cargo xtask bench egress` and `bench inference`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+mod bench;
+mod host;
+mod world;
+
+/// All of it, or the part that `COFFERDAM_BENCH_PART` names.
+#[test]
+#[ignore = "a bench: cargo xtask bench egress"]
+fn egress() {
+    bench::egress::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
+}
+
+#[test]
+#[ignore = "a bench: cargo xtask bench inference"]
+fn inference() {
+    bench::inference::run();
+}
