@@ -143,13 +143,10 @@ async fn guide(dir: &Path, runtime: &str, json: bool) -> Result<(), Failure> {
             wait: false,
         };
         let _: types::Tenant = client.call(Method::POST, "tenants", Some(&new)).await?;
-        let route = types::ModelRoute {
-            route: "default".to_owned(),
-            upstream: types::Upstream::Builtin,
-            model: "cofferdam-demo".to_owned(),
-            secret: None,
-        };
-        let _: types::Model = client.call(Method::PUT, &format!("tenants/{id}/model"), Some(&route)).await?;
+        let alias = "default".parse().map_err(Failure::could_not)?;
+        let route = types::ModelRoute::new(alias, types::Upstream::Builtin, "cofferdam-demo");
+        let path = format!("tenants/{id}/models/default");
+        let _: types::Models = client.call(Method::PUT, &path, Some(&route)).await?;
     }
     let [acme, globex] = TENANTS;
     let (acme, globex) = tokio::join!(ready(&client, acme, json), ready(&client, globex, json));

@@ -88,7 +88,9 @@ fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
         assert_eq!(row(&told, id)["verdict"], "BLOCKED", "{id}");
     }
     // Inside TLS, and every row of network and proxy once more where it is looked into.
-    for id in ["forged", "neighbours-authority", "placeholder", "h2-authority", "second-host", "proxy.unlisted"] {
+    for id in
+        ["forged", "neighbours-authority", "placeholder", "h2-authority", "second-host", "proxy.unlisted"]
+    {
         assert_eq!(row(&told, &format!("inspected.{id}"))["verdict"], "BLOCKED", "{id}");
     }
     for id in ["flood.connections", "flood.words", "theft.ports", "host-files.swap", "host-files.fifo"] {

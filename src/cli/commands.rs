@@ -2,8 +2,8 @@
 
 use super::{
     Client, Exit, Failure, approvals,
-    flags::{Command, Ledger, Model, Secret, Token},
-    other,
+    flags::{Command, Ledger, Secret, Token},
+    models, other,
     print::{self, moment},
     tenant,
 };
@@ -31,10 +31,10 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         Command::Token(command) => token(command, client, json).await,
         Command::Canary(command) => super::canary::run(command, client, json).await,
         Command::Secret(command) => secret(command, client, json).await,
-        Command::Model(command) => model(command, client, json).await,
+        Command::Model(command) => models::run(command, client, json).await,
         Command::Policy(command) => super::policy::run(command, client, json).await,
         Command::Approvals(command) => approvals::run(command, client, json).await,
-        Command::Usage { tenant } => usage(tenant.as_ref(), client, json).await,
+        Command::Usage(command) => models::usage(command, client, json).await,
         Command::Ledger(command) => ledger(command, client, json).await,
         Command::Demo { .. }
         | Command::Init
@@ -194,45 +194,6 @@ fn read_secret() -> Result<String, Failure> {
     Ok(value)
 }
 
-async fn model(command: Model, client: &Client, json: bool) -> Done {
-    let (tenant, answer): (TenantId, types::Model) = match command {
-        Model::Set { tenant, url, model, secret } => {
-            let upstream =
-                if url == "builtin" { types::Upstream::Builtin } else { types::Upstream::Url(url) };
-            let route = types::ModelRoute { route: "default".to_owned(), upstream, model, secret };
-            let path = format!("tenants/{tenant}/model");
-            let answer = client.call(Method::PUT, &path, Some(&route)).await?;
-            (tenant, answer)
-        }
-        Model::Show { tenant } => {
-            let answer = client.fetch(&format!("tenants/{tenant}/model")).await?;
-            (tenant, answer)
-        }
-        Model::Other(words) => return Err(other("model", &words)),
-        Model::Rm { tenant } => {
-            let path = format!("tenants/{tenant}/model");
-            let answer = client.call(Method::DELETE, &path, None::<&()>).await?;
-            (tenant, answer)
-        }
-    };
-    let text = answer.model.as_ref().map_or_else(
-        || {
-            format!(
-                "{tenant} has no model; set one with: cofferdam model set {tenant} --url URL --model NAME"
-            )
-        },
-        |route| {
-            let place = match &route.upstream {
-                types::Upstream::Url(url) => url.as_str(),
-                types::Upstream::Builtin => "the built-in model",
-            };
-            let secret = route.secret.as_ref().map(|name| format!(", key {name}")).unwrap_or_default();
-            format!("{} at {place}{secret}", route.model)
-        },
-    );
-    say(json, &answer, &text)
-}
-
 /// A document from a file or, for `-`, standard input; a little more than the host accepts is read.
 pub(super) fn read_document(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
@@ -246,22 +207,6 @@ pub(super) fn read_document(file: &Path) -> Result<String, Failure> {
         opened.take(1 << 20).read_to_string(&mut text).map_err(named)?;
     }
     Ok(text)
-}
-
-async fn usage(tenant: Option<&TenantId>, client: &Client, json: bool) -> Done {
-    let report: types::UsageReport = client.fetch(&format!("usage{}", query(tenant))).await?;
-    let row = |row: &types::UsageRow| {
-        vec![
-            row.tenant.to_string(),
-            row.route.clone(),
-            row.model.clone(),
-            row.requests.to_string(),
-            row.prompt_tokens.to_string(),
-            row.completion_tokens.to_string(),
-        ]
-    };
-    let head = ["TENANT", "ROUTE", "MODEL", "REQUESTS", "PROMPT", "COMPLETION"];
-    list(json, &report, &head, report.rows.iter().map(row).collect(), "nothing was used")
 }
 
 async fn ledger(command: Ledger, client: &Client, json: bool) -> Done {

@@ -1,6 +1,9 @@
 //! What a person can type: one table, no meaning yet.
 
-use super::policy::Policy;
+use super::{
+    models::{Model, Usage},
+    policy::Policy,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_base::{
     Role, SecretName, TenantId,
@@ -67,7 +70,7 @@ pub(crate) enum Command {
     /// Secrets, used by a tenant's warden and never seen in its cell
     #[command(subcommand)]
     Secret(Secret),
-    /// Where a tenant's http://inference.local/v1 leads
+    /// Where a tenant's http(s)://inference.local/v1 leads, and what it may use
     #[command(subcommand)]
     Model(Model),
     /// What a tenant's cell may reach
@@ -98,11 +101,8 @@ pub(crate) enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Tokens used, by tenant and model
-    Usage {
-        /// Only this tenant's
-        tenant: Option<TenantId>,
-    },
+    /// Tokens used and what they cost
+    Usage(Usage),
     /// The record of everything that was decided
     #[command(subcommand)]
     Ledger(Ledger),
@@ -346,31 +346,6 @@ impl Bound {
         let format = format.or_else(|| "{}".parse().ok())?;
         Some(Binding { to: bind?, spot: spot?, format, resource, env, file })
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Model {
-    /// Set the route
-    Set {
-        tenant: TenantId,
-        /// OpenAI-compatible base URL, https://host/v1; or `builtin`
-        #[arg(long)]
-        url: String,
-        /// The model's name at the provider
-        #[arg(long)]
-        model: String,
-        /// The secret that holds the provider's key
-        #[arg(long)]
-        secret: Option<SecretName>,
-    },
-    /// Show the route
-    #[command(visible_alias = "list")]
-    Show { tenant: TenantId },
-    /// Remove the route
-    Rm { tenant: TenantId },
-    /// Anything else: perhaps a command of the design that is not built yet
-    #[command(external_subcommand)]
-    Other(Vec<String>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ mod exec;
 mod failure;
 mod flags;
 mod kill;
+mod models;
 mod parse;
 mod policy;
 mod print;
@@ -36,7 +37,6 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
     ("", &["audit", "skill", "context", "advise", "member", "top"]),
     ("tenant", &["hibernate", "wake", "suspend", "upgrade", "backup", "restore", "clone", "import"]),
     ("secret", &["rotate"]),
-    ("model", &["test"]),
     ("ledger", &["export"]),
 ];
 

@@ -154,9 +154,7 @@ fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure
     print::line(&format!("The cell of {tenant}, {profile}, {at}, Linux {kernel}"))?;
     if let Some(PolicyProved { revision, digest, default }) = policy {
         let default = format!("{default:?}").to_lowercase();
-        print::line(&format!(
-            "with its policy, revision {revision}, {digest}, and its default, {default}"
-        ))?;
+        print::line(&format!("with its policy, revision {revision}, {digest}, and its default, {default}"))?;
     }
     print::line("")?;
     let weak = document.receipt.iter().filter(|row| row.state != LayerState::Enforced);

@@ -95,9 +95,8 @@ impl Host {
             });
         }
         let kept_for = id.clone();
-        if let Some((route, at)) = self.db.run(move |disk| disk.model(&kept_for)).await? {
-            rows.push(model_row(&route, at));
-        }
+        let routes = self.db.run(move |disk| disk.routes(&kept_for)).await?;
+        rows.extend(routes.iter().map(|row| model_row(&row.route, row.at)));
         let default = match policy.document().default {
             cofferdam_policy::Default::Ask => "ask",
             cofferdam_policy::Default::Deny => "deny",
@@ -218,7 +217,7 @@ fn rule_row(row: &Reachable, outcome: Result<(), Refusal>, since: Millis) -> Eff
 }
 
 fn model_row(route: &ModelRoute, since: Millis) -> EffectiveRow {
-    let ModelRoute { route, upstream, model, secret: _ } = route;
+    let ModelRoute { route, upstream, model, .. } = route;
     let provider = match upstream {
         Upstream::Url(url) => url.as_str(),
         Upstream::Builtin => "the built-in model",

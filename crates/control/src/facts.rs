@@ -1,7 +1,10 @@
 //! What control takes from the configuration, parsed once at the start.
 
 use crate::Error;
-use cofferdam_base::{Digest, ipc::launcher::Limits};
+use cofferdam_base::{
+    Digest,
+    ipc::{launcher::Limits, model::OwnPrice},
+};
 use cofferdam_tenants::{
     config::{CommandRuntime, LeftOut},
     launcher::Boot,
@@ -33,6 +36,8 @@ pub struct Facts {
     pub cache: PathBuf,
     /// Where the launcher writes `<id>.log`.
     pub logs: PathBuf,
+    /// What models cost, by the operator's word.
+    pub prices: Vec<OwnPrice>,
     /// What each warden is told of the host.
     pub wardens: WardenFacts,
 }
@@ -85,6 +90,7 @@ impl Facts {
             limits: config.limits,
             cache: cache_dir.clone(),
             logs: data_dir.join("logs"),
+            prices: config.price.clone(),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),
                 operator_private: config.egress.operator_private.iter().map(ToString::to_string).collect(),

@@ -12,6 +12,7 @@ use crate::{
     facts::Facts,
     keys::Issuer,
     launcher::Launcher,
+    models::Testers,
     scribe::Scribe,
     tenant::Tenant,
     webhook::Courier,
@@ -46,6 +47,7 @@ pub struct Host {
     pub(crate) issuer: Issuer,
     pub(crate) book: Book,
     pub(crate) courier: Courier,
+    pub(crate) testers: Testers,
     /// Held while a tenant is created, so that ids and slots are given out one at a time.
     pub(crate) creating: tokio::sync::Mutex<()>,
     launcher: Arc<Launcher>,
@@ -75,6 +77,7 @@ impl Host {
             issuer,
             book: Book::default(),
             courier: Courier::default(),
+            testers: Testers::default(),
             creating: tokio::sync::Mutex::default(),
             launcher,
             edge: Edge::default(),

@@ -23,6 +23,8 @@ mod kill;
 pub mod launcher;
 mod ledger;
 mod limits;
+mod metrics;
+mod models;
 mod plain;
 mod policies;
 mod probe;
@@ -34,6 +36,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod under_way;
 mod warden;
 mod webhook;
 

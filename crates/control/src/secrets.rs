@@ -1,11 +1,11 @@
-//! Secrets and the model route: sealed at once, kept sealed, handed to the tenant's warden only.
+//! Secrets: sealed at once, kept sealed, handed to the tenant's warden only.
 //!
 //! A value is in clear in the request's body and in the sealing call, and is wiped after it; nothing here
 //! opens an envelope. Every first release of a data key to a warden is in the ledger before it happens.
 
 use crate::{
     Error,
-    api::types::{Model, ModelRoute, SecretRow, SecretValue, Secrets, Upstream, UsageReport},
+    api::types::{SecretRow, SecretValue, Secrets},
     canaries::{is_canary, planted, taken},
     host::{Host, NotConfigured},
     tenant::Tenant,
@@ -129,39 +129,6 @@ impl Host {
         self.send_secrets(&tenant).await
     }
 
-    /// The tenant's model route.
-    pub async fn model_show(&self, id: &TenantId) -> Result<Model, Error> {
-        self.tenant(id)?;
-        let id = id.clone();
-        let model = self.db.run(move |disk| disk.model(&id)).await?;
-        Ok(Model { model: model.map(|(route, _)| route) })
-    }
-
-    /// Sets the model route, or removes it.
-    pub async fn model_set(&self, id: &TenantId, route: Option<ModelRoute>) -> Result<Model, Error> {
-        let tenant = self.tenant(id)?;
-        if let Some(route) = &route {
-            check_route(route)?;
-        }
-        let _in_order = tenant.changes.lock().await;
-        let (kept, stored) = (id.clone(), route.clone());
-        let row = self.row(Some(id), Kind::ModelSet, json!({ "model": route }));
-        self.db.run(move |disk| disk.set_model(&kept, stored.as_ref(), &row)).await?;
-        if let Some(link) = tenant.seat.link() {
-            link.send(&tenant, &route.clone().map_or(Command::NoModel {}, Command::Model))?;
-        }
-        Ok(Model { model: route })
-    }
-
-    /// Tokens used.
-    pub async fn usage(&self, tenant: Option<TenantId>) -> Result<UsageReport, Error> {
-        if let Some(id) = &tenant {
-            self.tenant(id)?;
-        }
-        let rows = self.db.run(move |disk| disk.usage(tenant.as_ref())).await?;
-        Ok(UsageReport { rows })
-    }
-
     /// The placeholders that a tenant's cell is to see, each with where.
     pub(crate) async fn placeholders(&self, id: &TenantId) -> Result<Vec<Placeholder>, Error> {
         let kept = id.clone();
@@ -217,11 +184,11 @@ impl Host {
     async fn send_snapshot(self: &Arc<Self>, tenant: &Arc<Tenant>, link: &Link) -> Result<u64, Error> {
         let _in_order = tenant.changes.lock().await;
         let id = tenant.id.clone();
-        let (policy, revision, secrets, model) = self
+        let (policy, revision, secrets) = self
             .db
             .run(move |disk| {
                 let policy = disk.policy(&id)?;
-                Ok((policy.text, policy.revision, disk.sealed(&id)?, disk.model(&id)?))
+                Ok((policy.text, policy.revision, disk.sealed(&id)?))
             })
             .await?;
         if let Ok(policy) = cofferdam_policy::Policy::parse(&policy) {
@@ -232,7 +199,7 @@ impl Host {
         link.send_key(tenant, &key)?;
         link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send(tenant, &Command::Secrets { secrets })?;
-        link.send(tenant, &model.map_or(Command::NoModel {}, |(route, _)| Command::Model(route)))?;
+        self.send_models(tenant, link).await?;
         self.send_grants(tenant, link).await?;
         link.send(tenant, &Command::Ready {})?;
         Ok(revision)
@@ -319,55 +286,4 @@ fn shown(row: SecretRow, tenant: &TenantId, key: Option<&DataKey>) -> SecretRow 
 fn released(secrets: &[SealedSecret]) -> serde_json::Value {
     let names: Vec<_> = secrets.iter().map(|s| json!({ "name": s.name, "version": s.version })).collect();
     json!({ "secrets": names })
-}
-
-fn check_route(route: &ModelRoute) -> Result<(), Error> {
-    let ModelRoute { route: name, upstream, model, secret: _ } = route;
-    let short = |text: &str, most: usize| {
-        (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-    };
-    if !short(name, 64) || !short(model, 256) {
-        return Err(Error::Usage(
-            "a route's name is 1 to 64 and a model's 1 to 256 printable ASCII characters".to_owned(),
-        ));
-    }
-    match upstream {
-        Upstream::Builtin => Ok(()),
-        Upstream::Url(url) => {
-            let uri: http::Uri =
-                url.parse().map_err(|_| Error::Usage("the base URL is no URL".to_owned()))?;
-            let known = matches!(uri.scheme_str(), Some("http" | "https"));
-            let host = uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
-            if known && host && uri.query().is_none() && url.len() <= 2048 {
-                Ok(())
-            } else {
-                Err(Error::Usage(
-                    "a base URL is http(s)://HOST[:PORT]/PATH, without user, password or query".to_owned(),
-                ))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_route_leads_to_an_http_host_and_nowhere_else() {
-        let route = |url: &str| ModelRoute {
-            route: "main".to_owned(),
-            upstream: Upstream::Url(url.to_owned()),
-            model: "m".to_owned(),
-            secret: None,
-        };
-        assert!(check_route(&route("https://api.example.com/v1")).is_ok());
-        assert!(check_route(&ModelRoute { upstream: Upstream::Builtin, ..route("") }).is_ok());
-        for bad in
-            ["", "api.example.com", "file:///etc/passwd", "https://u:p@h/v1", "https://h/v1?k=s", "ftp://h/"]
-        {
-            assert!(check_route(&route(bad)).is_err(), "{bad}");
-        }
-    }
 }

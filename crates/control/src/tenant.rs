@@ -7,6 +7,7 @@
 use crate::{
     host::Host,
     probe,
+    under_way::UnderWay,
     warden::{Heard, Seat},
 };
 use cofferdam_base::{
@@ -69,6 +70,8 @@ pub struct Tenant {
     pub changes: Mutex<()>,
     /// How far its wardens' records were heard.
     pub heard: Heard,
+    /// What its warden has under way at its models.
+    pub under_way: UnderWay,
     /// Placeholders that were sent where they are not bound, and known values that were blocked.
     pub(crate) alerts: AtomicU64,
     /// A canary of its was sent, and it is being killed.
@@ -144,6 +147,7 @@ impl Tenant {
             tripped: AtomicBool::new(false),
             killed_for: std::sync::Mutex::default(),
             heard,
+            under_way: UnderWay::default(),
             mailbox,
             view: watch::Sender::new(view),
         };

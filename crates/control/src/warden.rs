@@ -160,6 +160,7 @@ impl Link {
                     return Err(nonsense(tenant, "it says that it is another tenant's"));
                 }
                 *boot = Some(now);
+                host.count_lost(tenant, self, now).await?;
             }
             _ if boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
             Report::Configured { revision, error, authority } => {
@@ -200,10 +201,13 @@ impl Link {
                 }
             }
             Report::Tripped { canary, destination } => host.tripped(tenant, canary, destination),
+            Report::Tested { test, tested } => host.testers.tested(&tenant.id, test, tested),
             Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
+            Report::Asking(most) => tenant.under_way.add(most)?,
             Report::Usage(usage) => {
-                let through = usage.seq;
+                let (through, request) = (usage.seq, usage.request);
                 if host.used(tenant, usage).await {
+                    tenant.under_way.remove(request);
                     self.send(tenant, &Command::Counted { through })?;
                 }
             }
@@ -221,8 +225,11 @@ fn tidy(mut report: Report) -> Report {
         }
         Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
-        Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),
         Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } | Report::Tripped { .. } => {}
+        Report::Asking(usage) | Report::Usage(usage) => {
+            [&mut usage.model, &mut usage.user, &mut usage.agent].into_iter().for_each(line);
+        }
+        Report::Tested { test: _, tested } => line(&mut tested.said),
     }
     report
 }

@@ -100,6 +100,8 @@ cofferdam_base::checks! {
     HelloNamesSame,
     /// Names that are served here are never dialled.
     OwnNames,
+    /// A question of the warden's own is answered by people, and by no rule.
+    OwnQuestions,
     /// A client that was silent at first is judged by what it speaks after all.
     LateSpeech,
     /// A tunnel that was let through as TLS carries TLS.

@@ -170,6 +170,12 @@ impl Gate {
         self.wait(Wanted::request(facts, shown)).await
     }
 
+    /// Holds a question of the warden's own until a person answers it: no rule does. The destination is what it is
+    /// about, and the cell must have no other way to ask for it.
+    pub async fn ask(self: &Arc<Self>, about: &Destination, why: String) -> Result<Pass, Refusal> {
+        self.wait(Wanted::question(about, why)).await
+    }
+
     async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {
         let destination = &wanted.destination;
         let held = self.lock().limits.hold;

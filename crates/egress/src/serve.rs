@@ -6,7 +6,7 @@ use crate::{
     credentials::Credentials,
     dial::Dialler,
     hello::ClientHello,
-    http::{self, HTTP_PORT, Local, Mode, OWN_NAME},
+    http::{self, HTTP_PORT, HTTPS_PORT, Local, Mode, OWN_NAME},
     loss::Watch,
     place::Placed,
     relay::{BoxStream, Metered, relay},
@@ -232,14 +232,15 @@ impl Egress {
         }
         let tls = spoken != Spoken::Opaque;
         let destination = of(&host, port, if tls { Protocol::Https } else { Protocol::Tcp });
-        let checked = if keeps(Check::OwnNames) && self.is_local(&host) {
+        let home = self.is_local(&host) && tls && port == HTTPS_PORT;
+        let checked = if keeps(Check::OwnNames) && self.is_local(&host) && !home {
             Err(Refusal::new(Reason::ProtocolMismatch, "warden")
-                .said("use plain HTTP on port 80 for this name"))
+                .said("use plain HTTP on port 80, or TLS on port 443, for this name"))
         } else {
             same_name(&spoken, &host)
         };
         match checked {
-            Ok(()) if tls && self.foresee(&destination) == Foresight::Inspected => {
+            Ok(()) if tls && (home || self.foresee(&destination) == Foresight::Inspected) => {
                 self.inspect(stream, first, destination).await
             }
             Ok(()) => self.passage(stream, first, destination, tls).await,
@@ -394,8 +395,9 @@ impl Egress {
             if port.get() == 443 && !matches!(foreseen[0], Foresight::Refused(_) | Foresight::Inspected) {
                 return self.connect_now(request, https).await;
             }
-        } else if port != HTTP_PORT {
-            let refusal = Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on port 80");
+        } else if port != HTTP_PORT && port != HTTPS_PORT {
+            let refusal =
+                Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on ports 80 and 443");
             return self.told(Some(&https), refusal);
         }
         let upgrade = hyper::upgrade::on(&mut request);

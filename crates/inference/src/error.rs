@@ -55,6 +55,17 @@ pub enum Error {
         /// What the route speaks.
         provider: Provider,
     },
+    /// The model that the cell named is none of its tenant's.
+    #[error("there is no model {named:?} here: use {}", .known.join(", "))]
+    NoSuchModel {
+        /// What it named.
+        named: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The tenant's budget does not allow it now, in words for the agent.
+    #[error("{0}")]
+    Budget(String),
     /// The text is no base URL.
     #[error("{0:?} is no base URL: write https://host/v1, without user, query or fragment")]
     BaseUrl(String),
@@ -97,7 +108,8 @@ impl Error {
     /// The status that the cell sees.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownPath(_) => StatusCode::NOT_FOUND,
+            Self::UnknownPath(_) | Self::NoSuchModel { .. } => StatusCode::NOT_FOUND,
+            Self::Budget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(_)

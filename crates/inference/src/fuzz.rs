@@ -3,7 +3,7 @@
 //! It owns no parser. The threats: a body that means one thing to us and another to the provider, and a meter
 //! that counts by where the network cut.
 
-use crate::{Api, BaseUrl, Call, Format, Meter, Route};
+use crate::{Api, Asked, BaseUrl, Call, Format, Meter, Patience, Route};
 use cofferdam_base::Provider;
 use serde_json::Value;
 
@@ -13,7 +13,8 @@ const MODEL: &str = "real-\"1\\";
 /// A route to a provider of this wire.
 fn route(provider: Provider) -> Route {
     let base = BaseUrl::parse("https://p.example/v1").expect("it is a base URL");
-    Route { name: String::new(), base, model: MODEL.into(), provider, provider_tools: true }
+    let patience = Patience::default();
+    Route { name: String::new(), base, model: MODEL.into(), provider, provider_tools: true, patience }
 }
 
 fn parse(api: Api, body: &[u8]) -> Option<Call> {
@@ -23,6 +24,8 @@ fn parse(api: Api, body: &[u8]) -> Option<Call> {
 /// Any bytes as the body of a chat request.
 pub fn chat(body: &[u8]) {
     let Some(request) = parse(Api::Chat, body) else { return };
+    let asked = Asked::read(&http::HeaderMap::new(), &request);
+    assert!(asked.user.len() <= 64 && asked.user.bytes().all(|b| b.is_ascii_graphic()), "{asked:?}");
     let route = route(Provider::OpenAi);
     let out = request.body(&route).expect("what was parsed can be written");
     assert!(out.len() <= body.len() + 128, "{} bytes became {}", body.len(), out.len());

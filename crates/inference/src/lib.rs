@@ -7,6 +7,7 @@
 //! header, a model or a second meaning past the one parse of its body, or that gets to see the key.
 #![forbid(unsafe_code)]
 
+mod asked;
 pub mod builtin;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -18,9 +19,10 @@ mod route;
 mod usage;
 mod wire;
 
+pub use asked::{AGENT, Asked};
 pub use error::Error;
 pub use relay::{Body, Connect, Connecting, Stream, Used, relay};
 pub use request::{Call, MAX_BODY};
-pub use route::{BaseUrl, Route};
+pub use route::{BaseUrl, Patience, Route};
 pub use usage::{Format, Meter, Tokens};
 pub use wire::api::{Api, Inbound, accept, models_answer};

@@ -37,12 +37,6 @@ pub trait Connect: Send + Sync {
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a>;
 }
 
-/// How long a provider may take to begin a stream.
-const BEGIN: Duration = Duration::from_mins(2);
-/// How long it may take for an answer in one piece, which begins when it is thought out.
-const THINK: Duration = Duration::from_mins(10);
-/// How long an answer that began may stand still.
-const IDLE: Duration = Duration::from_mins(2);
 /// How long, and for how many bytes, an answer that nobody wants any more is read for what it used.
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_BYTES: usize = 1 << 20;
@@ -93,7 +87,7 @@ pub async fn relay(
         }
     });
     let driver = Driver(driver);
-    let patience = if request.streams() { BEGIN } else { THINK };
+    let patience = route.patience.begin(request.streams());
     let (mut tell, told) = oneshot::channel();
     // A task of its own: the provider works on what it was asked, whether or not its reader stays.
     tokio::spawn(async move {
@@ -123,13 +117,16 @@ struct Reading {
     translates: Option<Api>,
     streams: bool,
     wants_usage: bool,
+    /// How long the answer may stand still.
+    idle: Duration,
 }
 
 impl Reading {
     fn new(request: &Call, route: &Route) -> Result<Self, Error> {
         let api = request.api();
         let translates = (request.served(route)? != api).then_some(api);
-        Ok(Self { translates, streams: request.streams(), wants_usage: request.wants_usage() })
+        let (streams, wants_usage) = (request.streams(), request.wants_usage());
+        Ok(Self { translates, streams, wants_usage, idle: route.patience.idle() })
     }
 }
 
@@ -160,8 +157,8 @@ fn answer(
     if let Some(translator) = &translator {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
     }
-    let idle = Box::pin(sleep(IDLE));
-    let exchange = Exchange { incoming, report, idle, translator, _driver: driver };
+    let idle = Box::pin(sleep(reading.idle));
+    let exchange = Exchange { incoming, report, idle, patience: reading.idle, translator, _driver: driver };
     let mut answer = Response::new(Body(Some(exchange)));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
@@ -185,6 +182,8 @@ struct Exchange {
     incoming: Incoming,
     report: Report,
     idle: Pin<Box<Sleep>>,
+    /// How long the answer may stand still.
+    patience: Duration,
     /// Until the answer's last byte was translated.
     translator: Option<Translator>,
     _driver: Driver,
@@ -221,7 +220,7 @@ impl Exchange {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.report.saw(frame);
-                self.idle.as_mut().reset(Instant::now() + IDLE);
+                self.idle.as_mut().reset(Instant::now() + self.patience);
             }
             Poll::Ready(_) => self.report.end(),
             Poll::Pending if self.idle.as_mut().poll(cx).is_ready() => {

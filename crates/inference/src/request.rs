@@ -78,6 +78,11 @@ impl Call {
         self.model.as_deref()
     }
 
+    /// One of its fields, as it was written.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.get())
+    }
+
     /// How many bytes its fields have.
     pub(crate) fn len(&self) -> usize {
         self.fields.iter().map(|(key, value)| key.len() + value.get().len() + 4).sum()

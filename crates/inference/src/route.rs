@@ -2,7 +2,7 @@
 
 use crate::Error;
 use cofferdam_base::{Destination, Host, HostName, Protocol, Provider};
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, time::Duration};
 
 /// A route of a tenant: provider, model and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,37 @@ pub struct Route {
     /// May a cell have the provider fetch, run and keep things for it? Such tools are a way out that no policy
     /// of the tenant sees.
     pub provider_tools: bool,
+    /// How long the provider is waited for.
+    pub patience: Patience,
 }
+
+/// How long a provider is waited for, where that is not as long as we do by ourselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// For the first byte of its answer.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of it.
+    pub idle: Option<Duration>,
+}
+
+impl Patience {
+    /// How long the beginning of an answer is waited for. One in one piece begins when it is thought out.
+    pub fn begin(&self, streams: bool) -> Duration {
+        self.first_byte.unwrap_or(if streams { BEGIN } else { THINK })
+    }
+
+    /// How long an answer that began may stand still.
+    pub fn idle(&self) -> Duration {
+        self.idle.unwrap_or(IDLE)
+    }
+}
+
+/// How long a provider may take to begin a stream.
+const BEGIN: Duration = Duration::from_mins(2);
+/// How long it may take for an answer in one piece.
+const THINK: Duration = Duration::from_mins(10);
+/// How long an answer that began may stand still.
+const IDLE: Duration = Duration::from_mins(2);
 
 /// A provider's base URL: `https://host[:port]/prefix`.
 #[derive(Clone, Debug, PartialEq, Eq)]

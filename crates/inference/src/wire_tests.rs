@@ -1,7 +1,7 @@
 //! The built-in model and the relay, against each other over a pipe.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{BaseUrl, Call, Connect, Connecting, Meter, Route, Tokens, Used, relay};
+use crate::{BaseUrl, Call, Connect, Connecting, Meter, Patience, Route, Tokens, Used, relay};
 use cofferdam_base::Secret;
 use http::HeaderMap;
 use std::{
@@ -24,7 +24,8 @@ impl Connect for Builtin {
 fn route() -> Route {
     let base = BaseUrl::parse("http://builtin.local/v1").unwrap();
     let (provider, provider_tools) = (Provider::OpenAi, false);
-    Route { name: "demo".into(), base, model: MODEL.into(), provider, provider_tools }
+    let patience = Patience::default();
+    Route { name: "demo".into(), base, model: MODEL.into(), provider, provider_tools, patience }
 }
 
 fn call(api: Api, body: &str) -> Call {

@@ -27,9 +27,11 @@ mod judge;
 mod moment;
 mod parse;
 mod path;
+pub mod price;
 mod reason;
 mod request;
 mod rule;
+pub mod spend;
 mod table;
 
 pub use ceiling::Exceeds;

@@ -133,6 +133,12 @@ reasons! {
     /// What cannot be looked through for such values.
     LossUnreadable = "loss_unreadable", "the body is packed in a way that loss prevention does not read",
         "send it unpacked, or with one coding: gzip or deflate";
+    /// A route's limit, or nobody let it pass a soft one.
+    ModelBudget = "model_budget", "the tenant's budget for this model does not allow it now",
+        "wait until it begins anew, use less or another model, or ask the operator: cofferdam model list";
+    /// Money is limited and nobody knows the price.
+    NoPrice = "no_price", "money is limited for this model, and nobody knows what it costs",
+        "the operator says it: cofferdam model set with --price";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

@@ -79,8 +79,14 @@ impl Office {
                 self.egress.set_credentials(self.keys.credentials());
                 self.egress.set_watch(self.keys.watch());
             }
-            Command::Model(route) => self.model.set_route(Some(route)),
-            Command::NoModel {} => self.model.set_route(None),
+            Command::Models { routes, spent } => self.model.set_routes(routes, spent),
+            Command::TestModel { test, route } => {
+                let office = self.clone();
+                tokio::spawn(async move {
+                    let tested = office.model.test(&route).await;
+                    office.outbox.say(Report::Tested { test, tested });
+                });
+            }
             Command::Grant(grant) => gate.grant(grant),
             Command::Revoke { grant } => gate.revoke(grant),
             Command::Waiting { approval, destination } => {

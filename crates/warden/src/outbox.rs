@@ -12,7 +12,7 @@ use cofferdam_base::{
 };
 use cofferdam_egress::{Notice, Outlet, Row};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -55,8 +55,9 @@ struct State {
     usage: VecDeque<Usage>,
     last_usage: u64,
     sent_usage: u64,
-    /// Requests under way that will have used something.
-    promised: usize,
+    /// Requests under way that will have used something, by number; the number of the last.
+    promised: BTreeMap<u64, Usage>,
+    last_request: u64,
     /// What else waits for this wire, and what of it is on its way.
     waiting: VecDeque<Report>,
     going: Option<Report>,
@@ -116,6 +117,20 @@ impl State {
         None
     }
 
+    /// Keeps what a request used.
+    fn used(&mut self, mut usage: Usage) {
+        self.last_usage += 1;
+        usage.seq = self.last_usage;
+        self.usage.push_back(usage);
+    }
+
+    /// What a request could use is not said after what it did; false if it is said already.
+    fn unsay(&mut self, request: u64) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|it| !matches!(it, Report::Asking(most) if most.request == request));
+        self.waiting.len() < before
+    }
+
     /// Puts a message at the end. Of one destination no more than one question and one end of it wait.
     fn queue(&mut self, report: Report) -> bool {
         let same = |it: &Report| match (it, &report) {
@@ -140,23 +155,36 @@ impl State {
 
 /// Room for what one request to a model will have used.
 #[derive(Debug)]
-pub(crate) struct UsagePlace(Arc<Outbox>);
+pub(crate) struct UsagePlace {
+    outbox: Arc<Outbox>,
+    request: u64,
+}
 
 impl UsagePlace {
     /// Fills it. The number is given here.
-    pub(crate) fn fill(self, mut usage: Usage) {
-        let mut state = self.0.lock();
-        state.last_usage += 1;
-        usage.seq = state.last_usage;
-        state.usage.push_back(usage);
+    pub(crate) fn fill(self, usage: Usage) {
+        let mut state = self.outbox.lock();
+        if state.promised.remove(&self.request).is_some() {
+            state.unsay(self.request);
+            state.used(Usage { request: self.request, ..usage });
+        }
         drop(state);
-        self.0.more.notify_one();
+        self.outbox.more.notify_one();
     }
 }
 
 impl Drop for UsagePlace {
+    /// The request was never made: if it was said that it would be, it is said that it used nothing.
     fn drop(&mut self) {
-        self.0.lock().promised -= 1;
+        let mut state = self.outbox.lock();
+        if let Some(most) = state.promised.remove(&self.request)
+            && !state.unsay(self.request)
+        {
+            let micros = most.micros.map(|_| 0);
+            state.used(Usage { prompt_tokens: 0, completion_tokens: 0, estimated: false, micros, ..most });
+            drop(state);
+            self.outbox.more.notify_one();
+        }
     }
 }
 
@@ -182,6 +210,8 @@ impl Outbox {
         // What was asked or spent on the old wire is void; what ended is still over, unless it is asked again.
         let lasting: Vec<Report> = told.filter(|report| matches!(report, Report::HoldEnded { .. })).collect();
         state.waiting.push_back(Report::Hello { tenant: self.tenant.clone(), boot: self.boot });
+        let under_way: Vec<_> = state.promised.values().cloned().map(Report::Asking).collect();
+        state.waiting.extend(under_way);
         let tripped = state.tripped.clone();
         for report in tripped.into_iter().chain(lasting).chain(asks.into_iter().map(report)) {
             state.queue(report);
@@ -261,15 +291,22 @@ impl Outbox {
         taken
     }
 
-    /// Room for what a request to a model will have used; none: it must not be made.
-    pub(crate) fn usage_place(self: &Arc<Self>) -> Option<UsagePlace> {
+    /// Room for what a request to a model will have used, which is no more than `most`; none: it must not be made.
+    pub(crate) fn usage_place(self: &Arc<Self>, mut most: Usage) -> Option<UsagePlace> {
         let mut state = self.lock();
-        if state.usage.len() + state.promised >= ROOM_FOR_USAGE {
+        if state.usage.len() + state.promised.len() >= ROOM_FOR_USAGE {
             return None;
         }
-        state.promised += 1;
+        state.last_request += 1;
+        let request = state.last_request;
+        most.request = request;
+        state.promised.insert(request, most.clone());
+        // If there is no wire, or no room on this one, it is said on the next.
+        let said = !state.wired || state.queue(Report::Asking(most));
         drop(state);
-        Some(UsagePlace(Arc::clone(self)))
+        self.more.notify_one();
+        let place = UsagePlace { outbox: Arc::clone(self), request };
+        said.then_some(place)
     }
 
     fn push(&self, state: &mut State, row: Row) {

@@ -89,6 +89,7 @@ pub(crate) fn office(
         tls,
         egress: OnceLock::new(),
         state: std::sync::Mutex::default(),
+        books: Arc::default(),
         limits: Limits::default(),
     });
     let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))), inspector);

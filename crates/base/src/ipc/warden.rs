@@ -1,6 +1,9 @@
 //! The warden's two wires: to the launcher for listeners, to control for everything else.
 
-use super::asked::RequestShown;
+use super::{
+    asked::RequestShown,
+    model::{Alias, ModelRoutes, Spent, Tested},
+};
 use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -43,8 +46,8 @@ impl Listener {
         [Self::Capture4, Self::Capture6, Self::DnsUdp4, Self::DnsUdp6, Self::DnsTcp, Self::Proxy];
 }
 
-/// Control → warden. After (re)connection control sends `DataKey`, `Configure`, `Secrets`, `Model` (if
-/// set), every live `Grant`, then `Ready`; the warden allows nothing before the first `Ready`. Any of them
+/// Control → warden. After (re)connection control sends `DataKey`, `Configure`, `Secrets`, `Models`,
+/// every live `Grant`, then `Ready`; the warden allows nothing before the first `Ready`. Any of them
 /// may come again later and replaces what was there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -55,10 +58,10 @@ pub enum Command {
     DataKey {},
     /// Every sealed secret that this warden may use, as the vault's envelopes (base64).
     Secrets { secrets: Vec<SealedSecret> },
-    /// Where `http://inference.local/v1` leads.
-    Model(ModelRoute),
-    /// Forget the model route.
-    NoModel {},
+    /// Where `http://inference.local/v1` leads, in place of all before, and what was used of it by now.
+    Models { routes: ModelRoutes, spent: Vec<Spent> },
+    /// Call this route once, for a person; answered by [`Report::Tested`].
+    TestModel { test: u64, route: Alias },
     /// A grant, in force at once; connections on hold for its destination go on.
     Grant(Grant),
     /// A grant is gone; relays that it allowed close within a second.
@@ -120,31 +123,6 @@ pub struct SealedSecret {
     pub purpose: String,
     /// The vault's envelope, base64.
     pub envelope: String,
-}
-
-/// Where inference goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelRoute {
-    /// The route's name, shown in usage.
-    pub route: String,
-    /// Where the provider is.
-    pub upstream: Upstream,
-    /// The model's name at the provider; replaces whatever the cell asked for.
-    pub model: String,
-    /// The secret whose value is sent as bearer token, if the provider wants one.
-    pub secret: Option<SecretName>,
-}
-
-/// Where a provider is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Upstream {
-    /// An OpenAI-compatible base URL, `https://host/v1`. A private address is dialled only if
-    /// `operator_private` holds it, and is checked when dialled like every other.
-    Url(String),
-    /// The host's built-in model, over [`Feed::BuiltinModel`].
-    Builtin,
 }
 
 /// A permission that came from an approval.
@@ -212,8 +190,14 @@ pub enum Report {
     Tripped { canary: SecretName, destination: Destination },
     /// Something for the ledger (class B).
     Record(Record),
+    /// An inference request is about to be made: the most that it could use, marked as estimated. Said again on each
+    /// new wire until [`Report::Usage`] of the same `request` is counted. If this start of the warden ends before,
+    /// it counts so.
+    Asking(Usage),
     /// Tokens used by one inference request.
     Usage(Usage),
+    /// What became of [`Command::TestModel`].
+    Tested { test: u64, tested: Tested },
     /// What became of [`Command::Post`]: none if it was taken, else why not.
     Posted { delivery: u64, error: Option<String> },
 }
@@ -263,10 +247,13 @@ pub struct Usage {
     /// [`Command::Counted`] comes again on a new wire: nothing is lost, and control's death in between may
     /// count one request twice.
     pub seq: u64,
+    /// Counts this warden boot's inference requests from 1.
+    #[serde(default)]
+    pub request: u64,
     /// When the request ended.
     pub at: Millis,
     /// The route's name.
-    pub route: String,
+    pub route: Alias,
     /// The model's name at the provider.
     pub model: String,
     /// Tokens in the prompt, as the provider counted them.
@@ -277,4 +264,14 @@ pub struct Usage {
     pub status: u16,
     /// The provider did not say; the tokens are what went by, at four bytes a token.
     pub estimated: bool,
+    /// What they cost, in millionths of a US dollar; none where no price is known.
+    #[serde(default)]
+    pub micros: Option<u64>,
+    /// For whom, and by which agent, the cell says it asked: its claim, which nothing vouches for. Empty if it did
+    /// not say.
+    #[serde(default)]
+    pub user: String,
+    /// See `user`.
+    #[serde(default)]
+    pub agent: String,
 }

@@ -16,6 +16,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use cofferdam_base::{SecretName, TenantId};
+use http::header::{CONTENT_TYPE, HeaderName};
 use std::sync::Arc;
 
 type At = State<Arc<Host>>;
@@ -44,7 +45,10 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/canaries", get(canary_list))
         .route("/canaries/{name}", put(canary_add).delete(canary_remove))
         .route("/webhook", get(webhook_show).put(webhook_set).delete(webhook_remove))
-        .route("/model", get(model_show).put(model_set).delete(model_remove));
+        .route("/models", get(model_list))
+        .route("/models/{alias}", put(model_set).delete(model_remove))
+        .route("/models/{alias}/default", put(model_default))
+        .route("/models/{alias}/test", post(model_test));
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/runtimes", get(runtimes))
@@ -60,6 +64,8 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/tokens", get(token_list).post(token_issue))
         .route("/api/v1/tokens/{jti}", delete(token_revoke))
         .route("/api/v1/usage", get(usage))
+        .route("/api/v1/metrics", get(metrics))
+        .route("/metrics", get(metrics))
         .route("/api/v1/ledger/tail", get(ledger_tail))
         .route("/api/v1/ledger/verify", get(ledger_verify))
         .fallback(no_route)
@@ -243,22 +249,34 @@ async fn secret_remove(State(host): At, Path((id, name)): Path<(String, String)>
     whole(async move { host.secret_remove(&id, &name).await.map(|()| types::Empty {}) }).await
 }
 
-async fn model_show(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
-    host.model_show(&parse(&id)?).await.map(Json)
+async fn model_list(State(host): At, Path(id): Path<String>) -> Answer<types::Models> {
+    host.models(&parse(&id)?).await.map(Json)
 }
 
 async fn model_set(
     State(host): At,
-    Path(id): Path<String>,
+    Path((id, alias)): Path<(String, String)>,
     Body(route): Body<types::ModelRoute>,
-) -> Answer<types::Model> {
-    let id = parse(&id)?;
-    whole(async move { host.model_set(&id, Some(route)).await }).await
+) -> Answer<types::Models> {
+    let (id, alias) = (parse(&id)?, parse(&alias)?);
+    whole(async move { host.model_set(&id, &alias, route).await }).await
 }
 
-async fn model_remove(State(host): At, Path(id): Path<String>) -> Answer<types::Model> {
-    let id = parse(&id)?;
-    whole(async move { host.model_set(&id, None).await }).await
+async fn model_remove(State(host): At, Path((id, alias)): Path<(String, String)>) -> Answer<types::Models> {
+    let (id, alias) = (parse(&id)?, parse(&alias)?);
+    whole(async move { host.model_remove(&id, &alias).await }).await
+}
+
+async fn model_default(State(host): At, Path((id, alias)): Path<(String, String)>) -> Answer<types::Models> {
+    let (id, alias) = (parse(&id)?, parse(&alias)?);
+    whole(async move { host.model_default(&id, &alias).await }).await
+}
+
+async fn model_test(
+    State(host): At,
+    Path((id, alias)): Path<(String, String)>,
+) -> Answer<types::ModelTested> {
+    host.model_test(&parse(&id)?, &parse(&alias)?).await.map(Json)
 }
 
 async fn webhook_show(State(host): At, Path(id): Path<String>) -> Answer<types::WebhookSet> {
@@ -321,8 +339,16 @@ async fn token_revoke(State(host): At, Path(jti): Path<String>) -> Answer<types:
     whole(async move { host.token_revoke(jti).await }).await
 }
 
-async fn usage(State(host): At, Params(query): Params<types::TenantQuery>) -> Answer<types::UsageReport> {
-    host.usage(query.tenant).await.map(Json)
+async fn usage(State(host): At, Params(query): Params<types::UsageQuery>) -> Answer<types::UsageReport> {
+    host.usage(query).await.map(Json)
+}
+
+async fn metrics(
+    State(host): At,
+    Params(query): Params<types::UsageQuery>,
+) -> Result<([(HeaderName, &'static str); 1], String), Error> {
+    let text = host.metrics(query).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
 async fn ledger_verify(State(host): At) -> Answer<types::LedgerVerified> {

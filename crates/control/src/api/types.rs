@@ -36,11 +36,15 @@
 //! | `GET /api/v1/tenants/{id}/secrets` | | [`Secrets`] |
 //! | `PUT /api/v1/tenants/{id}/secrets/{name}` | [`SecretValue`] | [`SecretRow`] |
 //! | `DELETE /api/v1/tenants/{id}/secrets/{name}` | | [`Empty`] |
-//! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/model` | [`ModelRoute`] | [`Model`] |
 //! | `GET /api/v1/tenants/{id}/canaries` | | [`Canaries`] |
 //! | `PUT /api/v1/tenants/{id}/canaries/{name}` | [`NewCanary`] | [`CanaryRow`] |
 //! | `DELETE /api/v1/tenants/{id}/canaries/{name}` | | [`Empty`] |
-//! | `GET /api/v1/usage` | query [`TenantQuery`] | [`UsageReport`] |
+//! | `GET /api/v1/tenants/{id}/models` | | [`Models`] |
+//! | `PUT` `DELETE /api/v1/tenants/{id}/models/{alias}` | [`ModelRoute`] | [`Models`] |
+//! | `PUT /api/v1/tenants/{id}/models/{alias}/default` | | [`Models`] |
+//! | `POST /api/v1/tenants/{id}/models/{alias}/test` | | [`ModelTested`] |
+//! | `GET /api/v1/usage` | query [`UsageQuery`] | [`UsageReport`] |
+//! | `GET /metrics` `/api/v1/metrics` | query [`UsageQuery`] | Prometheus' text |
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
@@ -54,15 +58,17 @@ mod approvals;
 mod canaries;
 mod kill;
 mod limits;
+mod models;
 mod policy;
 
 pub use approvals::{
     Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
 };
 pub use canaries::{Canaries, CanaryRow, NewCanary};
-pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
+pub use cofferdam_base::ipc::model::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
+pub use models::{ModelTested, Models, RouteShown, UsageQuery, UsageReport, UsageRow};
 pub use policy::{ExplainedRequest, PolicyDiff, SimulateRequest, Simulated, SimulatedChange};
 
 /// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503
@@ -451,37 +457,6 @@ pub struct SecretRow {
     /// Said when it is set: why it is not looked for in what its cell sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched: Option<String>,
-}
-
-/// A tenant's model route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
-    /// The route; none if the tenant has none.
-    pub model: Option<ModelRoute>,
-}
-
-/// Tokens used, by tenant, route and model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageReport {
-    /// The rows.
-    pub rows: Vec<UsageRow>,
-}
-
-/// What one tenant used of one model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageRow {
-    /// Who.
-    pub tenant: TenantId,
-    /// By which route.
-    pub route: String,
-    /// Of which model.
-    pub model: String,
-    /// In how many requests.
-    pub requests: u64,
-    /// Tokens in prompts.
-    pub prompt_tokens: u64,
-    /// Tokens in answers.
-    pub completion_tokens: u64,
 }
 
 /// Of `ledger/tail`.

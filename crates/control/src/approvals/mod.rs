@@ -35,7 +35,7 @@ use cofferdam_policy::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{command, conflict, digest, for_edge, missing, row_kind, shown, stale};
+use shown::{command, conflict, digest, for_edge, may_be_always, missing, row_kind, shown, stale};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -348,6 +348,7 @@ impl Host {
     async fn yes_always(&self, id: u64, said: Said) -> Result<types::Approval, Error> {
         let known = self.book.live.lock().await.get(&id).cloned();
         let Some(known) = known else { return Err(self.over(id).await?) };
+        may_be_always(&known)?;
         let tenant = self.tenant(&known.tenant)?;
         let _in_order = tenant.changes.lock().await;
         let kept = tenant.id.clone();

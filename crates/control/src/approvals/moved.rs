@@ -3,7 +3,10 @@
 //! The threat: a yes that outlives the policy or the cell that it was given for, and a connection that stays held
 //! under a number that takes no answer any more.
 
-use super::{Live, Said, shown::for_edge};
+use super::{
+    Live, Said,
+    shown::{for_edge, is_of_model},
+};
 use crate::{Error, disk::StoredApproval, host::Host};
 use cofferdam_base::{
     TenantId,
@@ -50,7 +53,7 @@ impl Host {
         let Some(old) = live.get(&id).cloned() else { return };
         let effects = self.logged(live, id, event).await;
         let asks = policy.is_none_or(|it| matches!(it.verdict(&old.destination), Verdict::Ask { .. }));
-        if !effects.contains(&Effect::AskAnew) || !asks {
+        if !effects.contains(&Effect::AskAnew) || !(asks || is_of_model(&old.destination)) {
             return;
         }
         let Ok(tenant) = self.tenant(&old.tenant) else { return };

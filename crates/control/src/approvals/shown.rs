@@ -4,10 +4,11 @@
 
 use crate::{Error, api::types, disk::StoredApproval};
 use cofferdam_base::{
-    Digest, Millis, TenantId,
+    Destination, Digest, Host, Millis, TenantId,
     ipc::{
         asked::Question,
         edge::Config,
+        model::INFERENCE,
         warden::{Command, Grant, GrantSpan},
     },
 };
@@ -138,6 +139,24 @@ pub(crate) fn shown(row: &StoredApproval) -> types::Approval {
         approver: row.approver.clone(),
         shown: digest(row),
     }
+}
+
+/// Is it about a model's soft limit, of which the policy says nothing?
+pub(super) fn is_of_model(destination: &Destination) -> bool {
+    let Host::Name(name) = &destination.host else { return false };
+    name.as_str().strip_suffix(INFERENCE).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// A rule answers for ever, but not for a model's soft limit: that is about each request past it.
+pub(super) fn may_be_always(row: &StoredApproval) -> Result<(), Error> {
+    if !is_of_model(&row.destination) {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        code: "not_for_ever",
+        message: "a model's soft limit is passed once or for a time, and by no rule".to_owned(),
+        mend: format!("raise it: cofferdam model set {} with another --ask-past", row.tenant),
+    })
 }
 
 pub(super) fn missing(id: u64) -> Error {

@@ -19,11 +19,13 @@ use cofferdam_base::{
     ipc::{
         asked::RequestShown,
         launcher::{Limits, RuntimeRef},
+        model::{Alias, Spent},
         warden::{SealedSecret, Usage},
     },
 };
 use cofferdam_policy::approval::State;
-use cofferdam_store::ledger::Told;
+pub use cofferdam_store::state::RouteRow as StoredRoute;
+use cofferdam_store::{ledger::Told, state::By};
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 
@@ -107,6 +109,17 @@ pub struct Delivery {
     pub tries: u32,
 }
 
+/// A change of a tenant's inference routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteChange {
+    /// This one, in place of the one of its name.
+    Set(Box<ModelRoute>),
+    /// The one of this name goes.
+    Remove(Alias),
+    /// The one of this name is the default.
+    Default(Alias),
+}
+
 /// The ledger as it was at one moment.
 pub trait Ledger: Send {
     /// How many rows it had.
@@ -176,10 +189,12 @@ pub trait Disk: Send {
     ) -> Result<(), Error>;
     /// Removes a secret; false if there is none.
     fn remove_secret(&mut self, id: &TenantId, name: &SecretName, row: &Row) -> Result<bool, Error>;
-    /// The model route, and since when.
-    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error>;
-    /// Sets or removes the model route.
-    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error>;
+    /// The inference routes, by name.
+    fn routes(&mut self, id: &TenantId) -> Result<Vec<StoredRoute>, Error>;
+    /// Changes them; false if there is nothing to change. The first is the default, which goes last.
+    fn change_routes(&mut self, id: &TenantId, change: &RouteChange, row: &Row) -> Result<bool, Error>;
+    /// What they used in the last minute, day and month in which they used anything.
+    fn spent(&mut self, id: &TenantId) -> Result<Vec<Spent>, Error>;
 
     /// Keeps a token; the number of its subject within the tenant, from 1, never used for another.
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error>;
@@ -203,8 +218,8 @@ pub trait Disk: Send {
 
     /// Adds to the sums of usage.
     fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error>;
-    /// The sums of usage.
-    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error>;
+    /// The sums of usage from the day of this moment on, told apart by these.
+    fn usage(&mut self, tenant: Option<&TenantId>, since: Millis, by: &[By]) -> Result<Vec<UsageRow>, Error>;
 
     /// A tenant's webhook and how it stands.
     fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error>;

@@ -3,24 +3,23 @@
 //! It owns the conversions between control's words and the store's, and nothing else. The threat: a kept
 //! word that is not one of ours; it is an error, never a default.
 
-use super::{Delivery, Disk, NewStoredTenant, StoredApproval, StoredTenant};
+use super::{Delivery, Disk, NewStoredTenant, RouteChange, StoredApproval, StoredRoute, StoredTenant};
 use crate::{
     Error,
-    api::types::{
-        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
-    },
+    api::types::{LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet},
     db::Row,
 };
 use cofferdam_base::{
     Clock, Digest, Millis, SecretName, Slot, TenantId,
     ipc::{
         launcher::Limits,
+        model::Spent,
         warden::{SealedSecret, Usage},
     },
 };
 use cofferdam_store::{
     ledger::{Class, Ledger, NewRow, Reader, StoredRow, Told, Verified},
-    state::{self, State},
+    state::{self, By, State},
 };
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_tenants::lifecycle::Desired;
@@ -229,12 +228,26 @@ impl Disk for Sqlite {
         Ok(gone.is_some())
     }
 
-    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
-        Ok(self.state.read().model(id)?)
+    fn routes(&mut self, id: &TenantId) -> Result<Vec<StoredRoute>, Error> {
+        Ok(self.state.read().routes(id)?)
     }
 
-    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
-        self.change(row, |tables| tables.set_model(id, route, row.at))
+    fn change_routes(&mut self, id: &TenantId, change: &RouteChange, row: &Row) -> Result<bool, Error> {
+        let at = row.at;
+        let row = new_row(row, Class::A);
+        let changed = self.state.change_if(&mut self.ledger, &row, |tables| {
+            let changed = match change {
+                RouteChange::Set(route) => tables.set_route(id, route, at).map(|()| true),
+                RouteChange::Remove(alias) => tables.remove_route(id, alias),
+                RouteChange::Default(alias) => tables.set_default_route(id, alias),
+            };
+            Ok(changed?.then_some(()))
+        })?;
+        Ok(changed.is_some())
+    }
+
+    fn spent(&mut self, id: &TenantId) -> Result<Vec<Spent>, Error> {
+        Ok(self.state.read().spent(id)?)
     }
 
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
@@ -289,12 +302,8 @@ impl Disk for Sqlite {
         Ok(self.state.change_quietly(|tables| tables.add_usage(id, usage))?)
     }
 
-    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
-        let shown = |row| {
-            let state::UsageRow { tenant, route, model, requests, prompt_tokens, completion_tokens } = row;
-            UsageRow { tenant, route, model, requests, prompt_tokens, completion_tokens }
-        };
-        Ok(self.state.read().usage(tenant)?.into_iter().map(shown).collect())
+    fn usage(&mut self, tenant: Option<&TenantId>, since: Millis, by: &[By]) -> Result<Vec<UsageRow>, Error> {
+        Ok(self.state.read().usage(tenant, since, by)?.into_iter().map(usage_row).collect())
     }
 
     fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error> {
@@ -326,6 +335,36 @@ impl Disk for Sqlite {
         again: Option<Millis>,
     ) -> Result<(), Error> {
         Ok(self.state.change_quietly(|tables| tables.delivered(id, number, error, again))?)
+    }
+}
+
+fn usage_row(row: state::UsageRow) -> UsageRow {
+    let state::UsageRow {
+        tenant,
+        day,
+        route,
+        model,
+        user,
+        agent,
+        requests,
+        prompt_tokens,
+        completion_tokens,
+        micros,
+        unpriced,
+    } = row;
+    let day = day.map(|day| Millis(day.saturating_mul(86_400_000)));
+    UsageRow {
+        tenant,
+        day,
+        route,
+        model,
+        user,
+        agent,
+        requests,
+        prompt_tokens,
+        completion_tokens,
+        micros,
+        unpriced,
     }
 }
 

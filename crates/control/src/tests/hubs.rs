@@ -214,7 +214,7 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
     let host = Arc::clone(&world.host);
     let reader = std::thread::spawn({
         let warden = Arc::clone(&warden);
-        move || while !matches!(warden.next(), warden::Command::Model(_)) {}
+        move || while !matches!(warden.next(), warden::Command::Models { .. }) {}
     });
     let rule = |name: &str| format!("  - allow: {name}\n");
     let set = |rules: String| host.policy_set(&id, format!("version: 1\nrules:\n{rules}"), None);
@@ -230,13 +230,10 @@ async fn what_is_reachable_is_what_the_guard_lets_through_since_when_it_was_and_
     let back = host.policy_show(&acme()).await.unwrap();
     let named = ["metadata.google.internal", "127.0.0.1", "192.0.2.1"].map(rule).concat();
     set(format!("{named}{two}{one}{}", rule("1.1.1.1"))).await.unwrap();
-    let route = ModelRoute {
-        route: "main".to_owned(),
-        upstream: Upstream::Url("https://api.example/v1".to_owned()),
-        model: "m".to_owned(),
-        secret: None,
-    };
-    host.model_set(&acme(), Some(route)).await.unwrap();
+    let upstream = Upstream::Url("https://api.example/v1".to_owned());
+    let route = ModelRoute::new("main".parse().unwrap(), upstream, "m");
+    let main = route.route.clone();
+    host.model_set(&acme(), &main, route).await.unwrap();
     blocking(move || reader.join().unwrap()).await;
     let approval = asked(&warden).await;
     world.host.approve(approval, yes(Span::ForSeconds(60))).await.unwrap();

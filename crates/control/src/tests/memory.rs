@@ -2,20 +2,19 @@
 
 use crate::{
     Error,
-    api::types::{
-        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
-    },
+    api::types::{LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet},
     db::Row,
-    disk::{Delivery, Disk, Ledger, NewStoredTenant, StoredApproval, StoredTenant},
+    disk::{Delivery, Disk, Ledger, NewStoredTenant, RouteChange, StoredApproval, StoredRoute, StoredTenant},
 };
 use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
     ipc::{
         launcher::Limits,
+        model::Spent,
         warden::{SealedSecret, Usage},
     },
 };
-use cofferdam_store::ledger::Told;
+use cofferdam_store::{ledger::Told, state::By};
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
 use std::sync::{
@@ -40,10 +39,10 @@ struct Tables {
     tenants: Vec<(StoredTenant, WrappedDataKey)>,
     policies: Vec<(TenantId, Policy)>,
     secrets: Vec<(TenantId, SealedSecret, Millis)>,
-    models: Vec<(TenantId, ModelRoute, Millis)>,
+    routes: Vec<(TenantId, StoredRoute)>,
     tokens: Vec<Token>,
     approvals: Vec<StoredApproval>,
-    usage: Vec<UsageRow>,
+    usage: Vec<(TenantId, Usage)>,
     webhooks: Vec<(TenantId, Webhook, String)>,
     deliveries: Vec<(Delivery, Millis)>,
     last_delivery: u64,
@@ -273,16 +272,32 @@ impl Disk for Memory {
         }
         Ok(gone)
     }
-    fn model(&mut self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
+    fn routes(&mut self, id: &TenantId) -> Result<Vec<StoredRoute>, Error> {
         let tables = self.open()?;
-        Ok(tables.models.iter().find(|(whose, ..)| whose == id).map(|(_, route, at)| (route.clone(), *at)))
+        Ok(tables.routes.iter().filter(|(whose, _)| whose == id).map(|(_, row)| row.clone()).collect())
     }
-    fn set_model(&mut self, id: &TenantId, route: Option<&ModelRoute>, row: &Row) -> Result<(), Error> {
+    fn change_routes(&mut self, id: &TenantId, change: &RouteChange, row: &Row) -> Result<bool, Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
-        tables.models.retain(|(whose, ..)| whose != id);
-        tables.models.extend(route.map(|route| (id.clone(), route.clone(), row.at)));
+        match change {
+            RouteChange::Set(route) => {
+                tables.routes.retain(|(whose, kept)| whose != id || kept.route.route != route.route);
+                let main = !tables.routes.iter().any(|(whose, _)| whose == id);
+                let kept = StoredRoute { route: (**route).clone(), at: row.at, main };
+                tables.routes.push((id.clone(), kept));
+            }
+            RouteChange::Remove(alias) => {
+                tables.routes.retain(|(whose, kept)| whose != id || kept.route.route != *alias);
+            }
+            RouteChange::Default(alias) => {
+                let ours = tables.routes.iter_mut().filter(|(whose, _)| whose == id);
+                ours.for_each(|(_, kept)| kept.main = kept.route.route == *alias);
+            }
+        }
         tables.add(row, "A");
-        Ok(())
+        Ok(true)
+    }
+    fn spent(&mut self, _: &TenantId) -> Result<Vec<Spent>, Error> {
+        Ok(Vec::new())
     }
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
@@ -331,15 +346,25 @@ impl Disk for Memory {
         Ok(revision)
     }
     fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        let Usage { seq: _, at: _, route, model, prompt_tokens, completion_tokens, status: _, estimated: _ } =
-            usage.clone();
-        let tenant = id.clone();
-        let row = UsageRow { tenant, route, model, requests: 1, prompt_tokens, completion_tokens };
-        self.open()?.usage.push(row);
+        self.open()?.usage.push((id.clone(), usage.clone()));
         Ok(())
     }
-    fn usage(&mut self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
-        Ok(self.open()?.usage.iter().filter(|u| tenant.is_none_or(|id| u.tenant == *id)).cloned().collect())
+    fn usage(&mut self, tenant: Option<&TenantId>, _: Millis, _: &[By]) -> Result<Vec<UsageRow>, Error> {
+        let row = |(tenant, usage): &(TenantId, Usage)| UsageRow {
+            tenant: tenant.to_string(),
+            day: None,
+            route: usage.route.to_string(),
+            model: usage.model.clone(),
+            user: usage.user.clone(),
+            agent: usage.agent.clone(),
+            requests: 1,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            micros: usage.micros.unwrap_or_default(),
+            unpriced: u64::from(usage.micros.is_none()),
+        };
+        let tables = self.open()?;
+        Ok(tables.usage.iter().filter(|(id, _)| tenant.is_none_or(|it| it == id)).map(row).collect())
     }
     fn webhook(&mut self, id: &TenantId) -> Result<WebhookSet, Error> {
         let tables = self.open()?;

@@ -128,6 +128,7 @@ pub(super) fn facts(dir: &Path) -> Facts {
         cache: dir.join("cache"),
         logs: dir.to_owned(),
         limits: cofferdam_base::ipc::launcher::Limits::default(),
+        prices: Vec::new(),
         wardens: WardenFacts { hold_ms: 30_000, relays: 256, holds: 32, ..WardenFacts::default() },
     }
 }

@@ -15,21 +15,27 @@ pub(super) struct Wanted {
     pub(super) request: Option<Arc<RequestFacts>>,
     /// The request as people see it.
     pub(super) shown: Option<RequestShown>,
+    /// It is no connection but a question of the warden's own, which no rule answers.
+    pub(super) question: Option<String>,
 }
 
 impl Wanted {
     pub(super) fn connection(destination: &Destination) -> Self {
-        Self { destination: destination.clone(), request: None, shown: None }
+        Self { destination: destination.clone(), request: None, shown: None, question: None }
+    }
+
+    pub(super) fn question(destination: &Destination, why: String) -> Self {
+        Self { question: Some(why), ..Self::connection(destination) }
     }
 
     pub(super) fn request(facts: RequestFacts, shown: RequestShown) -> Self {
         let destination = facts.destination.clone();
-        Self { destination, request: Some(Arc::new(facts)), shown: Some(shown) }
+        Self { destination, request: Some(Arc::new(facts)), shown: Some(shown), question: None }
     }
 
     /// Would nobody see what passes?
     pub(super) const fn is_opaque(&self) -> bool {
-        self.request.is_none()
+        self.request.is_none() && self.question.is_none()
     }
 
     /// The request in words, if it is one.
@@ -45,6 +51,11 @@ impl Wanted {
     /// What the rules say of it. A connection whose requests are to be judged, and of which none is seen, is
     /// refused.
     pub(super) fn ruling(&self, rules: &Rules) -> Ruling {
+        if let Some(why) = &self.question
+            && keeps(Check::OwnQuestions)
+        {
+            return Ruling::Ask { why: why.clone(), by_rule: true };
+        }
         let ruling = match &self.request {
             Some(facts) => rules.judge_request(facts),
             None => rules.judge(&self.destination),

@@ -39,8 +39,10 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub const OWN_NAME: &str = "cofferdam.local";
 /// The port at which names served by the warden answer.
 pub const HTTP_PORT: NonZeroU16 = NonZeroU16::new(80).unwrap();
+/// The port at which they do so over TLS, under the authority of inspection.
+pub(crate) const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 
-/// Names that are served here instead of being dialled, always on port 80 by plain HTTP.
+/// Names that are served here instead of being dialled: on port 80 by plain HTTP, on port 443 over TLS.
 pub trait Local: Send + Sync + std::fmt::Debug {
     /// Is it one of them?
     fn serves(&self, name: &HostName) -> bool;
@@ -108,11 +110,7 @@ async fn answer(
             let refusal = Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on port 80");
             return egress.told(Some(&destination), refusal);
         }
-        return if name.as_str() == OWN_NAME {
-            own(&egress, &request)
-        } else {
-            egress.local.respond(name.clone(), request).await
-        };
+        return served(&egress, name, request).await;
     }
     let (request, facts, alarm) = match judged::known(&egress, &destination, request).await {
         Ok(known) => known,
@@ -156,6 +154,15 @@ fn place(
                 Err(refusal) => Err((Some(destination), refusal)),
             }
         }
+    }
+}
+
+/// A request for a name that is served here, over whichever protocol it came.
+pub(crate) async fn served(egress: &Egress, name: &HostName, request: Request<Incoming>) -> Response<Body> {
+    if name.as_str() == OWN_NAME {
+        own(egress, &request)
+    } else {
+        egress.local.respond(name.clone(), request).await
     }
 }
 

@@ -17,11 +17,11 @@ use crate::{
     ACCESS_DENIED, Egress, Error, Refusal, Stream,
     check::{Check, keeps},
     credentials::{Covered, Outgoing, Searched},
-    http::{Body, elsewhere, full, judged, reader, refused, tunnel, unreadable},
+    http::{Body, elsewhere, full, judged, reader, refused, served, tunnel, unreadable},
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
-use cofferdam_base::{Destination, Millis};
+use cofferdam_base::{Destination, Host, Millis};
 use cofferdam_policy::Reason;
 use cut::{Counted, Way, cut};
 use head::Asks;
@@ -168,9 +168,13 @@ impl Egress {
     ) -> Response<Body> {
         let two = request.version() == Version::HTTP_2;
         let grpc = judged::is_grpc(request.version(), request.headers());
-        let outcome = match head::check(&request, destination) {
-            Ok(asks) => self.onward(destination, request, asks).await,
-            Err(refusal) => Err(self.gate.refuse(Some(destination), refusal)),
+        let outcome = match (head::check(&request, destination), &destination.host) {
+            // No more than over plain HTTP: nothing is upgraded, and nothing goes out.
+            (Ok(_), Host::Name(name)) if self.is_local(&destination.host) => {
+                Ok(served(self, name, request).await)
+            }
+            (Ok(asks), _) => self.onward(destination, request, asks).await,
+            (Err(refusal), _) => Err(self.gate.refuse(Some(destination), refusal)),
         };
         let mut response = outcome.unwrap_or_else(|refusal| {
             if grpc { grpc::refused(destination, &refusal) } else { refused(Some(destination), &refusal) }

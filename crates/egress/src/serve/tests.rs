@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod credentials;
+mod home;
 mod inspected;
 mod loss;
 mod missed;
@@ -583,7 +584,7 @@ async fn a_tunnel_through_the_proxy_is_sniffed_like_a_captured_connection() {
         ("localhost:22", "403"),
         ("169.254.169.254:80", "403"),
         ("198.18.200.1:443", "403"),
-        ("inference.local:443", "403"),
+        ("inference.local:8443", "403"),
         ("open.example:0", "400"),
     ] {
         let (text, _) = connect(to).await;

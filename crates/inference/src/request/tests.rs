@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::BaseUrl;
+use crate::{BaseUrl, Patience};
 
 fn route() -> Route {
     to(Provider::OpenAi, "https://api.example.com/v1", "real-\"1")
@@ -8,7 +8,14 @@ fn route() -> Route {
 
 fn to(provider: Provider, base: &str, model: &str) -> Route {
     let base = BaseUrl::parse(base).unwrap();
-    Route { name: "main".into(), base, model: model.into(), provider, provider_tools: false }
+    Route {
+        name: "main".into(),
+        base,
+        model: model.into(),
+        provider,
+        provider_tools: false,
+        patience: Patience::default(),
+    }
 }
 
 fn parse(api: Api, body: &str) -> Result<Call, Error> {

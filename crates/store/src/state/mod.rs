@@ -7,6 +7,9 @@ mod approvals;
 mod backup;
 mod chain;
 mod migrate;
+mod models;
+#[cfg(test)]
+mod models_tests;
 mod open;
 mod rows;
 mod secrets;
@@ -17,7 +20,9 @@ mod tokens;
 mod usage;
 mod webhooks;
 
-pub use rows::{ApprovalRow, NewTenantRow, PolicyRow, SecretRow, TenantRow, TokenRow, UsageRow};
+pub use models::RouteRow;
+pub use rows::{ApprovalRow, NewTenantRow, PolicyRow, SecretRow, TenantRow, TokenRow};
+pub use usage::{By, OTHERS, UsageRow};
 pub use webhooks::{DeliveryRow, MOST_DELIVERIES, WebhookRow};
 
 use crate::{

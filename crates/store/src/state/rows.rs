@@ -127,23 +127,6 @@ pub struct ApprovalRow {
     pub approver: String,
 }
 
-/// Sums of usage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRow {
-    /// Whose.
-    pub tenant: TenantId,
-    /// By which route.
-    pub route: String,
-    /// Of which model.
-    pub model: String,
-    /// Requests.
-    pub requests: u64,
-    /// Tokens in prompts.
-    pub prompt_tokens: u64,
-    /// Tokens in answers.
-    pub completion_tokens: u64,
-}
-
 /// A count as the database has it; one that does not fit is an error.
 pub(super) fn number(value: u64) -> Result<i64, Error> {
     i64::try_from(value).map_err(|_| Error::Malformed("number: it is too large"))

@@ -1,14 +1,14 @@
-//! Envelopes of secrets, and model routes.
+//! Envelopes of secrets.
 //!
 //! It sees envelopes only, never a value or a key. The threat: an old value that lives on; a new version
 //! replaces the one before it.
 
 use super::{
     SecretRow, Tables,
-    rows::{all, count, json, number, one, text, word},
+    rows::{all, count, number, word},
 };
 use crate::Error;
-use cofferdam_base::{Millis, SecretName, TenantId, ipc::warden::ModelRoute};
+use cofferdam_base::{Millis, SecretName, TenantId};
 use rusqlite::params;
 
 impl Tables<'_> {
@@ -42,24 +42,5 @@ impl Tables<'_> {
     pub fn remove_secret(&self, id: &TenantId, name: &SecretName) -> Result<bool, Error> {
         let sql = "DELETE FROM secrets WHERE tenant = ?1 AND name = ?2";
         Ok(self.0.execute(sql, [id.as_str(), name.as_str()])? > 0)
-    }
-
-    /// The model route, and since when.
-    pub fn model(&self, id: &TenantId) -> Result<Option<(ModelRoute, Millis)>, Error> {
-        let query = self.0.prepare("SELECT route, at FROM models WHERE tenant = ?1")?;
-        one(query, [id.as_str()], |row| Ok((json(row, "route")?, Millis(count(row, "at")?))))
-    }
-
-    /// Sets or removes the model route.
-    pub fn set_model(&self, id: &TenantId, route: Option<&ModelRoute>, at: Millis) -> Result<(), Error> {
-        self.must_exist(id)?;
-        match route {
-            Some(route) => self.0.execute(
-                "INSERT OR REPLACE INTO models (tenant, route, at) VALUES (?1, ?2, ?3)",
-                params![id.as_str(), text(route)?, number(at.0)?],
-            )?,
-            None => self.0.execute("DELETE FROM models WHERE tenant = ?1", [id.as_str()])?,
-        };
-        Ok(())
     }
 }

@@ -1,51 +1,215 @@
-//! Sums of the tokens that models counted.
+//! Sums of the tokens that models counted, by day, and what routes used by now.
 //!
-//! They outlive their tenant. The threat: a provider that reports numbers past every sum; those are cut.
+//! The sums outlive their tenant. The threats: a provider that reports numbers past every sum; those are cut. And a
+//! cell that asks as ever another user: of a day so many are told apart, and the rest is summed as `others`.
 
 use super::{
-    Tables, UsageRow,
-    rows::{all, count, word},
+    Tables,
+    rows::{all, count, json, number, word},
 };
 use crate::Error;
-use cofferdam_base::{TenantId, ipc::warden::Usage};
+use cofferdam_base::{
+    Millis, TenantId,
+    ipc::{
+        model::{Span, Spent},
+        warden::Usage,
+    },
+};
 use rusqlite::params;
 
 /// No single request counts for more.
 const MOST: u64 = 1 << 32;
 /// No sum grows past this.
-const MOST_SUM: i64 = 1 << 62;
+const MOST_SUM: i64 = 1 << 48;
+/// So many users, agents, routes and models of a tenant are told apart in a day.
+const MOST_ROWS: i64 = 512;
+/// The user and agent of what is not told apart.
+pub const OTHERS: &str = "others";
+
+/// By what sums are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    /// Whose cell.
+    Tenant,
+    /// The day, in UTC.
+    Day,
+    /// The route.
+    Route,
+    /// The model.
+    Model,
+    /// The user, as the cell says.
+    User,
+    /// The agent, as the cell says.
+    Agent,
+}
+
+impl By {
+    const ALL: [Self; 6] = [Self::Tenant, Self::Day, Self::Route, Self::Model, Self::User, Self::Agent];
+
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Day => "day",
+            Self::Route => "route",
+            Self::Model => "model",
+            Self::User => "user",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// Sums of usage. What they are not told apart by is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Whose.
+    pub tenant: String,
+    /// On which day since 1970; of sums from before days were told apart, 0.
+    pub day: Option<u64>,
+    /// By which route.
+    pub route: String,
+    /// Of which model.
+    pub model: String,
+    /// For whom, as the cell says.
+    pub user: String,
+    /// By which agent, as the cell says.
+    pub agent: String,
+    /// Requests.
+    pub requests: u64,
+    /// Tokens in prompts.
+    pub prompt_tokens: u64,
+    /// Tokens in answers.
+    pub completion_tokens: u64,
+    /// What they cost, in millionths of a US dollar.
+    pub micros: u64,
+    /// Requests whose cost nobody knows.
+    pub unpriced: u64,
+}
 
 impl Tables<'_> {
     /// Adds one request.
     pub fn add_usage(&self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        let Usage { seq: _, at: _, route, model, prompt_tokens, completion_tokens, status: _, estimated: _ } =
-            usage;
+        let Usage {
+            seq: _,
+            request: _,
+            at,
+            route,
+            model,
+            prompt_tokens,
+            completion_tokens,
+            status: _,
+            estimated: _,
+            micros,
+            user,
+            agent,
+        } = usage;
         self.must_exist(id)?;
-        let cut = |tokens: u64| i64::try_from(tokens.min(MOST)).map_err(|_| Error::Malformed("number"));
+        let day = number(at.0 / 86_400_000)?;
+        let full = "SELECT count(*) >= ?3 FROM used WHERE tenant = ?1 AND day = ?2";
+        let full: bool = self.0.query_row(full, params![id.as_str(), day, MOST_ROWS], |row| row.get(0))?;
+        let known = "SELECT count(*) > 0 FROM used
+                     WHERE tenant = ?1 AND day = ?2 AND route = ?3 AND model = ?4 AND user = ?5 AND agent = ?6";
+        let these = params![id.as_str(), day, route.as_str(), model, user, agent];
+        let apart = !full || self.0.query_row(known, these, |row| row.get::<_, bool>(0))?;
+        let (user, agent) = if apart { (user.as_str(), agent.as_str()) } else { (OTHERS, OTHERS) };
+        let (prompt, completion) = (cut(*prompt_tokens)?, cut(*completion_tokens)?);
+        let (cost, unpriced) = (cut(micros.unwrap_or_default())?, i64::from(micros.is_none()));
         self.0.execute(
-            "INSERT INTO usage (tenant, route, model, requests, prompt_tokens, completion_tokens)
-             VALUES (?1, ?2, ?3, 1, ?4, ?5)
-             ON CONFLICT (tenant, route, model) DO UPDATE SET
+            "INSERT INTO used VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)
+             ON CONFLICT (tenant, day, route, model, user, agent) DO UPDATE SET
                requests = requests + 1,
-               prompt_tokens = min(prompt_tokens + excluded.prompt_tokens, ?6),
-               completion_tokens = min(completion_tokens + excluded.completion_tokens, ?6)",
-            params![id.as_str(), route, model, cut(*prompt_tokens)?, cut(*completion_tokens)?, MOST_SUM],
+               prompt_tokens = min(prompt_tokens + ?7, ?11),
+               completion_tokens = min(completion_tokens + ?8, ?11),
+               micros = min(micros + ?9, ?11),
+               unpriced = unpriced + ?10",
+            params![
+                id.as_str(),
+                day,
+                route.as_str(),
+                model,
+                user,
+                agent,
+                prompt,
+                completion,
+                cost,
+                unpriced,
+                MOST_SUM
+            ],
+        )?;
+        for span in Span::ALL {
+            self.spend(id, usage, span, prompt + completion, cost)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to what a route used in a span. One that is over makes room for the next; a late word of it is too late.
+    fn spend(&self, id: &TenantId, usage: &Usage, span: Span, tokens: i64, micros: i64) -> Result<(), Error> {
+        self.0.execute(
+            "INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (tenant, route, span) DO UPDATE SET
+               tokens = min(CASE WHEN begin = ?4 THEN tokens ELSE 0 END + ?5, ?7),
+               micros = min(CASE WHEN begin = ?4 THEN micros ELSE 0 END + ?6, ?7),
+               begin = ?4
+             WHERE begin <= ?4",
+            params![
+                id.as_str(),
+                usage.route.as_str(),
+                super::rows::text(&span)?,
+                number(span.begin(usage.at).0)?,
+                tokens,
+                micros,
+                MOST_SUM
+            ],
         )?;
         Ok(())
     }
 
-    /// The sums of one tenant or all.
-    pub fn usage(&self, tenant: Option<&TenantId>) -> Result<Vec<UsageRow>, Error> {
-        let sql = "SELECT * FROM usage WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, route, model";
-        all(self.0.prepare(sql)?, [tenant.map(TenantId::as_str)], |row| {
-            Ok(UsageRow {
-                tenant: word(row, "tenant")?,
-                route: row.get("route")?,
-                model: row.get("model")?,
-                requests: count(row, "requests")?,
-                prompt_tokens: count(row, "prompt_tokens")?,
-                completion_tokens: count(row, "completion_tokens")?,
+    /// What a tenant's routes used in the last minute, day and month in which they used anything.
+    pub fn spent(&self, id: &TenantId) -> Result<Vec<Spent>, Error> {
+        let query = self.0.prepare("SELECT * FROM spent WHERE tenant = ?1 ORDER BY route, span")?;
+        all(query, [id.as_str()], |row| {
+            Ok(Spent {
+                route: word(row, "route")?,
+                span: json(row, "span")?,
+                begin: Millis(count(row, "begin")?),
+                tokens: count(row, "tokens")?,
+                micros: count(row, "micros")?,
             })
         })
     }
+
+    /// The sums of one tenant or all, from the day of this moment on, told apart by these.
+    pub fn usage(&self, tenant: Option<&TenantId>, since: Millis, by: &[By]) -> Result<Vec<UsageRow>, Error> {
+        let is = |it: &&By| by.contains(it) || (by.is_empty() && **it == By::Tenant);
+        let kept = By::ALL.iter().filter(is).map(|it| it.column()).collect::<Vec<_>>().join(", ");
+        let shown =
+            |it: &By| if is(&it) { it.column().to_owned() } else { format!("NULL AS {}", it.column()) };
+        let shown = By::ALL.iter().map(shown).collect::<Vec<_>>().join(", ");
+        // All words of it are our own.
+        let sql = format!(
+            "SELECT {shown}, sum(requests) AS requests, sum(prompt_tokens) AS prompt_tokens,
+               sum(completion_tokens) AS completion_tokens, sum(micros) AS micros, sum(unpriced) AS unpriced
+             FROM used WHERE (?1 IS NULL OR tenant = ?1) AND day >= ?2 GROUP BY {kept} ORDER BY {kept}"
+        );
+        let since = number(since.0 / 86_400_000)?;
+        all(self.0.prepare(&sql)?, params![tenant.map(TenantId::as_str), since], |row| {
+            let name = |column: &str| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+            Ok(UsageRow {
+                tenant: name("tenant")?,
+                day: row.get::<_, Option<i64>>("day")?.and_then(|day| u64::try_from(day).ok()),
+                route: name("route")?,
+                model: name("model")?,
+                user: name("user")?,
+                agent: name("agent")?,
+                requests: count(row, "requests")?,
+                prompt_tokens: count(row, "prompt_tokens")?,
+                completion_tokens: count(row, "completion_tokens")?,
+                micros: count(row, "micros")?,
+                unpriced: count(row, "unpriced")?,
+            })
+        })
+    }
+}
+
+fn cut(number: u64) -> Result<i64, Error> {
+    i64::try_from(number.min(MOST)).map_err(|_| Error::Malformed("number"))
 }

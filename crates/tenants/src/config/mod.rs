@@ -11,7 +11,10 @@ pub use resolv::nameservers_of_the_host;
 pub use value::{AbsolutePath, NameServer};
 
 use crate::{Error, uids::Uids};
-use cofferdam_base::{HostName, ipc::launcher::Limits};
+use cofferdam_base::{
+    HostName,
+    ipc::{launcher::Limits, model::OwnPrice},
+};
 use cofferdam_sandbox::Protection;
 use cofferdam_sys::nft::Cidr;
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,8 @@ pub struct HostConfig {
     pub limits: Limits,
     /// Where runtimes and packages live.
     pub cache: Cache,
+    /// What models cost, where the list of prices does not know it or is not to be believed.
+    pub price: Vec<OwnPrice>,
     /// Which layers the seal of every cell leaves out, and why.
     pub without: Vec<LeftOut>,
 }

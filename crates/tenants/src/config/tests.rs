@@ -41,9 +41,14 @@ fn every_section_is_read() {
         memory_bytes = 268435456
         [cache]
         dir = "/srv/cache"
+        [[price]]
+        host = "llm.example.com"
+        model = "ours"
+        usd = "0.50:1.50"
         "#,
     )
     .unwrap();
+    assert_eq!(config.price[0].usd.to_string(), "0.50:1.50");
     assert_eq!(config.profile, Some(Profile::Rootless));
     assert_eq!(config.runtime.command["echo"].port.get(), 8080);
     assert_eq!(config.runtime.command["echo"].binds[0].target.as_path(), Path::new("/opt/echo"));

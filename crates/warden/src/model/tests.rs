@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{desk::Office, run};
-use cofferdam_base::Millis;
+use cofferdam_base::{Millis, Provider, ipc::model::Alias};
 use cofferdam_egress::{
     BoxStream, Limits as GateLimits, Peer, Rules,
     dial::{Connect as DialConnect, Dialler, LookUp},
@@ -32,6 +32,15 @@ impl LookUp for World {
     }
 }
 
+#[derive(Debug)]
+struct Nowhere;
+
+impl LookUp for Nowhere {
+    fn look_up<'a>(&'a self, _: &'a HostName) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
 impl DialConnect for World {
     fn connect(&self, address: CheckedAddress, _: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>> {
         let (ours, theirs) = duplex(64 * 1024);
@@ -58,16 +67,21 @@ fn host(url: &str, address: &str) -> Host {
     let host = Host { office, dialled };
     host.configure(&[], LIMITS);
     host.office.egress.gate.ready();
-    host.office.model.set_route(Some(ModelRoute {
-        route: "main".into(),
-        upstream: Upstream::Url(url.into()),
-        model: "real".into(),
-        secret: None,
-    }));
+    host.route(vec![route("main", url)]);
     host
 }
 
+fn route(alias: &str, url: &str) -> ModelRoute {
+    ModelRoute::new(alias.parse().unwrap(), Upstream::Url(url.into()), "real")
+}
+
 impl Host {
+    /// These routes, the first of them the default.
+    fn route(&self, routes: Vec<ModelRoute>) {
+        let default = routes.first().map(|route| route.route.clone());
+        self.office.model.set_routes(ModelRoutes { default, routes }, Vec::new());
+    }
+
     fn configure(&self, opened: &[&str], limits: GateLimits) {
         let operator_private = opened.iter().map(|network| network.parse().unwrap()).collect();
         let guard = Guard { operator_private, host_addresses: Vec::new() };
@@ -75,6 +89,13 @@ impl Host {
         let policy = "version: 1\ndefault: deny\nrules:\n  - deny: 93.184.216.34\n  - deny: api.example\n";
         let rules = Rules { policy: Policy::parse(policy).unwrap(), guard };
         self.office.egress.gate.configure(Arc::new(rules), limits);
+    }
+
+    /// From now on no name resolves.
+    fn resolves_nothing(&mut self) {
+        let (sender, _) = mpsc::unbounded_channel();
+        let world = World("93.184.216.34".parse().unwrap(), sender);
+        self.office.egress.set_dialler(Dialler { names: Box::new(Nowhere), connect: Box::new(world) });
     }
 
     fn client(&self) -> DuplexStream {
@@ -168,3 +189,5 @@ async fn requests_to_the_model_have_their_limit_and_count_as_relays() {
     let _provider = host.answering().await;
     assert!(until(&mut client, "data: {}\n\n").await.starts_with("HTTP/1.1 200"));
 }
+
+mod routes;

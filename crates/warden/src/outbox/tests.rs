@@ -89,13 +89,17 @@ fn ask(n: u16) -> Notice {
 fn usage() -> Usage {
     Usage {
         seq: 0,
+        request: 0,
         at: Millis(1),
-        route: "main".into(),
+        route: "main".parse().unwrap(),
         model: "m".into(),
         prompt_tokens: 1,
         completion_tokens: 2,
         status: 200,
         estimated: false,
+        micros: None,
+        user: String::new(),
+        agent: String::new(),
     }
 }
 
@@ -107,7 +111,7 @@ async fn a_flood_of_questions_holds_no_record_back() {
     for n in 1..=500 {
         outbox.tell(ask(n));
     }
-    outbox.usage_place().unwrap().fill(usage());
+    outbox.usage_place(usage()).unwrap().fill(usage());
     outbox.record(row(RecordKind::Deny));
     outbox.record(row(RecordKind::Deny));
     let mut kinds = String::new();
@@ -149,7 +153,7 @@ async fn usage_is_kept_until_it_is_counted_and_no_model_is_asked_without_room_fo
     outbox.attach(Vec::new());
     take(&outbox).await;
     for _ in 0..3 {
-        outbox.usage_place().unwrap().fill(usage());
+        outbox.usage_place(usage()).unwrap().fill(usage());
     }
     for _ in 0..3 {
         take(&outbox).await;
@@ -161,12 +165,38 @@ async fn usage_is_kept_until_it_is_counted_and_no_model_is_asked_without_room_fo
     for seq in 2..=3 {
         assert!(matches!(take(&outbox).await, Report::Usage(usage) if usage.seq == seq));
     }
-    let mut places: Vec<_> = (2..ROOM_FOR_USAGE).map(|_| outbox.usage_place().unwrap()).collect();
-    assert!(outbox.usage_place().is_none());
+    let mut places: Vec<_> = (2..ROOM_FOR_USAGE).map(|_| outbox.usage_place(usage()).unwrap()).collect();
+    assert!(outbox.usage_place(usage()).is_none());
     // The positive control: a request that used nothing gives its place back, and so does what is counted.
     places.pop();
-    places.push(outbox.usage_place().unwrap());
-    assert!(outbox.usage_place().is_none());
+    places.push(outbox.usage_place(usage()).unwrap());
+    assert!(outbox.usage_place(usage()).is_none());
     outbox.counted(2);
-    assert!(outbox.usage_place().is_some());
+    assert!(outbox.usage_place(usage()).is_some());
+}
+
+#[tokio::test]
+async fn what_a_request_could_use_is_said_before_it_is_made_and_again_until_it_is_known_what_it_did() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    let (first, second, third) = (
+        outbox.usage_place(usage()).unwrap(),
+        outbox.usage_place(usage()).unwrap(),
+        outbox.usage_place(usage()).unwrap(),
+    );
+    assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 1));
+    // One that is over before it was said is not said after it; one that was never made used nothing.
+    second.fill(usage());
+    assert!(matches!(take(&outbox).await, Report::Usage(usage) if (usage.seq, usage.request) == (1, 2)));
+    drop(first);
+    assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 3));
+    let Report::Usage(unused) = take(&outbox).await else { panic!() };
+    assert_eq!((unused.seq, unused.request, unused.prompt_tokens), (2, 1, 0));
+    outbox.counted(2);
+    outbox.detach();
+    outbox.attach(Vec::new());
+    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+    assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 3));
+    drop(third);
 }

@@ -17,7 +17,7 @@ fn world_authority() -> Arc<Authority> {
 }
 
 /// Who vouches to the cell.
-fn cell_authority() -> Arc<Authority> {
+pub(super) fn cell_authority() -> Arc<Authority> {
     Arc::new(Authority::of_seed("acme", &Secret::new([7; 32])).unwrap())
 }
 
@@ -70,6 +70,16 @@ pub(super) async fn connect(cell: &Cell, name: &str, alpn: &[&str]) -> io::Resul
 }
 
 async fn trusting(cell: &Cell, name: &str, alpn: &[&str], authority: &Authority) -> io::Result<Client> {
+    secured(cell.captured(name, 443), name, alpn, authority).await
+}
+
+/// The client's side of TLS to this name over a stream.
+pub(super) async fn secured(
+    stream: DuplexStream,
+    name: &str,
+    alpn: &[&str],
+    authority: &Authority,
+) -> io::Result<Client> {
     let mut config =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -77,7 +87,6 @@ async fn trusting(cell: &Cell, name: &str, alpn: &[&str], authority: &Authority)
             .with_root_certificates(roots(authority))
             .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
-    let stream = cell.captured(name, 443);
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
 }
 

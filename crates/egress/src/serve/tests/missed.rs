@@ -644,10 +644,17 @@ fn attack(check: Check) -> Result<(), String> {
         Check::OwnNames => alone(&|| {
             comes(async {
                 let cell = cell();
-                let mut client = cell.captured("inference.local", 443);
+                let mut client = cell.captured("inference.local", 8443);
                 client.write_all(&real("inference.local")).await.unwrap();
                 tokio::time::sleep(LONG).await;
                 asks(&cell) > 0
+            })
+        }),
+        Check::OwnQuestions => alone(&|| {
+            comes(async {
+                let host = Host::Name("open.example".parse().unwrap());
+                let open = Destination { host, port: 443.try_into().unwrap(), protocol: Protocol::Https };
+                cell().egress.gate.ask(&open, "past a limit".to_owned()).await.is_ok()
             })
         }),
         Check::LateSpeech => alone(&|| {

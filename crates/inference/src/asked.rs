@@ -1,0 +1,171 @@
+//! What a call says of itself beside its content: how long its answer may get, at what service, for whom.
+//!
+//! Who asks is the cell's own claim, and is cut and made visible here, because people read it.
+
+use crate::{Api, Call};
+use cofferdam_base::ipc::model::Tokens;
+use http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The header by which an agent may name itself. It goes no further.
+pub const AGENT: &str = "x-cofferdam-agent";
+/// How many tokens an answer counts for beforehand, if the call sets no bound: what most models stop at by themselves.
+const ANSWER: u64 = 4096;
+/// The longest claim that is kept, in characters.
+const LONGEST: usize = 64;
+/// Classes of service that cost no more than the list of prices says.
+const USUAL: [&str; 5] = ["auto", "default", "standard", "standard_only", "flex"];
+
+/// What a call says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// For whom: `user`, `safety_identifier` or `metadata.user_id`. Empty if it does not say.
+    pub user: String,
+    /// By which agent: the header [`AGENT`], else the program of `User-Agent`. Empty if it does not say.
+    pub agent: String,
+    /// How many tokens it may use: its bytes, at four a token, and the longest answer that it allows, as often as it
+    /// wants one.
+    pub tokens: Tokens,
+    /// It wants a class of service that may cost more than the list says.
+    pub dearer: bool,
+}
+
+impl Asked {
+    /// Reads it.
+    pub fn read(headers: &HeaderMap, call: &Call) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let program = || text(header::USER_AGENT.as_str()).and_then(|all| all.split([' ', '/']).next());
+        let said = |name: &str| field::<String>(call, name);
+        let metadata = || said_in(call, "metadata", "user_id").and_then(|it| it.as_str().map(str::to_owned));
+        let user = said("user").or_else(|| said("safety_identifier")).or_else(metadata);
+        let tier = call.field("service_tier").filter(|tier| *tier != "null");
+        let usual = |_| said("service_tier").is_some_and(|tier| USUAL.contains(&tier.as_str()));
+        Self {
+            user: claim(&user.unwrap_or_default()),
+            agent: claim(text(AGENT).or_else(program).unwrap_or_default()),
+            tokens: tokens(call),
+            dearer: !tier.is_none_or(usual),
+        }
+    }
+}
+
+/// The most that a call could use.
+fn tokens(call: &Call) -> Tokens {
+    if call.api().is_free() {
+        return Tokens::default();
+    }
+    let number = |name: &str| field::<u64>(call, name);
+    let within = |object: &str, name: &str| said_in(call, object, name).and_then(|value| value.as_u64());
+    let (bounds, times) = match call.api() {
+        Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => ([Some(0), None], None),
+        Api::Chat => ([number("max_tokens"), number("max_completion_tokens")], number("n")),
+        Api::Responses => ([number("max_output_tokens"), None], None),
+        Api::OllamaChat | Api::OllamaGenerate => ([within("options", "num_predict"), None], None),
+        Api::GeminiGenerate | Api::GeminiStream => (
+            [within("generationConfig", "maxOutputTokens"), None],
+            within("generationConfig", "candidateCount"),
+        ),
+        Api::Messages | Api::CountTokens | Api::GeminiCount => ([number("max_tokens"), None], None),
+    };
+    let answer = bounds.into_iter().flatten().max().unwrap_or(ANSWER);
+    let completion = answer.saturating_mul(times.unwrap_or(1).max(1));
+    Tokens { prompt: (call.len() as u64).div_ceil(4), completion }
+}
+
+fn field<T: DeserializeOwned>(call: &Call, name: &str) -> Option<T> {
+    call.field(name).and_then(|text| serde_json::from_str(text).ok())
+}
+
+fn said_in(call: &Call, object: &str, name: &str) -> Option<Value> {
+    let value: Value = field(call, object)?;
+    value.get(name).cloned()
+}
+
+/// One line that people can read.
+fn claim(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn call(api: Api, body: &str) -> Call {
+        let path = match api {
+            Api::GeminiGenerate => "/v1beta/models/m:generateContent",
+            api => api.path(),
+        };
+        Call::parse(api, &path.parse().unwrap(), body.as_bytes()).unwrap()
+    }
+
+    fn read(api: Api, body: &str) -> Asked {
+        Asked::read(&HeaderMap::new(), &call(api, body))
+    }
+
+    fn chat(more: &str) -> Asked {
+        read(Api::Chat, &format!("{{\"messages\":[]{more}}}"))
+    }
+
+    #[test]
+    fn a_call_tells_its_user_and_how_much_it_may_use() {
+        assert_eq!(chat(",\"user\":\"ada\"").user, "ada");
+        assert_eq!(chat(",\"metadata\":{\"user_id\":\"bob\"}").user, "bob");
+        let most = |more: &str| chat(more).tokens.completion;
+        assert_eq!(
+            (most(",\"max_tokens\":10,\"n\":3"), most(",\"max_tokens\":5,\"max_completion_tokens\":9")),
+            (30, 9)
+        );
+        // What cannot be read bounds nothing.
+        for open in ["", ",\"max_tokens\":\"5\"", ",\"max_tokens\":-1", ",\"max_tokens\":null,\"n\":0"] {
+            assert_eq!(most(open), ANSWER, "{open}");
+        }
+        assert_eq!(most(",\"max_tokens\":18446744073709551615,\"n\":2"), u64::MAX);
+        assert!(chat("").tokens.prompt < chat(&format!(",\"user\":\"{}\"", "x".repeat(400))).tokens.prompt);
+    }
+
+    #[test]
+    fn each_api_has_its_own_bound_and_what_is_free_uses_nothing() {
+        for (api, body, most) in [
+            (Api::Responses, r#"{"input":"a","max_output_tokens":7}"#, 7),
+            (Api::Embeddings, r#"{"input":"a"}"#, 0),
+            (Api::Messages, r#"{"messages":[],"max_tokens":7}"#, 7),
+            (Api::OllamaChat, r#"{"messages":[],"options":{"num_predict":7}}"#, 7),
+            (Api::OllamaChat, r#"{"messages":[],"options":{"num_predict":-1}}"#, ANSWER),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":7,"candidateCount":2}}"#,
+                14,
+            ),
+        ] {
+            assert_eq!(read(api, body).tokens.completion, most, "{api:?}");
+        }
+        assert_eq!(read(Api::CountTokens, r#"{"messages":[],"max_tokens":7}"#).tokens, Tokens::default());
+    }
+
+    #[test]
+    fn a_class_of_service_that_may_cost_more_is_seen() {
+        for (tier, dearer) in [
+            ("null", false),
+            ("\"default\"", false),
+            ("\"auto\"", false),
+            ("\"priority\"", true),
+            ("1", true),
+        ] {
+            assert_eq!(chat(&format!(",\"service_tier\":{tier}")).dearer, dearer, "{tier}");
+        }
+        assert!(!chat("").dearer);
+    }
+
+    #[test]
+    fn claims_are_one_short_line() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, "OpenAI/JS 5.1".parse().unwrap());
+        let body = format!("{{\"messages\":[],\"user\":\"a\\n\\u202eb {}\"}}", "x".repeat(200));
+        let asked = Asked::read(&headers, &call(Api::Chat, &body));
+        assert_eq!((asked.user.len(), &asked.user[..3], asked.agent.as_str()), (64, "abx", "OpenAI"));
+        headers.insert(AGENT, "researcher".parse().unwrap());
+        assert_eq!(Asked::read(&headers, &call(Api::Chat, "{\"messages\":[]}")).agent, "researcher");
+    }
+}
