@@ -3,10 +3,8 @@
 use super::{
     Inside,
     client::{self, Way},
-    in_front,
     stats::{Target, percentile},
     upstream::Upstream,
-    wardens,
 };
 use crate::{
     host::{Host, until},
@@ -87,7 +85,6 @@ pub fn verdicts(met: &mut Vec<bool>) {
 pub fn run(met: &mut Vec<bool>) {
     let host = Host::with(&TENANTS);
     host.world.outside(|| Upstream::plain(web()));
-    in_front(&wardens(&host));
     held(&host, met);
     changed(&host, met);
 }

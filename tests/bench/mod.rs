@@ -99,7 +99,7 @@ pub fn wardens(host: &Host) -> Vec<i32> {
 pub fn in_front(pids: &[i32]) {
     let own = i32::try_from(std::process::id()).unwrap();
     for pid in pids.iter().chain([&own]) {
-        allow_real_time(*pid);
+        allow_real_time(*pid, 800_000 / pids.len());
         let mut command = Command::new("chrt");
         command.args(["--all-tasks", "--rr", "--pid", "5", &pid.to_string()]);
         let status = command.status().unwrap();
@@ -117,8 +117,9 @@ pub fn keep_on(processor: usize) {
     rustix::thread::sched_setaffinity(None, &set).unwrap();
 }
 
-/// Where groups of version 1 ration real time, a new one has none: each from the root to this process gets a share.
-fn allow_real_time(pid: i32) {
+/// Where groups of version 1 ration real time, a new one has none: each from the root to this process gets
+/// this many microseconds of a second.
+fn allow_real_time(pid: i32, share: usize) {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let of_cpu = |line: &str| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -126,16 +127,11 @@ fn allow_real_time(pid: i32) {
     };
     let Some(path) = groups.lines().find_map(of_cpu) else { return };
     let mut directory = PathBuf::from("/sys/fs/cgroup/cpu");
-    let mut share = 900_000;
     for part in path.split('/').filter(|part| !part.is_empty()) {
         directory.push(part);
         let file = directory.join("cpu.rt_runtime_us");
-        // One for each depth; two tenants' groups lie side by side in their parent's share.
         if fs::read_to_string(&file).is_ok_and(|now| now.trim() == "0") {
-            share = share * 2 / 5;
             fs::write(&file, share.to_string()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        } else {
-            share = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         }
     }
 }
