@@ -92,8 +92,19 @@ impl Way {
 }
 
 impl Open {
-    /// One request and its whole answer; microseconds.
+    /// The same for a way that may be full: was it answered with 200? A connection that is closed is a failure.
+    pub fn tries(&mut self) -> bool {
+        self.once().1
+    }
+
+    /// One request and its whole answer, which is a 200; microseconds.
     pub fn exchange(&mut self) -> f64 {
+        let (taken, good) = self.once();
+        assert!(good, "{}", String::from_utf8_lossy(&self.buffer[..400]));
+        taken
+    }
+
+    fn once(&mut self) -> (f64, bool) {
         let begun = Instant::now();
         self.stream.write_all(&self.request).unwrap();
         self.stream.flush().unwrap();
@@ -106,8 +117,7 @@ impl Open {
                 break whole;
             }
         };
-        let said = &self.buffer[..filled.min(400)];
-        assert!(said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(said));
+        let good = self.buffer.starts_with(b"HTTP/1.1 200");
         // What is more than the buffer is read over and over the same place: it is counted, not kept.
         while filled < whole {
             let read = self.stream.read(&mut self.buffer).unwrap();
@@ -115,7 +125,7 @@ impl Open {
             filled += read;
         }
         assert_eq!(filled, whole);
-        begun.elapsed().as_secs_f64() * 1e6
+        (begun.elapsed().as_secs_f64() * 1e6, good)
     }
 }
 

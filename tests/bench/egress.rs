@@ -1,9 +1,9 @@
 //! Connections and requests through a warden.
 
 use super::{
-    Awake, BULK, Inside,
+    Awake, BULK, Inside, at_host,
     client::{Way, trusting},
-    in_front, peers,
+    decisions, in_front, peers,
     stats::{Table, Target},
     upstream::Upstream,
     wardens,
@@ -94,16 +94,22 @@ type Contender<'a> = (String, Box<dyn Fn() -> Vec<f64> + 'a>);
 
 /// The bench, whole or one part of it.
 pub fn run(part: Option<&str>) {
-    let setting = Setting::new();
-    let scratch = tempfile::tempdir().unwrap();
-    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut met = Vec::new();
     let wanted = |name: &str| part.is_none_or(|part| part == name);
-    if wanted("tunnels") {
-        tunnels(&setting, scratch.path(), &mut met);
+    if wanted("tunnels") || wanted("inspected") {
+        let setting = Setting::new();
+        let scratch = tempfile::tempdir().unwrap();
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if wanted("tunnels") {
+            tunnels(&setting, scratch.path(), &mut met);
+        }
+        if wanted("inspected") {
+            inspected(&setting, scratch.path(), &mut met);
+        }
     }
-    if wanted("inspected") {
-        inspected(&setting, scratch.path(), &mut met);
+    if wanted("decisions") {
+        decisions::verdicts(&mut met);
+        decisions::run(&mut met);
     }
     let missed = met.iter().filter(|met| !**met).count();
     assert_eq!(missed, 0, "{missed} gates missed");
@@ -134,7 +140,7 @@ fn tunnels(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) {
                 vec![open.exchange()]
             }
         };
-        let outside = |way: Way| move || world.host(|| sample(&way));
+        let outside = |way: Way| move || at_host(&setting.host, || sample(&way));
         let inside = |way: Way| move || setting.cell.run(|| sample(&way));
         let mut contenders: Vec<Contender<'_>> =
             vec![("direct".into(), Box::new(outside(way(web(PLAIN), false, path))))];
@@ -171,10 +177,10 @@ fn tunnels(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) {
     let sample = |way: &Way| -> Vec<f64> { (0..FRESH).map(|_| way.fresh()).collect() };
     let mut contenders: Vec<Contender<'_>> = Vec::new();
     let direct = way(web(443), false);
-    contenders.push(("direct".into(), Box::new(move || world.host(|| sample(&direct)))));
+    contenders.push(("direct".into(), Box::new(move || at_host(&setting.host, || sample(&direct)))));
     if let Some(peer) = &squid {
         let way = way(peer.address, true);
-        contenders.push(("squid".into(), Box::new(move || world.host(|| sample(&way)))));
+        contenders.push(("squid".into(), Box::new(move || at_host(&setting.host, || sample(&way)))));
     }
     let ours = way(proxy, true);
     contenders.push(("cofferdam CONNECT".into(), Box::new(move || setting.cell.run(|| sample(&ours)))));
@@ -219,10 +225,10 @@ fn inspected(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) 
         };
         let direct = way(web(443), false, &setting.roots);
         let mut contenders: Vec<Contender<'_>> =
-            vec![("direct".into(), Box::new(move || world.host(|| sample(&direct))))];
+            vec![("direct".into(), Box::new(move || at_host(&setting.host, || sample(&direct))))];
         if let Some((peer, roots)) = &mitmproxy {
             let way = Way { connect: Some(web(443).to_string()), ..way(peer.address, true, roots) };
-            contenders.push((peer.name.into(), Box::new(move || world.host(|| sample(&way)))));
+            contenders.push((peer.name.into(), Box::new(move || at_host(&setting.host, || sample(&way)))));
         }
         let ours = way(PROXY.parse().unwrap(), true, bundle.as_bytes());
         contenders.push(("cofferdam".into(), Box::new(move || setting.cell.run(|| sample(&ours)))));

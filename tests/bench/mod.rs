@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate)]
 
 pub mod client;
+pub mod decisions;
 pub mod egress;
 pub mod inference;
 pub mod peers;
@@ -45,8 +46,20 @@ impl Inside {
 
     /// Does something on a thread there.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        netns::inside(self.0.as_fd(), work).unwrap()
+        netns::inside(self.0.as_fd(), || {
+            keep_on(0);
+            work()
+        })
+        .unwrap()
     }
+}
+
+/// The same in the host's namespace of the world.
+pub fn at_host<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
+    host.world.host(|| {
+        keep_on(0);
+        work()
+    })
 }
 
 /// Loops that run only when nobody else does, one on each processor: a processor that sleeps would be charged to
@@ -86,7 +99,7 @@ pub fn wardens(host: &Host) -> Vec<i32> {
 pub fn in_front(pids: &[i32]) {
     let own = i32::try_from(std::process::id()).unwrap();
     for pid in pids.iter().chain([&own]) {
-        allow_real_time(*pid);
+        allow_real_time(*pid, 800_000 / pids.len());
         let mut command = Command::new("chrt");
         command.args(["--all-tasks", "--rr", "--pid", "5", &pid.to_string()]);
         let status = command.status().unwrap();
@@ -94,8 +107,19 @@ pub fn in_front(pids: &[i32]) {
     }
 }
 
-/// Where groups of version 1 ration real time, a new one has none: each from the root to this process gets a share.
-fn allow_real_time(pid: i32) {
+/// Keeps this thread on one processor: clients on the first, the world's servers on the second, proxies where the
+/// scheduler wants them. A client and a server that share one by chance would make *direct* a function call, and
+/// every proxy be charged for a network that is none.
+pub fn keep_on(processor: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    let there = std::thread::available_parallelism().unwrap().get();
+    set.set(processor % there);
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
+}
+
+/// Where groups of version 1 ration real time, a new one has none: each from the root to this process gets
+/// this many microseconds of a second.
+fn allow_real_time(pid: i32, share: usize) {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let of_cpu = |line: &str| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -103,23 +127,18 @@ fn allow_real_time(pid: i32) {
     };
     let Some(path) = groups.lines().find_map(of_cpu) else { return };
     let mut directory = PathBuf::from("/sys/fs/cgroup/cpu");
-    let mut share = 900_000;
     for part in path.split('/').filter(|part| !part.is_empty()) {
         directory.push(part);
         let file = directory.join("cpu.rt_runtime_us");
-        // One for each depth; two tenants' groups lie side by side in their parent's share.
         if fs::read_to_string(&file).is_ok_and(|now| now.trim() == "0") {
-            share = share * 2 / 5;
             fs::write(&file, share.to_string()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        } else {
-            share = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         }
     }
 }
 
 /// Processor time of a process so far, in milliseconds: of its own and of the system for it.
 pub fn cpu(pid: i32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
     // A tick is a hundredth of a second on every Linux that there is.

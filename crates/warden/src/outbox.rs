@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -26,6 +27,10 @@ const ROOM_FOR_DENIALS: usize = 256;
 const ROOM_FOR_USAGE: usize = 1024;
 /// How many other messages may wait for a wire.
 const WAITING: usize = 1024;
+
+/// How long a row of what was let through waits for others, and for how many.
+const GATHER: Duration = Duration::from_millis(2);
+const COMPANY: usize = 64;
 
 /// The queue.
 pub(crate) struct Outbox {
@@ -90,6 +95,12 @@ impl Turn {
     }
 }
 
+/// Of numbered rows, the first of which has this number, the one after `sent`.
+fn next<T: Clone>(rows: &VecDeque<T>, first: u64, sent: u64) -> Option<T> {
+    let at = (sent + 1).saturating_sub(first);
+    rows.get(usize::try_from(at).ok()?).cloned()
+}
+
 impl State {
     /// The next message, of the first kind from this turn on that has one.
     fn pick(&mut self) -> Option<Report> {
@@ -105,9 +116,13 @@ impl State {
                     self.going.clone()
                 }
                 Turn::Usage => {
-                    self.usage.iter().find(|it| it.seq > self.sent_usage).cloned().map(Report::Usage)
+                    let first = self.usage.front().map_or(0, |first| first.seq);
+                    next(&self.usage, first, self.sent_usage).map(Report::Usage)
                 }
-                Turn::Records => self.kept.iter().find(|it| it.seq > self.sent).cloned().map(Report::Record),
+                Turn::Records => {
+                    let first = self.kept.front().map_or(0, |first| first.seq);
+                    next(&self.kept, first, self.sent).map(Report::Record)
+                }
             };
             if picked.is_some() {
                 return picked;
@@ -129,6 +144,20 @@ impl State {
         let before = self.waiting.len();
         self.waiting.retain(|it| !matches!(it, Report::Asking(most) if most.request == request));
         self.waiting.len() < before
+    }
+
+    /// Is there nothing but rows of what was let through, and not too many?
+    fn may_wait(&self) -> bool {
+        let unsent = self.kept.iter().rev().take_while(|it| it.seq > self.sent);
+        let (mut count, mut passed) = (0, true);
+        for row in unsent {
+            count += 1;
+            passed &= matches!(row.what, RecordKind::Allow | RecordKind::Use);
+            if !passed || count >= COMPANY {
+                return false;
+            }
+        }
+        self.going.is_none() && self.waiting.is_empty() && self.sent_usage == self.last_usage
     }
 
     /// Puts a message at the end. Of one destination no more than one question and one end of it wait.
@@ -232,7 +261,20 @@ impl Outbox {
                 return report;
             }
             self.more.notified().await;
+            self.gather().await;
         }
+    }
+
+    /// Waits for company, if all that waits are rows of what was let through: each that went by itself would wake
+    /// control in the middle of the very connection that it tells of.
+    async fn gather(&self) {
+        let company = async {
+            while self.lock().may_wait() {
+                self.more.notified().await;
+            }
+        };
+        // In time or not, what is there goes now.
+        let _ = tokio::time::timeout(GATHER, company).await;
     }
 
     /// A message of [`Self::next`] went out.

@@ -55,6 +55,35 @@ async fn a_full_queue_allows_nothing_more_and_still_takes_denials() {
     assert_eq!((next.what, next.seq), (RecordKind::Allow, 1282));
 }
 
+#[tokio::test(start_paused = true)]
+async fn rows_of_what_was_let_through_wait_for_company_and_nothing_else_does() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+    // Of the clock of a paused runtime, which moves only while everybody waits.
+    let waited = async |what: &[RecordKind]| {
+        let (begun, mut count) = (tokio::time::Instant::now(), 0);
+        let writer = async {
+            tokio::task::yield_now().await;
+            what.iter().for_each(|what| assert!(outbox.record(row(*what))));
+        };
+        let reader = async {
+            while count < what.len() {
+                take(&outbox).await;
+                count += 1;
+            }
+        };
+        tokio::join!(reader, writer);
+        begun.elapsed()
+    };
+    // The permit that is left from the first message.
+    waited(&[RecordKind::Deny]).await;
+    assert_eq!(waited(&[RecordKind::Allow]).await, GATHER);
+    assert_eq!(waited(&[RecordKind::Deny]).await, Duration::ZERO);
+    assert_eq!(waited(&[RecordKind::Allow, RecordKind::Deny, RecordKind::Allow]).await, Duration::ZERO);
+    assert_eq!(waited(&[RecordKind::Use; COMPANY]).await, Duration::ZERO);
+}
+
 #[tokio::test]
 async fn a_new_wire_gets_every_record_that_the_ledger_has_not() {
     let outbox = outbox();
