@@ -12,6 +12,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod kept;
 mod relay;
 mod request;
 mod route;
@@ -19,6 +20,7 @@ mod usage;
 mod wire;
 
 pub use error::Error;
+pub use kept::{Keeper, Kept};
 pub use relay::{Body, Connect, Connecting, Stream, Used, relay};
 pub use request::{Call, MAX_BODY};
 pub use route::{BaseUrl, Route};
