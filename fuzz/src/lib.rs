@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("policy", cofferdam_policy::fuzz::policy),
     ("policy_import", cofferdam_policy::fuzz::foreign),
     ("policy_request", cofferdam_policy::fuzz::request),
+    ("translate", cofferdam_inference::fuzz::translate),
     ("ws_connect", cofferdam_edge::fuzz::connect),
     ("ws_frames", cofferdam_edge::fuzz::frames),
 ];

@@ -1,10 +1,11 @@
-//! What must hold of any chat request of a cell and any answer of a provider, for `fuzz/`.
+//! What must hold of any request of a cell and any answer of a provider, for `fuzz/`.
 //!
-//! It owns no parser. The threats: a body that means one thing to us and another to the provider, and a meter
-//! that counts by where the network cut.
+//! It owns no parser. The threats: a body that means one thing to us and another to the provider, also once it
+//! was translated, and a meter or a translator that reads by where the network cut.
 
-use crate::{Api, Asked, BaseUrl, Call, Format, Meter, Patience, Route};
+use crate::{Api, Asked, BaseUrl, Call, Format, Meter, Patience, Route, wire::Translator};
 use cofferdam_base::Provider;
+use http::StatusCode;
 use serde_json::Value;
 
 /// The model that the route decides, with something in it that must be escaped.
@@ -58,4 +59,43 @@ pub fn meter(bytes: &[u8]) {
         answer.chunks(usize::from(*step % 16) + 1).for_each(|chunk| cut.feed(chunk));
         assert_eq!(whole.finish(), cut.finish(), "{format:?}");
     }
+}
+
+/// Any bytes as a request that has to be translated, either way, and as its answer: the first byte says where
+/// that is cut.
+pub fn translate(bytes: &[u8]) {
+    let Some((step, text)) = bytes.split_first() else { return };
+    for (api, provider) in [(Api::Chat, Provider::Anthropic), (Api::Messages, Provider::OpenAi)] {
+        translated_request(api, provider, text);
+        for streams in [true, false] {
+            let whole = translated_answer(api, streams, text.len().max(1), text);
+            assert_eq!(translated_answer(api, streams, usize::from(*step % 16) + 1, text), whole, "{api:?}");
+        }
+    }
+}
+
+/// What is written is what its own wire's parser and tables take; back and there again it is the same.
+fn translated_request(api: Api, provider: Provider, text: &[u8]) {
+    let closed = |provider| Route { provider_tools: false, ..route(provider) };
+    let Some(request) = parse(api, text) else { return };
+    let Ok(out) = request.body(&closed(provider)) else { return };
+    let served = api.at(provider).expect("it was translated");
+    let written = parse(served, &out).expect("what was written parses");
+    assert_eq!(written.streams(), request.streams());
+    assert!(written.body(&closed(provider)).is_ok(), "what was written is not harmless");
+    let Ok(back) = written.body(&closed(api.wire())) else { return };
+    let again = parse(api, &back).expect("what came back parses").body(&closed(provider));
+    assert_eq!(again.ok().as_deref(), Some(&*out), "there, back and there again it is another");
+}
+
+/// An answer in pieces of this length; none if it does not translate.
+fn translated_answer(to: Api, streams: bool, piece: usize, answer: &[u8]) -> Option<Vec<u8>> {
+    let mut translator = Translator::new(to, StatusCode::OK, streams, true);
+    let mut out = Vec::new();
+    for piece in answer.chunks(piece) {
+        out.extend(translator.feed(piece).ok()?);
+    }
+    out.extend(translator.finish().ok()?);
+    assert!(streams || serde_json::from_slice::<Value>(&out).is_ok(), "it is no JSON");
+    Some(out)
 }

@@ -13,6 +13,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod kept;
 mod relay;
 mod request;
 mod route;
@@ -21,6 +22,7 @@ mod wire;
 
 pub use asked::{AGENT, Asked};
 pub use error::Error;
+pub use kept::{Keeper, Kept};
 pub use relay::{Body, Connect, Connecting, Stream, Used, relay};
 pub use request::{Call, MAX_BODY};
 pub use route::{BaseUrl, Patience, Route};

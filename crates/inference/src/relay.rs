@@ -2,13 +2,12 @@
 //! and checked; the answer streams back unchanged, or translated piece by piece, as fast as the cell takes it,
 //! and is metered on the way.
 
-use crate::{Api, Call, Error, Format, Meter, Route, Tokens, wire::Translator};
+use crate::{Api, Call, Error, Format, Keeper, Kept, Meter, Route, Tokens, wire::Translator};
 use bytes::Bytes;
 use cofferdam_base::Secret;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper_util::rt::TokioIo;
 use std::{
     fmt,
     future::Future,
@@ -35,11 +34,23 @@ pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>
 pub trait Connect: Send + Sync {
     /// A fresh connection to the route's provider.
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a>;
+
+    /// One that is there already and may be used again.
+    fn kept(&self, _: &Route) -> Option<Kept> {
+        None
+    }
+
+    /// Who takes the connection back that was given last, once it is free; nobody unless it says so.
+    fn keeper(&self, _: &Route) -> Option<Keeper> {
+        None
+    }
 }
 
 /// How long, and for how many bytes, an answer that nobody wants any more is read for what it used.
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_BYTES: usize = 1 << 20;
+/// How long a connection may take to be free after its answer's last byte.
+const FREE: Duration = Duration::from_secs(1);
 /// How many bytes count as a token where the provider does not say.
 const BYTES_A_TOKEN: u64 = 4;
 
@@ -66,7 +77,7 @@ pub async fn relay(
 ) -> Result<Response<Body>, Error> {
     let asked = request.len() as u64;
     let is_free = request.api().is_free();
-    let mut report = Report {
+    let report = Report {
         done: Some(Box::new(done)),
         meter: None,
         status: 0,
@@ -78,37 +89,85 @@ pub async fn relay(
     let reading = Reading::new(request, route)?;
     let key = key.map(|key| key.expose().as_slice());
     let outgoing = request.rebuild(headers, route, key)?.map(|body| Full::new(Bytes::from(body)));
-    let stream = connect.connect(route).await.map_err(Error::Connect)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Error::Upstream)?;
-    let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the provider's connection ended");
-        }
-    });
-    let driver = Driver(driver);
     let patience = route.patience.begin(request.streams());
+    let mut kept = connect.kept(route);
+    let mut outgoing = Sending { request: outgoing, report, reading };
+    loop {
+        let was_kept = kept.is_some();
+        let connection = match kept.take() {
+            Some(kept) => kept,
+            None => Kept::new(connect.connect(route).await.map_err(Error::Connect)?).await?,
+        };
+        match exchange(outgoing, connection, connect.keeper(route), patience).await {
+            Outcome::Over(answered) => return answered.map(|answer| *answer),
+            // The provider closed it before it heard anything.
+            Outcome::Unsent(unsent, _) if was_kept => outgoing = *unsent,
+            Outcome::Unsent(_, error) => return Err(Error::Upstream(error)),
+        }
+    }
+}
+
+/// A request that is not yet sent, and what becomes of it.
+struct Sending {
+    request: Request<Full<Bytes>>,
+    report: Report,
+    reading: Reading,
+}
+
+enum Outcome {
+    Over(Result<Box<Response<Body>>, Error>),
+    Unsent(Box<Sending>, hyper::Error),
+}
+
+/// One request and its answer's head, in a task of its own: the provider works on what it was asked, whether
+/// or not its reader stays.
+async fn exchange(sending: Sending, mut kept: Kept, keeper: Option<Keeper>, patience: Duration) -> Outcome {
     let (mut tell, told) = oneshot::channel();
-    // A task of its own: the provider works on what it was asked, whether or not its reader stays.
     tokio::spawn(async move {
-        let answering = timeout(patience, sender.send_request(outgoing));
-        tokio::pin!(answering);
-        let answered = tokio::select! {
-            answered = &mut answering => answered,
-            () = tell.closed() => {
-                report.abandoned = true;
-                timeout(DRAIN, answering).await.and_then(|answered| answered)
+        let Sending { request, mut report, reading } = sending;
+        let answered = {
+            let answering = timeout(patience, kept.send(request));
+            tokio::pin!(answering);
+            tokio::select! {
+                answered = &mut answering => answered,
+                () = tell.closed() => {
+                    report.abandoned = true;
+                    timeout(DRAIN, answering).await.and_then(|answered| answered)
+                }
             }
         };
-        let answer = match answered {
-            Ok(Ok(response)) => answer(response, report, driver, reading),
-            Ok(Err(error)) => Err(Error::Upstream(error)),
-            Err(_) => Err(Error::Slow),
+        let outcome = match answered {
+            Ok(Ok(response)) => {
+                let line = Line { kept, keeper };
+                Outcome::Over(answer(response, report, line, reading).map(Box::new))
+            }
+            Ok(Err((error, Some(request)))) => {
+                Outcome::Unsent(Box::new(Sending { request, report, reading }), error)
+            }
+            Ok(Err((error, None))) => Outcome::Over(Err(Error::Upstream(error))),
+            Err(_) => Outcome::Over(Err(Error::Slow)),
         };
         // With nobody to take it, it is dropped here and read for what it used.
-        drop(tell.send(answer));
+        drop(tell.send(outcome));
     });
-    told.await.unwrap_or(Err(Error::Slow))
+    told.await.unwrap_or(Outcome::Over(Err(Error::Slow)))
+}
+
+/// The connection under an answer, and who takes it back.
+struct Line {
+    kept: Kept,
+    keeper: Option<Keeper>,
+}
+
+impl Line {
+    /// Gives the connection back, its answer read to the end.
+    async fn give_back(mut self) {
+        if let Some(keeper) = self.keeper.take()
+            && timeout(FREE, self.kept.is_free()).await == Ok(true)
+        {
+            keeper(self.kept);
+        }
+    }
 }
 
 /// How an answer is to be read.
@@ -133,7 +192,7 @@ impl Reading {
 fn answer(
     response: Response<Incoming>,
     mut report: Report,
-    driver: Driver,
+    line: Line,
     reading: Reading,
 ) -> Result<Response<Body>, Error> {
     let (parts, incoming) = response.into_parts();
@@ -158,7 +217,7 @@ fn answer(
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
     }
     let idle = Box::pin(sleep(reading.idle));
-    let exchange = Exchange { incoming, report, idle, patience: reading.idle, translator, _driver: driver };
+    let exchange = Exchange { incoming, report, idle, patience: reading.idle, translator, line: Some(line) };
     let mut answer = Response::new(Body(Some(exchange)));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
@@ -186,7 +245,8 @@ struct Exchange {
     patience: Duration,
     /// Until the answer's last byte was translated.
     translator: Option<Translator>,
-    _driver: Driver,
+    /// Until the provider's last byte was read.
+    line: Option<Line>,
 }
 
 impl Exchange {
@@ -222,7 +282,13 @@ impl Exchange {
                 self.report.saw(frame);
                 self.idle.as_mut().reset(Instant::now() + self.patience);
             }
-            Poll::Ready(_) => self.report.end(),
+            Poll::Ready(None) => {
+                self.report.end();
+                if let (Some(line), Ok(runtime)) = (self.line.take(), Handle::try_current()) {
+                    runtime.spawn(line.give_back());
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.report.end(),
             Poll::Pending if self.idle.as_mut().poll(cx).is_ready() => {
                 self.report.end();
                 return Poll::Ready(Some(Err(Error::Slow)));
@@ -236,16 +302,24 @@ impl Exchange {
     async fn drain(mut self) {
         let rest = async {
             let mut read = 0;
-            while read < DRAIN_BYTES
-                && let Some(Ok(frame)) = self.incoming.frame().await
-            {
-                read += frame.data_ref().map_or(0, Bytes::len);
-                self.report.saw(&frame);
+            while read < DRAIN_BYTES {
+                match self.incoming.frame().await {
+                    Some(Ok(frame)) => {
+                        read += frame.data_ref().map_or(0, Bytes::len);
+                        self.report.saw(&frame);
+                    }
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
             }
+            false
         };
         // Whether it ended or is cut off, what was seen is reported.
-        let _ = timeout(DRAIN, rest).await;
+        let is_whole = timeout(DRAIN, rest).await == Ok(true);
         self.report.end();
+        if let Some(line) = self.line.take().filter(|_| is_whole) {
+            line.give_back().await;
+        }
     }
 }
 
@@ -331,14 +405,5 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// The task that drives the connection; it ends with the answer.
-struct Driver(tokio::task::JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -138,9 +138,15 @@ struct Recorder {
     heard: Arc<Mutex<Vec<u8>>>,
     answer: &'static [u8],
     hang_up: Arc<tokio::sync::Notify>,
+    kept: Arc<Mutex<Vec<crate::Kept>>>,
 }
 
 impl Connect for Recorder {
+    fn keeper(&self, _: &Route) -> Option<crate::Keeper> {
+        let kept = self.kept.clone();
+        Some(Box::new(move |it| kept.lock().unwrap().push(it)))
+    }
+
     fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
         let (near, mut far) = tokio::io::duplex(4096);
         let (heard, answer, hang_up) = (self.heard.clone(), self.answer, self.hang_up.clone());
@@ -162,7 +168,7 @@ impl Connect for Recorder {
 }
 
 fn recorder(answer: &'static [u8]) -> Recorder {
-    Recorder { heard: Arc::default(), answer, hang_up: Arc::default() }
+    Recorder { heard: Arc::default(), answer, hang_up: Arc::default(), kept: Arc::default() }
 }
 
 #[tokio::test]
@@ -421,4 +427,91 @@ async fn counting_tokens_uses_none_and_an_ollama_stream_passes_unchanged() {
         relayed(&call(Api::OllamaChat, r#"{"messages":[]}"#), &ollama, &recorder(answer)).await;
     assert_eq!(text(answer).await, lines);
     assert_eq!(*reports.lock().unwrap(), [counted(Tokens { prompt: 4, completion: 2 }, 200)]);
+}
+
+/// Dials the built-in model, keeps what is given back, and counts.
+#[derive(Default)]
+struct Keeping {
+    kept: Arc<Mutex<Vec<crate::Kept>>>,
+    dialled: Mutex<usize>,
+    given_back: Arc<tokio::sync::Notify>,
+    /// Closes its connections when it is told to.
+    closing: Option<Arc<tokio::sync::Notify>>,
+}
+
+impl Connect for Keeping {
+    fn connect<'a>(&'a self, _: &'a Route) -> Connecting<'a> {
+        *self.dialled.lock().unwrap() += 1;
+        let (near, far) = tokio::io::duplex(4096);
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
+            let closed = async {
+                match closing {
+                    Some(closing) => closing.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = serve(far) => {}
+                () = closed => {}
+            }
+        });
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Stream>) })
+    }
+
+    fn kept(&self, _: &Route) -> Option<crate::Kept> {
+        self.kept.lock().unwrap().pop()
+    }
+
+    fn keeper(&self, _: &Route) -> Option<crate::Keeper> {
+        let (kept, given_back) = (self.kept.clone(), self.given_back.clone());
+        Some(Box::new(move |it| {
+            kept.lock().unwrap().push(it);
+            given_back.notify_one();
+        }))
+    }
+}
+
+async fn asked(world: &Keeping, body: &str) -> Response<crate::Body> {
+    relay(&chat_call(body), &HeaderMap::new(), &route(), None, world, |_| ()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_once_its_answer_was_read_and_no_sooner() {
+    let world = Keeping::default();
+    for stream in [true, false, true] {
+        let body = format!(r#"{{"stream":{stream},"messages":[{{"role":"user","content":"hello"}}]}}"#);
+        assert!(text(asked(&world, &body).await).await.contains("hello"));
+        world.given_back.notified().await;
+    }
+    assert_eq!(*world.dialled.lock().unwrap(), 1);
+    // While an answer is under way its connection is nobody else's.
+    let busy = asked(&world, r#"{"messages":[]}"#).await;
+    text(asked(&world, r#"{"messages":[]}"#).await).await;
+    assert_eq!(*world.dialled.lock().unwrap(), 2);
+    world.given_back.notified().await;
+    // One that nobody reads is read for its usage, and is free then.
+    drop(busy);
+    world.given_back.notified().await;
+    assert_eq!(world.kept.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_provider_closed_is_dialled_anew() {
+    let closing = Arc::new(tokio::sync::Notify::new());
+    let world = Keeping { closing: Some(closing.clone()), ..Keeping::default() };
+    text(asked(&world, r#"{"messages":[]}"#).await).await;
+    world.given_back.notified().await;
+    closing.notify_one();
+    assert!(text(asked(&world, r#"{"messages":[]}"#).await).await.contains("You said"));
+    assert_eq!(*world.dialled.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_broke_off_leaves_no_connection_behind() {
+    let cut = recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi");
+    let (answer, _) = relayed(&chat_call(r#"{"messages":[]}"#), &route(), &cut).await;
+    cut.hang_up.notify_one();
+    assert!(answer.into_body().collect().await.is_err());
+    assert!(cut.kept.lock().unwrap().is_empty());
 }

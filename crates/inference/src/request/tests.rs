@@ -312,6 +312,11 @@ const HARMFUL: &[(Api, &str, &str)] = &[
         r#"{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://x"}}]}]}"#,
     ),
     (
+        Api::Messages,
+        "messages[0].content[0].caller.type",
+        r#"{"messages":[{"role":"assistant","content":[{"type":"tool_use","caller":{"type":"code_execution_20250825"}}]}]}"#,
+    ),
+    (
         Api::CountTokens,
         "messages[0].content[0].content[0].source.type",
         r#"{"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image","source":{"type":"file"}}]}]}]}"#,
@@ -378,7 +383,7 @@ fn what_clients_send_every_day_is_harmless() {
         (
             Api::Messages,
             r#"{"max_tokens":9,"system":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}],"thinking":{"type":"enabled","budget_tokens":1024},
-               "messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"t","signature":"s"},{"type":"tool_use","id":"t","name":"f","input":{"type":"url"}}]},
+               "messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"t","signature":"s"},{"type":"tool_use","id":"t","name":"f","input":{"type":"url"},"caller":{"type":"direct"},"later":null}]},
                {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"1"}]}]}],
                "tools":[{"name":"f","input_schema":{"type":"object"}},{"type":"bash_20250124","name":"bash"}]}"#,
         ),

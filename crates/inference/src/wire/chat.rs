@@ -52,6 +52,7 @@ impl<'a> Talk<'a> {
 
     /// The body of a chat request.
     pub(crate) fn to_chat(&self, model: &str) -> Result<Vec<u8>, Fault> {
+        self.has_its_tools()?;
         let mut fault = Ok(());
         let body = json::object(|body| {
             body.text("model", model);
@@ -90,16 +91,30 @@ impl<'a> Talk<'a> {
             body.list("stop", |stop| self.stop.iter().for_each(|it| stop.text(it)));
         }
         if !self.tools.is_empty() {
-            body.list("tools", |tools| {
-                for tool in &self.tools {
-                    tools.object(|it| write_tool(it, tool));
-                }
-            });
+            self.write_tools(body);
         }
+        if let Some(user) = &self.user {
+            body.text("user", user);
+        }
+        if self.stream {
+            body.flag("stream", true);
+            body.object("stream_options", |options| options.flag("include_usage", true));
+        }
+    }
+}
+
+impl Talk<'_> {
+    fn write_tools(&self, body: &mut Writer<'_>) {
+        body.list("tools", |tools| {
+            for tool in &self.tools {
+                tools.object(|it| write_tool(it, tool));
+            }
+        });
         match &self.choice {
             None => {}
             Some(Choice::Auto) => body.text("tool_choice", "auto"),
-            Some(Choice::None) => body.text("tool_choice", "none"),
+            // Then it does not matter how many at a time.
+            Some(Choice::None) => return body.text("tool_choice", "none"),
             Some(Choice::Any) => body.text("tool_choice", "required"),
             Some(Choice::Named(name)) => body.object("tool_choice", |choice| {
                 choice.text("type", "function");
@@ -108,13 +123,6 @@ impl<'a> Talk<'a> {
         }
         if let Some(parallel) = self.parallel {
             body.flag("parallel_tool_calls", parallel);
-        }
-        if let Some(user) = &self.user {
-            body.text("user", user);
-        }
-        if self.stream {
-            body.flag("stream", true);
-            body.object("stream_options", |options| options.flag("include_usage", true));
         }
     }
 }
@@ -315,7 +323,7 @@ fn assistant(messages: &mut Items<'_>, parts: &[Part<'_>]) -> Result<(), Fault> 
     messages.object(|message| {
         message.text("role", "assistant");
         if said.is_empty() {
-            message.raw("content", if calls.is_empty() { "\"\"" } else { "null" });
+            message.raw("content", "null");
         } else {
             texts(message, &said);
         }

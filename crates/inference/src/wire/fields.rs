@@ -78,7 +78,7 @@ impl<'a> Object<'a> {
     /// Takes a field. One that is null is as good as none.
     pub(crate) fn take(&mut self, key: &str) -> Option<Raw<'a>> {
         let at = self.0.iter().position(|(known, _)| known == key)?;
-        Some(self.0.swap_remove(at).1).filter(|raw| raw.get() != "null")
+        Some(self.0.remove(at).1).filter(|raw| raw.get() != "null")
     }
 
     pub(crate) fn text(&mut self, key: &str) -> Result<Option<Cow<'a, str>>, Fault> {

@@ -16,9 +16,10 @@ impl<'a> Talk<'a> {
     /// Reads a messages request whose fields are these.
     pub(crate) fn from_messages(fields: &'a [(String, Box<RawValue>)]) -> Result<Self, Fault> {
         let mut body = Object::of(fields);
+        let max = body.count("max_tokens")?.ok_or_else(|| Fault::new("is missing")).at("max_tokens")?;
         let mut talk = Talk {
             tools: tools(body.list("tools")?).at("tools")?,
-            max_tokens: body.count("max_tokens")?,
+            max_tokens: Some(max),
             temperature: body.number("temperature")?,
             top_p: body.number("top_p")?,
             stop: stops(body.list("stop_sequences")?).at("stop_sequences")?,
@@ -58,16 +59,14 @@ impl<'a> Talk<'a> {
         if self.temperature.is_some_and(high) {
             return Err(Fault::new("is above 1, which is the provider's highest")).at("temperature");
         }
-        if self.tools.is_empty() && matches!(self.choice, Some(Choice::Any | Choice::Named(_))) {
-            return Err(Fault::new("asks for a tool where there is none")).at("tool_choice");
-        }
+        self.has_its_tools()?;
         let mut fault = Ok(());
         let body = json::object(|body| {
             body.text("model", model);
             body.number("max_tokens", self.max_tokens.unwrap_or(MAX_TOKENS));
             self.messages_settings(body);
             body.list("messages", |messages| {
-                for turn in self.turns.iter().filter(|turn| !turn.parts.is_empty()) {
+                for turn in &self.turns {
                     messages.object(|message| {
                         message.text("role", if turn.role == Role::User { "user" } else { "assistant" });
                         message.list("content", |content| {
@@ -194,6 +193,7 @@ fn image(mut source: Object<'_>) -> Result<Part<'_>, Fault> {
 
 fn tool_use<'a>(block: &mut Object<'a>) -> Result<ToolCall<'a>, Fault> {
     let (id, name) = (block.needed("id")?, block.needed("name")?);
+    block.leave_if("caller", &["{\"type\":\"direct\"}"]);
     let input = block.take("input").map_or("{}", RawValue::get);
     if !input.starts_with('{') {
         return Err(Fault::new("is no object")).at("input");

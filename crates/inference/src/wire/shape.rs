@@ -37,6 +37,10 @@ pub(crate) type Fields = &'static [(&'static str, Shape)];
 /// Does a field of this name and value fit an object's shape?
 pub(crate) fn check(fields: Fields, key: &str, raw: &RawValue) -> Result<(), Fault> {
     let Some((name, shape)) = fields.iter().find(|(known, _)| *known == key) else {
+        // Clients write out what they do not set.
+        if raw.get() == "null" {
+            return Ok(());
+        }
         return Err(Fault { path: key.chars().take(64).collect(), why: "is not known".to_owned() });
     };
     if matches!(shape, Shape::Any) {
@@ -166,7 +170,12 @@ impl<'de> Visitor<'de> for Walk<'_> {
             self.trail.path.push('.');
             self.trail.path.extend(key.chars().take(64));
             let Some(at) = fields.iter().position(|(known, _)| *known == key) else {
-                return Err(self.trail.stop("is not known"));
+                // Clients write out what they do not set.
+                if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                    return Err(self.trail.stop("is not known"));
+                }
+                self.trail.path.truncate(length);
+                continue;
             };
             if seen & (1 << at) != 0 {
                 return Err(self.trail.stop("is given twice"));

@@ -258,6 +258,8 @@ const BLOCK: Shape = Object(&[
     ("id", Plain),
     ("name", Plain),
     ("input", Any),
+    // Who called the tool: the model, or code that the provider ran.
+    ("caller", Object(&[("type", Word(&["direct"]))])),
     ("tool_use_id", Plain),
     ("content", Texts(&INNER_BLOCK)),
     ("is_error", Plain),

@@ -1,7 +1,7 @@
 //! What OpenAI's chat completions and Anthropic's messages have in common: a conversation, its answer, and
 //! the pieces in which an answer streams. Each wire's module reads its own form into this and writes it.
 
-use super::fields::Raw;
+use super::fields::{At, Fault, Raw};
 use std::borrow::Cow;
 
 /// A conversation and what is asked of the model.
@@ -126,8 +126,21 @@ pub(crate) enum Event<'a> {
 }
 
 impl<'a> Talk<'a> {
-    /// Adds to what one side says.
+    /// A tool cannot be asked for where there is none.
+    pub(super) fn has_its_tools(&self) -> Result<(), Fault> {
+        match self.choice {
+            Some(Choice::Any | Choice::Named(_)) if self.tools.is_empty() => {
+                Err(Fault::new("asks for a tool where there is none")).at("tool_choice")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds to what one side says, if it is anything.
     pub(super) fn say(&mut self, role: Role, mut parts: Vec<Part<'a>>) {
+        if parts.is_empty() {
+            return;
+        }
         match self.turns.last_mut() {
             Some(last) if last.role == role => last.parts.append(&mut parts),
             _ => self.turns.push(Turn { role, parts }),

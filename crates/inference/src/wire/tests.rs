@@ -158,18 +158,20 @@ fn what_a_messages_request_says_and_chat_cannot_is_named() {
     };
     for (at, key, value) in [
         ("top_k", "top_k", json!(5)),
-        ("thinking.type", "thinking", json!({"type": "enabled", "budget_tokens": 1024})),
+        ("thinking.budget_tokens", "thinking", json!({"type": "enabled", "budget_tokens": 1024})),
         ("output_config", "output_config", json!({"effort": "low"})),
         ("metadata.other", "metadata", json!({"other": 1})),
         ("tools[0].type", "tools", json!([{"type": "bash_20250124", "name": "bash"}])),
         ("tool_choice.type", "tool_choice", json!({"type": "sometimes"})),
+        ("tool_choice", "tool_choice", json!({"type": "any"})),
         ("system[0].type", "system", json!([{"type": "image"}])),
     ] {
         let error = with(key, value).unwrap_err();
-        assert!(error.starts_with(key), "{at}: {error}");
+        assert_eq!(error, at);
     }
     let message = |role: &str, block: Value| {
-        to_chat(&json!({"messages": [{"role": "user", "content": "a"}, {"role": role, "content": [block]}]}))
+        let said = json!([{"role": "user", "content": "a"}, {"role": role, "content": [block]}]);
+        to_chat(&json!({"max_tokens": 9, "messages": said}))
     };
     let document = json!({"type": "document", "source": {"type": "text", "data": "x"}});
     assert_eq!(message("user", document).unwrap_err(), "messages[1].content[0].type");
@@ -181,7 +183,8 @@ fn what_a_messages_request_says_and_chat_cannot_is_named() {
     assert!(with("thinking", json!({"type": "disabled"})).is_ok());
     let thought =
         message("assistant", json!({"type": "thinking", "thinking": "hm", "signature": "s"})).unwrap();
-    assert_eq!(thought["messages"][1], json!({"role": "assistant", "content": ""}));
+    assert_eq!(thought["messages"], json!([{"role": "user", "content": "a"}]));
+    assert_eq!(to_chat(&json!({"messages": []})).unwrap_err(), "max_tokens");
     let failed = json!({"type": "tool_result", "tool_use_id": "t", "content": "no disk", "is_error": true});
     let failed = message("user", failed).unwrap();
     assert!(failed["messages"].to_string().contains("The tool failed:"), "{failed}");
