@@ -1,6 +1,7 @@
 //! `http://inference.local`: the cell's requests to its model, with the tenant's key added and nothing of the
 //! cell's credentials kept.
 
+use self::pool::{Line, Pool};
 use crate::{
     intake::{Intake, NotTaken},
     keys::Keys,
@@ -16,7 +17,9 @@ use cofferdam_egress::{
     Egress, Gate, Outlet, Pass, Refusal, Row,
     http::{Body, Local, full, passing, refused},
 };
-use cofferdam_inference::{Api, BaseUrl, Call, Connect, Connecting, Error, Inbound, Route, Used};
+use cofferdam_inference::{
+    Api, BaseUrl, Call, Connect, Connecting, Error, Inbound, Keeper, Kept, Route, Used,
+};
 use cofferdam_policy::Reason;
 use cofferdam_sys::channel::AsyncChannel;
 use futures_util::future::BoxFuture;
@@ -58,11 +61,12 @@ pub(crate) struct Model {
 pub(crate) struct Limits {
     seats: Arc<Semaphore>,
     intake: Intake,
+    pool: Arc<Pool>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(CHATS)), intake: Intake::default() }
+        Self { seats: Arc::new(Semaphore::new(CHATS)), intake: Intake::default(), pool: Arc::default() }
     }
 }
 
@@ -169,7 +173,7 @@ impl Model {
         };
         let (name, model) = (route.route.clone(), route.model.clone());
         let to = Route { name, base, model, provider: Provider::OpenAi, provider_tools: false };
-        let connect = Dial { model: self, place, pass: &pass };
+        let connect = Dial { model: self, place, pass: &pass, line: Mutex::default() };
         let done = {
             let (clock, pass) = (Arc::clone(&self.clock), Arc::clone(&pass));
             move |used: Used| {
@@ -237,9 +241,23 @@ struct Dial<'a> {
     model: &'a Model,
     place: Place,
     pass: &'a Arc<Pass>,
+    /// Where the connection that was given last leads, if it may be used again.
+    line: Mutex<Option<Line>>,
 }
 
 impl Connect for Dial<'_> {
+    fn kept(&self, _: &Route) -> Option<Kept> {
+        let Place::Url(_) = self.place else { return None };
+        let (line, kept) = self.model.limits.pool.take(self.pass)?;
+        self.set_line(line);
+        Some(kept)
+    }
+
+    fn keeper(&self, _: &Route) -> Option<Keeper> {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(self.model.limits.pool.keeper(line))
+    }
+
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a> {
         Box::pin(async move {
             if let Place::Builtin(wire) = &self.place {
@@ -252,10 +270,11 @@ impl Connect for Dial<'_> {
             let destination = route.base.destination();
             let egress = self.model.egress.get().and_then(Weak::upgrade);
             let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
-            let (_, stream) = egress.dial(self.pass).await.map_err(|refusal| {
+            let (address, stream) = egress.dial(self.pass).await.map_err(|refusal| {
                 let refusal = self.model.gate.refuse_service(destination, refusal);
                 io::Error::other(refusal.reason.code())
             })?;
+            self.set_line(Line::new(destination.clone(), address));
             if destination.protocol != Protocol::Https {
                 return Ok(Box::new(stream) as Box<dyn cofferdam_inference::Stream>);
             }
@@ -263,6 +282,12 @@ impl Connect for Dial<'_> {
             let stream = tokio::time::timeout(HANDSHAKE, handshake).await??;
             Ok(Box::new(stream) as Box<dyn cofferdam_inference::Stream>)
         })
+    }
+}
+
+impl Dial<'_> {
+    fn set_line(&self, line: Line) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
 }
 
@@ -293,5 +318,6 @@ fn failed(wire: Provider, error: &Error) -> Response<Body> {
     response
 }
 
+mod pool;
 #[cfg(test)]
 mod tests;
