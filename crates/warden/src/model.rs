@@ -7,6 +7,7 @@
 mod allowance;
 mod begun;
 mod dial;
+mod pool;
 mod trial;
 
 use crate::{
@@ -38,6 +39,7 @@ use dial::{Dial, Place};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
+use pool::Pool;
 use std::{
     fmt, io,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
@@ -76,11 +78,12 @@ pub(crate) struct Model {
 pub(crate) struct Limits {
     seats: Arc<Semaphore>,
     intake: Intake,
+    pool: Arc<Pool>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(CHATS)), intake: Intake::default() }
+        Self { seats: Arc::new(Semaphore::new(CHATS)), intake: Intake::default(), pool: Arc::default() }
     }
 }
 
@@ -287,7 +290,8 @@ impl Model {
         let holding = self.allowed(route, once).await?;
         let pass = self.pass(&to, wire)?;
         let key = self.key(route)?;
-        let dial = Dial { model: self, place, pass: &pass, trouble: Mutex::default() };
+        let dial =
+            Dial { model: self, place, pass: &pass, trouble: Mutex::default(), line: Mutex::default() };
         let began = Instant::now();
         let Some(done) = self.done(once, route, holding, &pass) else {
             return Err(Missed::new(Trouble::Unrecorded, "", self.no(Reason::LedgerUnavailable, "")));

@@ -125,7 +125,7 @@ impl Pass {
 
     /// Notes what was dialled, or what an earlier connection that is used again had dialled: from now on the
     /// address is judged with its name. Refused if the rules changed since it was checked.
-    pub(crate) fn dialled(&self, address: CheckedAddress) -> Result<(), Refusal> {
+    pub fn dialled(&self, address: CheckedAddress) -> Result<(), Refusal> {
         let mut state = self.gate.lock();
         let State { rules: Some(rules), open, .. } = &mut *state else {
             return Err(Refusal::new(Reason::NotReady, "warden"));

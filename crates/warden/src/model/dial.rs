@@ -1,10 +1,10 @@
 //! The connection to a provider: through the guard like everything else, and TLS where its URL says so.
 
-use super::Model;
+use super::{Model, pool::Line};
 use crate::tls;
 use cofferdam_base::{Protocol, ipc::model::Trouble};
 use cofferdam_egress::{Pass, Refusal};
-use cofferdam_inference::{Connect, Connecting, Route, Stream};
+use cofferdam_inference::{Connect, Connecting, Keeper, Kept, Route, Stream};
 use cofferdam_policy::Reason;
 use cofferdam_sys::channel::AsyncChannel;
 use std::{
@@ -31,6 +31,8 @@ pub(super) struct Dial<'a> {
     pub(super) pass: &'a Arc<Pass>,
     /// Why it failed, for the operator; the cell learns only that it did.
     pub(super) trouble: Mutex<Option<(Trouble, String)>>,
+    /// Where the connection that was given last leads, if it may be used again.
+    pub(super) line: Mutex<Option<Line>>,
 }
 
 impl Dial<'_> {
@@ -43,15 +45,20 @@ impl Dial<'_> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some((trouble, said));
     }
 
+    fn set_line(&self, line: Line) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+
     async fn secure(&self, route: &Route) -> io::Result<Box<dyn Stream>> {
         let destination = route.base.destination();
         let egress = self.model.egress.get().and_then(Weak::upgrade);
         let egress = egress.ok_or(io::ErrorKind::NotConnected)?;
-        let (_, stream) = egress.dial(self.pass).await.map_err(|refusal| {
+        let (address, stream) = egress.dial(self.pass).await.map_err(|refusal| {
             let refusal = self.model.gate.refuse_service(destination, refusal);
             self.failed(of_refusal(&refusal), told(&refusal));
             io::Error::other(refusal.reason.code())
         })?;
+        self.set_line(Line::new(destination.clone(), address));
         if destination.protocol != Protocol::Https {
             return Ok(Box::new(stream));
         }
@@ -66,6 +73,18 @@ impl Dial<'_> {
 }
 
 impl Connect for Dial<'_> {
+    fn kept(&self, _: &Route) -> Option<Kept> {
+        let Place::Url(_) = self.place else { return None };
+        let (line, kept) = self.model.limits.pool.take(self.pass)?;
+        self.set_line(line);
+        Some(kept)
+    }
+
+    fn keeper(&self, _: &Route) -> Option<Keeper> {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(self.model.limits.pool.keeper(line))
+    }
+
     fn connect<'a>(&'a self, route: &'a Route) -> Connecting<'a> {
         Box::pin(async move {
             let Place::Builtin(wire) = &self.place else { return self.secure(route).await };

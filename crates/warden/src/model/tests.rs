@@ -190,4 +190,82 @@ async fn requests_to_the_model_have_their_limit_and_count_as_relays() {
     assert!(until(&mut client, "data: {}\n\n").await.starts_with("HTTP/1.1 200"));
 }
 
+/// The provider's next answer on this connection, whole.
+async fn answer_on(provider: &mut DuplexStream, client: &mut DuplexStream) {
+    until(provider, "}}").await;
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]";
+    provider.write_all(answer).await.unwrap();
+    assert!(until(client, "[]").await.starts_with("HTTP/1.1 200"));
+    // What gives the connection back is another task.
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_used_again_only_while_its_address_may_be_dialled() {
+    let mut host = host("http://model.example/v1", "10.0.0.7");
+    host.configure(&["10.0.0.0/24"], LIMITS);
+    let mut client = host.ask().await;
+    let (_, mut provider) = host.dialled.recv().await.unwrap();
+    answer_on(&mut provider, &mut client).await;
+    // Again, on the same connection.
+    let mut client = host.ask().await;
+    answer_on(&mut provider, &mut client).await;
+    assert!(host.dialled.try_recv().is_err(), "it was dialled once");
+    // The operator closed the network: the connection that waits leads nowhere any more.
+    host.configure(&[], LIMITS);
+    let mut client = host.ask().await;
+    assert!(until(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 502"));
+    let mut rest = Vec::new();
+    provider.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "nothing more was sent on it: {rest:?}");
+    assert!(host.dialled.try_recv().is_err());
+    // Opened again, it is dialled anew, and one that waited too long is closed.
+    host.configure(&["10.0.0.0/24"], LIMITS);
+    let mut client = host.ask().await;
+    let (_, mut provider) = host.dialled.recv().await.unwrap();
+    answer_on(&mut provider, &mut client).await;
+    provider.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_anthropics_wire_is_translated_for_the_routes_provider() {
+    let mut host = host("http://api.example/v1", "93.184.216.34");
+    let mut client = host.client();
+    let request = |body: &str| {
+        format!(
+            "POST http://inference.local/v1/messages HTTP/1.1\r\nHost: inference.local\r\nX-Api-Key: cells\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let asked = request(r#"{"max_tokens":9,"messages":[{"role":"user","content":"hello"}]}"#);
+    client.write_all(asked.as_bytes()).await.unwrap();
+    let (_, mut provider) = host.dialled.recv().await.unwrap();
+    let heard = until(&mut provider, "}]").await;
+    assert!(
+        heard.starts_with("POST /v1/chat/completions HTTP/1.1\r\n") && !heard.contains("cells"),
+        "{heard}"
+    );
+    let answer =
+        r#"{"id":"c","model":"real","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
+    provider.write_all(head.as_bytes()).await.unwrap();
+    let told = until(&mut client, "}}").await;
+    assert!(told.contains(r#""content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn""#), "{told}");
+    // And its errors are in the client's wire.
+    let mut client = host.client();
+    let asked = request(r#"{"max_tokens":9,"top_k":3,"messages":[]}"#);
+    client.write_all(asked.as_bytes()).await.unwrap();
+    let told = until(&mut client, r#""type":"error"}"#).await;
+    assert!(
+        told.starts_with("HTTP/1.1 400")
+            && told.contains(r#""type":"invalid_request_error"},"type":"error"}"#),
+        "{told}"
+    );
+    assert!(told.contains("`top_k`"), "{told}");
+}
+
 mod routes;
