@@ -111,15 +111,15 @@ pub(crate) fn inside(plan: &CellPlan, filters: usize) -> Findings {
     files(&mut found, plan);
     limits(&mut found, plan);
     calls(&mut found);
-    trials::capture(&mut found, plan);
     found
 }
 
-/// What all processes of a cell share, as this one of them finds it: namespaces and the table of mounts.
+/// What all processes of a cell share, as this one of them finds it: namespaces, the table of mounts, the capture.
 pub(crate) fn shared(plan: &CellPlan) -> Findings {
     let mut found = Findings::default();
     namespaces(&mut found, plan);
     mounts(&mut found, plan);
+    trials::capture(&mut found, plan);
     found
 }
 

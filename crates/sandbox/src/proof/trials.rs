@@ -1,8 +1,9 @@
 //! Trials of two layers that a status of `/proc` says nothing of: the session keyring, and the capture.
 //!
-//! The keyring is tried before seccomp, which leaves no question about keys to ask afterwards. The capture is tried
-//! by the sealed process: a connection to nowhere is taken all the same, and one to the gateway's port, which the
-//! process listens at itself for that moment, is reset; the launcher then finds the first at its listener.
+//! The keyring is tried before seccomp, which leaves no question about keys to ask afterwards. The capture is the
+//! network's and not a process's, so init tries it while the process that will be the runtime seals itself: a
+//! connection to nowhere is taken all the same, and one to the gateway's port, at which init listens for that moment,
+//! is reset; the launcher then finds the first at its listener.
 
 use super::Findings;
 use crate::{CellPlan, Protection};
@@ -82,7 +83,7 @@ fn stream(ip: IpAddr) -> io::Result<OwnedFd> {
     Ok(stream)
 }
 
-/// The capture, as the launcher sees it: what the sealed process sent nowhere is the first that its listeners have.
+/// The capture, as the launcher sees it: what init sent nowhere is the first that its listeners have.
 pub(crate) fn arrived(plan: &CellPlan, listeners: Option<&[OwnedFd; 6]>) -> Findings {
     let mut found = Findings::default();
     if captured(plan).is_none() {
