@@ -40,24 +40,31 @@ const TEST_ENDS: u64 = 90_000;
 
 /// Calls that somebody waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Testers(Mutex<(u64, HashMap<u64, (TenantId, oneshot::Sender<Tested>)>)>);
+pub(crate) struct Testers(Mutex<Calls>);
+
+/// The number of the last one, and whose they are.
+#[derive(Debug, Default)]
+struct Calls {
+    last: u64,
+    waiting: HashMap<u64, (TenantId, oneshot::Sender<Tested>)>,
+}
 
 impl Testers {
     fn begin(&self, tenant: &TenantId) -> (u64, oneshot::Receiver<Tested>) {
         let (tell, told) = oneshot::channel();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, waiting) = &mut *state;
-        *last += 1;
-        waiting.retain(|_, (_, tell)| !tell.is_closed());
-        waiting.insert(*last, (tenant.clone(), tell));
-        (*last, told)
+        state.last += 1;
+        let last = state.last;
+        state.waiting.retain(|_, (_, tell)| !tell.is_closed());
+        state.waiting.insert(last, (tenant.clone(), tell));
+        (last, told)
     }
 
     /// A warden says what became of a call. Of another's it says nothing.
     pub(crate) fn tested(&self, tenant: &TenantId, test: u64, tested: Tested) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.1.get(&test).is_some_and(|(whose, _)| whose == tenant)
-            && let Some((_, tell)) = state.1.remove(&test)
+        if state.waiting.get(&test).is_some_and(|(whose, _)| whose == tenant)
+            && let Some((_, tell)) = state.waiting.remove(&test)
         {
             // Whoever asked may be gone.
             let _ = tell.send(tested);
@@ -233,19 +240,14 @@ fn default_of(rows: &[StoredRoute]) -> Option<Alias> {
 fn explained(id: &TenantId, alias: &Alias, tested: Tested) -> ModelTested {
     let Tested { trouble, status, said, first_byte_ms, whole_ms, tokens } = &tested;
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    let (text, mend) = match trouble {
-        Some(trouble) => {
-            let status = if *status == 0 { String::new() } else { format!(" (HTTP {status})") };
-            (format!("{}{status}{said}", trouble.text()), trouble.mend(id, alias))
-        }
-        None => {
-            let (prompt, completion) = (tokens.prompt, tokens.completion);
-            let used = format!("{prompt} tokens asked, {completion} answered");
-            (
-                format!("it answered after {first_byte_ms} ms, whole after {whole_ms} ms; {used}{said}"),
-                String::new(),
-            )
-        }
+    let (text, mend) = if let Some(trouble) = trouble {
+        let status = if *status == 0 { String::new() } else { format!(" (HTTP {status})") };
+        (format!("{}{status}{said}", trouble.text()), trouble.mend(id, alias))
+    } else {
+        let (prompt, completion) = (tokens.prompt, tokens.completion);
+        let used = format!("{prompt} tokens asked, {completion} answered");
+        let times = format!("it answered after {first_byte_ms} ms, whole after {whole_ms} ms");
+        (format!("{times}; {used}{said}"), String::new())
     };
     ModelTested { works: trouble.is_none(), text, mend, tested }
 }

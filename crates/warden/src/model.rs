@@ -286,7 +286,7 @@ impl Model {
                 self.no(Reason::NoModel, ""),
             ));
         };
-        let to = self.provider(once, route, &place)?;
+        let to = provider(once, route, &place)?;
         let holding = self.allowed(route, once).await?;
         let pass = self.pass(&to, wire)?;
         let key = self.key(route)?;
@@ -319,26 +319,6 @@ impl Model {
         answer
             .map(|answer| passed(&pass, answer))
             .ok_or_else(|| Missed::of(Trouble::Slow, wire, &Error::Slow))
-    }
-
-    /// The route as the provider's wire needs it.
-    fn provider(&self, once: &Once<'_>, route: &ModelRoute, place: &Place) -> Result<Route, Missed> {
-        let url = if let Place::Url(url) = place { url } else { BUILTIN };
-        let base = BaseUrl::parse(url)
-            .map_err(|error| Missed::of(Trouble::Connect, once.call.api().wire(), &error))?;
-        let Patience { first_byte_ms, idle_ms } = route.patience;
-        let patience = cofferdam_inference::Patience {
-            first_byte: first_byte_ms.map(Duration::from_millis).or(once.begins),
-            idle: idle_ms.map(Duration::from_millis),
-        };
-        Ok(Route {
-            name: route.route.to_string(),
-            base,
-            model: route.model.clone(),
-            provider: route.provider,
-            provider_tools: route.provider_tools,
-            patience,
-        })
     }
 
     /// The permission to dial.
@@ -421,6 +401,26 @@ impl Model {
             }
         }
     }
+}
+
+/// The route as the provider's wire needs it.
+fn provider(once: &Once<'_>, route: &ModelRoute, place: &Place) -> Result<Route, Missed> {
+    let url = if let Place::Url(url) = place { url } else { BUILTIN };
+    let base =
+        BaseUrl::parse(url).map_err(|error| Missed::of(Trouble::Connect, once.call.api().wire(), &error))?;
+    let Patience { first_byte_ms, idle_ms } = route.patience;
+    let patience = cofferdam_inference::Patience {
+        first_byte: first_byte_ms.map(Duration::from_millis).or(once.begins),
+        idle: idle_ms.map(Duration::from_millis),
+    };
+    Ok(Route {
+        name: route.route.to_string(),
+        base,
+        model: route.model.clone(),
+        provider: route.provider,
+        provider_tools: route.provider_tools,
+        patience,
+    })
 }
 
 /// Why a provider gave no answer. The cell learns less of it than the operator.

@@ -125,7 +125,8 @@ proptest! {
     fn no_order_of_events_passes_a_limit(events in proptest::collection::vec(event(), 0..200)) {
         let limits = [soft("tokens/minute=70"), hard("tokens/minute=100"), hard("tokens/day=400")];
         let (mut books, mut now) = (Books::default(), Millis(DAY - 90_000));
-        let (mut open, mut done): (Vec<(Held, u64)>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
+        let mut open: Vec<(Held, u64)> = Vec::new();
+        let mut done: Vec<(u64, u64)> = Vec::new();
         for event in events {
             let within = |done: &[(u64, u64)], span: Span, now| -> u64 {
                 done.iter().filter(|(at, _)| span.begin(Millis(*at)) == span.begin(now)).map(|(_, used)| used).sum()

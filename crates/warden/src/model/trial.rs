@@ -45,8 +45,8 @@ impl Model {
         let (api, path, body) = question(route.provider);
         let call = path.parse().ok().and_then(|uri| Call::parse(api, &uri, body.as_bytes()).ok());
         let (Some(call), Ok(seat)) = (call, Arc::clone(&self.limits.seats).try_acquire_owned()) else {
-            tested.said = "the tenant's model requests are as many as may be under way".to_owned();
-            return tested;
+            let said = "the tenant's model requests are as many as may be under way".to_owned();
+            return Tested { said, ..tested };
         };
         let headers = HeaderMap::new();
         let (user, agent) = ("operator".to_owned(), "model-test".to_owned());
