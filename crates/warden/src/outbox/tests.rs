@@ -65,7 +65,9 @@ async fn rows_of_what_was_let_through_wait_for_company_and_nothing_else_does() {
         let (begun, mut count) = (tokio::time::Instant::now(), 0);
         let writer = async {
             tokio::task::yield_now().await;
-            what.iter().for_each(|what| assert!(outbox.record(row(*what))));
+            for what in what {
+                assert!(outbox.record(row(*what)));
+            }
         };
         let reader = async {
             while count < what.len() {
