@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
 
 pub mod dns;
+pub mod git;
 pub mod http;
 pub mod model;
 pub mod tls;

@@ -44,6 +44,8 @@ struct Shared {
     keys: Mutex<Vec<String>>,
     /// Answers the requests below a path with the files of a directory.
     files: Mutex<HashMap<String, PathBuf>>,
+    /// Answers the requests below a path with `git http-backend` over a directory.
+    git: Mutex<HashMap<String, PathBuf>>,
     go: Notify,
 }
 
@@ -58,6 +60,16 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().to_vec();
         Self(Issuer::new(params, key), pem(&der))
+    }
+
+    /// A certificate for these names and its key, PEM.
+    pub fn leaf(&self, names: &[&str]) -> (String, String) {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let body = STANDARD.encode(key.serialize_der());
+        (pem(leaf.der()), format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
     }
 
     /// Its certificate.
@@ -138,6 +150,11 @@ impl Server {
         self.shared.keys.lock().unwrap().clone()
     }
 
+    /// Below this path git's own server serves the repositories of a directory.
+    pub fn git(&self, path: &str, directory: PathBuf) {
+        self.shared.git.lock().unwrap().insert(path.to_owned(), directory);
+    }
+
     /// Below this path are the files of a directory.
     pub fn files(&self, path: &str, directory: PathBuf) {
         self.shared.files.lock().unwrap().insert(path.to_owned(), directory);
@@ -174,6 +191,13 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         }
         "/ws" => return websocket(request),
         _ => {}
+    }
+    let git = {
+        let git = shared.git.lock().unwrap();
+        git.iter().find_map(|(below, dir)| Some((dir.clone(), format!("/{}", path.strip_prefix(below)?))))
+    };
+    if let Some((directory, path)) = git {
+        return super::git::answer(directory, path, request).await;
     }
     let file = {
         let files = shared.files.lock().unwrap();

@@ -126,6 +126,8 @@ cofferdam_base::checks! {
     KeptStands,
     /// A request's head comes in time.
     HeadTime,
+    /// A line of a head ends with CR LF.
+    LineFeeds,
     /// Only HTTP/1 is spoken.
     HttpVersion,
     /// A body is chunked, and nothing else besides.

@@ -84,6 +84,15 @@ impl Document {
             let message = format!("version {version} is not known: write `version: 1` or `version: 2`");
             return Err(at(raw.version.referenced, message));
         }
+        for (key, given, mend) in [
+            ("limits", raw.limits, "the operator sets them: cofferdam tenant limits"),
+            ("inference", raw.inference, "the operator sets the tenant's model: cofferdam model set"),
+            ("filesystem", raw.filesystem, "a cell has its own root, /sandbox and /tmp, and no other path"),
+        ] {
+            if let Some(given) = given {
+                return Err(at(given.referenced, format!("`{key}` is not offered in a policy; {mend}")));
+            }
+        }
         let rules = raw.rules.into_iter().flatten().zip(1..);
         let rules = rules.map(|(rule, id)| parse_rule(rule, RuleId(id), version));
         let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;

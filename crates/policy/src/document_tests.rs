@@ -200,3 +200,16 @@ proptest! {
         let _ = Document::parse(&format!("version: 1\nrules:\n  - allow: {text}\n"));
     }
 }
+
+#[test]
+fn what_a_policy_does_not_offer_is_refused_with_what_does() {
+    for (text, mend) in [
+        ("limits: {memory: 1}", "tenant limits"),
+        ("inference: {routes: [fast]}", "model set"),
+        ("filesystem: [/opt]", "no other path"),
+        ("colour: red", "colour"),
+    ] {
+        let error = Document::parse(&format!("version: 2\n{text}\n")).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains(mend), "{text}: {error}");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::{Content, rule::Budget};
 use serde::{
     Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
+    de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_saphyr::Spanned;
 use std::{collections::BTreeMap, fmt};
@@ -14,6 +14,10 @@ pub(crate) struct RawDocument {
     pub(crate) version: Spanned<u32>,
     pub(crate) default: Option<crate::Default>,
     pub(crate) rules: Option<Vec<Spanned<RawRule>>>,
+    // What others let a document say, and this one does not.
+    pub(crate) limits: Option<Spanned<IgnoredAny>>,
+    pub(crate) inference: Option<Spanned<IgnoredAny>>,
+    pub(crate) filesystem: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]

@@ -69,7 +69,7 @@ fn run(wire: &Channel, proc: Option<OwnedFd>) -> Result<u8, LayerFailure> {
     };
     let root = root::begin(&plan, &links)?;
     let Some((Order::Root {}, trees)) = wire.recv().layer("wire")? else { return Ok(2) };
-    root::build(&plan, root.as_fd(), &mounts, trees, proc)?;
+    root::build(&plan, root, &mounts, trees, proc)?;
     if plan.keeps(Protection::CgroupNamespace) {
         mount::unshare_cgroup().layer("cgroup namespace")?;
     }

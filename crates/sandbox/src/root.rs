@@ -92,7 +92,7 @@ pub(crate) fn begin(plan: &CellPlan, links: &[Link]) -> Result<OwnedFd, LayerFai
 /// `made` is its `/proc` if that was made early.
 pub(crate) fn build(
     plan: &CellPlan,
-    below: BorrowedFd<'_>,
+    root: OwnedFd,
     mounts: &[Mount],
     trees: Vec<OwnedFd>,
     made: Option<OwnedFd>,
@@ -103,6 +103,7 @@ pub(crate) fn build(
         trees
     };
     mount::make_private().layer("mount namespace")?;
+    let below = root.as_fd();
     // Until it is the root it needs a place in the tree: any that exists. Sources are open already.
     mount::attach_at(below, Path::new("/usr")).layer("mount namespace")?;
     for (mount, tree) in mounts.iter().zip(&trees) {

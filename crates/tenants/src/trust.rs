@@ -5,6 +5,8 @@
 //! that a cell may write; they are made by rename in a directory that is ours, and bound read-only. What comes from
 //! a warden is a [`Certificate`], which can be nothing but one more block.
 
+mod java;
+
 use crate::Error;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cofferdam_base::Certificate;
@@ -21,6 +23,8 @@ pub const DIR: &str = "/etc/cofferdam/trust";
 pub const BUNDLE: &str = "bundle.pem";
 /// What it trusts besides what its programs bring along.
 const MORE: &str = "more.pem";
+/// All that it trusts, as Java reads it.
+const JAVA: &str = "java.jks";
 /// Where a host may have its authorities.
 const HOST: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -32,7 +36,7 @@ const HOST: [&str; 4] = [
 const LONGEST: u64 = 1 << 20;
 
 /// How programs are told. Those that read the host's bundle by its path find ours there.
-pub const ENVIRONMENT: [(&str, &str); 11] = [
+pub const ENVIRONMENT: [(&str, &str); 12] = [
     // OpenSSL, and with it Python's ssl, Ruby and wget; Go; rustls.
     ("SSL_CERT_FILE", "/etc/cofferdam/trust/bundle.pem"),
     ("CURL_CA_BUNDLE", "/etc/cofferdam/trust/bundle.pem"),
@@ -47,6 +51,8 @@ pub const ENVIRONMENT: [(&str, &str); 11] = [
     // Node and Bun, and Deno: they bring the public authorities along.
     ("NODE_EXTRA_CA_CERTS", "/etc/cofferdam/trust/more.pem"),
     ("DENO_CERT", "/etc/cofferdam/trust/more.pem"),
+    // Every Java, which says so on its standard error.
+    ("JAVA_TOOL_OPTIONS", "-Djavax.net.ssl.trustStore=/etc/cofferdam/trust/java.jks"),
 ];
 
 /// The operator's own authorities, checked: certificates in PEM, at least one, and nothing else.
@@ -90,19 +96,20 @@ pub(crate) fn write(dir: &Path, roots: Option<&Path>, authority: &Certificate) -
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io(dir)(error)),
         _ => {}
     }
-    replace(&dir.join(BUNDLE), &bundle)?;
-    replace(&dir.join(MORE), &more)
+    replace(&dir.join(BUNDLE), bundle.as_bytes())?;
+    replace(&dir.join(JAVA), &java::store(&bundle))?;
+    replace(&dir.join(MORE), more.as_bytes())
 }
 
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());
     }
     let new = path.with_extension("new");
     let written = || {
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         fs::rename(&new, path)
     };
     written().map_err(Error::io(path))
@@ -140,8 +147,9 @@ mod tests {
         if let Some(host) = HOST.iter().find(|path| Path::new(path).is_file()) {
             assert!(read(BUNDLE).starts_with(&fs::read_to_string(host).unwrap()));
         }
-        assert_eq!(fs::read_dir(&trust).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(&trust).unwrap().count(), 3);
         for (_, path) in ENVIRONMENT {
+            let path = path.rsplit('=').next().unwrap();
             assert!(trust.join(Path::new(path).strip_prefix(DIR).unwrap()).exists(), "{path}");
         }
     }

@@ -7,6 +7,7 @@
 mod forward;
 pub(crate) mod head;
 pub(crate) mod judged;
+pub(crate) mod lines;
 mod passing;
 mod placeholders;
 
@@ -28,6 +29,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lines::{Lined, Switched};
 use std::{convert::Infallible, num::NonZeroU16, sync::Arc, time::Duration};
 
 /// What a body may fail with.
@@ -65,11 +67,20 @@ const HEAD: Duration = Duration::from_mins(1);
 /// Serves one client connection.
 pub(crate) async fn serve<S: Stream>(egress: Arc<Egress>, stream: S, mode: Mode) -> Result<(), Error> {
     let upstream = Arc::new(forward::Upstream::default());
+    let switched = Switched::default();
+    let lined = Lined::new(stream, switched.clone());
     let service = hyper::service::service_fn(move |request| {
         let (egress, mode, upstream) = (Arc::clone(&egress), mode.clone(), Arc::clone(&upstream));
-        async move { Ok::<_, Infallible>(answer(egress, mode, &upstream, request).await) }
+        let switched = switched.clone();
+        async move {
+            let response = answer(egress, mode, &upstream, request).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                switched.now();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
-    reader().serve_connection(TokioIo::new(stream), service).with_upgrades().await?;
+    reader().serve_connection(TokioIo::new(lined), service).with_upgrades().await?;
     Ok(())
 }
 

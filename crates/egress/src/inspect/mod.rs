@@ -17,7 +17,11 @@ use crate::{
     ACCESS_DENIED, Egress, Error, Refusal, Stream,
     check::{Check, keeps},
     credentials::{Covered, Outgoing, Searched},
-    http::{Body, elsewhere, full, judged, reader, refused, served, tunnel, unreadable},
+    http::{
+        Body, elsewhere, full, judged,
+        lines::{Lined, Switched},
+        reader, refused, served, tunnel, unreadable,
+    },
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
@@ -127,11 +131,19 @@ impl Egress {
         let two = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         let shown = Arc::new(destination);
         let (egress, destination) = (Arc::clone(&self), Arc::clone(&shown));
+        let switched = Switched::default();
+        let for_service = switched.clone();
         let service = hyper::service::service_fn(move |request| {
             let (egress, destination) = (Arc::clone(&egress), Arc::clone(&destination));
-            async move { Ok::<_, Infallible>(egress.answer(&destination, request).await) }
+            let switched = for_service.clone();
+            async move {
+                let response = egress.answer(&destination, request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    switched.now();
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
-        let tls = TokioIo::new(tls);
         let served = if two {
             hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -139,10 +151,11 @@ impl Egress {
                 .max_header_list_size(64 * 1024)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(WINDOW)
-                .serve_connection(tls, service)
+                .serve_connection(TokioIo::new(tls), service)
                 .await
         } else {
-            reader().serve_connection(tls, service).with_upgrades().await
+            let lined = TokioIo::new(Lined::new(tls, switched));
+            reader().serve_connection(lined, service).with_upgrades().await
         };
         served.map_err(|error| self.broke(&shown, error))
     }

@@ -752,6 +752,7 @@ fn attack(check: Check) -> Result<(), String> {
         Check::OneCoding => {
             alone(&|| request_passes("Host: web.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0"))
         }
+        Check::LineFeeds => alone(&|| request_passes("Host: web.example\nA: b")),
         Check::OneHost => alone(&|| request_passes("Host: web.example\r\nHost: web.example")),
         Check::HttpScheme => alone(&|| proxied_passes("https://web.example/", "web.example")),
         Check::HostIsCaptured => alone(&|| request_passes("Host: open.example")),
