@@ -13,7 +13,7 @@ use crate::{
 };
 use cofferdam_base::{
     Secret, SecretName, TenantId,
-    binding::{Binding, FileName, Variable, placeholder},
+    binding::{Binding, FileName, Spot, Variable, placeholder},
     ipc::launcher::Placeholder,
     ipc::warden::{Command, Configuration, SealedSecret},
 };
@@ -264,6 +264,11 @@ fn bound(binding: &Binding, value: &[u8]) -> Result<String, Error> {
         return Err(Error::Usage(format!(
             "a secret that is bound is {SHORTEST} to {LONGEST_BOUND} printable ASCII characters without spaces"
         )));
+    }
+    if binding.spot == Spot::Body && !binding.format.is_plain() {
+        return Err(Error::Usage(
+            "in a body the placeholder alone is exchanged: leave --format out".to_owned(),
+        ));
     }
     Ok(binding.to_purpose())
 }

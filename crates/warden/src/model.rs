@@ -21,7 +21,6 @@ use cofferdam_policy::Reason;
 use cofferdam_sys::channel::AsyncChannel;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 use std::{
     fmt, io,
     os::fd::AsFd,
@@ -105,7 +104,7 @@ impl Model {
         refused(None, &self.gate.refuse(None, Refusal::new(reason, "inference").said(said)))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let inbound = match cofferdam_inference::accept(request.method(), request.uri().path()) {
             Ok(inbound) => inbound,
             Err(error) => return failed(Provider::OpenAi, &error),
@@ -123,7 +122,7 @@ impl Model {
     async fn call(
         &self,
         api: Api,
-        request: Request<Incoming>,
+        request: Request<Body>,
         route: ModelRoute,
         place: Place,
     ) -> Response<Body> {
@@ -275,7 +274,7 @@ impl Local for Desk {
         name.as_str() == NAME
     }
 
-    fn respond(&self, _: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn respond(&self, _: HostName, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         let model = Arc::clone(&self.0);
         Box::pin(async move { model.answer(request).await })
     }

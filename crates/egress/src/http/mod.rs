@@ -17,6 +17,7 @@ pub(crate) use placeholders::{elsewhere, unreadable};
 use crate::{
     Egress, Error, Refusal, Stream,
     check::{Check, keeps, within},
+    loss::{Alarm, Overheard},
     relay::{Metered, relay},
 };
 use bytes::Bytes;
@@ -45,7 +46,7 @@ pub trait Local: Send + Sync + std::fmt::Debug {
     /// Is it one of them?
     fn serves(&self, name: &HostName) -> bool;
     /// Answers a request for it.
-    fn respond(&self, name: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+    fn respond(&self, name: HostName, request: Request<Body>) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// Whose requests these are.
@@ -111,7 +112,7 @@ async fn answer(
         return if name.as_str() == OWN_NAME {
             own(&egress, &request)
         } else {
-            egress.local.respond(name.clone(), request).await
+            served(&egress, name.clone(), &destination, request).await
         };
     }
     let (request, facts, alarm) = match judged::known(&egress, &destination, request).await {
@@ -122,6 +123,26 @@ async fn answer(
         Ok(response) => response,
         Err(refusal) => refused(Some(&destination), &refusal),
     }
+}
+
+/// A request for a name that is served here. What it says may go on to others: a model's provider.
+async fn served(
+    egress: &Egress,
+    name: HostName,
+    destination: &Destination,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let alarm = egress.alarm(destination);
+    let (parts, body) = request.into_parts();
+    let head = Request::from_parts(parts, ());
+    let watched = alarm.head(&head).and_then(|()| alarm.body(&head, body));
+    let body = match watched {
+        Ok(body) => body.boxed_unsync(),
+        Err(refusal) => return egress.told(Some(destination), refusal),
+    };
+    let response = egress.local.respond(name, head.map(|()| body)).await;
+    // Recorded when it was found.
+    alarm.take().map_or(response, |refusal| refused(Some(destination), &refusal))
 }
 
 /// Where the request goes, if it may name that place at all.
@@ -225,8 +246,10 @@ pub(crate) async fn tunnel(
     cell: hyper::upgrade::Upgraded,
     world: hyper::upgrade::Upgraded,
     pass: &crate::Pass,
+    alarm: Alarm,
 ) {
-    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(TokioIo::new(world), pass));
+    let world = Overheard::frames(TokioIo::new(world), alarm);
+    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(world, pass));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a tunnel ended");
 }

@@ -207,6 +207,19 @@ impl Egress {
             let used = self.gate.use_secret(destination, name);
             used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
         }
+        let (body, filled) = if asks == Asks::WebSocket {
+            (body, Vec::new())
+        } else {
+            let filled = self.filled(&credentials, &mut head, destination, body).await;
+            // A body that broke off by us is recorded already.
+            filled.map_err(|refusal| {
+                alarm.take().unwrap_or_else(|| self.gate.refuse(Some(destination), refusal))
+            })?
+        };
+        for name in &filled {
+            let used = self.gate.use_secret(destination, name);
+            used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        }
         let (parts, ()) = head.into_parts();
         let body = BodyExt::boxed_unsync(Searched::new(body, spotted.clone()));
         let onward = Onward { pass: &pass, counted: &counted, parts: &parts, asks };
@@ -233,7 +246,7 @@ impl Egress {
             let world = hyper::upgrade::on(&mut answer);
             tokio::spawn(async move {
                 if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
-                    tunnel(cell, world, &pass).await;
+                    tunnel(cell, world, &pass, alarm).await;
                 }
             });
             let mut response = rebuilt(&answer, full(Bytes::new()));
