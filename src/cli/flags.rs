@@ -323,7 +323,7 @@ pub(crate) struct Bound {
     /// http://; in a path, * is any segment and ** any rest
     #[arg(long, value_name = "PLACE", requires = "spot")]
     pub(crate) bind: Option<Place>,
-    /// Where in the request: header:NAME or query:NAME
+    /// Where in the request: header:NAME, query:NAME or body (JSON, forms, text)
     #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind")]
     pub(crate) spot: Option<Spot>,
     /// How it is written there, "Bearer {}" for example [default: {}]

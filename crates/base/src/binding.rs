@@ -67,6 +67,8 @@ pub enum Spot {
     Header(String),
     /// The one parameter of the query with this name.
     Query(String),
+    /// A body of JSON, of a form or of text, wherever in it the placeholder stands.
+    Body,
 }
 
 /// A text around the secret: `Bearer {}`.
@@ -262,7 +264,7 @@ macro_rules! text {
 
 text! {
     Place "destination: write host, host:port/path/*, or http://host/path/** for plain HTTP"
-    Spot "place in a request: write header:NAME or query:NAME"
+    Spot "place in a request: write header:NAME, query:NAME or body"
     Format "format: write {} once, with printable ASCII around it"
     Resource "resource: write NAME=VALUE"
     Variable "variable for a placeholder: capitals, digits and '_', and none that programs act on"
@@ -302,6 +304,9 @@ impl Template {
 
 impl Spot {
     fn read(text: &str) -> Option<Self> {
+        if text == "body" {
+            return Some(Self::Body);
+        }
         let (kind, name) = text.split_once(':')?;
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         if !is_short(name) || !name.bytes().all(token) {
@@ -319,6 +324,12 @@ impl Spot {
 }
 
 impl Format {
+    /// Is it the secret alone?
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
     fn read(text: &str) -> Option<Self> {
         let (before, after) = text.split_once("{}")?;
         let plain = text.len() <= LONGEST && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
@@ -367,6 +378,7 @@ impl fmt::Display for Spot {
         match self {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
+            Self::Body => f.write_str("body"),
         }
     }
 }

@@ -162,6 +162,7 @@ impl Host {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
         }
+        // It names a secret or a canary; what else is refused after a canary is no further alarm.
         if reason == Reason::LossBlocked.code() && by.contains(' ') {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             let subject = by.clone();

@@ -13,7 +13,7 @@ use crate::{
 };
 use cofferdam_base::{
     Secret, SecretName, TenantId,
-    binding::{Binding, FileName, Variable, placeholder},
+    binding::{Binding, FileName, Spot, Variable, placeholder},
     ipc::launcher::Placeholder,
     ipc::warden::{Command, Configuration, SealedSecret},
 };
@@ -147,7 +147,8 @@ impl Host {
             let Binding { to: _, spot: _, format: _, resource: _, env, file } =
                 Binding::of_purpose(&sealed.purpose).ok().flatten()?;
             let digest = key.placeholder(id, &sealed.name);
-            (env.is_some() || file.is_some()).then(|| Placeholder { digest, env, file, canary: None })
+            let seen = env.is_some() || file.is_some();
+            seen.then_some(Placeholder { digest, env, file, canary: None })
         };
         Ok(sealed.into_iter().filter_map(one).collect())
     }
@@ -231,6 +232,11 @@ fn bound(binding: &Binding, value: &[u8]) -> Result<String, Error> {
         return Err(Error::Usage(format!(
             "a secret that is bound is {SHORTEST} to {LONGEST_BOUND} printable ASCII characters without spaces"
         )));
+    }
+    if binding.spot == Spot::Body && !binding.format.is_plain() {
+        return Err(Error::Usage(
+            "in a body the placeholder alone is exchanged: leave --format out".to_owned(),
+        ));
     }
     Ok(binding.to_purpose())
 }

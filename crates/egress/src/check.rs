@@ -18,6 +18,10 @@ cofferdam_base::checks! {
     BudgetRequests,
     /// No more bytes than their budget.
     BudgetBytes,
+    /// No more different URLs than their budget.
+    BudgetUrls,
+    /// Each destination has its own budget where a rule says so, and they end.
+    BudgetPlaces,
     /// Each request is judged by itself.
     RequestJudged,
     /// What was judged of a path goes on, and not the text that came.
@@ -160,6 +164,8 @@ cofferdam_base::checks! {
     SecretBound,
     /// A placeholder anywhere else in a head stops the request.
     PlaceholderStays,
+    /// A placeholder in a body is exchanged only where its secret is bound.
+    BodyBound,
     /// A placeholder in a body stops it.
     BodySearched,
     /// What a bound host answers can be read here.
@@ -176,6 +182,10 @@ cofferdam_base::checks! {
     LossReadable,
     /// A known value in the name of a host stays.
     LossInName,
+    /// A known value in a relay in clear stays.
+    LossInRelay,
+    /// A known value in a frame of a WebSocket stays.
+    LossInFrame,
     /// After a canary nothing more passes.
     CanaryTrips,
 }

@@ -31,8 +31,8 @@ use cofferdam_base::{
         warden::{Grant, GrantSpan, RecordKind},
     },
 };
-use cofferdam_policy::{Budget, Reason, RequestFacts};
-use pass::{Authority, Meter, Open};
+use cofferdam_policy::{Reason, RequestFacts};
+use pass::{Authority, Open};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -315,10 +315,12 @@ impl Gate {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
         }
         let meter = match &authority {
-            Authority::Rule(by, Some(budget)) => Some(state.meter(by, *budget)),
+            Authority::Rule(by, Some(budget)) => {
+                Some(state.meter(by, *budget, &wanted.destination, self.clock.now())?)
+            }
             _ => None,
         };
-        if let Some(meter) = meter.as_ref().filter(|meter| !meter.begins(self.clock.now())) {
+        if let Some(meter) = meter.as_ref().filter(|meter| !meter.begins(wanted, self.clock.now())) {
             return Err(meter.used_up());
         }
         let by = match &authority {
@@ -447,14 +449,6 @@ impl State {
     /// The rules, once control said everything.
     fn in_force(&self) -> Option<Arc<Rules>> {
         self.rules.clone().filter(|_| self.ready || !keeps(Check::Ready))
-    }
-
-    /// What counts against this rule's budget. A rule that only moved in its document goes on where it was.
-    fn meter(&mut self, by: &str, budget: Budget) -> Meter {
-        let words = by.split_once("): ").map_or(by, |(_, words)| words);
-        let key = format!("{words} {budget:?}");
-        let spent = self.spent.entry(key).or_insert_with(|| Arc::new(Mutex::new(Spent::new(budget))));
-        Meter { by: by.to_owned(), spent: Arc::clone(spent) }
     }
 
     /// Is it for no cell's life, or for that of the cell that is served?

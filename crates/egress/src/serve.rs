@@ -7,7 +7,7 @@ use crate::{
     dial::Dialler,
     hello::ClientHello,
     http::{self, HTTP_PORT, HTTPS_PORT, Local, Mode, OWN_NAME},
-    loss::Watch,
+    loss::{Overheard, Watch},
     place::Placed,
     relay::{BoxStream, Metered, relay},
     sniff::{MOST, Rewound, Spoken, classify, sniff},
@@ -292,8 +292,20 @@ impl Egress {
                 return self.anew(stream, first, spoken, destination).await;
             }
         }
-        carry(stream, first, world, &pass).await;
+        self.carry(stream, first, world, &pass).await;
         Ok(())
+    }
+
+    /// Relays, beginning with what was read already.
+    async fn carry<S: Stream>(&self, cell: S, first: BytesMut, world: BoxStream, pass: &Pass) {
+        let mut cell = Rewound::new(first.freeze(), cell);
+        let (moved, end) = if pass.destination().protocol == Protocol::Tcp && !self.watch().is_empty() {
+            let mut world = Metered::new(Overheard::new(world, self.alarm(pass.destination())), pass);
+            relay(&mut cell, &mut world, pass.withdrawn()).await
+        } else {
+            relay(&mut cell, &mut Metered::new(world, pass), pass.withdrawn()).await
+        };
+        tracing::debug!(?moved, ?end, "a relay ended");
     }
 
     /// Judges a connection as what it turned out to be. Boxed, because it may lead here again.
@@ -448,13 +460,13 @@ impl Egress {
         };
         let mut first = BytesMut::new();
         if protocol == Protocol::Tcp {
-            carry(stream, first, world, &pass).await;
+            self.carry(stream, first, world, &pass).await;
             return Ok(());
         }
         let spoken = sniff(&mut stream, &mut first, PATIENCE).await?;
         let tls = matches!(spoken, Spoken::Tls(_)) || !keeps(Check::TunnelSpeaks);
         if tls && same_name(&spoken, &host).is_ok() {
-            carry(stream, first, world, &pass).await;
+            self.carry(stream, first, world, &pass).await;
             return Ok(());
         }
         // Not what was admitted: it is judged as what it is.
@@ -572,14 +584,6 @@ async fn overhear<S: Stream>(
             },
         }
     }
-}
-
-/// Relays, beginning with what was read already.
-async fn carry<S: Stream>(cell: S, first: BytesMut, world: BoxStream, pass: &Pass) {
-    let mut world = Metered::new(world, pass);
-    let mut cell = Rewound::new(first.freeze(), cell);
-    let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
-    tracing::debug!(?moved, ?end, "a relay ended");
 }
 
 #[cfg(test)]

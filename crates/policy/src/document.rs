@@ -27,6 +27,7 @@
 //!     content: untrusted                # trusted | untrusted, in the records
 //!     expires: 2026-12-31T18:00:00Z
 //!     budget: {bytes_per_hour: 1000000, bytes_per_day: 5000000, requests_per_minute: 30}
+//!         # also urls_per_hour, urls_per_day: different ones; per: rule | destination
 //!   - allow: mcp.example.com
 //!     mcp: {method: tools/call, tool: search, arguments: {repo: "acme/*"}}
 //!   - allow: node.example.com

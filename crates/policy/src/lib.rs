@@ -48,7 +48,7 @@ pub use judge::{Inspection, Judgement};
 pub use path::{Ambiguous, Target};
 pub use reason::{Denial, Reason};
 pub use request::{Body, Call, MAX_BODY, RequestFacts};
-pub use rule::{Budget, Content, Default, Pattern, Rule, RuleId, Verb};
+pub use rule::{Budget, Content, Default, Pattern, Per, Rule, RuleId, Verb};
 
 #[cfg(test)]
 mod request_tests;

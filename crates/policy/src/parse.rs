@@ -8,7 +8,7 @@ use crate::{
     graphql::{Graphql, Kind},
     moment,
     path::Template,
-    rule::Budget,
+    rule::{Budget, MAX_URLS},
 };
 use cofferdam_base::{Host, HostName, Protocol};
 use serde_saphyr::{Location, Spanned};
@@ -83,6 +83,8 @@ pub(crate) fn parse_rule(raw: Spanned<RawRule>, id: RuleId, version: u32) -> Res
     if let Some(content) = content.as_ref().filter(|_| verb == Verb::Deny) {
         return Err(at(content.referenced, "`content` is about answers, and a deny lets none come"));
     }
+    // Of plain HTTP requests are always seen.
+    let seen = request.is_some() || protocol == Some(Protocol::Http);
     Ok(Rule {
         id,
         line: place.line(),
@@ -95,7 +97,7 @@ pub(crate) fn parse_rule(raw: Spanned<RawRule>, id: RuleId, version: u32) -> Res
         request,
         expires: expires.map(parse_expiry).transpose()?,
         content: content.map(|content| content.value),
-        budget: budget.map(|budget| parse_budget(&budget, verb)).transpose()?,
+        budget: budget.map(|budget| parse_budget(&budget, verb, seen)).transpose()?,
         opaque: opaque.is_some(),
         approvers: approvers
             .map(|approvers| parse_approvers(&approvers, verb))
@@ -312,13 +314,25 @@ fn parse_expiry(expires: Spanned<String>) -> Result<cofferdam_base::Millis, Erro
     })
 }
 
-fn parse_budget(budget: &Spanned<Budget>, verb: Verb) -> Result<Budget, Error> {
+fn parse_budget(budget: &Spanned<Budget>, verb: Verb, seen: bool) -> Result<Budget, Error> {
     if verb != Verb::Allow {
         return Err(at(budget.referenced, "a `budget` belongs to an allow"));
     }
-    let Budget { bytes_per_hour, bytes_per_day, requests_per_minute } = budget.value;
+    let Budget { bytes_per_hour, bytes_per_day, requests_per_minute, urls_per_hour, urls_per_day, per: _ } =
+        budget.value;
+    let urls = urls_per_hour.into_iter().chain(urls_per_day);
+    if urls.clone().any(|urls| urls > MAX_URLS) {
+        return Err(at(budget.referenced, "a `budget` tells at most 10000 URLs apart"));
+    }
+    if urls.clone().next().is_some() && !seen {
+        return Err(at(
+            budget.referenced,
+            "URLs are counted where requests are seen; give the rule a `path`: /** for all",
+        ));
+    }
     let bytes = bytes_per_hour.into_iter().chain(bytes_per_day);
-    let mut all = bytes.chain(requests_per_minute.map(u64::from)).peekable();
+    let numbers = requests_per_minute.into_iter().chain(urls).map(u64::from);
+    let mut all = bytes.chain(numbers).peekable();
     if all.peek().is_none() || all.any(|limit| limit == 0) {
         return Err(at(
             budget.referenced,

@@ -98,7 +98,30 @@ pub struct Budget {
     /// Requests, or connections where none are seen, in any minute.
     #[serde(default)]
     pub requests_per_minute: Option<u32>,
+    /// Different URLs in any hour.
+    #[serde(default)]
+    pub urls_per_hour: Option<u32>,
+    /// Different URLs in any day.
+    #[serde(default)]
+    pub urls_per_day: Option<u32>,
+    /// Counted for all that the rule allows, or for each of its destinations.
+    #[serde(default)]
+    pub per: Per,
 }
+
+/// What a budget is counted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// All that the rule allows together.
+    #[default]
+    Rule,
+    /// Each host, port and protocol by itself.
+    Destination,
+}
+
+/// So many different URLs can be told apart.
+pub(crate) const MAX_URLS: u32 = 10_000;
 
 /// How strongly a matching rule speaks: the greatest decides, the earlier of two equals. A denial beats
 /// everything; then an exact host a wildcard; then what is about requests what is about connections; then

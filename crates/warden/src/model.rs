@@ -38,7 +38,6 @@ use cofferdam_sys::channel::AsyncChannel;
 use dial::{Dial, Place};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 use pool::Pool;
 use std::{
     fmt, io,
@@ -185,7 +184,7 @@ impl Model {
         refused(None, &self.gate.refuse(None, Refusal::new(reason, "inference").said(said)))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let inbound = match cofferdam_inference::accept(request.method(), request.uri().path()) {
             Ok(inbound) => inbound,
             Err(error) => return failed(Provider::OpenAi, &error),
@@ -203,7 +202,7 @@ impl Model {
         }
     }
 
-    async fn call(&self, api: Api, request: Request<Incoming>, routes: &ModelRoutes) -> Response<Body> {
+    async fn call(&self, api: Api, request: Request<Body>, routes: &ModelRoutes) -> Response<Body> {
         let failed = |error: &Error| failed(api.wire(), error);
         let Ok(seat) = Arc::clone(&self.limits.seats).try_acquire_owned() else {
             return self.no(Reason::TooManyChats, "");
@@ -259,7 +258,7 @@ impl Model {
     }
 
     /// A request's body, and its room; no error: there is no room for it.
-    async fn taken(&self, body: Incoming) -> Result<Taken, Option<Error>> {
+    async fn taken(&self, body: Body) -> Result<Taken, Option<Error>> {
         match tokio::time::timeout(BODY, self.limits.intake.take(body)).await {
             Ok(Ok(taken)) => Ok(taken),
             Ok(Err(NotTaken::TooLong)) => Err(Some(Error::TooLong)),
@@ -455,7 +454,7 @@ impl Local for Desk {
         name.as_str().strip_suffix(INFERENCE).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
-    fn respond(&self, name: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn respond(&self, name: HostName, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         if name.as_str() != INFERENCE {
             // Names below it are where people are asked about routes, so no cell may ask for one.
             let error = Error::UnknownPath(name.to_string());

@@ -4,6 +4,7 @@
 
 mod api;
 mod approvals;
+mod canaries;
 mod drafts;
 mod hubs;
 mod kills;

@@ -207,7 +207,7 @@ where
 }
 
 /// What is to come, and what was kept back of what has come.
-fn longer(hint: &SizeHint, kept: usize) -> SizeHint {
+pub(super) fn longer(hint: &SizeHint, kept: usize) -> SizeHint {
     let kept = kept as u64;
     let mut longer = SizeHint::new();
     longer.set_lower(hint.lower().saturating_add(kept));

@@ -8,10 +8,16 @@ pub(crate) const LENGTH: usize = PLACEHOLDER.len() + PLACEHOLDER_DIGITS;
 
 /// The first placeholder in these bytes.
 pub(super) fn placeholder(bytes: &[u8]) -> Option<&str> {
+    at(bytes).map(|(_, found)| found)
+}
+
+/// The same, and where it is.
+pub(super) fn at(bytes: &[u8]) -> Option<(usize, &str)> {
     memmem::find_iter(bytes, PLACEHOLDER).find_map(|at| {
         let found = bytes.get(at..at + LENGTH)?;
         let digits = &found[PLACEHOLDER.len()..];
-        digits.iter().copied().all(is_digit).then(|| std::str::from_utf8(found).ok())?
+        let sound = digits.iter().copied().all(is_digit);
+        Some((at, std::str::from_utf8(found).ok().filter(|_| sound)?))
     })
 }
 

@@ -7,9 +7,10 @@
 //!
 //! Not looked through: what a request's body has compressed or encoded (a placeholder is no secret), what is said
 //! after a switch to WebSocket (for which nothing is exchanged), and compressed answers of hosts to which no secret is
-//! bound.
+//! bound. Secrets that a cell came to know all the same are [`crate::loss`]'s.
 
 mod body;
+mod filled;
 mod find;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -17,6 +18,7 @@ pub mod fuzz;
 mod redact;
 
 pub use body::{Covered, Searched, Spotted};
+pub use filled::LONGEST_BODY;
 pub use find::Finder;
 pub use redact::{Patterns, Redactor};
 

@@ -1,9 +1,13 @@
 //! What is open: each connection that was let through, what allowed it, and where it went.
 
 use super::{Gate, State, wanted::Wanted};
-use crate::{Refusal, Rules, Ruling, budget::Spent};
+use crate::{
+    Refusal, Rules, Ruling,
+    budget::Spent,
+    check::{Check, keeps},
+};
 use cofferdam_base::{Destination, Host, Millis};
-use cofferdam_policy::{Budget, CheckedAddress, Reason};
+use cofferdam_policy::{Budget, CheckedAddress, Per, Reason};
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -68,14 +72,48 @@ pub(super) struct Meter {
 
 impl Meter {
     /// May one more begin?
-    pub(super) fn begins(&self, now: Millis) -> bool {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner).request(now)
+    pub(super) fn begins(&self, wanted: &Wanted, now: Millis) -> bool {
+        let url = wanted.request.as_ref().map(|facts| (&facts.destination, facts.target.as_str()));
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner).request(url, now)
     }
 
     pub(super) fn used_up(&self) -> Refusal {
         Refusal::new(Reason::BudgetSpent, self.by.clone())
     }
 }
+
+impl State {
+    /// What counts against this rule's budget. A rule that only moved in its document goes on where it was. There are
+    /// not endless destinations with a budget of their own: those that count nothing make room, or there is none.
+    pub(super) fn meter(
+        &mut self,
+        by: &str,
+        budget: Budget,
+        destination: &Destination,
+        now: Millis,
+    ) -> Result<Meter, Refusal> {
+        let words = by.split_once("): ").map_or(by, |(_, words)| words);
+        let place = match budget.per {
+            Per::Destination if keeps(Check::BudgetPlaces) => destination.to_string(),
+            _ => String::new(),
+        };
+        let key = format!("{words} {budget:?} {place}");
+        if !self.spent.contains_key(&key) && self.spent.len() >= METERS {
+            self.spent.retain(|_, spent| {
+                let used = Arc::strong_count(spent) > 1;
+                used || !spent.lock().unwrap_or_else(PoisonError::into_inner).is_idle(now)
+            });
+            if self.spent.len() >= METERS {
+                return Err(Refusal::new(Reason::BudgetSpent, by));
+            }
+        }
+        let spent = self.spent.entry(key).or_insert_with(|| Arc::new(Mutex::new(Spent::new(budget))));
+        Ok(Meter { by: by.to_owned(), spent: Arc::clone(spent) })
+    }
+}
+
+/// So many budgets are counted at one time.
+const METERS: usize = 1024;
 
 /// A permission to have one connection, as long as it lives and is not withdrawn.
 #[derive(Debug)]

@@ -87,9 +87,10 @@ pub(super) async fn forward(
             return Err(egress.gate.refuse(Some(destination), refusal));
         };
         let world = hyper::upgrade::on(&mut response);
+        let alarm = alarm.clone();
         tokio::spawn(async move {
             if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
-                super::tunnel(cell, world, &pass).await;
+                super::tunnel(cell, world, &pass, alarm).await;
             }
         });
         let (parts, _) = response.into_parts();
@@ -122,6 +123,14 @@ fn exchange<'a>(
         let Outgoing { used, bound } =
             credentials.outgoing(&mut onward, pass.destination(), websocket).map_err(elsewhere)?;
         for name in &used {
+            egress.gate.use_secret(pass.destination(), name)?;
+        }
+        let (body, filled) = if websocket {
+            (body, Vec::new())
+        } else {
+            egress.filled(credentials, &mut onward, pass.destination(), body).await?
+        };
+        for name in &filled {
             egress.gate.use_secret(pass.destination(), name)?;
         }
         let head: usize =

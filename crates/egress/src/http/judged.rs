@@ -34,6 +34,10 @@ pub(crate) async fn known(
         return Err(Refusal::new(Reason::NotReady, "warden"));
     };
     let (mut parts, body) = request.into_parts();
+    if alarm.is_set() {
+        // What is said in its frames is looked through, so it is not packed.
+        parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+    }
     let uri = head::origin_form(&parts.uri).ok_or_else(|| Refusal::new(Reason::BadRequest, "http"))?;
     let empty = body.is_end_stream();
     let mut facts = RequestFacts {

@@ -18,6 +18,7 @@ pub(crate) use placeholders::{elsewhere, unreadable};
 use crate::{
     Egress, Error, Refusal, Stream,
     check::{Check, keeps, within},
+    loss::{Alarm, Overheard},
     relay::{Metered, relay},
 };
 use bytes::Bytes;
@@ -49,7 +50,7 @@ pub trait Local: Send + Sync + std::fmt::Debug {
     /// Is it one of them?
     fn serves(&self, name: &HostName) -> bool;
     /// Answers a request for it.
-    fn respond(&self, name: HostName, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+    fn respond(&self, name: HostName, request: Request<Body>) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// Whose requests these are.
@@ -121,7 +122,7 @@ async fn answer(
             let refusal = Refusal::new(Reason::ProtocolMismatch, "warden").said("it answers on port 80");
             return egress.told(Some(&destination), refusal);
         }
-        return served(&egress, name, request).await;
+        return served(&egress, name, &destination, request).await;
     }
     let (request, facts, alarm) = match judged::known(&egress, &destination, request).await {
         Ok(known) => known,
@@ -168,13 +169,28 @@ fn place(
     }
 }
 
-/// A request for a name that is served here, over whichever protocol it came.
-pub(crate) async fn served(egress: &Egress, name: &HostName, request: Request<Incoming>) -> Response<Body> {
+/// A request for a name that is served here, over whichever protocol it came. What it says may go on to others: a
+/// model's provider.
+pub(crate) async fn served(
+    egress: &Egress,
+    name: &HostName,
+    destination: &Destination,
+    request: Request<Incoming>,
+) -> Response<Body> {
     if name.as_str() == OWN_NAME {
-        own(egress, &request)
-    } else {
-        egress.local.respond(name.clone(), request).await
+        return own(egress, &request);
     }
+    let alarm = egress.alarm(destination);
+    let (parts, body) = request.into_parts();
+    let head = Request::from_parts(parts, ());
+    let watched = alarm.head(&head).and_then(|()| alarm.body(&head, body));
+    let body = match watched {
+        Ok(body) => body.boxed_unsync(),
+        Err(refusal) => return egress.told(Some(destination), refusal),
+    };
+    let response = egress.local.respond(name.clone(), head.map(|()| body)).await;
+    // Recorded when it was found.
+    alarm.take().map_or(response, |refusal| refused(Some(destination), &refusal))
 }
 
 /// `http://cofferdam.local`.
@@ -243,8 +259,10 @@ pub(crate) async fn tunnel(
     cell: hyper::upgrade::Upgraded,
     world: hyper::upgrade::Upgraded,
     pass: &crate::Pass,
+    alarm: Alarm,
 ) {
-    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(TokioIo::new(world), pass));
+    let world = Overheard::frames(TokioIo::new(world), alarm);
+    let (mut cell, mut world) = (TokioIo::new(cell), Metered::new(world, pass));
     let (moved, end) = relay(&mut cell, &mut world, pass.withdrawn()).await;
     tracing::debug!(?moved, ?end, "a tunnel ended");
 }

@@ -184,7 +184,7 @@ impl Egress {
         let outcome = match (head::check(&request, destination), &destination.host) {
             // No more than over plain HTTP: nothing is upgraded, and nothing goes out.
             (Ok(_), Host::Name(name)) if self.is_local(&destination.host) => {
-                Ok(served(self, name, request).await)
+                Ok(served(self, name, destination, request).await)
             }
             (Ok(asks), _) => self.onward(destination, request, asks).await,
             (Err(refusal), _) => Err(self.gate.refuse(Some(destination), refusal)),
@@ -224,6 +224,19 @@ impl Egress {
             let used = self.gate.use_secret(destination, name);
             used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
         }
+        let (body, filled) = if asks == Asks::WebSocket {
+            (body, Vec::new())
+        } else {
+            let filled = self.filled(&credentials, &mut head, destination, body).await;
+            // A body that broke off by us is recorded already.
+            filled.map_err(|refusal| {
+                alarm.take().unwrap_or_else(|| self.gate.refuse(Some(destination), refusal))
+            })?
+        };
+        for name in &filled {
+            let used = self.gate.use_secret(destination, name);
+            used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        }
         let (parts, ()) = head.into_parts();
         let body = BodyExt::boxed_unsync(Searched::new(body, spotted.clone()));
         let onward = Onward { pass: &pass, counted: &counted, parts: &parts, asks };
@@ -250,7 +263,7 @@ impl Egress {
             let world = hyper::upgrade::on(&mut answer);
             tokio::spawn(async move {
                 if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
-                    tunnel(cell, world, &pass).await;
+                    tunnel(cell, world, &pass, alarm).await;
                 }
             });
             let mut response = rebuilt(&answer, full(Bytes::new()));

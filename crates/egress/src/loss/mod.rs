@@ -12,11 +12,19 @@
 
 mod body;
 mod forms;
+mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod packed;
+mod relay;
 mod scan;
 mod watch;
 
 pub(crate) use body::Scanned;
+#[cfg(test)]
+pub(crate) use frames::tests::frame;
+pub(crate) use relay::Overheard;
 pub use scan::Scan;
 pub use watch::{Found, Known, PIECE, SHORTEST, Watch};
 
@@ -70,6 +78,11 @@ impl Alarm {
         }))
     }
 
+    /// Is there anything to look for?
+    pub(crate) fn is_set(&self) -> bool {
+        !self.watch().is_empty()
+    }
+
     /// Looks through the head of a request, its target first; an error, which is not recorded yet, if it must not go.
     pub(crate) fn head<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
         let watch = self.watch();
@@ -121,6 +134,12 @@ impl Alarm {
 
     fn judge(&self, found: Option<Found>) -> Result<(), Refusal> {
         found.map_or(Ok(()), |found| Err(self.0.gate.leaks(&self.0.destination, &found)))
+    }
+
+    /// A relay breaks: that is recorded, and there is nobody to be told.
+    fn broken(&self, found: &Found) {
+        let Raised { gate, destination, .. } = &*self.0;
+        gate.refuse(Some(destination), gate.leaks(destination, found));
     }
 
     fn raise(&self, refusal: Refusal) -> BodyError {

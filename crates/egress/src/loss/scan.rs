@@ -141,7 +141,7 @@ fn escape(bytes: &[u8]) -> Escape {
             None => Escape::Byte(1, b'%'),
         },
         (_, Some(b'u')) => match hex(2..6) {
-            Some(value) if matches!(value, 10 | 13) => Escape::Is(6, None),
+            Some(10 | 13) => Escape::Is(6, None),
             Some(value) => Escape::Is(6, char::from_u32(value)),
             None if bytes.len() < 6 => Escape::Begun,
             None => Escape::Byte(1, b'\\'),

@@ -1,5 +1,5 @@
 //! What is found, however it is written and cut, and what is not.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::format_collect)]
 
 use super::*;
 use base64::{

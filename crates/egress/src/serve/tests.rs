@@ -93,8 +93,11 @@ impl Local for NoLocal {
         name.as_str() == "inference.local"
     }
 
-    fn respond(&self, _: HostName, _: Request<Incoming>) -> BoxFuture<'static, Response<http::Body>> {
-        Box::pin(async { Response::new(http::full("a model")) })
+    fn respond(&self, _: HostName, request: Request<http::Body>) -> BoxFuture<'static, Response<http::Body>> {
+        Box::pin(async {
+            let read = http_body_util::BodyExt::collect(request).await;
+            Response::new(http::full(if read.is_ok() { "a model" } else { "not all of it came" }))
+        })
     }
 }
 

@@ -231,3 +231,25 @@ async fn what_a_request_could_use_is_said_before_it_is_made_and_again_until_it_i
     assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 3));
     drop(third);
 }
+
+#[tokio::test]
+async fn a_canary_is_told_on_every_wire_and_the_first_one_counts() {
+    let outbox = outbox();
+    let host = Host::Name("a.example".parse().unwrap());
+    let destination = Destination { host, port: 443.try_into().unwrap(), protocol: Protocol::Https };
+    let tripped =
+        |name: &str| Notice::Tripped { canary: name.parse().unwrap(), destination: destination.clone() };
+    assert!(outbox.tell(tripped("BAIT")) && outbox.tell(tripped("OTHER")));
+    for _ in 0..2 {
+        outbox.attach(vec![]);
+        assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+        assert_eq!(take(&outbox).await, report(tripped("BAIT")));
+        outbox.detach();
+    }
+    // With a wire, it goes out at once.
+    let outbox = self::outbox();
+    outbox.attach(vec![]);
+    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+    assert!(outbox.tell(tripped("BAIT")));
+    assert_eq!(take(&outbox).await, report(tripped("BAIT")));
+}

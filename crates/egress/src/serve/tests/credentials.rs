@@ -22,10 +22,14 @@ fn bound(spot: &str) -> Credentials {
 }
 
 fn bound_to(place: &str, spot: &str) -> Credentials {
+    holds(place, spot, SECRET)
+}
+
+fn holds(place: &str, spot: &str, value: &str) -> Credentials {
     let binding = Binding {
         to: place.parse().unwrap(),
         spot: spot.parse().unwrap(),
-        format: if spot.starts_with("query") { "{}" } else { "Bearer {}" }.parse().unwrap(),
+        format: if spot.starts_with("header") { "Bearer {}" } else { "{}" }.parse().unwrap(),
         resource: None,
         env: None,
         file: None,
@@ -34,7 +38,7 @@ fn bound_to(place: &str, spot: &str) -> Credentials {
         name: "KEY".parse().unwrap(),
         placeholder: token(),
         binding,
-        value: Secret::new(SECRET.as_bytes().to_vec()),
+        value: Secret::new(value.as_bytes().to_vec()),
     }])
 }
 
@@ -201,10 +205,81 @@ async fn bodies_and_lengths_go_on_as_they_were() {
     assert!(message(&mut client).await.ends_with(reply));
 }
 
+fn posted(path: &str, kind: &str, body: &str) -> String {
+    let body = body.replace("TOKEN", &token());
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: web.example\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_body_it_becomes_its_secret_as_json_forms_and_text_write_it_and_the_length_is_right() {
+    const ODD: &str = "a\"b\\c&d/0123456789";
+    for (kind, body, expected) in [
+        (
+            "application/json",
+            "{\"a\": \"TOKEN\", \"b\": \"x TOKEN\"}",
+            "{\"a\": \"ODD\", \"b\": \"x ODD\"}".replace("ODD", "a\\\"b\\\\c&d/0123456789"),
+        ),
+        ("application/vnd.api+json; charset=UTF-8", "\"TOKEN\"", "\"a\\\"b\\\\c&d/0123456789\"".to_owned()),
+        (
+            "application/x-www-form-urlencoded",
+            "a=1&key=TOKEN&b=2",
+            "a=1&key=a%22b%5Cc%26d%2F0123456789&b=2".to_owned(),
+        ),
+        ("text/plain", "key TOKEN", format!("key {ODD}")),
+        ("text/plain", "nothing", "nothing".to_owned()),
+    ] {
+        let cell = holding("body");
+        cell.egress.set_credentials(holds("http://web.example/v1/**", "body", ODD));
+        let (arrived, mut client) = sent(&cell, "web.example", &posted("/v1/me", kind, body)).await;
+        let (text, mut server) = arrived.unwrap();
+        assert!(text.ends_with(&format!("\r\n\r\n{expected}")), "{text}");
+        assert!(text.contains(&format!("content-length: {}\r\n", expected.len())), "{text}");
+        say(&mut server, OK).await;
+        assert!(message(&mut client).await.ends_with("hi"));
+        assert_eq!((uses(&cell), cell.reasons().len()), (usize::from(body.contains("TOKEN")), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_body_it_is_blocked_where_it_is_not_bound_or_the_body_is_too_long_or_of_another_kind() {
+    let json = "application/json";
+    let long = format!("{{\"a\": \"{}TOKEN\"}}", "x".repeat(crate::credentials::LONGEST_BODY));
+    let packed = posted("/v1/me", json, "\"TOKEN\"")
+        .replace("Content-Length", "Content-Encoding: gzip\r\nContent-Length");
+    for (spot, request) in [
+        ("body", posted("/v2/me", json, "\"TOKEN\"")),
+        ("body", posted("/v1/me", "application/octet-stream", "TOKEN")),
+        ("body", posted("/v1/me", "application/json; charset=utf-16", "\"TOKEN\"")),
+        ("body", packed),
+        ("body", posted("/v1/me", json, &long)),
+        ("body", IN_HEADER.to_owned()),
+        ("header:authorization", posted("/v1/me", json, "\"TOKEN\"")),
+    ] {
+        let cell = holding(spot);
+        let (_, mut client) = sent(&cell, "web.example", &request).await;
+        let answer = message(&mut client).await;
+        assert!(answer.contains("placeholder_elsewhere"), "{answer}");
+        assert_eq!(uses(&cell), 0);
+    }
+    // A long one without goes on as it is, with its length.
+    let cell = holding("body");
+    let plain = posted("/v1/me", json, &long.replace("TOKEN", "token"));
+    let (arrived, _client) = sent(&cell, "web.example", &plain).await;
+    assert!(arrived.unwrap().0.ends_with("token\"}"));
+}
+
 /// Does what a check keeps from happening happen?
 pub(super) async fn happens(check: Check) -> bool {
     let header = "header:authorization";
     match check {
+        Check::BodyBound => {
+            let elsewhere = posted("/v2/me", "application/json", "\"TOKEN\"");
+            let (arrived, _client) = sent(&holding("body"), "web.example", &elsewhere).await;
+            arrived.is_some_and(|(text, _)| text.contains(SECRET))
+        }
         Check::SecretBound => {
             let elsewhere = IN_HEADER.replace("web.", "data.");
             let (arrived, _client) = sent(&holding(header), "data.example", &elsewhere).await;

@@ -1,5 +1,7 @@
 //! Known values on their way out, through a whole connection: nothing that holds one arrives.
 
+#![allow(clippy::format_collect)]
+
 use super::*;
 use crate::{
     check::Check,
@@ -11,6 +13,8 @@ use std::io::Write;
 
 const SECRET: &str = "sk-live/0123456789abcdefgh";
 const CANARY: &str = "AKIA-planted-0123456789";
+/// A client of WebSocket that offers to pack its messages.
+const SWITCH: &str = "GET /ws HTTP/1.1\r\nHost: web.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 /// `web.example` and any host below `deep.example` may be sent anything.
 const OPEN: &str = "version: 1\ndefault: deny\nrules:\n  - {allow: web.example, protocol: http}\n  - {allow: '*.deep.example'}\n";
 
@@ -127,7 +131,7 @@ async fn what_holds_no_known_value_arrives_as_it_was_sent() {
     let long: Vec<u8> = (0..200_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     for request in [
         get("/?q=sk-live", "Authorization: Basic abc\r\n"),
-        post("", SECRET[..SECRET.len() / 2].as_bytes()),
+        post("", &SECRET.as_bytes()[..SECRET.len() / 2]),
         post("Content-Encoding: gzip\r\n", &gzip(b"nothing of it")),
         post("Content-Encoding: deflate\r\n", &zlib(b"nothing of it")),
         post("", &gzip(&[gzip(b"a"), vec![b'x'; 100_000]].concat())),
@@ -222,6 +226,23 @@ async fn a_value_in_the_name_of_a_host_is_not_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_cell_asks_its_model_is_looked_through_too() {
+    for (headers, body, good) in [
+        (String::new(), format!("{{\"messages\": [\"{SECRET}\"]}}"), false),
+        (format!("Authorization: Bearer {SECRET}\r\n"), "{}".to_owned(), false),
+        (String::new(), "{\"messages\": []}".to_owned(), true),
+    ] {
+        let cell = watching();
+        let mut client = cell.peer(Peer::Proxy);
+        let head = "POST http://inference.local/v1/chat HTTP/1.1\r\nHost: inference.local\r\n";
+        say(&mut client, &format!("{head}{headers}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+        let answer = message(&mut client).await;
+        assert_eq!((answer.ends_with("a model"), answer.contains("loss_blocked")), (good, !good), "{answer}");
+        assert_eq!(cell.reasons().is_empty(), good);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn inside_tls_that_is_inspected_the_same_is_stopped() {
     let cell = inspected::inspecting();
     cell.egress.set_watch(watch());
@@ -244,6 +265,69 @@ async fn inside_tls_that_is_inspected_the_same_is_stopped() {
     // The second began on the connection that was kept.
     let arrived = String::from_utf8(all_of(&mut server).await).unwrap();
     assert!(!arrived.contains("sk-live"), "{arrived}");
+}
+
+/// What arrives of what is said in a relay in clear, in pieces.
+async fn relayed(cell: &Cell, pieces: &[&str]) -> String {
+    let mut client = cell.captured("data.example", 5432);
+    say(&mut client, "hello\n").await;
+    let mut server = cell.server().await;
+    for piece in pieces {
+        let _ = client.write_all(piece.as_bytes()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    drop(client);
+    String::from_utf8(all(&mut server).await).unwrap()
+}
+
+/// What arrives of the payloads of these frames, once it is a WebSocket.
+async fn framed(cell: &Cell, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut client = cell.captured("web.example", 80);
+    say(&mut client, SWITCH).await;
+    let mut server = cell.server().await;
+    let head = message(&mut server).await;
+    assert!(!head.contains("permessage-deflate"), "{head}");
+    say(&mut server, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert!(message(&mut client).await.starts_with("HTTP/1.1 101"));
+    for frame in frames {
+        let _ = client.write_all(frame).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(client);
+    all(&mut server).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_in_clear_breaks_before_a_known_value_is_out() {
+    let tcp = format!("{OPEN}  - {{allow: data.example, protocol: tcp, ports: [5432]}}\n");
+    let (first, rest) = SECRET.split_at(11);
+    for (pieces, whole) in
+        [(vec![SECRET], false), (vec![first, rest], false), (vec![first, "and no more"], true)]
+    {
+        let cell = watching();
+        cell.egress.gate.configure(rules(&tcp), LIMITS);
+        let arrived = relayed(&cell, &pieces).await;
+        assert!(arrived.starts_with("hello\n") && !arrived.contains(rest), "{arrived}");
+        assert_eq!(arrived.ends_with("and no more"), whole);
+        assert_eq!(cell.reasons().is_empty(), whole);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_breaks_before_a_known_value_is_out_in_however_many_frames() {
+    use crate::loss::frame;
+    let (first, rest) = SECRET.as_bytes().split_at(11);
+    for (frames, whole) in [
+        (vec![frame(0x81, SECRET.as_bytes())], false),
+        (vec![frame(0x02, first), frame(0x80, rest)], false),
+        (vec![frame(0x82, first), frame(0x89, b"ping")], true),
+    ] {
+        let cell = watching();
+        let arrived = framed(&cell, &frames).await;
+        assert_eq!(arrived == frames.concat(), whole);
+        assert_eq!(cell.reasons().is_empty(), whole);
+    }
 }
 
 /// What comes until the connection ends, in whatever way.
@@ -276,6 +360,16 @@ pub(super) async fn happens(check: Check) -> bool {
                 }
             }
             false
+        }
+        Check::LossInRelay => {
+            let cell = watching();
+            let tcp = format!("{OPEN}  - {{allow: data.example, protocol: tcp, ports: [5432]}}\n");
+            cell.egress.gate.configure(rules(&tcp), LIMITS);
+            relayed(&cell, &[SECRET]).await.contains(SECRET)
+        }
+        Check::LossInFrame => {
+            let frame = crate::loss::frame(0x81, SECRET.as_bytes());
+            framed(&watching(), std::slice::from_ref(&frame)).await == frame
         }
         _ => {
             let cell = watching();

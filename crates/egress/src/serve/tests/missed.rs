@@ -373,6 +373,38 @@ fn attack(check: Check) -> Result<(), String> {
             let upload = format!("{upload}{}", "x".repeat(90));
             alone(&|| spends("bytes_per_hour: 250", &[&upload, &upload, &upload]))
         }
+        Check::BudgetUrls => {
+            let other = GET.replace("/ ", "/other ");
+            alone(&|| spends("urls_per_hour: 1", &[GET, &other]))
+        }
+        Check::BudgetPlaces => alone(&|| {
+            comes(async {
+                // Of its own budget one destination must not use up another's.
+                let cell = cell();
+                let text = "version: 2\ndefault: deny\nrules:\n  - allow: '*.deep.example'\n    protocol: http\n    budget: {requests_per_minute: 1, per: destination}\n";
+                cell.egress.gate.configure(rules(text), LIMITS);
+                let mut refused = 0;
+                for name in ["a.deep.example", "b.deep.example"] {
+                    let facts = cofferdam_policy::RequestFacts {
+                        destination: of(
+                            &Host::Name(name.parse().unwrap()),
+                            80.try_into().unwrap(),
+                            Protocol::Http,
+                        ),
+                        method: "GET".into(),
+                        target: "/".into(),
+                        headers: Vec::new(),
+                        websocket: false,
+                        grpc: false,
+                        body: cofferdam_policy::Body::None,
+                    };
+                    let asked = Request::get("/").body(()).unwrap();
+                    let shown = head::shown(&facts, &asked);
+                    refused += usize::from(cell.egress.gate.admit_request(facts, shown).await.is_err());
+                }
+                refused > 0
+            })
+        }),
         Check::RequestJudged => alone(&|| judged_passes("POST /private", "", "").is_some()),
         Check::RequestRebuilt => alone(&|| {
             judged_passes("GET /private/../pub/a", "", "").is_some_and(|text| text.contains("private"))
@@ -792,6 +824,7 @@ fn attack(check: Check) -> Result<(), String> {
         }),
         Check::SecretBound
         | Check::PlaceholderStays
+        | Check::BodyBound
         | Check::BodySearched
         | Check::AnswerReadable
         | Check::SecretCovered => alone(&|| comes(credentials::happens(check))),
@@ -800,6 +833,8 @@ fn attack(check: Check) -> Result<(), String> {
         | Check::LossPacked
         | Check::LossReadable
         | Check::LossInName
+        | Check::LossInRelay
+        | Check::LossInFrame
         | Check::CanaryTrips => alone(&|| comes(loss::happens(check))),
     }
 }

@@ -78,7 +78,7 @@ async fn what_was_said_before_the_permission_went_is_not_passed_on_after() {
         let (theirs, mut server) = duplex(64);
         drop(client);
         server.shutdown().await.unwrap();
-        carry(ours, b"hello".as_slice().into(), Box::new(theirs), &pass).await;
+        cell.egress.carry(ours, b"hello".as_slice().into(), Box::new(theirs), &pass).await;
         all(&mut server).await
     };
     assert_eq!(carried().await, b"hello");

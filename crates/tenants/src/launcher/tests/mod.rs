@@ -432,6 +432,22 @@ fn severed(id: &str, cell: Fate, warden: bool) -> Severed {
 }
 
 #[test]
+fn a_tenant_that_sent_a_canary_stands_still_and_its_warden_tells_until_it_is_killed() {
+    let mut host = Host::new(false);
+    host.command(&Command::Observe { op: 2 });
+    host.start("acme", 2);
+    let freeze = Command::Freeze { op: 5, tenant: tenant("acme"), reason: "canary".to_owned() };
+    let frozen = host.command(&freeze);
+    assert_eq!(frozen, [Event::Severed { op: 5, severed: severed("acme", Fate::Frozen, false) }]);
+    assert_eq!(host.did("freeze"), 1);
+    assert!(!host.world.part("the warden of acme").has_ended());
+    assert!(failed(&host.command(&Command::StartCell(order("acme", 2, 2))), 9, "acme is killed"));
+    let killed = host.command(&kill(6, "acme"));
+    assert_eq!(killed, [Event::Severed { op: 6, severed: severed("acme", Fate::Frozen, true) }]);
+    assert!(host.world.part("the warden of acme").has_ended());
+}
+
+#[test]
 fn a_killed_tenant_stands_still_without_a_wire_and_nothing_of_it_starts() {
     let mut host = Host::new(false);
     host.command(&Command::Observe { op: 2 });
