@@ -10,6 +10,7 @@
 pub mod dns;
 pub mod http;
 pub mod model;
+pub mod proxy;
 pub mod tls;
 
 use cofferdam_sys::{netlink::RouteSocket, netns};

@@ -25,6 +25,7 @@ mod limits;
 mod plain;
 mod policies;
 mod probe;
+mod proxy;
 pub mod scribe;
 mod secrets;
 pub mod start;

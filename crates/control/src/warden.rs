@@ -199,6 +199,7 @@ impl Link {
                     Number::Again => host.scribe.after(done).await,
                 }
             }
+            Report::Rotated { secret } => host.secret_rotated(tenant, secret).await?,
             Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
             Report::Usage(usage) => {
                 let through = usage.seq;
@@ -221,7 +222,7 @@ fn tidy(mut report: Report) -> Report {
         Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
         Report::Usage(usage) => [&mut usage.route, &mut usage.model].into_iter().for_each(line),
-        Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } => {}
+        Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } | Report::Rotated { .. } => {}
     }
     report
 }

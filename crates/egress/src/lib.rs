@@ -24,6 +24,7 @@ pub mod http;
 mod inspect;
 pub mod names;
 mod place;
+pub mod proxy;
 mod rate;
 mod refusal;
 mod relay;

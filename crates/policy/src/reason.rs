@@ -118,6 +118,9 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
+    /// The operator's proxy did not open the way.
+    UpstreamProxyFailed = "upstream_proxy_failed", "the host's upstream proxy did not open the connection",
+        "the operator looks at upstream_proxy in cofferdam.toml and at the proxy's own log";
     /// The server's certificate is not good for its name.
     CertificateInvalid = "certificate_invalid", "the destination's certificate is not valid for its name",
         "check the destination; a private authority belongs into egress.extra_roots of cofferdam.toml";
@@ -127,6 +130,9 @@ reasons! {
     /// A placeholder outside of its binding.
     PlaceholderElsewhere = "placeholder_elsewhere", "a placeholder stands where its secret is not bound",
         "send it only where the operator bound it, and there only as bound";
+    /// What a secret is made into could not be made.
+    SecretUnusable = "secret_unusable", "what the secret is to be made into could not be made",
+        "what it says is for the operator";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

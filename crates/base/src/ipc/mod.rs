@@ -25,6 +25,7 @@ pub mod asked;
 pub mod edge;
 pub mod kill;
 pub mod launcher;
+pub mod proxy;
 pub mod receipt;
 pub mod warden;
 

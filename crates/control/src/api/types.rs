@@ -37,6 +37,7 @@
 //! | `PUT /api/v1/tenants/{id}/secrets/{name}` | [`SecretValue`] | [`SecretRow`] |
 //! | `DELETE /api/v1/tenants/{id}/secrets/{name}` | | [`Empty`] |
 //! | `GET` `PUT` `DELETE /api/v1/tenants/{id}/model` | [`ModelRoute`] | [`Model`] |
+//! | `GET` `PUT` `DELETE /api/v1/upstream-proxy` | [`ProxyCredentials`] | [`UpstreamProxy`] |
 //! | `GET /api/v1/usage` | query [`TenantQuery`] | [`UsageReport`] |
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
@@ -51,6 +52,7 @@ mod approvals;
 mod kill;
 mod limits;
 mod policy;
+mod proxy;
 
 pub use approvals::{
     Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
@@ -59,6 +61,7 @@ pub use cofferdam_base::ipc::warden::{ModelRoute, Upstream};
 pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
 pub use policy::{ExplainedRequest, PolicyDiff, SimulateRequest, Simulated, SimulatedChange};
+pub use proxy::{ProxyCredentials, UpstreamProxy};
 
 /// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503
 /// "could not".
