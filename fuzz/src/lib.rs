@@ -12,6 +12,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its folder in `corpus/`.
 pub const TARGETS: &[Target] = &[
+    ("aws", cofferdam_egress::credentials::fuzz::signed),
     ("chat", cofferdam_inference::fuzz::chat),
     ("client_hello", cofferdam_egress::fuzz::first_bytes),
     ("connect_authority", cofferdam_egress::fuzz::authority),
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("launcher_wires", cofferdam_base::fuzz::launcher_wires),
     ("loss", cofferdam_egress::loss::fuzz::outward),
     ("meter", cofferdam_inference::fuzz::meter),
+    ("oauth", cofferdam_egress::credentials::fuzz::answer),
     ("policy", cofferdam_policy::fuzz::policy),
     ("policy_import", cofferdam_policy::fuzz::foreign),
     ("policy_request", cofferdam_policy::fuzz::request),

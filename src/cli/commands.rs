@@ -31,6 +31,7 @@ pub(super) async fn run(command: Command, client: &Client, json: bool) -> Done {
         Command::Token(command) => token(command, client, json).await,
         Command::Canary(command) => super::canary::run(command, client, json).await,
         Command::Secret(command) => secret(command, client, json).await,
+        Command::UpstreamProxy(command) => super::proxy::run(command, client, json).await,
         Command::Model(command) => models::run(command, client, json).await,
         Command::Policy(command) => super::policy::run(command, client, json).await,
         Command::Approvals(command) => approvals::run(command, client, json).await,
@@ -169,15 +170,16 @@ async fn secret(command: Secret, client: &Client, json: bool) -> Done {
 
 /// Where a secret goes, and where its placeholder is, on one line.
 fn bound_line(binding: &Binding) -> String {
-    let Binding { to, spot, format, resource, env, file } = binding;
+    let Binding { to, spot, format, resource, env, file, kind } = binding;
+    let kind = kind.as_ref().map(|kind| format!(", {kind}")).unwrap_or_default();
     let resource = resource.as_ref().map(|it| format!(" with {it}")).unwrap_or_default();
     let env = env.as_ref().map(|it| format!(", env {it}")).unwrap_or_default();
     let file = file.as_ref().map(|it| format!(", file {PLACEHOLDERS}/{it}")).unwrap_or_default();
-    format!("{to}{resource} in {spot} as \"{format}\"{env}{file}")
+    format!("{to}{resource} in {spot} as \"{format}\"{kind}{env}{file}")
 }
 
 /// A secret's value from standard input, one trailing newline apart.
-fn read_secret() -> Result<String, Failure> {
+pub(super) fn read_secret() -> Result<String, Failure> {
     let mut input = std::io::stdin().lock();
     if std::io::stdin().is_terminal() {
         eprint!("value (it will show; better: cofferdam secret set … < file): ");

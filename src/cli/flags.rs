@@ -9,6 +9,7 @@ use cofferdam_base::{
     Role, SecretName, TenantId,
     binding::{Binding, FileName, Format, Place, Resource, Spot, Variable},
     canary::Like,
+    kind::{Aws, Endpoint, Kind, Oauth, Word},
 };
 use std::path::PathBuf;
 
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// Secrets, used by a tenant's warden and never seen in its cell
     #[command(subcommand)]
     Secret(Secret),
+    /// The proxy through which this host dials (`[egress] upstream_proxy`)
+    #[command(subcommand)]
+    UpstreamProxy(UpstreamProxy),
     /// Where a tenant's http(s)://inference.local/v1 leads, and what it may use
     #[command(subcommand)]
     Model(Model),
@@ -315,16 +319,33 @@ pub(crate) enum Canary {
     Rm { tenant: TenantId, name: SecretName },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpstreamProxy {
+    /// Set its credentials, USER:PASSWORD, read from standard input
+    ///
+    /// They are sealed by the master key and given to every warden: a tenant who
+    /// takes over a warden learns them.
+    #[command(verbatim_doc_comment)]
+    Set,
+    /// Show where it is, what goes without it, and whether it has credentials
+    Show,
+    /// Forget its credentials
+    Rm,
+    /// Anything else: perhaps a command of the design that is not built yet
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
 /// A secret that is bound is nowhere in the cell: a placeholder is, and the warden
 /// puts the secret in its place where it is bound, and there only.
 #[derive(Debug, Args)]
 pub(crate) struct Bound {
     /// Where it may be sent: host[:port][/path], https unless it begins with
     /// http://; in a path, * is any segment and ** any rest
-    #[arg(long, value_name = "PLACE", requires = "spot")]
+    #[arg(long, value_name = "PLACE", requires = "how")]
     pub(crate) bind: Option<Place>,
     /// Where in the request: header:NAME, query:NAME or body (JSON, forms, text)
-    #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind")]
+    #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind", group = "how")]
     pub(crate) spot: Option<Spot>,
     /// How it is written there, "Bearer {}" for example [default: {}]
     #[arg(long, value_name = "FORMAT", requires = "bind")]
@@ -332,6 +353,24 @@ pub(crate) struct Bound {
     /// A parameter that the query must have, once, with this value
     #[arg(long, value_name = "NAME=VALUE", requires = "bind")]
     pub(crate) resource: Option<Resource>,
+    /// The value is an OAuth refresh token, and what is sent are access tokens
+    /// that the warden gets for it at this https://host/path. The value is
+    /// {"refresh_token": "…"}, with "client_secret" if the client has one
+    #[arg(long, value_name = "URL", requires = "spot", requires = "client_id")]
+    pub(crate) oauth: Option<Endpoint>,
+    /// The client that the refresh token was granted to
+    #[arg(long, value_name = "ID", requires = "oauth")]
+    pub(crate) client_id: Option<Word>,
+    /// What access tokens are to be good for, if less than what was granted
+    #[arg(long, value_name = "WORDS", requires = "oauth")]
+    pub(crate) scope: Option<Word>,
+    /// The value are AWS keys, and the warden signs what is sent, for this
+    /// SERVICE/REGION (or SERVICE/*): a client that signs with the placeholder as
+    /// its access key, or has it for its Authorization. The value is
+    /// {"access_key_id": "…", "secret_access_key": "…"}, with "session_token" for
+    /// keys that end
+    #[arg(long, value_name = "SCOPE", requires = "bind", group = "how", conflicts_with = "format")]
+    pub(crate) aws: Option<Aws>,
     /// The cell's variable that holds the placeholder, from its next start on
     #[arg(long, value_name = "NAME", requires = "bind")]
     pub(crate) env: Option<Variable>,
@@ -342,9 +381,13 @@ pub(crate) struct Bound {
 
 impl Bound {
     pub(crate) fn binding(self) -> Option<Binding> {
-        let Self { bind, spot, format, resource, env, file } = self;
+        let Self { bind, spot, format, resource, oauth, client_id, scope, aws, env, file } = self;
         let format = format.or_else(|| "{}".parse().ok())?;
-        Some(Binding { to: bind?, spot: spot?, format, resource, env, file })
+        let spot = if aws.is_some() { "header:authorization".parse().ok() } else { spot };
+        let oauth = oauth.zip(client_id);
+        let oauth = oauth.map(|(endpoint, client_id)| Kind::Oauth(Oauth { endpoint, client_id, scope }));
+        let kind = oauth.or(aws.map(Kind::Aws));
+        Some(Binding { to: bind?, spot: spot?, format, resource, env, file, kind })
     }
 }
 

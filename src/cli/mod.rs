@@ -17,6 +17,7 @@ mod parse;
 mod policy;
 mod print;
 mod prove;
+mod proxy;
 mod runtime;
 mod tenant;
 

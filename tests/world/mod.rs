@@ -11,6 +11,7 @@ pub mod dns;
 pub mod git;
 pub mod http;
 pub mod model;
+pub mod proxy;
 pub mod tls;
 
 use cofferdam_sys::{netlink::RouteSocket, netns};

@@ -46,7 +46,28 @@ struct Shared {
     files: Mutex<HashMap<String, PathBuf>>,
     /// Answers the requests below a path with `git http-backend` over a directory.
     git: Mutex<HashMap<String, PathBuf>>,
+    /// Answers requests for a path, and what was asked of them.
+    pages: Mutex<HashMap<String, Page>>,
+    asked: Mutex<Vec<Asked>>,
     go: Notify,
+}
+
+type Page = Box<dyn Fn(&Asked) -> (u16, String) + Send + Sync>;
+
+/// A request for a page of a test: its method, its target, its headers and its body.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Asked {
+    /// The first header of this name (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -155,6 +176,16 @@ impl Server {
         self.shared.git.lock().unwrap().insert(path.to_owned(), directory);
     }
 
+    /// Answers requests for this path, or below it if it ends in a slash.
+    pub fn page(&self, path: &str, page: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) {
+        self.shared.pages.lock().unwrap().insert(path.to_owned(), Box::new(page));
+    }
+
+    /// What was asked of pages so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
     /// Below this path are the files of a directory.
     pub fn files(&self, path: &str, directory: PathBuf) {
         self.shared.files.lock().unwrap().insert(path.to_owned(), directory);
@@ -170,6 +201,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     shared.seen.lock().unwrap().push((version, request.method().to_string(), host, path.clone()));
     let key = request.headers().get("x-api-key").map(|key| key.to_str().unwrap().to_owned());
     shared.keys.lock().unwrap().extend(key.clone());
+    let has_page =
+        |known: &String| *known == path || known.ends_with('/') && path.starts_with(known.as_str());
+    if shared.pages.lock().unwrap().keys().any(has_page) {
+        return page(&shared, request, has_page).await;
+    }
     match path.as_str() {
         "/v1/echo" => return Response::new(Full::from(key.unwrap_or_default()).boxed_unsync()),
         "/open/go" => shared.go.notify_one(),
@@ -218,6 +254,34 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
             Response::new(Full::new(text.into()).boxed_unsync())
         }
     }
+}
+
+async fn page(
+    shared: &Shared,
+    request: Request<Incoming>,
+    is_it: impl Fn(&String) -> bool,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut headers: Vec<(String, String)> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    if let Some(host) = parts.uri.authority() {
+        headers.push(("host".to_owned(), host.to_string()));
+    }
+    let target = parts.uri.path_and_query().unwrap().to_string();
+    let body = body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
+    let asked = Asked { method: parts.method.to_string(), target, headers, body };
+    shared.asked.lock().unwrap().push(asked.clone());
+    let (status, text) = {
+        let pages = shared.pages.lock().unwrap();
+        // The one that says most.
+        pages.iter().filter(|(known, _)| is_it(known)).max_by_key(|(known, _)| known.len()).unwrap().1(&asked)
+    };
+    let mut response = Response::new(Full::new(text.into()).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
 }
 
 fn websocket(mut request: Request<Incoming>) -> Response<Body> {

@@ -5,7 +5,7 @@
 //! so that nobody who can write to the store can bind it elsewhere. The threat: a request that we read as bound
 //! and its server reads as another; so paths are read strictly, and what is ambiguous is not bound.
 
-use crate::{Destination, Digest, Host, HostName, Protocol};
+use crate::{Destination, Digest, Host, HostName, Protocol, kind::Kind};
 use serde::{Deserialize, Serialize};
 use std::{fmt, num::NonZeroU16};
 
@@ -44,6 +44,9 @@ pub struct Binding {
     /// The file of the cell that holds it, below [`PLACEHOLDERS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileName>,
+    /// What its value is, if that is not what is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
 }
 
 /// Where in a cell the files with placeholders are.
@@ -228,7 +231,7 @@ fn is_sound(segment: &str) -> bool {
         && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&b))
 }
 
-fn error(what: &'static str, text: &str) -> BindingError {
+pub(crate) fn error(what: &'static str, text: &str) -> BindingError {
     BindingError { what, text: text.chars().take(64).collect() }
 }
 
@@ -236,6 +239,7 @@ fn is_short(text: &str) -> bool {
     (1..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// Conversions for types that are read by `read` and written by `Display`.
 macro_rules! text {
     ($($type:ident $what:literal)*) => {$(
         impl TryFrom<String> for $type {
@@ -250,7 +254,7 @@ macro_rules! text {
             type Err = BindingError;
 
             fn from_str(text: &str) -> Result<Self, BindingError> {
-                Self::read(text).ok_or_else(|| error($what, text))
+                Self::read(text).ok_or_else(|| $crate::binding::error($what, text))
             }
         }
 
@@ -261,6 +265,7 @@ macro_rules! text {
         }
     )*};
 }
+pub(crate) use text;
 
 text! {
     Place "destination: write host, host:port/path/*, or http://host/path/** for plain HTTP"
@@ -489,6 +494,7 @@ mod tests {
             resource: None,
             env: None,
             file: None,
+            kind: None,
         }
     }
 
@@ -601,6 +607,10 @@ mod tests {
             ..binding("http://a.example:8080/v1/*")
         };
         assert_eq!(Binding::of_purpose(&whole.to_purpose()), Ok(Some(whole.clone())));
+        // One that is sent as it is has the purpose that it always had.
+        assert!(!whole.to_purpose().contains("kind"));
+        let aws = Binding { kind: Some(Kind::Aws("s3/*".parse().unwrap())), ..whole.clone() };
+        assert_eq!(Binding::of_purpose(&aws.to_purpose()), Ok(Some(aws)));
         assert_eq!(whole.to.to_string(), "http://a.example:8080/v1/*");
         assert_eq!(Binding::of_purpose("model"), Ok(None));
         assert!(Binding::of_purpose("bound:{}").is_err());

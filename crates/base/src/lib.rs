@@ -21,6 +21,7 @@ pub mod explore;
 pub mod fuzz;
 mod host;
 pub mod ipc;
+pub mod kind;
 mod proof;
 mod provider;
 mod role;

@@ -69,7 +69,7 @@ impl Host {
         let text = like.text(&key.canary(id, &name, version));
         let value = Secret::new(text.into_bytes());
         let sealed = key.seal_secret(id, &name, version, &canary.to_purpose(), &value)?;
-        if let Some(error) = clash((&env, &file), &name, &others) {
+        if let Some(error) = clash(&(env.iter().cloned().collect(), file.clone()), &name, &others) {
             return Err(error);
         }
         length_of(id, &sealed, &others)?;

@@ -3,7 +3,7 @@
 use crate::Error;
 use cofferdam_base::{
     Digest,
-    ipc::{launcher::Limits, model::OwnPrice},
+    ipc::{launcher::Limits, model::OwnPrice, proxy::UpstreamProxy},
 };
 use cofferdam_tenants::{
     config::{CommandRuntime, LeftOut},
@@ -38,6 +38,8 @@ pub struct Facts {
     pub logs: PathBuf,
     /// What models cost, by the operator's word.
     pub prices: Vec<OwnPrice>,
+    /// Where keys are, and what else only control reads.
+    pub keys: PathBuf,
     /// What each warden is told of the host.
     pub wardens: WardenFacts,
 }
@@ -49,7 +51,9 @@ pub struct WardenFacts {
     pub nameservers: Vec<SocketAddr>,
     /// Private CIDR blocks that the operator opened.
     pub operator_private: Vec<String>,
-    /// The host's own addresses.
+    /// The operator's proxy.
+    pub upstream_proxy: Option<UpstreamProxy>,
+    /// The host's own addresses, and the proxy's: what a cell asks of it, it asks through the warden.
     pub host_addresses: Vec<IpAddr>,
     /// How long a connection is held for an answer.
     pub hold_ms: u32,
@@ -75,6 +79,7 @@ impl Facts {
     pub fn load(boot: &Boot, kid: &str) -> Result<Self, Error> {
         let Boot { data_dir, cache_dir, config, strict, builtin_model: _ } = boot;
         let rootless = !strict;
+        let proxy = config.egress.upstream_proxy.map(|proxy| proxy.0.ip());
         let (relays, holds, names_per_second) = LIMITS;
         let domain = config.edge.domain.as_str();
         let command = |(name, runtime): (&String, &CommandRuntime)| {
@@ -91,10 +96,12 @@ impl Facts {
             cache: cache_dir.clone(),
             logs: data_dir.join("logs"),
             prices: config.price.clone(),
+            keys: data_dir.join("control/keys"),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),
                 operator_private: config.egress.operator_private.iter().map(ToString::to_string).collect(),
-                host_addresses: host_addresses()?,
+                host_addresses: host_addresses()?.into_iter().chain(proxy).collect(),
+                upstream_proxy: upstream_proxy(&config.egress),
                 hold_ms: HOLD_MS,
                 relays,
                 holds,
@@ -103,6 +110,15 @@ impl Facts {
             },
         })
     }
+}
+
+/// What wardens are told of the operator's proxy.
+fn upstream_proxy(egress: &cofferdam_tenants::config::Egress) -> Option<UpstreamProxy> {
+    Some(UpstreamProxy {
+        address: egress.upstream_proxy?.0,
+        no_proxy: egress.no_proxy.iter().map(ToString::to_string).collect(),
+        resolves_names: egress.upstream_proxy_resolves_names,
+    })
 }
 
 /// The ceiling, if it can be read: a host that cannot read it does not start.

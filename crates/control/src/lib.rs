@@ -28,6 +28,7 @@ mod models;
 mod plain;
 mod policies;
 mod probe;
+mod proxy;
 pub mod scribe;
 mod secrets;
 pub mod start;

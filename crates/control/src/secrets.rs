@@ -14,8 +14,10 @@ use crate::{
 use cofferdam_base::{
     Secret, SecretName, TenantId,
     binding::{Binding, FileName, Spot, Variable, placeholder},
+    canary::Canary,
     ipc::launcher::Placeholder,
     ipc::warden::{Command, Configuration, SealedSecret},
+    kind::Kind as Sent,
 };
 use cofferdam_store::ledger::Kind;
 use cofferdam_vault::DataKey;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 const LONGEST: usize = 64 * 1024;
 /// All envelopes of a tenant fit one packet to its warden, in bytes of base64.
 const LONGEST_ALL: usize = 96 * 1024;
+/// The longest envelope of a secret that a warden rotates, in bytes of base64.
+const LONGEST_ROTATED: usize = 16 * 1024;
 /// What a secret is for if nobody says.
 const PURPOSE: &str = "model";
 /// What one that is bound is for.
@@ -97,8 +101,7 @@ impl Host {
         let kept = id.clone();
         let others = self.db.run(move |disk| disk.sealed(&kept)).await?;
         length_of(id, &sealed, &others)?;
-        let places = binding.as_ref().map(|binding| (&binding.env, &binding.file));
-        if let Some(other) = places.and_then(|places| clash(places, &name, &others)) {
+        if let Some(other) = binding.and_then(|binding| clash(&seen(binding), &name, &others)) {
             return Err(other);
         }
         let body = json!({ "name": name, "version": version, "purpose": purpose });
@@ -108,6 +111,40 @@ impl Host {
         self.send_secrets(&tenant).await?;
         let row = SecretRow { name, version, purpose, binding: None, placeholder: None, at, unwatched };
         Ok(shown(row, id, Some(&key)))
+    }
+
+    /// A warden got a new refresh token, and sealed it. It is kept in the place of the one before, if that is still
+    /// the one that it knew, and whatever is kept then is sent back.
+    pub(crate) async fn secret_rotated(&self, tenant: &Tenant, new: SealedSecret) -> Result<(), Error> {
+        let id = &tenant.id;
+        let _in_order = tenant.changes.lock().await;
+        let kept = id.clone();
+        let all = self.db.run(move |disk| disk.sealed(&kept)).await?;
+        let follows = |old: &&SealedSecret| {
+            old.name == new.name
+                && old.purpose == new.purpose
+                && old.version.checked_add(1) == Some(new.version)
+        };
+        if all.iter().any(|old| follows(&old)) && self.is_rotation(id, &new).await {
+            let body =
+                json!({ "name": new.name, "version": new.version, "purpose": new.purpose, "by": "warden" });
+            let (kept, row, at) = (id.clone(), self.row(Some(id), Kind::SecretSet, body), self.now());
+            self.db.run(move |disk| disk.set_secret(&kept, &new, at, &row)).await?;
+        } else if !all.contains(&new) {
+            tracing::warn!(tenant = %id, name = %new.name, "a refresh token was not kept: its secret was set anew");
+        }
+        self.send_secrets(tenant).await
+    }
+
+    /// Is this the value of a secret of its kind, sealed as it must be?
+    async fn is_rotation(&self, id: &TenantId, new: &SealedSecret) -> bool {
+        let Ok(Some(Binding { kind: Some(kind @ Sent::Oauth(_)), .. })) = Binding::of_purpose(&new.purpose)
+        else {
+            return false;
+        };
+        let Ok(key) = self.data_key(id).await else { return false };
+        new.envelope.len() <= LONGEST_ROTATED
+            && key.open_secret(id, new).is_ok_and(|value| kind.check(value.expose()).is_ok())
     }
 
     /// Removes a secret.
@@ -137,20 +174,22 @@ impl Host {
         let one = |sealed: SealedSecret| {
             if let Some(canary) = planted(&sealed) {
                 let digest = key.canary(id, &sealed.name, sealed.version);
-                return Some(Placeholder {
-                    digest,
-                    env: canary.env,
-                    file: canary.file,
-                    canary: Some(canary.like),
-                });
+                let Canary { like, env, file } = canary;
+                return Some([Some(Placeholder { digest, env, file, canary: Some(like) }), None]);
             }
-            let Binding { to: _, spot: _, format: _, resource: _, env, file } =
-                Binding::of_purpose(&sealed.purpose).ok().flatten()?;
+            let binding = Binding::of_purpose(&sealed.purpose).ok().flatten()?;
             let digest = key.placeholder(id, &sealed.name);
+            let more = second_variable(&binding).map(|env| Placeholder {
+                digest,
+                env: Some(env),
+                file: None,
+                canary: None,
+            });
+            let Binding { to: _, spot: _, format: _, resource: _, env, file, kind: _ } = binding;
             let seen = env.is_some() || file.is_some();
-            seen.then_some(Placeholder { digest, env, file, canary: None })
+            Some([seen.then_some(Placeholder { digest, env, file, canary: None }), more])
         };
-        Ok(sealed.into_iter().filter_map(one).collect())
+        Ok(sealed.into_iter().filter_map(one).flatten().flatten().collect())
     }
 
     pub(crate) async fn data_key(&self, id: &TenantId) -> Result<DataKey, Error> {
@@ -198,6 +237,7 @@ impl Host {
         let key = self.data_key(&tenant.id).await?;
         self.journal(&tenant.id, Kind::KeyReleased, released(&secrets)).await?;
         link.send_key(tenant, &key)?;
+        link.send(tenant, &self.proxy_credentials(tenant, &key)?)?;
         link.send(tenant, &Command::Configure(self.configuration(tenant, policy, revision)))?;
         link.send(tenant, &Command::Secrets { secrets })?;
         self.send_models(tenant, link).await?;
@@ -216,6 +256,7 @@ impl Host {
             ceiling: facts.ceiling,
             nameservers: facts.nameservers,
             operator_private: facts.operator_private,
+            upstream_proxy: facts.upstream_proxy,
             host_addresses: facts.host_addresses,
             hold_ms: facts.hold_ms,
             relays: facts.relays,
@@ -227,6 +268,16 @@ impl Host {
 
 /// The purpose of a secret that is bound like this.
 fn bound(binding: &Binding, value: &[u8]) -> Result<String, Error> {
+    if let Some(kind) = &binding.kind {
+        kind.check(value).map_err(|said| Error::Usage(said.to_owned()))?;
+        let plain = binding.spot.to_string() == "header:authorization" && binding.format.to_string() == "{}";
+        if matches!(kind, Sent::Aws(_)) && !plain {
+            return Err(Error::Usage(
+                "a signature goes to header:authorization, in its own format".to_owned(),
+            ));
+        }
+        return Ok(binding.to_purpose());
+    }
     let plain = value.iter().all(u8::is_ascii_graphic);
     if !plain || !(SHORTEST..=LONGEST_BOUND).contains(&value.len()) {
         return Err(Error::Usage(format!(
@@ -259,17 +310,28 @@ fn length(sealed: &SealedSecret) -> usize {
     sealed.envelope.len() + sealed.purpose.len() * 2 + 256
 }
 
+/// Clients of AWS do not sign without a second key. What they take for it does not matter: the placeholder.
+fn second_variable(binding: &Binding) -> Option<Variable> {
+    let aws = matches!(binding.kind, Some(Sent::Aws(_)));
+    let first = binding.env.as_ref().is_some_and(|name| name.as_str() == "AWS_ACCESS_KEY_ID");
+    if aws && first { "AWS_SECRET_ACCESS_KEY".parse().ok() } else { None }
+}
+
+/// The variables and the file of a cell in which a placeholder or a canary is.
+pub(crate) type Seen = (Vec<Variable>, Option<FileName>);
+
+fn seen(binding: Binding) -> Seen {
+    let second = second_variable(&binding);
+    (binding.env.into_iter().chain(second).collect(), binding.file)
+}
+
 /// Another secret or canary in the same variable, or in a file of the same name.
-pub(crate) fn clash(
-    (env, file): (&Option<Variable>, &Option<FileName>),
-    name: &SecretName,
-    others: &[SealedSecret],
-) -> Option<Error> {
+pub(crate) fn clash((variables, file): &Seen, name: &SecretName, others: &[SealedSecret]) -> Option<Error> {
     let same = |other: &&SealedSecret| {
-        let canary = planted(other).map(|canary| (canary.env, canary.file));
-        let bound = || Binding::of_purpose(&other.purpose).ok().flatten().map(|it| (it.env, it.file));
+        let canary = planted(other).map(|canary| (canary.env.into_iter().collect(), canary.file));
+        let bound = || Binding::of_purpose(&other.purpose).ok().flatten().map(seen);
         let Some(theirs) = canary.or_else(bound) else { return false };
-        let in_env = env.is_some() && theirs.0 == *env;
+        let in_env = variables.iter().any(|variable| theirs.0.contains(variable));
         other.name != *name && (in_env || (file.is_some() && theirs.1 == *file))
     };
     let other = others.iter().find(same)?;

@@ -202,6 +202,7 @@ impl Link {
             }
             Report::Tripped { canary, destination } => host.tripped(tenant, canary, destination),
             Report::Tested { test, tested } => host.testers.tested(&tenant.id, test, tested),
+            Report::Rotated { secret } => host.secret_rotated(tenant, secret).await?,
             Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
             Report::Asking(most) => tenant.under_way.add(most)?,
             Report::Usage(usage) => {
@@ -225,7 +226,11 @@ fn tidy(mut report: Report) -> Report {
         }
         Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
         Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
-        Report::Hello { .. } | Report::HoldEnded { .. } | Report::Spend { .. } | Report::Tripped { .. } => {}
+        Report::Hello { .. }
+        | Report::HoldEnded { .. }
+        | Report::Spend { .. }
+        | Report::Tripped { .. }
+        | Report::Rotated { .. } => {}
         Report::Asking(usage) | Report::Usage(usage) => {
             [&mut usage.model, &mut usage.user, &mut usage.agent].into_iter().for_each(line);
         }

@@ -112,6 +112,8 @@ cofferdam_base::checks! {
     TunnelSpeaks,
     /// Connections in any phase have places, and places end.
     Places,
+    /// A proxy that is not to resolve names is told addresses that the guard let through.
+    ProxyIsTold,
     /// A dial ends with its permission.
     WithdrawnDial,
     /// What was dialled while the rules changed is judged again.
@@ -162,6 +164,8 @@ cofferdam_base::checks! {
     OurHeaders,
     /// A placeholder is exchanged only where its secret is bound.
     SecretBound,
+    /// AWS keys sign for the service and the region that they are bound to.
+    SignatureScope,
     /// A placeholder anywhere else in a head stops the request.
     PlaceholderStays,
     /// A placeholder in a body is exchanged only where its secret is bound.

@@ -27,7 +27,9 @@ const LOOK_UP: Duration = Duration::from_secs(8);
 /// How long one address may take to answer.
 const CONNECT: Duration = Duration::from_secs(8);
 /// How many addresses of a name are tried.
-const TRIED: usize = 4;
+pub(crate) const TRIED: usize = 4;
+/// `EAFNOSUPPORT`, for which there is no kind.
+const NO_FAMILY: i32 = 97;
 
 /// Looks names up.
 pub trait LookUp: Send + Sync + fmt::Debug {
@@ -50,6 +52,15 @@ pub struct Dialler {
     pub connect: Box<dyn Connect>,
 }
 
+/// What a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// An address that the guard let through.
+    At(CheckedAddress),
+    /// Whatever the operator's proxy takes the name for: nobody here knows the address.
+    ByProxy,
+}
+
 impl Dialler {
     /// Connects to a host: one look-up, `check` over every address, then those that it let through one after
     /// another.
@@ -59,6 +70,22 @@ impl Dialler {
         port: NonZeroU16,
         check: impl Fn(IpAddr) -> Result<CheckedAddress, Refusal> + Send,
     ) -> Result<(CheckedAddress, BoxStream), Refusal> {
+        let mut refusal = nowhere();
+        for address in self.resolve(host, check).await?.into_iter().take(TRIED) {
+            match self.connect(address, port).await {
+                Ok(stream) => return Ok((address, stream)),
+                Err(no) => refusal = no,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The addresses of a host that `check` lets through: at least one.
+    pub(crate) async fn resolve(
+        &self,
+        host: &Host,
+        check: impl Fn(IpAddr) -> Result<CheckedAddress, Refusal> + Send,
+    ) -> Result<Vec<CheckedAddress>, Refusal> {
         let addresses = match host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => timeout(LOOK_UP, self.names.look_up(name))
@@ -66,7 +93,7 @@ impl Dialler {
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error| Refusal::new(Reason::ResolveFailed, "resolve").said(short(&error)))?,
         };
-        let mut refusal = Refusal::new(Reason::ResolveFailed, "resolve").said("the name has no address");
+        let mut refusal = nowhere();
         let mut checked = Vec::new();
         for address in addresses {
             match check(address) {
@@ -74,17 +101,36 @@ impl Dialler {
                 Err(no) => refusal = no,
             }
         }
-        for address in checked.into_iter().take(TRIED) {
-            match timeout(CONNECT, self.connect.connect(address, port)).await {
-                Ok(Ok(stream)) => return Ok((address, stream)),
-                Ok(Err(error)) => refusal = Refusal::new(Reason::ConnectFailed, "dial").said(short(&error)),
-                Err(_) => {
-                    refusal = Refusal::new(Reason::ConnectFailed, "dial").said("it did not answer in time");
-                }
-            }
-        }
-        Err(refusal)
+        if checked.is_empty() { Err(refusal) } else { Ok(checked) }
     }
+
+    /// A connection to a checked address.
+    pub(crate) async fn connect(
+        &self,
+        address: CheckedAddress,
+        port: NonZeroU16,
+    ) -> Result<BoxStream, Refusal> {
+        let no = |said: String| Refusal::new(Reason::ConnectFailed, "dial").said(said);
+        match timeout(CONNECT, self.connect.connect(address, port)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) if address.ip().is_ipv6() && has_no_way(&error) => {
+                Err(no("its address is IPv6, and this host has no way to IPv6 addresses".to_owned()))
+            }
+            Ok(Err(error)) => Err(no(short(&error))),
+            Err(_) => Err(no("it did not answer in time".to_owned())),
+        }
+    }
+}
+
+fn nowhere() -> Refusal {
+    Refusal::new(Reason::ResolveFailed, "resolve").said("the name has no address")
+}
+
+/// Does the host lack what leads to such an address: a route, an address of its own, or the family?
+fn has_no_way(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, NetworkUnreachable, Unsupported};
+    matches!(error.kind(), NetworkUnreachable | AddrNotAvailable | Unsupported)
+        || error.raw_os_error() == Some(NO_FAMILY)
 }
 
 /// The kind of an error, without addresses or paths of the host.
@@ -142,6 +188,16 @@ impl LookUp for NameServers {
 /// Connects over TCP.
 #[derive(Debug)]
 pub struct Tcp;
+
+impl crate::proxy::Reach for Tcp {
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+}
 
 impl Connect for Tcp {
     fn connect(&self, address: CheckedAddress, port: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>> {

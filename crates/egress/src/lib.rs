@@ -25,6 +25,7 @@ mod inspect;
 pub mod loss;
 pub mod names;
 mod place;
+pub mod proxy;
 mod rate;
 mod refusal;
 mod relay;

@@ -3,19 +3,20 @@
 use crate::{
     ACCESS_DENIED, Error, Foresight, Gate, Inspector, Pass, Refusal, Stream,
     check::{Check, at_most, keeps, within},
-    credentials::Credentials,
-    dial::Dialler,
+    credentials::{Credentials, oauth::Mint},
+    dial::{Dialler, Reached},
     hello::ClientHello,
     http::{self, HTTP_PORT, HTTPS_PORT, Local, Mode, OWN_NAME},
     loss::{Overheard, Watch},
     place::Placed,
+    proxy::Proxied,
     relay::{BoxStream, Metered, relay},
     sniff::{MOST, Rewound, Spoken, classify, sniff},
 };
 use ::http::{Request, Response};
 use bytes::BytesMut;
 use cofferdam_base::{Destination, Host, Protocol};
-use cofferdam_policy::{CheckedAddress, Reason};
+use cofferdam_policy::Reason;
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -64,6 +65,8 @@ pub struct Egress {
     /// What ends TLS where a rule speaks of what is inside.
     pub inspector: Inspector,
     dialler: RwLock<Option<Arc<Dialler>>>,
+    pub(crate) proxied: RwLock<Proxied>,
+    pub(crate) mint: RwLock<Option<Arc<dyn Mint>>>,
     credentials: RwLock<Arc<Credentials>>,
     watch: RwLock<Arc<Watch>>,
     places: Arc<Semaphore>,
@@ -80,6 +83,8 @@ impl Egress {
             local,
             inspector,
             dialler: RwLock::new(None),
+            proxied: RwLock::default(),
+            mint: RwLock::default(),
             credentials: RwLock::default(),
             watch: RwLock::default(),
             places,
@@ -122,24 +127,24 @@ impl Egress {
     }
 
     /// Dials what a pass was given for, as long as the pass is good.
-    pub async fn dial(&self, pass: &Pass) -> Result<(CheckedAddress, BoxStream), Refusal> {
+    pub async fn dial(&self, pass: &Pass) -> Result<(Reached, BoxStream), Refusal> {
         let dialler = self.dialler.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(rules), Some(dialler)) = (self.gate.rules(), dialler) else {
             return Err(Refusal::new(Reason::NotReady, "warden"));
         };
         self.alarm(pass.destination()).name()?;
-        let Destination { host, port, protocol: _ } = pass.destination();
-        let (address, stream) = tokio::select! {
+        let dialling = self.dialled(&dialler, pass, &rules);
+        let (reached, stream) = tokio::select! {
             biased;
             () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnDial) => {
                 return Err(Refusal::new(Reason::Revoked, "policy"));
             }
-            dialled = dialler.dial(host, *port, |address| pass.check(&rules, address)) => dialled?,
+            dialled = dialling => dialled?,
         };
         if keeps(Check::DialledStands) {
-            pass.dialled(address)?;
+            pass.dialled(reached)?;
         }
-        Ok((address, stream))
+        Ok((reached, stream))
     }
 
     /// Accepts connections until the listener breaks. `peer` says how a connection came.

@@ -118,6 +118,9 @@ reasons! {
     /// Nothing answered at the checked address.
     ConnectFailed = "connect_failed", "the destination did not accept the connection",
         "check the destination and its port";
+    /// The operator's proxy did not open the way.
+    UpstreamProxyFailed = "upstream_proxy_failed", "the host's upstream proxy did not open the connection",
+        "the operator looks at upstream_proxy in cofferdam.toml and at the proxy's own log";
     /// The server's certificate is not good for its name.
     CertificateInvalid = "certificate_invalid", "the destination's certificate is not valid for its name",
         "check the destination; a private authority belongs into egress.extra_roots of cofferdam.toml";
@@ -139,6 +142,9 @@ reasons! {
     /// Money is limited and nobody knows the price.
     NoPrice = "no_price", "money is limited for this model, and nobody knows what it costs",
         "the operator says it: cofferdam model set with --price";
+    /// What a secret is made into could not be made.
+    SecretUnusable = "secret_unusable", "what the secret is to be made into could not be made",
+        "what it says is for the operator";
     /// No model route.
     NoModel = "no_model", "no model is configured for this tenant",
         "the operator sets one: cofferdam model set";

@@ -132,6 +132,7 @@ fn firewall() -> UidFirewall {
         table: "cofferdam-test".into(),
         uids: WARDEN - 10..=WARDEN + 10,
         nameservers: Vec::new(),
+        proxy: None,
         opened: Vec::new(),
     }
 }
@@ -198,6 +199,17 @@ fn name_servers_and_opened_blocks_are_open_and_nothing_beside_them() {
     assert_eq!(world.dial(WARDEN, "fd12::9", 80), Ok(()));
     assert_eq!(world.dial(WARDEN, "172.16.0.9", 80), RESET);
     assert_eq!(world.dial(WARDEN, "169.254.169.254", 80), RESET, "no operator opens the metadata service");
+}
+
+#[test]
+fn the_operators_proxy_is_open_at_its_one_port_and_nothing_beside_it() {
+    let world = World::new();
+    assert_eq!(world.dial(WARDEN, "10.9.9.9", 53), Ok(()));
+    world.guard(&UidFirewall { proxy: Some("10.9.9.9:80".parse().unwrap()), ..firewall() });
+    assert_eq!(world.dial(WARDEN, "10.9.9.9", 80), Ok(()));
+    assert_eq!(world.dial(WARDEN, "10.9.9.9", 53), RESET);
+    assert_eq!(world.ask(WARDEN, "10.9.9.9", 80), Err(ErrorKind::PermissionDenied));
+    assert_eq!(world.dial(WARDEN, "192.168.1.9", 80), RESET);
 }
 
 #[test]

@@ -173,6 +173,19 @@ impl MasterKey {
         let raw = envelope::open(self.key(), &associated, envelope)?.ok_or_else(refused)?;
         Key::from_slice(&raw).ok_or_else(refused)?.map(DataKey)
     }
+
+    /// Seals a secret of the host itself, which no tenant has.
+    pub fn seal_host(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<Vec<u8>, Error> {
+        envelope::seal(self.key(), &envelope::host_associated(name), value.expose())
+    }
+
+    /// Opens what [`Self::seal_host`] sealed under this name.
+    pub fn open_host(&self, name: &str, envelope: &[u8]) -> Result<Secret<Vec<u8>>, Error> {
+        let opened = envelope::open(self.key(), &envelope::host_associated(name), envelope)?;
+        let mut value =
+            opened.ok_or(Error::Malformed("it was sealed by another key, or for something else"))?;
+        Ok(Secret::new(std::mem::take(&mut *value)))
+    }
 }
 
 impl fmt::Display for WrappedDataKey {

@@ -39,6 +39,11 @@ pub(crate) fn wrap_associated(tenant: &TenantId, version: u32) -> Vec<u8> {
     fields(&[b"data-key", tenant.as_str().as_bytes(), &version.to_be_bytes()])
 }
 
+/// The associated data of a secret of the host itself.
+pub(crate) fn host_associated(name: &str) -> Vec<u8> {
+    fields(&[b"host-secret", name.as_bytes()])
+}
+
 /// `0x01 ‖ nonce ‖ ciphertext ‖ tag`.
 pub(crate) fn seal(key: &Key, associated: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, Error> {
     let mut buffer = Zeroizing::new(Vec::with_capacity(plaintext.len() + MAX_TAG_LEN));

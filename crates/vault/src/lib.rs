@@ -12,6 +12,7 @@
 //! 32-bit big-endian number, so that no two lists of fields are the same bytes:
 //!
 //! - a secret: `"secret"`, tenant, name, version (32-bit big-endian), purpose;
+//! - a secret of the host itself, under the master key: `"host-secret"`, name;
 //! - a data key: `"data-key"`, tenant, version (32-bit big-endian).
 //!
 //! A **wrapped data key** is the text `ck1.VERSION.MASTER.ENVELOPE`: the key's version in decimal, the

@@ -1,4 +1,4 @@
-//! The master key: wraps data keys and does nothing else. Where its bytes come from is in `source`.
+//! The master key: wraps data keys and seals the few secrets of the host itself. Where its bytes come from is in `source`.
 
 use crate::{Error, KEY_LEN, key::Key};
 use aws_lc_rs::hmac;

@@ -267,3 +267,13 @@ fn a_derived_key_follows_from_its_key_and_its_purpose_and_is_neither() {
     assert_ne!(derived(&raw(), "a"), derived(&DataKey::generate().unwrap(), "a"));
     assert_ne!(derived(&raw(), "a"), [5; KEY_LEN]);
 }
+
+#[test]
+fn a_secret_of_the_host_opens_under_its_name_and_its_key_alone() {
+    let key = MasterKey::generate().unwrap();
+    let sealed = key.seal_host("upstream-proxy", &secret(b"ann:word")).unwrap();
+    assert_eq!(key.open_host("upstream-proxy", &sealed).unwrap().expose(), b"ann:word");
+    assert!(!sealed.windows(4).any(|part| part == b"word"));
+    assert!(key.open_host("another", &sealed).is_err());
+    assert!(MasterKey::generate().unwrap().open_host("upstream-proxy", &sealed).is_err());
+}

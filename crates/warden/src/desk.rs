@@ -1,6 +1,6 @@
 //! Control's wire: its commands take effect here, and what the warden has to say goes out.
 
-use crate::{Error, keys::Keys, model::Model, outbox::Outbox, webhook::Delivery};
+use crate::{Error, keys::Keys, model::Model, oauth::Tokens, outbox::Outbox, webhook::Delivery};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cofferdam_base::{
     Certificate, TenantId,
@@ -9,6 +9,7 @@ use cofferdam_base::{
 use cofferdam_egress::{
     Egress, Limits, Refusal, Rules,
     dial::{Dialler, NameServers, Tcp},
+    proxy::{Credentials, Proxy},
 };
 use cofferdam_policy::{Guard, Policy, Reason};
 use cofferdam_sys::channel::{AsyncChannel, exactly};
@@ -22,6 +23,7 @@ pub(crate) struct Office {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) model: Arc<Model>,
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 impl Office {
@@ -74,6 +76,10 @@ impl Office {
             }
             // Taken above, with its descriptor.
             Command::DataKey {} => {}
+            Command::ProxyCredentials { credentials } => {
+                let opened = credentials.map(|sealed| self.keys.unseal(&sealed)).transpose()?;
+                self.egress.set_proxy_credentials(opened.map(Credentials::new));
+            }
             Command::Secrets { secrets } => {
                 self.keys.seal(secrets);
                 self.egress.set_credentials(self.keys.credentials());
@@ -122,6 +128,7 @@ impl Office {
             ceiling,
             nameservers,
             operator_private,
+            upstream_proxy,
             host_addresses,
             hold_ms,
             relays,
@@ -140,6 +147,7 @@ impl Office {
             .map(|network| network.parse())
             .collect::<Result<_, _>>()
             .map_err(|error: cofferdam_policy::Error| error.to_string())?;
+        let proxy = upstream_proxy.map(|proxy| Proxy::new(&proxy, Box::new(Tcp))).transpose()?;
         let names = NameServers::new(&nameservers).map_err(|error| error.to_string())?;
         let rules = Rules { policy, guard: Guard { operator_private, host_addresses } };
         let limits = Limits {
@@ -148,6 +156,7 @@ impl Office {
             hold: Duration::from_millis(hold_ms.into()),
             names_per_second,
         };
+        self.egress.set_proxy(proxy);
         self.egress.set_dialler(Dialler { names: Box::new(names), connect: Box::new(Tcp) });
         self.egress.gate.configure(Arc::new(rules), limits);
         self.egress.inspector.forget();
@@ -161,6 +170,7 @@ struct Attached<'a>(&'a Office);
 impl<'a> Attached<'a> {
     fn new(office: &'a Office) -> Self {
         office.outbox.attach(office.egress.gate.begin_snapshot());
+        office.tokens.say_again();
         Self(office)
     }
 }

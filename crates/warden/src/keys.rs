@@ -3,10 +3,11 @@
 
 use crate::Error;
 use cofferdam_base::{
-    Secret, SecretName, TenantId,
+    Millis, Secret, SecretName, TenantId,
     binding::{Binding, placeholder},
     canary::Canary,
     ipc::warden::SealedSecret,
+    kind::{AwsValue, Kind, Oauth, OauthValue},
 };
 use cofferdam_egress::{
     Authority,
@@ -19,9 +20,11 @@ use std::{
     fmt,
     fs::File,
     os::fd::OwnedFd,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 /// How long control may take to fill the pipe that it sent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,12 +33,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Keys {
     tenant: TenantId,
     state: Mutex<State>,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     key: Option<DataKey>,
     sealed: HashMap<SecretName, SealedSecret>,
+    /// Access tokens, and the refresh tokens that control has not kept yet.
+    tokens: HashMap<SecretName, Token>,
+    pending: HashMap<SecretName, SealedSecret>,
+}
+
+/// An access token, of which envelope, and until when.
+struct Token {
+    value: Zeroizing<String>,
+    of: String,
+    until: Millis,
+}
+
+impl State {
+    /// The access token that belongs to a secret as it is now.
+    fn token(&self, sealed: &SealedSecret) -> Option<&Token> {
+        self.tokens.get(&sealed.name).filter(|token| token.of == sealed.envelope)
+    }
 }
 
 impl fmt::Debug for Keys {
@@ -46,7 +67,11 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     pub(crate) fn new(tenant: TenantId) -> Self {
-        Self { tenant, state: Mutex::default() }
+        Self { tenant, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the data key from a pipe, and gives the authority that follows from it: the same for every warden of
@@ -58,43 +83,130 @@ impl Keys {
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
             .map_err(std::io::Error::other)??;
         let authority = Authority::of_seed(self.tenant.as_str(), &key.derive("inspection authority")?)?;
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).key = Some(key);
+        self.lock().key = Some(key);
         Ok(authority)
     }
 
     /// Replaces the sealed secrets.
     pub(crate) fn seal(&self, secrets: Vec<SealedSecret>) {
-        let sealed = secrets.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).sealed = sealed;
+        let sealed: HashMap<_, _> = secrets.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
+        let mut state = self.lock();
+        // What was rotated is kept, or control went on without it.
+        state.pending.retain(|name, ours| sealed.get(name).is_some_and(|now| now.version < ours.version));
+        state.sealed = sealed;
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Everything that is bound, opened: on the way back it is looked for in every answer. What does not open, or is
     /// not bound as this program binds, is left out, and its placeholder stands for nothing.
     pub(crate) fn credentials(&self) -> Credentials {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         let Some(key) = &state.key else { return Credentials::default() };
-        let one = |sealed: &SealedSecret| {
+        let mut more = Vec::new();
+        let mut all = Vec::new();
+        for sealed in state.sealed.values() {
             let binding = match Binding::of_purpose(&sealed.purpose) {
-                Ok(binding) => binding?,
+                Ok(Some(binding)) => binding,
+                Ok(None) => continue,
                 Err(error) => {
                     tracing::error!(name = %sealed.name, %error, "a binding cannot be read");
-                    return None;
+                    continue;
                 }
             };
-            match key.open_secret(&self.tenant, sealed) {
-                Ok(value) => Some(Credential {
-                    name: sealed.name.clone(),
-                    placeholder: placeholder(&key.placeholder(&self.tenant, &sealed.name)),
-                    binding,
-                    value,
-                }),
+            let value = match key.open_secret(&self.tenant, sealed) {
+                Ok(value) => value,
                 Err(error) => {
                     tracing::error!(name = %sealed.name, %error, "a secret does not open");
-                    None
+                    continue;
                 }
-            }
+            };
+            hide(&binding, &value, &mut more);
+            let value = match &binding.kind {
+                Some(Kind::Oauth(_)) => {
+                    let token = state.token(sealed).map(|token| token.value.as_bytes().to_vec());
+                    Secret::new(token.unwrap_or_default())
+                }
+                Some(Kind::Aws(_)) | None => value,
+            };
+            let placeholder = placeholder(&key.placeholder(&self.tenant, &sealed.name));
+            all.push(Credential { name: sealed.name.clone(), placeholder, binding, value });
+        }
+        Credentials::hiding(all, &more)
+    }
+
+    /// A secret from which access tokens are made, as it is now; none if there is none of this name.
+    pub(crate) fn oauth(
+        &self,
+        name: &SecretName,
+    ) -> Result<Option<(SealedSecret, Oauth, OauthValue)>, Error> {
+        let state = self.lock();
+        let newest = state.pending.get(name).or_else(|| state.sealed.get(name));
+        let (Some(key), Some(sealed)) = (&state.key, newest) else { return Ok(None) };
+        let binding = Binding::of_purpose(&sealed.purpose).ok().flatten();
+        let Some(Kind::Oauth(oauth)) = binding.and_then(|binding| binding.kind) else { return Ok(None) };
+        let value = key.open_secret(&self.tenant, sealed)?;
+        Ok(OauthValue::read(value.expose()).map(|value| (sealed.clone(), oauth, value)))
+    }
+
+    /// Is there an access token that is good, and another than the one that was refused?
+    pub(crate) fn has_token(&self, name: &SecretName, now: Millis, refused: Option<&[u8]>) -> bool {
+        let state = self.lock();
+        let token = state.sealed.get(name).and_then(|sealed| state.token(sealed));
+        token.is_some_and(|token| now < token.until && refused != Some(token.value.as_bytes()))
+    }
+
+    /// Keeps an access token that was made from this secret.
+    pub(crate) fn put_token(&self, sealed: &SealedSecret, value: Zeroizing<String>, until: Millis) {
+        let token = Token { value, of: sealed.envelope.clone(), until };
+        self.lock().tokens.insert(sealed.name.clone(), token);
+    }
+
+    /// The next version of a secret, with a new refresh token in it; until control has it, it is pending.
+    pub(crate) fn rotate(
+        &self,
+        sealed: &SealedSecret,
+        value: &OauthValue,
+        refresh_token: &str,
+    ) -> Result<SealedSecret, Error> {
+        let next = OauthValue {
+            refresh_token: refresh_token.to_owned(),
+            client_secret: value.client_secret.clone(),
         };
-        Credentials::new(state.sealed.values().filter_map(one).collect())
+        let next = Secret::new(serde_json::to_vec(&next).map_err(std::io::Error::other)?);
+        let mut state = self.lock();
+        let key = state.key.as_ref().ok_or(Error::Start("there is no data key yet"))?;
+        let version = sealed.version.saturating_add(1);
+        let next = key.seal_secret(&self.tenant, &sealed.name, version, &sealed.purpose, &next)?;
+        state.pending.insert(next.name.clone(), next.clone());
+        Ok(next)
+    }
+
+    /// Waits until control has kept this one: true; or went on without it: false.
+    pub(crate) async fn kept(&self, ours: &SealedSecret) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            match self.lock().sealed.get(&ours.name) {
+                Some(now) if now.version < ours.version => {}
+                now => return now == Some(ours),
+            }
+            changed.await;
+        }
+    }
+
+    /// What control has not kept yet.
+    pub(crate) fn pending(&self) -> Vec<SealedSecret> {
+        self.lock().pending.values().cloned().collect()
+    }
+
+    /// Opens what control sealed under the data key of this tenant.
+    pub(crate) fn unseal(&self, sealed: &SealedSecret) -> Result<Secret<Vec<u8>>, Error> {
+        let state = self.lock();
+        let key = state.key.as_ref().ok_or(Error::Start("there is no data key yet"))?;
+        Ok(key.open_secret(&self.tenant, sealed)?)
     }
 
     /// Everything that must not leave: all secrets, whatever they are for, and the canaries.
@@ -112,8 +224,28 @@ impl Keys {
 
     /// Opens a secret for one use; none if it, or the data key, is not here.
     pub(crate) fn open(&self, name: &SecretName) -> Result<Option<Secret<Vec<u8>>>, Error> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         let (Some(key), Some(sealed)) = (&state.key, state.sealed.get(name)) else { return Ok(None) };
         Ok(Some(key.open_secret(&self.tenant, sealed)?))
+    }
+}
+
+/// What must not come back, besides what is sent.
+fn hide(binding: &Binding, value: &Secret<Vec<u8>>, more: &mut Vec<Secret<Vec<u8>>>) {
+    let mut add = |text: &str| more.push(Secret::new(text.as_bytes().to_vec()));
+    match &binding.kind {
+        Some(Kind::Oauth(_)) => {
+            if let Some(value) = OauthValue::read(value.expose()) {
+                add(&value.refresh_token);
+                value.client_secret.as_deref().into_iter().for_each(add);
+            }
+        }
+        Some(Kind::Aws(_)) => {
+            if let Some(value) = AwsValue::read(value.expose()) {
+                add(&value.secret_access_key);
+                value.session_token.as_deref().into_iter().for_each(add);
+            }
+        }
+        None => {}
     }
 }

@@ -12,6 +12,7 @@ mod intake;
 mod keys;
 mod listeners;
 mod model;
+mod oauth;
 mod outbox;
 mod run;
 mod tls;

@@ -6,6 +6,7 @@ use crate::{
     keys::Keys,
     listeners::Serving,
     model::{Desk, Limits, Model},
+    oauth::Tokens,
     outbox::Outbox,
     tls,
 };
@@ -95,7 +96,11 @@ pub(crate) fn office(
     let egress = Egress::new(gate, Arc::new(Desk(Arc::clone(&model))), inspector);
     // It was made two lines above and nobody else sets it.
     let _ = model.egress.set(Arc::downgrade(&egress));
-    Ok(Office { tenant, egress, outbox, keys, model })
+    let tokens =
+        Tokens::new(Arc::clone(&keys), Arc::clone(&outbox), Arc::clone(&model.tls), Arc::downgrade(&egress));
+    let tokens = Arc::new(tokens);
+    egress.set_mint(Arc::clone(&tokens) as _);
+    Ok(Office { tenant, egress, outbox, keys, model, tokens })
 }
 
 /// Takes what the launcher feeds until it is gone: then there is nobody to serve.

@@ -8,6 +8,7 @@ fn firewall(opened: &[&str]) -> UidFirewall {
         table: "test".to_owned(),
         uids: 1..=1,
         nameservers: Vec::new(),
+        proxy: None,
         opened: opened.iter().map(|block| block.parse().expect("a block")).collect(),
     }
 }

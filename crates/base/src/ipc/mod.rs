@@ -26,6 +26,7 @@ pub mod edge;
 pub mod kill;
 pub mod launcher;
 pub mod model;
+pub mod proxy;
 pub mod receipt;
 pub mod warden;
 

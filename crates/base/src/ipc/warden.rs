@@ -3,6 +3,7 @@
 use super::{
     asked::RequestShown,
     model::{Alias, ModelRoutes, Spent, Tested},
+    proxy::UpstreamProxy,
 };
 use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub enum Command {
     Configure(Configuration),
     /// The tenant's data key. One descriptor: a pipe that holds its 32 raw bytes and then ends.
     DataKey {},
+    /// What the operator's proxy wants to hear, `USER:PASSWORD`, sealed under the tenant's data key; sent before
+    /// `Configure`.
+    ProxyCredentials { credentials: Option<SealedSecret> },
     /// Every sealed secret that this warden may use, as the vault's envelopes (base64).
     Secrets { secrets: Vec<SealedSecret> },
     /// Where `http://inference.local/v1` leads, in place of all before, and what was used of it by now.
@@ -99,6 +103,9 @@ pub struct Configuration {
     pub nameservers: Vec<SocketAddr>,
     /// CIDR blocks of private addresses that the operator opened in `cofferdam.toml`.
     pub operator_private: Vec<String>,
+    /// The operator's proxy, if everything goes through one.
+    #[serde(default)]
+    pub upstream_proxy: Option<UpstreamProxy>,
     /// Addresses of the host itself, and of its neighbours, never dialled.
     pub host_addresses: Vec<std::net::IpAddr>,
     /// How long a connection is held for an answer.
@@ -198,6 +205,10 @@ pub enum Report {
     Usage(Usage),
     /// What became of [`Command::TestModel`].
     Tested { test: u64, tested: Tested },
+    /// The next version of a secret from which access tokens are made, with the refresh token that its endpoint gave.
+    /// Control keeps it, or something newer, and says which by [`Command::Secrets`]. Sent again on a new wire until
+    /// then.
+    Rotated { secret: SealedSecret },
     /// What became of [`Command::Post`]: none if it was taken, else why not.
     Posted { delivery: u64, error: Option<String> },
 }

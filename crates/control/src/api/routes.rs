@@ -63,6 +63,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/approvals/{n}/revoke", post(revoke))
         .route("/api/v1/tokens", get(token_list).post(token_issue))
         .route("/api/v1/tokens/{jti}", delete(token_revoke))
+        .route("/api/v1/upstream-proxy", get(proxy_show).put(proxy_set).delete(proxy_remove))
         .route("/api/v1/usage", get(usage))
         .route("/api/v1/metrics", get(metrics))
         .route("/metrics", get(metrics))
@@ -211,6 +212,21 @@ async fn policy_explain(
 
 async fn policy_effective(State(host): At, Path(id): Path<String>) -> Answer<types::Effective> {
     host.policy_effective(&parse(&id)?).await.map(Json)
+}
+
+async fn proxy_show(State(host): At) -> Answer<types::UpstreamProxy> {
+    Ok(Json(host.proxy_show()))
+}
+
+async fn proxy_set(
+    State(host): At,
+    Body(new): Body<types::ProxyCredentials>,
+) -> Answer<types::UpstreamProxy> {
+    whole(async move { host.proxy_set(new).await }).await
+}
+
+async fn proxy_remove(State(host): At) -> Answer<types::UpstreamProxy> {
+    whole(async move { host.proxy_remove().await }).await
 }
 
 async fn secret_list(State(host): At, Path(id): Path<String>) -> Answer<types::Secrets> {

@@ -45,6 +45,7 @@
 //! | `POST /api/v1/tenants/{id}/models/{alias}/test` | | [`ModelTested`] |
 //! | `GET /api/v1/usage` | query [`UsageQuery`] | [`UsageReport`] |
 //! | `GET /metrics` `/api/v1/metrics` | query [`UsageQuery`] | Prometheus' text |
+//! | `GET` `PUT` `DELETE /api/v1/upstream-proxy` | [`ProxyCredentials`] | [`UpstreamProxy`] |
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
@@ -60,6 +61,7 @@ mod kill;
 mod limits;
 mod models;
 mod policy;
+mod proxy;
 
 pub use approvals::{
     Alarm, Approval, Approvals, ApprovalsQuery, Approve, DenyRequest, Happening, Span, Webhook, WebhookSet,
@@ -70,6 +72,7 @@ pub use kill::{Killed, Kills, NewKill};
 pub use limits::{LimitsSet, WantedLimits};
 pub use models::{ModelTested, Models, RouteShown, UsageQuery, UsageReport, UsageRow};
 pub use policy::{ExplainedRequest, PolicyDiff, SimulateRequest, Simulated, SimulatedChange};
+pub use proxy::{ProxyCredentials, UpstreamProxy};
 
 /// Every error: HTTP 400 is bad usage, 403 and 422 a refusal, 404 not found, 409 a conflict, 500 and 503
 /// "could not".

@@ -119,6 +119,7 @@ pub(super) fn facts(dir: &Path) -> Facts {
         }
     });
     Facts {
+        keys: dir.join("control/keys"),
         issuer: "https://test.invalid".to_owned(),
         edge: ([127, 0, 0, 1], port).into(),
         domain: None,

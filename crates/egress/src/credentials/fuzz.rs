@@ -7,6 +7,8 @@ use cofferdam_base::{
 };
 use http::{HeaderValue, Request};
 
+pub use super::{aws::fuzz::signed, oauth::fuzz::answer};
+
 const SECRET: &str = "sk-live/0123456789+abc";
 
 /// The first line is the target, the second the value of `authorization`, the rest a body and an answer; `@` stands
@@ -39,6 +41,7 @@ fn made(token: &str) -> Credentials {
             resource: None,
             env: None,
             file: None,
+            kind: None,
         })
     };
     let one = |binding| Credential {

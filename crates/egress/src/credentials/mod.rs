@@ -9,14 +9,17 @@
 //! after a switch to WebSocket (for which nothing is exchanged), and compressed answers of hosts to which no secret is
 //! bound. Secrets that a cell came to know all the same are [`crate::loss`]'s.
 
+mod aws;
 mod body;
 mod filled;
 mod find;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod oauth;
 mod redact;
 
+pub use aws::Signing;
 pub use body::{Covered, Searched, Spotted};
 pub use filled::LONGEST_BODY;
 pub use find::Finder;
@@ -26,8 +29,9 @@ use crate::check::{Check, keeps};
 use cofferdam_base::{
     Destination, Protocol, Secret, SecretName,
     binding::{Binding, Spot, decoded, parameters},
+    kind::{AwsValue, Kind},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request::Parts, uri::PathAndQuery};
 use std::{fmt, sync::Arc};
 
 /// No shorter value can be bound: covering it would cover what is not it.
@@ -43,7 +47,8 @@ pub struct Credential {
     pub placeholder: String,
     /// Where it may go.
     pub binding: Binding,
-    /// The secret itself: visible ASCII.
+    /// What is sent: visible ASCII; of a kind that makes access tokens the one in force, or nothing; AWS keys as they
+    /// are kept.
     pub value: Secret<Vec<u8>>,
 }
 
@@ -70,23 +75,66 @@ pub struct Blocked {
 }
 
 /// What was done to a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Outgoing {
     /// The secrets that it bears.
     pub used: Vec<SecretName>,
     /// It goes to a host to which a secret is bound: its answer must be readable.
     pub bound: bool,
+    /// The signature that it is to bear, once nothing else of it changes.
+    pub sign: Option<Signing>,
+}
+
+impl Credential {
+    /// Does its server see what could come back? Of AWS keys it sees signatures, and the token of keys that end.
+    fn comes_back(&self) -> bool {
+        let Some(Kind::Aws(_)) = &self.binding.kind else { return true };
+        AwsValue::read(self.value.expose()).is_none_or(|keys| keys.session_token.is_some())
+    }
 }
 
 impl Credentials {
     /// Puts them together.
     #[must_use]
     pub fn new(all: Vec<Credential>) -> Self {
+        Self::hiding(all, &[])
+    }
+
+    /// Puts them together, with more that is covered on the way back: what access tokens and signatures are made of.
+    #[must_use]
+    pub fn hiding(all: Vec<Credential>, more: &[Secret<Vec<u8>>]) -> Self {
         let mut patterns = Patterns::default();
         for credential in &all {
-            patterns.add(credential.value.expose());
+            if !matches!(credential.binding.kind, Some(Kind::Aws(_))) {
+                patterns.add(credential.value.expose());
+            }
+        }
+        for value in more {
+            patterns.add(value.expose());
         }
         Self { all, patterns: Arc::new(patterns) }
+    }
+
+    /// The credentials whose access token this request is to bear.
+    fn tokens(&self, head: &Parts, destination: &Destination) -> Vec<SecretName> {
+        let mints = |it: &Credential| {
+            matches!(it.binding.kind, Some(Kind::Oauth(_))) && it.binding.to.is_at(destination)
+        };
+        if !self.all.iter().any(mints) {
+            return Vec::new();
+        }
+        let mut probe = Request::new(());
+        *probe.uri_mut() = head.uri.clone();
+        *probe.headers_mut() = head.headers.clone();
+        let used = self.exchange(&mut probe, destination, false, true).map(|outgoing| outgoing.used);
+        let minted = |name: &SecretName| self.all.iter().any(|it| it.name == *name && mints(it));
+        used.unwrap_or_default().into_iter().filter(minted).collect()
+    }
+
+    /// What is sent for the credential of this name.
+    fn value(&self, name: &SecretName) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+        let credential = self.all.iter().find(|credential| credential.name == *name)?;
+        Some(zeroize::Zeroizing::new(credential.value.expose().clone()))
     }
 
     /// Everything that is covered on the way back.
@@ -107,6 +155,17 @@ impl Credentials {
         destination: &Destination,
         websocket: bool,
     ) -> Result<Outgoing, Blocked> {
+        self.exchange(request, destination, websocket, false)
+    }
+
+    /// With `probing` an access token that is not there yet is none that is missing.
+    fn exchange<B>(
+        &self,
+        request: &mut Request<B>,
+        destination: &Destination,
+        websocket: bool,
+        probing: bool,
+    ) -> Result<Outgoing, Blocked> {
         let mut used = Vec::new();
         let path = request.uri().path().to_owned();
         let query = request.uri().query().map(str::to_owned);
@@ -116,12 +175,18 @@ impl Credentials {
         if let Some(found) = request.uri().authority().and_then(|it| find::in_uri(it.as_str())) {
             self.elsewhere(&found, "its host")?;
         }
+        let there = |credential: &Credential| probing || !credential.value.expose().is_empty();
         let admitted = |credential: &Credential| {
             let admits = credential.binding.admits(destination, &path, query.as_deref());
-            (admits || !keeps(Check::SecretBound)) && !websocket
+            (admits || !keeps(Check::SecretBound)) && !websocket && there(credential)
         };
+        let mut sign = None;
         if let Some(query) = &query {
-            let new = self.query(query, admitted, &mut used)?;
+            let new = match self.signed_query(query, &admitted, &mut sign)? {
+                Some(rest) => rest,
+                None => query.clone(),
+            };
+            let new = self.query(&new, admitted, &mut used)?;
             if new != *query {
                 let blocked =
                     Blocked { secret: used.last().cloned(), place: "a query that cannot be written" };
@@ -135,6 +200,9 @@ impl Credentials {
             }
             let Some(found) = find::placeholder(value.as_bytes()) else { continue };
             let credential = self.of(found).filter(|credential| {
+                if matches!(credential.binding.kind, Some(Kind::Aws(_))) {
+                    return false;
+                }
                 let alone = request.headers().get_all(name).iter().count() == 1;
                 let as_bound = credential.binding.format.around(credential.placeholder.as_bytes());
                 let spot =
@@ -142,6 +210,15 @@ impl Credentials {
                 spot && alone && value.as_bytes() == as_bound && admitted(credential)
             });
             let Some(credential) = credential else {
+                let alone = request.headers().get_all(name).iter().count() == 1;
+                let text = value.to_str().ok().filter(|_| alone && *name == header::AUTHORIZATION);
+                if let Some(text) = text
+                    && sign.is_none()
+                    && let Some(signing) = self.signing(text, found, &admitted, "its signature")?
+                {
+                    sign = Some(signing);
+                    continue;
+                }
                 self.elsewhere(found, "a header")?;
                 continue;
             };
@@ -158,7 +235,12 @@ impl Credentials {
         for (name, value) in exchanged {
             request.headers_mut().insert(name, value);
         }
-        let bound = self.all.iter().any(|credential| credential.binding.to.is_at(destination));
+        if let Some(signing) = &sign {
+            used.push(signing.secret().clone());
+            // What signs it is written last, when all else stands.
+            request.headers_mut().remove(header::AUTHORIZATION);
+        }
+        let bound = self.all.iter().any(|it| it.binding.to.is_at(destination) && it.comes_back());
         if bound && keeps(Check::AnswerReadable) {
             // What comes back must be read here, whole and as it is.
             let headers = request.headers_mut();
@@ -166,7 +248,41 @@ impl Credentials {
             headers.remove(header::RANGE);
             headers.remove(header::IF_RANGE);
         }
-        Ok(Outgoing { used, bound })
+        Ok(Outgoing { used, bound, sign })
+    }
+
+    /// The signature that a cell's own one is to become, if that is by a placeholder; an error if it is for something
+    /// else than its keys are bound to.
+    fn signing(
+        &self,
+        text: &str,
+        found: &str,
+        admitted: &impl Fn(&Credential) -> bool,
+        place: &'static str,
+    ) -> Result<Option<Signing>, Blocked> {
+        let Some(credential) = self.of(found) else { return Ok(None) };
+        let Some(Kind::Aws(aws)) = &credential.binding.kind else { return Ok(None) };
+        let Some(claimed) = aws::claimed(text, found).filter(|_| admitted(credential)) else {
+            return Ok(None);
+        };
+        let value = credential.value.expose();
+        let signing = Signing::new(&credential.name, value, aws, &claimed);
+        signing.map(Some).ok_or_else(|| Blocked { secret: Some(credential.name.clone()), place })
+    }
+
+    /// A query that signs its request by a placeholder, without what signs it.
+    fn signed_query(
+        &self,
+        query: &str,
+        admitted: &impl Fn(&Credential) -> bool,
+        sign: &mut Option<Signing>,
+    ) -> Result<Option<String>, Blocked> {
+        let mut claims = parameters(query).filter(|(name, _)| name.eq_ignore_ascii_case("X-Amz-Credential"));
+        let (Some((_, value)), None) = (claims.next(), claims.next()) else { return Ok(None) };
+        let Some(value) = decoded(value) else { return Ok(None) };
+        let Some(found) = find::placeholder(value.as_bytes()) else { return Ok(None) };
+        *sign = self.signing(&value, found, admitted, "the scope of its signature")?;
+        Ok(sign.is_some().then(|| aws::unsigned(query)))
     }
 
     /// The query with its bound parameters exchanged.
@@ -255,7 +371,8 @@ fn cover(patterns: &Patterns, headers: &mut HeaderMap) {
 }
 
 fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
-    let both = PathAndQuery::try_from(format!("{}?{query}", uri.path())).ok()?;
+    let mark = if query.is_empty() { "" } else { "?" };
+    let both = PathAndQuery::try_from(format!("{}{mark}{query}", uri.path())).ok()?;
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(both);
     Uri::from_parts(parts).ok()

@@ -26,6 +26,9 @@ impl std::fmt::Debug for Patterns {
 impl Patterns {
     /// Adds a secret: as it is, and as URLs, JSON, base64 and hex write it.
     pub fn add(&mut self, value: &[u8]) {
+        if value.len() < SHORTEST {
+            return;
+        }
         for form in forms(value) {
             if form.len() >= SHORTEST && !self.0.contains(&form) {
                 self.0.push(form);

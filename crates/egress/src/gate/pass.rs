@@ -5,6 +5,7 @@ use crate::{
     Refusal, Rules, Ruling,
     budget::Spent,
     check::{Check, keeps},
+    dial::Reached,
 };
 use cofferdam_base::{Destination, Host, Millis};
 use cofferdam_policy::{Budget, CheckedAddress, Per, Reason};
@@ -163,13 +164,16 @@ impl Pass {
 
     /// Notes what was dialled, or what an earlier connection that is used again had dialled: from now on the
     /// address is judged with its name. Refused if the rules changed since it was checked.
-    pub fn dialled(&self, address: CheckedAddress) -> Result<(), Refusal> {
+    pub fn dialled(&self, reached: Reached) -> Result<(), Refusal> {
         let mut state = self.gate.lock();
         let State { rules: Some(rules), open, .. } = &mut *state else {
             return Err(Refusal::new(Reason::NotReady, "warden"));
         };
         let open = open.get_mut(&self.id).ok_or_else(|| Refusal::new(Reason::Revoked, "policy"))?;
-        open.address = Some(self.check(rules, address.ip())?);
+        open.address = match reached {
+            Reached::At(address) => Some(self.check(rules, address.ip())?),
+            Reached::ByProxy => None,
+        };
         Ok(())
     }
 }

@@ -5,14 +5,18 @@ use crate::{
     Egress, Pass, Refusal,
     check::{Check, keeps},
     credentials::{Covered, Credentials, Outgoing, Searched, Spotted},
+    dial::Reached,
     loss::Alarm,
 };
 use bytes::Bytes;
 use cofferdam_base::Destination;
-use cofferdam_policy::{CheckedAddress, Reason, RequestFacts};
+use cofferdam_policy::{Reason, RequestFacts};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::{
+    body::{Body as _, Incoming},
+    client::conn::http1::SendRequest,
+};
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -24,7 +28,7 @@ pub(super) struct Upstream(Mutex<Option<Kept>>);
 
 struct Kept {
     destination: Destination,
-    address: CheckedAddress,
+    address: Reached,
     sender: SendRequest<Body>,
     /// The withdrawal of the request in flight.
     flight: watch::Sender<CancellationToken>,
@@ -63,20 +67,18 @@ pub(super) async fn forward(
         egress.gate.admit_service(destination)?
     });
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-    let (credentials, spotted) = egress.spotted(destination);
-    let answered = tokio::select! {
-        biased;
-        () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
-            Err(Refusal::new(Reason::Revoked, "policy"))
-        }
-        answered = exchange(egress, upstream, &pass, request, websocket, (&credentials, &spotted)) => answered,
-    };
-    let (mut response, bound) = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
-        // Recorded when it was found.
-        (Some(refusal), _) => refusal,
-        (None, Some(found)) => elsewhere(credentials.in_body(&found)),
-        (None, None) => egress.gate.refuse(Some(destination), refusal),
-    })?;
+    let (parts, body) = request.into_parts();
+    let minted = !websocket && egress.minted(&parts, destination, None).await?;
+    // What has no body can be sent once more.
+    let again = (minted && body.is_end_stream()).then(|| parts.clone());
+    let sending = Sending { egress, upstream, pass: &pass, websocket, alarm };
+    let (mut response, mut bound, mut credentials) = sending.send(Request::from_parts(parts, body)).await?;
+    if let Some(parts) = again.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+        // An access token may be refused before its end.
+        egress.minted(&parts, destination, Some(&credentials)).await?;
+        let request = Request::from_parts(parts, super::full(Bytes::new()));
+        (response, bound, credentials) = sending.send(request).await?;
+    }
     let mut headers = head::from_world(response.headers());
     if !credentials.incoming(&mut headers, bound) {
         return Err(egress.gate.refuse(Some(destination), unreadable("http")));
@@ -107,6 +109,42 @@ pub(super) async fn forward(
     Ok(response)
 }
 
+/// How a request is sent.
+struct Sending<'a> {
+    egress: &'a Arc<Egress>,
+    upstream: &'a Upstream,
+    pass: &'a Arc<Pass>,
+    websocket: bool,
+    alarm: &'a Alarm,
+}
+
+impl Sending<'_> {
+    /// Sends it with what is in force: the answer, whether that must be readable, and what it may hold. A refusal is
+    /// recorded.
+    async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(Response<Incoming>, bool, Arc<Credentials>), Refusal> {
+        let Self { egress, upstream, pass, websocket, alarm } = *self;
+        let destination = pass.destination();
+        let (credentials, spotted) = egress.spotted(destination);
+        let answered = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
+                Err(Refusal::new(Reason::Revoked, "policy"))
+            }
+            answered = exchange(egress, upstream, pass, request, websocket, (&credentials, &spotted)) => answered,
+        };
+        let (response, bound) = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
+            // Recorded when it was found.
+            (Some(refusal), _) => refusal,
+            (None, Some(found)) => elsewhere(credentials.in_body(&found)),
+            (None, None) => egress.gate.refuse(Some(destination), refusal),
+        })?;
+        Ok((response, bound, credentials))
+    }
+}
+
 /// Sends the rebuilt request, on the kept connection if there is one.
 fn exchange<'a>(
     egress: &'a Egress,
@@ -120,18 +158,22 @@ fn exchange<'a>(
         let (parts, body) = request.into_parts();
         let onward = head::onward(&parts, pass.destination(), websocket);
         let mut onward = onward.ok_or_else(|| Refusal::new(Reason::BadRequest, "http"))?;
-        let Outgoing { used, bound } =
+        let Outgoing { used, bound, sign } =
             credentials.outgoing(&mut onward, pass.destination(), websocket).map_err(elsewhere)?;
         for name in &used {
             egress.gate.use_secret(pass.destination(), name)?;
         }
-        let (body, filled) = if websocket {
+        let (mut body, filled) = if websocket {
             (body, Vec::new())
         } else {
             egress.filled(credentials, &mut onward, pass.destination(), body).await?
         };
         for name in &filled {
             egress.gate.use_secret(pass.destination(), name)?;
+        }
+        if let Some(signing) = sign {
+            let host = head::authority(pass.destination());
+            body = signing.apply(egress, &mut onward, pass.destination(), &host, body).await?;
         }
         let head: usize =
             onward.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();

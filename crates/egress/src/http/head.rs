@@ -154,11 +154,16 @@ pub(crate) fn origin_form(uri: &Uri) -> Option<Uri> {
     text.parse().ok()
 }
 
+/// What the Host header of a plain request says.
+pub(crate) fn authority(to: &Destination) -> String {
+    let Destination { host, port, protocol: _ } = to.clone();
+    Authority { host, port }.to_header()
+}
+
 /// The head of a request as it goes on: from its parsed parts, under the judged host.
 pub(crate) fn onward(parts: &Parts, destination: &Destination, websocket: bool) -> Option<Request<()>> {
     let mut headers = end_to_end(&parts.headers);
-    let Destination { host, port, protocol: _ } = destination.clone();
-    headers.insert(header::HOST, HeaderValue::try_from(Authority { host, port }.to_header()).ok()?);
+    headers.insert(header::HOST, HeaderValue::try_from(authority(destination)).ok()?);
     headers.remove(header::EXPECT);
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         // Unasked, the client that writes it sends a GET without its body.

@@ -215,9 +215,11 @@ pub fn refused(destination: Option<&Destination>, refusal: &Refusal) -> Response
         Reason::HostMismatch => (StatusCode::MISDIRECTED_REQUEST, true),
         Reason::BadRequest | Reason::AmbiguousRequest => (StatusCode::BAD_REQUEST, true),
         Reason::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, true),
-        Reason::ResolveFailed | Reason::ConnectFailed | Reason::CertificateInvalid => {
-            (StatusCode::BAD_GATEWAY, false)
-        }
+        Reason::ResolveFailed
+        | Reason::ConnectFailed
+        | Reason::CertificateInvalid
+        | Reason::UpstreamProxyFailed
+        | Reason::SecretUnusable => (StatusCode::BAD_GATEWAY, false),
         Reason::TooManyRelays
         | Reason::TooManyHolds
         | Reason::TooManyWaiting

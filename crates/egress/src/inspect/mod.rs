@@ -14,14 +14,15 @@ mod upstream;
 pub use authority::{Authority, Failed};
 
 use crate::{
-    ACCESS_DENIED, Egress, Error, Refusal, Stream,
+    ACCESS_DENIED, Egress, Error, Pass, Refusal, Stream,
     check::{Check, keeps},
-    credentials::{Covered, Outgoing, Searched},
+    credentials::{Covered, Credentials, Outgoing, Searched},
     http::{
         Body, elsewhere, full, judged,
         lines::{Lined, Switched},
         reader, refused, served, tunnel, unreadable,
     },
+    loss::Alarm,
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
@@ -31,7 +32,7 @@ use cut::{Counted, Way, cut};
 use head::Asks;
 use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{RootCertStore, ServerConfig};
 use std::{
@@ -214,45 +215,19 @@ impl Egress {
         let pass = Arc::new(self.gate.admit_request(facts, shown).await?);
         let counted = Arc::new(Counted::default());
         let upgrade = (asks == Asks::WebSocket).then(|| hyper::upgrade::on(&mut request));
-        let (credentials, spotted) = self.spotted(destination);
         let (parts, body) = request.into_parts();
-        let mut head = Request::from_parts(parts, ());
-        let exchanged = credentials.outgoing(&mut head, destination, asks == Asks::WebSocket);
-        let Outgoing { used, bound } =
-            exchanged.map_err(|blocked| self.gate.refuse(Some(destination), elsewhere(blocked)))?;
-        for name in &used {
-            let used = self.gate.use_secret(destination, name);
-            used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        let minted = asks == Asks::Answer && self.minted(&parts, destination, None).await?;
+        // What has no body can be sent once more.
+        let again = (minted && body.is_end_stream()).then(|| parts.clone());
+        let sending = Sending { pass: &pass, counted: &counted, asks, alarm: &alarm };
+        let (mut answer, mut bound, mut credentials) =
+            self.send(&sending, Request::from_parts(parts, body)).await?;
+        if let Some(parts) = again.filter(|_| answer.status() == StatusCode::UNAUTHORIZED) {
+            // An access token may be refused before its end.
+            self.minted(&parts, destination, Some(&credentials)).await?;
+            let request = Request::from_parts(parts, full(Bytes::new()));
+            (answer, bound, credentials) = self.send(&sending, request).await?;
         }
-        let (body, filled) = if asks == Asks::WebSocket {
-            (body, Vec::new())
-        } else {
-            let filled = self.filled(&credentials, &mut head, destination, body).await;
-            // A body that broke off by us is recorded already.
-            filled.map_err(|refusal| {
-                alarm.take().unwrap_or_else(|| self.gate.refuse(Some(destination), refusal))
-            })?
-        };
-        for name in &filled {
-            let used = self.gate.use_secret(destination, name);
-            used.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
-        }
-        let (parts, ()) = head.into_parts();
-        let body = BodyExt::boxed_unsync(Searched::new(body, spotted.clone()));
-        let onward = Onward { pass: &pass, counted: &counted, parts: &parts, asks };
-        let answered = tokio::select! {
-            biased;
-            () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
-                Err(Refusal::new(Reason::Revoked, "policy"))
-            }
-            answered = self.inspector.pool.send(self, &onward, body) => answered,
-        };
-        let mut answer = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
-            // Recorded when it was found.
-            (Some(refusal), _) => refusal,
-            (None, Some(found)) => elsewhere(credentials.in_body(&found)),
-            (None, None) => self.gate.refuse(Some(destination), refusal),
-        })?;
         if !credentials.incoming(answer.headers_mut(), bound) {
             return Err(self.gate.refuse(Some(destination), unreadable("https")));
         }
@@ -274,6 +249,67 @@ impl Egress {
         let body = Covered::new(body, Arc::clone(credentials.patterns()));
         let body = cut(&pass, &counted, Way::Back, body);
         Ok(rebuilt(&Response::from_parts(head, ()), body))
+    }
+}
+
+/// How a request is sent.
+struct Sending<'a> {
+    pass: &'a Arc<Pass>,
+    counted: &'a Arc<Counted>,
+    asks: Asks,
+    alarm: &'a Alarm,
+}
+
+impl Egress {
+    /// Sends a request with what is in force: the answer, whether that must be readable, and what it may hold. A
+    /// refusal is recorded.
+    async fn send(
+        self: &Arc<Self>,
+        sending: &Sending<'_>,
+        request: Request<Body>,
+    ) -> Result<(Response<Incoming>, bool, Arc<Credentials>), Refusal> {
+        let Sending { pass, counted, asks, alarm } = *sending;
+        let destination = pass.destination();
+        let record = |refusal| self.gate.refuse(Some(destination), refusal);
+        let (credentials, spotted) = self.spotted(destination);
+        let (parts, body) = request.into_parts();
+        let mut head = Request::from_parts(parts, ());
+        let exchanged = credentials.outgoing(&mut head, destination, asks == Asks::WebSocket);
+        let Outgoing { used, bound, sign } = exchanged.map_err(|blocked| record(elsewhere(blocked)))?;
+        for name in &used {
+            self.gate.use_secret(destination, name).map_err(record)?;
+        }
+        let (mut body, filled) = if asks == Asks::WebSocket {
+            (body, Vec::new())
+        } else {
+            let filled = self.filled(&credentials, &mut head, destination, body).await;
+            // A body that broke off by us is recorded already.
+            filled.map_err(|refusal| alarm.take().unwrap_or_else(|| record(refusal)))?
+        };
+        for name in &filled {
+            self.gate.use_secret(destination, name).map_err(record)?;
+        }
+        if let Some(signing) = sign {
+            let host = head::authority(destination);
+            body = signing.apply(self, &mut head, destination, &host, body).await.map_err(record)?;
+        }
+        let (parts, ()) = head.into_parts();
+        let body = BodyExt::boxed_unsync(Searched::new(body, spotted.clone()));
+        let onward = Onward { pass, counted, parts: &parts, asks };
+        let answered = tokio::select! {
+            biased;
+            () = pass.withdrawn().cancelled(), if keeps(Check::WithdrawnRequest) => {
+                Err(Refusal::new(Reason::Revoked, "policy"))
+            }
+            answered = self.inspector.pool.send(self, &onward, body) => answered,
+        };
+        let answer = answered.map_err(|refusal| match (alarm.take(), spotted.take()) {
+            // Recorded when it was found.
+            (Some(refusal), _) => refusal,
+            (None, Some(found)) => elsewhere(credentials.in_body(&found)),
+            (None, None) => record(refusal),
+        })?;
+        Ok((answer, bound, credentials))
     }
 }
 

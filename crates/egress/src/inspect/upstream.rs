@@ -11,10 +11,11 @@ use super::{
 use crate::{
     BoxStream, Egress, Pass, Refusal,
     check::{Check, keeps},
+    dial::Reached,
     http::{Body, drive},
 };
 use cofferdam_base::{Destination, Host};
-use cofferdam_policy::{CheckedAddress, Reason};
+use cofferdam_policy::Reason;
 use http::{Request, Response, request::Parts};
 use hyper::{
     body::Incoming,
@@ -65,14 +66,14 @@ struct Kept {
 #[derive(Clone)]
 struct Shared {
     sender: http2::SendRequest<Body>,
-    address: CheckedAddress,
+    address: Reached,
     used: Instant,
 }
 
 /// An HTTP/1.1 connection.
 struct Single {
     sender: http1::SendRequest<Body>,
-    address: CheckedAddress,
+    address: Reached,
     /// The withdrawal of the request in flight.
     flight: watch::Sender<CancellationToken>,
     used: Instant,

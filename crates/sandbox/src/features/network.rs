@@ -116,6 +116,7 @@ fn trial(root: bool) -> Trial {
             table: "cofferdam_doctor".to_owned(),
             uids: 1..=2,
             nameservers: Vec::new(),
+            proxy: None,
             opened: Vec::new(),
         };
         trial.firewall = nft::uid_firewall(&firewall).err().map(|error| error.to_string());

@@ -69,6 +69,8 @@ impl Kind {
             | Self::StopWarden
             | Self::StopCell
             | Self::KillOrphan
+            | Self::HostSecretSet
+            | Self::HostSecretRemoved
             | Self::KeyReleased
             | Self::CellReady
             | Self::CellNotReady
@@ -125,6 +127,8 @@ kinds! {
     PolicySet "policy_set" false "A policy was set."
     SecretSet "secret_set" false "A secret was set or rotated."
     SecretRemoved "secret_removed" true "A secret was removed."
+    HostSecretSet "host_secret_set" false "A secret of the host itself is to be set."
+    HostSecretRemoved "host_secret_removed" true "A secret of the host itself is to be removed."
     ModelSet "model_set" false "The model route was set or removed."
     WebhookSet "webhook_set" false "Where approvals are posted was set or removed."
     TokenIssued "token_issued" false "A token was issued."

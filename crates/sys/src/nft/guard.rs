@@ -20,8 +20,10 @@ pub struct UidFirewall {
     pub table: String,
     /// The uids of wardens.
     pub uids: RangeInclusive<u32>,
-    /// Name servers, with their port; these alone may be local or private.
+    /// Name servers, with their port, which may be local or private.
     pub nameservers: Vec<SocketAddr>,
+    /// The operator's proxy, which may be local or private, too: this port of this address, over TCP.
+    pub proxy: Option<SocketAddr>,
     /// Private blocks that the operator opened. They open nothing else: no loopback, metadata or link-local
     /// address, and no address of the host itself.
     pub opened: Vec<Cidr>,
@@ -73,6 +75,10 @@ pub(super) fn batch(firewall: &UidFirewall) -> Batch {
             let ask = [protocol(number), port(2, server.port()), vec![Expression::Accept]].concat();
             batch.rule("warden", "a name server", &[to_address(server.ip()), ask].concat());
         }
+    }
+    if let Some(proxy) = &firewall.proxy {
+        let dial = [protocol(TCP), port(2, proxy.port()), vec![Expression::Accept]].concat();
+        batch.rule("warden", "the operator's proxy", &[to_address(proxy.ip()), dial].concat());
     }
     for (of, name, id, _) in SETS {
         let look = vec![destination(of), Expression::InSet(name, id), Expression::Goto("refuse")];

@@ -36,6 +36,7 @@ fn the_hosts_guard_is_these_bytes() {
         table: "cofferdam-guard".into(),
         uids: 100_000..=165_535,
         nameservers: vec!["127.0.0.53:53".parse().unwrap(), "[2620:fe::fe]:53".parse().unwrap()],
+        proxy: None,
         opened: vec!["10.9.0.0/16".parse().unwrap()],
     };
     assert_eq!(dump(guard::batch(&firewall)), include_str!("golden/guard.txt"));

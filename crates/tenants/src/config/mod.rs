@@ -4,9 +4,11 @@
 //! place; only a file that is not there means defaults. What it says is the launcher's law: no message adds
 //! a path, an environment or a mount to it.
 
+mod proxy;
 mod resolv;
 mod value;
 
+pub use proxy::{NoProxy, ProxyAddress};
 pub use resolv::nameservers_of_the_host;
 pub use value::{AbsolutePath, NameServer};
 
@@ -102,6 +104,12 @@ pub struct Egress {
     /// A file of certificates (PEM) that wardens and cells trust besides the host's: a company's own authority.
     /// Every warden reads it, as its own uid.
     pub extra_roots: Option<AbsolutePath>,
+    /// The proxy through which wardens dial, `http://ADDRESS:PORT`.
+    pub upstream_proxy: Option<ProxyAddress>,
+    /// What is dialled without it: names with all that is beneath them, and addresses or blocks of them.
+    pub no_proxy: Vec<NoProxy>,
+    /// The proxy resolves names, because the host cannot. Then nobody checks the addresses behind a name.
+    pub upstream_proxy_resolves_names: bool,
 }
 
 /// `[ceiling]`
@@ -201,6 +209,17 @@ impl HostConfig {
         if config.vault.key_file.is_some() && config.vault.key_command.is_some() {
             let at = text.find("key_command").unwrap_or(0);
             return Err(placed(path, text, at, "key_file and key_command exclude each other".to_owned()));
+        }
+        let egress = &config.egress;
+        if egress.upstream_proxy.is_none() {
+            let idle = [
+                ("no_proxy", !egress.no_proxy.is_empty()),
+                ("upstream_proxy_resolves_names", egress.upstream_proxy_resolves_names),
+            ];
+            if let Some((key, _)) = idle.into_iter().find(|(_, said)| *said) {
+                let at = text.find(key).unwrap_or(0);
+                return Err(placed(path, text, at, format!("{key} says nothing without upstream_proxy")));
+            }
         }
         for LeftOut { layer, reason } in &config.without {
             let at = text.find(layer.as_str()).unwrap_or(0);

@@ -41,6 +41,7 @@ fn firewall(boot: &Boot) -> UidFirewall {
         table: format!("cofferdam_{first}"),
         uids: first..=last,
         nameservers: boot.config.egress.nameservers.iter().map(|server| server.0).collect(),
+        proxy: boot.config.egress.upstream_proxy.map(|proxy| proxy.0),
         opened: boot.config.egress.operator_private.clone(),
     }
 }
@@ -53,7 +54,8 @@ mod tests {
     use std::{net::TcpStream, path::Path};
 
     fn boot(strict: bool) -> Boot {
-        let text = "[egress]\nnameservers = [\"192.0.2.53\"]\noperator_private = [\"10.1.0.0/16\"]\n";
+        let text = "[egress]\nnameservers = [\"192.0.2.53\"]\noperator_private = [\"10.1.0.0/16\"]\n\
+                    upstream_proxy = \"http://10.2.0.9:3128\"\n";
         let config = HostConfig::parse(Path::new("c"), text).unwrap();
         Boot { data_dir: "/d".into(), cache_dir: "/c".into(), config, strict, builtin_model: false }
     }
@@ -64,6 +66,7 @@ mod tests {
         assert_eq!(firewall.table, "cofferdam_1500065536");
         assert_eq!(firewall.uids, 1_500_065_536..=1_500_131_071);
         assert_eq!(firewall.nameservers, ["192.0.2.53:53".parse().unwrap()]);
+        assert_eq!(firewall.proxy, Some("10.2.0.9:3128".parse().unwrap()));
         assert_eq!(firewall.opened, ["10.1.0.0/16".parse().unwrap()]);
     }
 

@@ -5,9 +5,8 @@
 //! dialled.
 
 use cofferdam_base::Destination;
-use cofferdam_egress::Pass;
+use cofferdam_egress::{Pass, dial::Reached};
 use cofferdam_inference::{Keeper, Kept};
-use cofferdam_policy::CheckedAddress;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -36,12 +35,12 @@ struct Waiting {
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     destination: Destination,
-    address: CheckedAddress,
+    address: Reached,
     dialled: Instant,
 }
 
 impl Line {
-    pub(crate) fn new(destination: Destination, address: CheckedAddress) -> Self {
+    pub(crate) fn new(destination: Destination, address: Reached) -> Self {
         Self { destination, address, dialled: Instant::now() }
     }
 }

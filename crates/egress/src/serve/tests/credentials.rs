@@ -3,11 +3,12 @@
 use super::*;
 use crate::{
     check::Check,
-    credentials::{Credential, Credentials},
+    credentials::{Credential, Credentials, oauth::Mint},
 };
 use cofferdam_base::{
-    Secret,
+    Secret, SecretName,
     binding::{Binding, PLACEHOLDER, PLACEHOLDER_DIGITS},
+    kind::{Kind, Oauth},
 };
 
 const SECRET: &str = "sk-live/0123456789";
@@ -33,6 +34,7 @@ fn holds(place: &str, spot: &str, value: &str) -> Credentials {
         resource: None,
         env: None,
         file: None,
+        kind: None,
     };
     Credentials::new(vec![Credential {
         name: "KEY".parse().unwrap(),
@@ -380,4 +382,164 @@ async fn read_some(mut stream: DuplexStream) -> Vec<u8> {
     let read = stream.read(&mut bytes).await.unwrap();
     bytes.truncate(read);
     bytes
+}
+
+const KEYS: &[u8] = br#"{"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI/K7MDENG"}"#;
+
+fn of_kind(kind: Kind, value: &[u8]) -> Credentials {
+    let binding = Binding {
+        to: "http://web.example/**".parse().unwrap(),
+        spot: "header:authorization".parse().unwrap(),
+        format: if matches!(kind, Kind::Aws(_)) { "{}" } else { "Bearer {}" }.parse().unwrap(),
+        resource: None,
+        env: None,
+        file: None,
+        kind: Some(kind),
+    };
+    let (name, value) = ("KEY".parse().unwrap(), Secret::new(value.to_vec()));
+    Credentials::new(vec![Credential { name, placeholder: token(), binding, value }])
+}
+
+fn with_keys() -> Cell {
+    let cell = cell();
+    cell.egress.set_credentials(of_kind(Kind::Aws("iam/us-east-1".parse().unwrap()), KEYS));
+    cell
+}
+
+/// A signature that a cell made with the placeholder, for this service.
+fn signed_for(service: &str) -> String {
+    format!(
+        "GET /a?x=1 HTTP/1.1\r\nHost: web.example\r\nX-Amz-Date: mine\r\nAuthorization: AWS4-HMAC-SHA256 \
+         Credential=TOKEN/20150830/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=00\r\n\r\n"
+    )
+}
+
+/// A signature for a service to which the keys are not bound.
+pub(super) async fn signs_elsewhere() -> bool {
+    let (arrived, _client) = sent(&with_keys(), "web.example", &signed_for("s3")).await;
+    arrived.is_some_and(|(head, _)| head.contains("/s3/aws4_request"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cells_signature_becomes_one_with_keys_that_it_does_not_have() {
+    let query = "GET /a?x=1&X-Amz-Algorithm=A&X-Amz-Credential=TOKEN%2F20150830%2Fus-east-1%2Fiam%2Faws4_request\
+                 &X-Amz-Signature=00 HTTP/1.1\r\nHost: web.example\r\n\r\n";
+    let plain = "GET /a?x=1 HTTP/1.1\r\nHost: web.example\r\nAuthorization: TOKEN\r\n\r\n";
+    let mut heads = Vec::new();
+    for request in [&signed_for("iam"), query, plain] {
+        let cell = with_keys();
+        let (arrived, _client) = sent(&cell, "web.example", request).await;
+        let head = arrived.unwrap().0;
+        assert!(head.starts_with("GET /a?x=1 HTTP/1.1\r\n") && !head.contains(PLACEHOLDER), "{head}");
+        let expected = "authorization: AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/19700101/us-east-1/iam/aws4_request, \
+                        SignedHeaders=host;x-amz-date, Signature=";
+        assert!(head.contains(expected) && head.contains("x-amz-date: 19700101T000001Z"), "{head}");
+        assert_eq!((uses(&cell), cell.reasons().len()), (1, 0));
+        heads.push(head.split("Signature=").nth(1).unwrap()[..64].to_owned());
+    }
+    assert!(heads.iter().all(|signature| *signature == heads[0]), "{heads:?}");
+    // Elsewhere, and for something else, it is a placeholder like any other.
+    let cell = with_keys();
+    assert!(sent(&cell, "web.example", &signed_for("s3")).await.0.is_none());
+    assert_eq!(cell.reasons(), ["placeholder_elsewhere"]);
+    let twice = plain.replace("\r\n\r\n", "\r\nX-Other: TOKEN\r\n\r\n");
+    assert!(sent(&with_keys(), "web.example", &twice).await.0.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_hashed_to_be_signed_and_one_that_is_signed_in_chunks_is_refused() {
+    let post = |more: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: web.example\r\nAuthorization: TOKEN\r\n{more}Content-Length: 2\r\n\r\nhi"
+        )
+    };
+    let cell = with_keys();
+    let (arrived, _client) = sent(&cell, "web.example", &post("")).await;
+    let (head, mut server) = arrived.unwrap();
+    assert!(head.contains("SignedHeaders=host;x-amz-date") && head.contains("content-length: 2"), "{head}");
+    if !head.ends_with("hi") {
+        let mut body = [0; 2];
+        server.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"hi");
+    }
+    for refused in [
+        "X-Amz-Content-Sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\n",
+        "X-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\n",
+        "X-Amz-Content-Sha256: x\r\n",
+    ] {
+        let cell = with_keys();
+        assert!(sent(&cell, "web.example", &post(refused)).await.0.is_none(), "{refused}");
+        assert_eq!(cell.reasons(), ["bad_request"], "{refused}");
+    }
+}
+
+/// Gives one token after another.
+#[derive(Debug)]
+struct Tokens(std::sync::Weak<Egress>, Mutex<Vec<&'static str>>);
+
+fn with_token(value: &str) -> Credentials {
+    let endpoint = "https://auth.example/token".parse().unwrap();
+    let oauth = Oauth { endpoint, client_id: "id".parse().unwrap(), scope: None };
+    of_kind(Kind::Oauth(oauth), value.as_bytes())
+}
+
+impl Mint for Tokens {
+    fn mint<'a>(
+        &'a self,
+        _: &'a SecretName,
+        refused: Option<zeroize::Zeroizing<Vec<u8>>>,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            let egress = self.0.upgrade().unwrap();
+            if self.1.lock().unwrap().len() == 1 && refused.is_none() {
+                return Ok(());
+            }
+            let next = self.1.lock().unwrap().pop();
+            let next = next.ok_or_else(|| Refusal::new(Reason::SecretUnusable, "secret KEY"))?;
+            egress.set_credentials(with_token(next));
+            Ok(())
+        })
+    }
+}
+
+fn minting(tokens: &[&'static str]) -> Cell {
+    let cell = cell();
+    cell.egress.set_credentials(with_token(""));
+    let tokens = tokens.iter().rev().copied().collect();
+    cell.egress.set_mint(Arc::new(Tokens(Arc::downgrade(&cell.egress), Mutex::new(tokens))));
+    cell
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_access_token_is_made_when_it_is_wanted_and_once_more_when_it_is_refused() {
+    let cell = minting(&["first-token", "second-token"]);
+    let (arrived, mut client) = sent(&cell, "web.example", IN_HEADER).await;
+    let (head, mut server) = arrived.unwrap();
+    assert!(head.contains("authorization: Bearer first-token"), "{head}");
+    say(&mut server, "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n").await;
+    let again = message(&mut server).await;
+    assert!(again.contains("authorization: Bearer second-token"), "{again}");
+    // One that is refused again is the client's to know.
+    say(&mut server, "HTTP/1.1 401 No\r\ncontent-length: 0\r\nx: second-token\r\n\r\n").await;
+    let answer = message(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("x: ************"), "{answer}");
+    assert_eq!(uses(&cell), 2);
+
+    // A body is sent once.
+    let cell = minting(&["first-token", "second-token"]);
+    let post = IN_HEADER.replace("GET", "POST").replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi");
+    let (arrived, mut client) = sent(&cell, "web.example", &post).await;
+    let (_, mut server) = arrived.unwrap();
+    say(&mut server, "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(message(&mut client).await.starts_with("HTTP/1.1 401"));
+    assert_eq!(uses(&cell), 1);
+
+    // None that is made, or nobody who makes it: nothing goes.
+    let cell = minting(&[]);
+    assert!(sent(&cell, "web.example", IN_HEADER).await.0.is_none());
+    assert_eq!(cell.reasons(), ["secret_unusable"]);
+    let cell = self::cell();
+    cell.egress.set_credentials(with_token(""));
+    assert!(sent(&cell, "web.example", IN_HEADER).await.0.is_none());
+    assert_eq!(cell.reasons(), ["placeholder_elsewhere"]);
 }

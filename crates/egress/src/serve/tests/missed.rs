@@ -4,6 +4,7 @@ use super::{
     inspected::{H1, SEEN, connect, inspecting, served},
     *,
 };
+use crate::proxy::{Proxy, Reach};
 use crate::{
     check::{
         Check,
@@ -13,6 +14,7 @@ use crate::{
     http::head,
     names::{ADDRESSES, REST_MS},
 };
+use cofferdam_base::ipc::proxy::UpstreamProxy;
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query},
     rr::{DNSClass, Name, RecordType},
@@ -185,6 +187,31 @@ impl Connect for Slow {
             self.0.connect(address, port).await
         })
     }
+}
+
+/// A proxy as part of the world.
+impl Reach for World {
+    fn reach(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<BoxStream>> {
+        self.dialled.lock().unwrap().push((address.ip(), address.port()));
+        let (ours, theirs) = duplex(64 * 1024);
+        self.peers.lock().unwrap().push(theirs);
+        Box::pin(async move { Ok(Box::new(ours) as BoxStream) })
+    }
+}
+
+/// A name that leads home, behind a proxy that would go there.
+fn proxy_is_told_a_name() -> bool {
+    comes(async {
+        let cell = cell();
+        let address = "10.2.0.9:3128".parse().unwrap();
+        let told = UpstreamProxy { address, no_proxy: Vec::new(), resolves_names: false };
+        cell.egress.set_proxy(Some(Proxy::new(&told, Box::new(cell.world.clone())).unwrap()));
+        cell.resolves("web.example", &["10.0.0.1"]);
+        let mut client = cell.captured("web.example", 80);
+        say(&mut client, GET).await;
+        let Some(mut proxy) = reached(&cell).await else { return false };
+        message(&mut proxy).await.starts_with("CONNECT web.example:80")
+    })
 }
 
 /// A permission that goes while its connection is being made.
@@ -722,6 +749,8 @@ fn attack(check: Check) -> Result<(), String> {
                 client.read_u8().await.is_ok()
             })
         }),
+        Check::SignatureScope => alone(&|| comes(credentials::signs_elsewhere())),
+        Check::ProxyIsTold => alone(&proxy_is_told_a_name),
         Check::WithdrawnDial | Check::DialledStands => {
             let layers = [Check::WithdrawnDial, Check::DialledStands, Check::WithdrawnRelay];
             tried(&layers, &dial_outlives)
