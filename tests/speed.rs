@@ -1,5 +1,5 @@
 //! The speed of what leaves a cell: `cargo xtask bench egress` and `bench inference`.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::cast_precision_loss, missing_docs)]
 
 mod bench;
 mod host;

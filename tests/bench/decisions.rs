@@ -54,6 +54,7 @@ pub fn verdicts(met: &mut Vec<bool>) {
                 target: "/v1/items?page=2".into(),
                 headers: vec!["host".into(), "accept".into()],
                 websocket: false,
+                grpc: false,
                 body: Body::None,
             })
             .collect();
@@ -214,7 +215,9 @@ fn changed(host: &Host, met: &mut Vec<bool>) {
             }
         }
         end.store(true, Ordering::Relaxed);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         times
     });
     let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));

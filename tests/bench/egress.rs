@@ -4,7 +4,7 @@ use super::{
     Awake, BULK, Inside, at_host,
     client::{Way, trusting},
     decisions, in_front, peers,
-    stats::{Table, Target},
+    stats::{Contender, Table, Target},
     upstream::Upstream,
     wardens,
 };
@@ -89,8 +89,6 @@ const PROXY: &str = "127.0.0.1:3128";
 fn get(host: &str, path: &str) -> Arc<[u8]> {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes().into()
 }
-
-type Contender<'a> = (String, Box<dyn Fn() -> Vec<f64> + 'a>);
 
 /// The bench, whole or one part of it.
 pub fn run(part: Option<&str>) {

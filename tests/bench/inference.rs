@@ -4,7 +4,7 @@ use super::{
     Awake, Inside, at_host,
     client::Way,
     in_front, peers,
-    stats::{Table, Target, percentile},
+    stats::{Contender, Table, Target, percentile},
     upstream::Upstream,
     wardens,
 };
@@ -64,7 +64,7 @@ pub fn run() {
         let mut open = way.open();
         (0..count).map(|_| open.exchange()).collect()
     };
-    let mut contenders: Vec<(String, Box<dyn Fn() -> Vec<f64> + '_>)> =
+    let mut contenders: Vec<Contender<'_>> =
         vec![("direct".into(), Box::new(|| at_host(&host, || sample(&direct, REQUESTS))))];
     if let Some(way) = &theirs {
         contenders.push(("litellm".into(), Box::new(|| at_host(&host, || sample(way, 40)))));

@@ -36,6 +36,9 @@ impl Target {
     }
 }
 
+/// A name, and what takes the samples of one round.
+pub type Contender<'a> = (String, Box<dyn Fn() -> Vec<f64> + 'a>);
+
 /// One measure of all contenders: a row for each, p50 and p99 of every round.
 pub struct Table {
     names: Vec<String>,
@@ -45,7 +48,7 @@ pub struct Table {
 
 impl Table {
     /// Measures each contender in each round, in turn. The first is *direct*.
-    pub fn measure(rounds: usize, contenders: &[(String, Box<dyn Fn() -> Vec<f64> + '_>)]) -> Self {
+    pub fn measure(rounds: usize, contenders: &[Contender<'_>]) -> Self {
         let mut table = Self {
             names: contenders.iter().map(|(name, _)| name.clone()).collect(),
             p50: vec![Vec::new(); contenders.len()],

@@ -84,11 +84,9 @@ impl Authority {
     }
 
     /// A certificate for these names and its key, PEM.
-    pub fn leaf(&self, names: &[&str]) -> (String, String) {
+    pub fn pem_leaf(&self, names: &[&str]) -> (String, String) {
         use base64::{Engine, engine::general_purpose::STANDARD};
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let (leaf, key) = self.leaf(names);
         let body = STANDARD.encode(key.serialize_der());
         (pem(leaf.der()), format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
     }
