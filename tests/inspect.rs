@@ -7,7 +7,7 @@ mod world;
 
 use host::{Host, until};
 use serde_json::Value;
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 use world::{
     WEB,
     tls::{Authority, Server},
@@ -208,6 +208,35 @@ print(json.dumps(found))
     // Python's own, which looks where OpenSSL says.
     let urllib = "import urllib.request as r; print(r.urlopen('https://api.example.com/open/u').status)";
     assert_eq!(host.python("acme", urllib).trim(), "200");
+}
+
+/// A JDK is no part of what a test may install, so it is tried where the machine has one that keeps its settings with
+/// itself; Debian's keep theirs in `/etc`, which no cell sees.
+#[test]
+fn java_trusts_what_its_environment_names_where_there_is_one() {
+    let installed = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
+    let whole = |home: &PathBuf| {
+        let inside = |path: &str| fs::canonicalize(home.join(path)).is_ok_and(|real| real.starts_with("/usr"));
+        inside("bin/java") && inside("conf/security/java.security")
+    };
+    let Some(home) = installed.map(|entry| entry.path()).find(whole) else {
+        println!("no JDK is below /usr/lib/jvm: Java is not tried");
+        return;
+    };
+    let (host, _server) = inspecting();
+    let fetch = "import java.net.URI; import java.net.http.*;
+        class Fetch { public static void main(String[] a) throws Exception {
+            for (String path : new String[] {\"/open/a\", \"/closed\"}) {
+                var request = HttpRequest.newBuilder(URI.create(\"https://api.example.com\" + path)).build();
+                var answer = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString());
+                System.out.println(answer.statusCode() + \" \" + answer.version() + \" \" + answer.body());
+            }
+        } }";
+    let java = home.join("bin/java");
+    let line = format!("echo '{fetch}' > /tmp/Fetch.java && {} /tmp/Fetch.java", java.display());
+    let (ok, said) = sh(&host, &line);
+    assert!(ok && said.contains("200 HTTP_2 the world answered GET /open/a"), "{said}");
+    assert!(said.contains("403 HTTP_2") && said.contains("no_rule"), "{said}");
 }
 
 #[test]
