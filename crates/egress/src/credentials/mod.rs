@@ -7,7 +7,8 @@
 //!
 //! Not looked through: what a request's body has compressed or encoded (a placeholder is no secret), what is said
 //! after a switch to WebSocket (for which nothing is exchanged), and compressed answers of hosts to which no secret is
-//! bound. Secrets that a cell came to know all the same are [`crate::loss`]'s.
+//! bound, which are searched for nothing at all: what no server there can know it need not send back, and what is
+//! starred in guesses of its own would tell it. Secrets that a cell came to know all the same are [`crate::loss`]'s.
 
 mod body;
 mod filled;
@@ -15,6 +16,7 @@ mod find;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod messages;
 mod redact;
 
 pub use body::{Covered, Searched, Spotted};
@@ -35,6 +37,10 @@ pub const SHORTEST: usize = 8;
 /// Nor a longer one.
 pub const LONGEST: usize = 4096;
 
+/// How messages of gRPC are packed, and may be.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
 /// One secret that is bound.
 pub struct Credential {
     /// Its name.
@@ -53,11 +59,11 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// All of one tenant's.
+/// All of one tenant's, each with what it looks like.
 #[derive(Debug, Default)]
 pub struct Credentials {
     all: Vec<Credential>,
-    patterns: Arc<Patterns>,
+    patterns: Vec<Patterns>,
 }
 
 /// A placeholder where its secret is not bound.
@@ -82,16 +88,24 @@ impl Credentials {
     /// Puts them together.
     #[must_use]
     pub fn new(all: Vec<Credential>) -> Self {
-        let mut patterns = Patterns::default();
-        for credential in &all {
+        let looks = |credential: &Credential| {
+            let mut patterns = Patterns::default();
             patterns.add(credential.value.expose());
-        }
-        Self { all, patterns: Arc::new(patterns) }
+            patterns
+        };
+        Self { patterns: all.iter().map(looks).collect(), all }
     }
 
-    /// Everything that is covered on the way back.
-    pub fn patterns(&self) -> &Arc<Patterns> {
-        &self.patterns
+    /// What is covered on the way back from this destination: the secrets that are bound there, and no others.
+    #[must_use]
+    pub fn patterns(&self, destination: &Destination) -> Arc<Patterns> {
+        let mut joined = Patterns::default();
+        for (credential, patterns) in self.all.iter().zip(&self.patterns) {
+            if credential.binding.to.is_at(destination) || !keeps(Check::SearchedWhereBound) {
+                joined.join(patterns);
+            }
+        }
+        Arc::new(joined)
     }
 
     /// Is a secret bound to a path of this destination, inside TLS?
@@ -165,6 +179,9 @@ impl Credentials {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.remove(header::RANGE);
             headers.remove(header::IF_RANGE);
+            if headers.contains_key(&GRPC_ACCEPT_ENCODING) {
+                headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
         }
         Ok(Outgoing { used, bound })
     }
@@ -210,16 +227,18 @@ impl Credentials {
         Blocked { secret: self.of(found).map(|credential| credential.name.clone()), place: "its body" }
     }
 
-    /// Covers every secret in the headers of an answer. False if its body cannot be read though it must be.
-    pub fn incoming(&self, headers: &mut HeaderMap, bound: bool) -> bool {
+    /// Covers these in the headers of an answer. False if its body cannot be read though it must be.
+    #[must_use]
+    pub fn incoming(patterns: &Patterns, headers: &mut HeaderMap, bound: bool) -> bool {
         if bound && keeps(Check::AnswerReadable) {
             let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-            if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+            let readable = |name| headers.get_all(name).iter().all(plain);
+            if !readable(header::CONTENT_ENCODING) || !readable(GRPC_ENCODING) {
                 return false;
             }
         }
         if keeps(Check::SecretCovered) {
-            cover(&self.patterns, headers);
+            cover(patterns, headers);
         }
         true
     }

@@ -16,7 +16,7 @@ pub use authority::{Authority, Failed};
 use crate::{
     ACCESS_DENIED, Egress, Error, Refusal, Stream,
     check::{Check, keeps},
-    credentials::{Covered, Outgoing, Searched},
+    credentials::{Covered, Credentials, Outgoing, Searched},
     http::{
         Body, elsewhere, full, judged,
         lines::{Lined, Switched},
@@ -253,7 +253,8 @@ impl Egress {
             (None, Some(found)) => elsewhere(credentials.in_body(&found)),
             (None, None) => self.gate.refuse(Some(destination), refusal),
         })?;
-        if !credentials.incoming(answer.headers_mut(), bound) {
+        let patterns = credentials.patterns(destination);
+        if !Credentials::incoming(&patterns, answer.headers_mut(), bound) {
             return Err(self.gate.refuse(Some(destination), unreadable("https")));
         }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -271,7 +272,8 @@ impl Egress {
             return Ok(response);
         }
         let (head, body) = answer.into_parts();
-        let body = Covered::new(body, Arc::clone(credentials.patterns()));
+        let grpc = judged::is_grpc(head.version, &head.headers);
+        let body = Covered::new(body, patterns).messages(grpc);
         let body = cut(&pass, &counted, Way::Back, body);
         Ok(rebuilt(&Response::from_parts(head, ()), body))
     }
