@@ -1,11 +1,11 @@
 //! What must hold of anything that a cell sends, however it is cut: a known value is found, and nothing hangs or breaks.
 
 use super::{
+    Known, Scan, Watch,
     frames::Frames,
     packed::{Coding, Packed, Seen},
-    *,
 };
-use cofferdam_base::Secret;
+use cofferdam_base::{Millis, Secret};
 
 const SECRET: &str = "sk-live/0123456789+abc";
 
@@ -30,7 +30,9 @@ pub fn outward(bytes: &[u8]) {
 
     let said = |pieces: &[&[u8]]| {
         let (mut frames, mut said) = (Frames::default(), Vec::new());
-        pieces.iter().for_each(|piece| frames.read(piece, |text| said.extend_from_slice(text)));
+        for piece in pieces {
+            frames.read(piece, |text| said.extend_from_slice(text));
+        }
         said
     };
     assert_eq!(said(&[&text]), said(&pieces));
