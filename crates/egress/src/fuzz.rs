@@ -130,14 +130,14 @@ pub fn reader() -> http1::Builder {
 }
 
 /// What the parser gets of these bytes, and how many heads are whole in them; no number once a tunnel begins.
-/// Nothing is changed but a line feed that is alone, and the first of them only.
+/// Nothing is changed but one line feed.
 pub fn lined(bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
     let (lined, heads) = crate::http::lines::watched(bytes, 1);
     assert_eq!(crate::http::lines::watched(bytes, bytes.len()).0, lined, "it depends on how it is cut");
     assert_eq!(crate::http::lines::watched(bytes, 7).0, lined, "it depends on how it is cut");
     let mut changed = (0..bytes.len()).filter(|at| bytes[*at] != lined[*at]);
     if let Some(at) = changed.next() {
-        assert!(bytes[at] == b'\n' && lined[at] == 0 && (at == 0 || bytes[at - 1] != b'\r'), "another byte");
+        assert_eq!((bytes[at], lined[at]), (b'\n', 0), "another byte");
     }
     assert_eq!(changed.next(), None, "more than one");
     (lined, heads)
