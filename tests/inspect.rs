@@ -216,7 +216,8 @@ print(json.dumps(found))
 fn java_trusts_what_its_environment_names_where_there_is_one() {
     let installed = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
     let whole = |home: &PathBuf| {
-        let inside = |path: &str| fs::canonicalize(home.join(path)).is_ok_and(|real| real.starts_with("/usr"));
+        let inside =
+            |path: &str| fs::canonicalize(home.join(path)).is_ok_and(|real| real.starts_with("/usr"));
         inside("bin/java") && inside("conf/security/java.security")
     };
     let Some(home) = installed.map(|entry| entry.path()).find(whole) else {

@@ -36,6 +36,20 @@ pub(crate) fn outward(bytes: &[u8]) {
     }
 }
 
+/// Out of a cell, as its lines come: what is read is what would be read without, and the parser follows no further
+/// than the lines are followed.
+pub(crate) fn lines(bytes: &[u8]) {
+    let reader = cofferdam_egress::fuzz::reader();
+    let (lined, heads) = cofferdam_egress::fuzz::lined(bytes);
+    let (watched, plain) = (read(&reader, &lined), read(&reader, bytes));
+    assert!(watched.len() <= plain.len(), "more requests");
+    for (ours, theirs) in watched.iter().zip(&plain) {
+        assert_eq!((&ours.0.method, &ours.0.uri, &ours.1), (&theirs.0.method, &theirs.0.uri, &theirs.1));
+        assert_eq!(ours.0.headers, theirs.0.headers);
+    }
+    assert!(heads.is_none_or(|heads| watched.len() <= heads), "a head that nobody watched was read");
+}
+
 /// Into a cell.
 pub(crate) fn inward(bytes: &[u8]) {
     for (parts, body) in read(&cofferdam_edge::fuzz::reader(), bytes) {

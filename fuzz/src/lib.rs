@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("egress_http", http::outward),
     ("jwt", cofferdam_edge::fuzz::token),
     ("launcher_wires", cofferdam_base::fuzz::launcher_wires),
+    ("lines", http::lines),
     ("loss", cofferdam_egress::loss::fuzz::outward),
     ("meter", cofferdam_inference::fuzz::meter),
     ("oauth", cofferdam_egress::credentials::fuzz::answer),

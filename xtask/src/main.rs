@@ -20,8 +20,8 @@ const USAGE: &str = "\
 cargo xtask <verb>
 
   test [FILTER]   every test; what it needs it installs (real OpenClaw included)
-  mutants         leaves out each protection of a cell and each check of guard, egress and edge, alone, and
-                  prints how many are missed: all, or it fails
+  mutants         leaves out each protection of a cell and each check of guard, egress, inference and edge,
+                  alone, and prints how many are missed: all, or it fails
   fuzz [--seconds N] [--if-possible] [TARGET...]
                   every parser against what libFuzzer thinks of, 60 seconds each; new inputs stay in target/
   lint            formatting, check-deps, lengths, clippy, deny.toml (installs cargo-deny)

@@ -176,6 +176,10 @@ cofferdam_base::checks! {
     AnswerReadable,
     /// A secret that comes back is covered.
     SecretCovered,
+    /// It is covered though it comes in pieces.
+    SecretHeld,
+    /// An answer is searched for what its host may know, and for nothing that it might guess.
+    SearchedWhereBound,
     /// A known value in a head stays.
     LossInHead,
     /// A known value in a body stays.

@@ -129,6 +129,20 @@ pub fn reader() -> http1::Builder {
     crate::http::reader()
 }
 
+/// What the parser gets of these bytes, and how many heads are whole in them; no number once a tunnel begins.
+/// Nothing is changed but one line feed.
+pub fn lined(bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
+    let (lined, heads) = crate::http::lines::watched(bytes, 1);
+    assert_eq!(crate::http::lines::watched(bytes, bytes.len()).0, lined, "it depends on how it is cut");
+    assert_eq!(crate::http::lines::watched(bytes, 7).0, lined, "it depends on how it is cut");
+    let mut changed = (0..bytes.len()).filter(|at| bytes[*at] != lined[*at]);
+    if let Some(at) = changed.next() {
+        assert_eq!((bytes[at], lined[at]), (b'\n', 0), "another byte");
+    }
+    assert_eq!(changed.next(), None, "more than one");
+    (lined, heads)
+}
+
 /// What a request that was read becomes on its way out, if it may go on at all, and where to.
 pub fn onward(parts: &Parts) -> Option<(Request<()>, Destination)> {
     let Target { absolute, host } = head::target(&Request::from_parts(parts.clone(), ())).ok()?;

@@ -9,6 +9,7 @@
 
 mod asked;
 pub mod builtin;
+mod check;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -8,6 +8,7 @@
 
 use crate::{
     Api, Error, Route,
+    check::{Check, keeps},
     wire::{Object, Talk, gemini_model, shape, tables},
 };
 use cofferdam_base::Provider;
@@ -33,13 +34,13 @@ pub struct Call {
 impl Call {
     /// Parses a body that came to `uri`, whose path [`crate::accept`] took for this API.
     pub fn parse(api: Api, uri: &Uri, body: &[u8]) -> Result<Self, Error> {
-        if body.len() > MAX_BODY {
+        if body.len() > MAX_BODY && keeps(Check::BodyLength) {
             return Err(Error::TooLong);
         }
         let bad = |error: serde_json::Error| Error::Body(error.to_string().chars().take(200).collect());
         let Fields(fields) = serde_json::from_slice(body).map_err(bad)?;
-        if let Some((key, _)) = fields.iter().find(|(key, _)| api.wire() != Provider::Gemini && !is_low(key))
-        {
+        let capitals = |key: &str| api.wire() != Provider::Gemini && !is_low(key) && keeps(Check::KeyLow);
+        if let Some((key, _)) = fields.iter().find(|(key, _)| capitals(key)) {
             return Err(Error::Body(format!("the key {key:?} has more in it than a-z, 0-9 and _")));
         }
         let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
@@ -112,7 +113,7 @@ impl Call {
     /// The body for the route's provider.
     pub fn body(&self, route: &Route) -> Result<Vec<u8>, Error> {
         let served = self.served(route)?;
-        if served != self.api || !route.provider_tools {
+        if served != self.api || (!route.provider_tools && keeps(Check::Harmless)) {
             for (key, value) in &self.fields {
                 shape::check(tables::fields(self.api), key, value).map_err(Error::harmful)?;
             }
@@ -133,7 +134,8 @@ impl Call {
 
     /// Every field as it came, but for those that the route decides.
     fn rewritten(&self, route: &Route) -> Result<Vec<u8>, Error> {
-        let keep_nothing = self.api == Api::Responses && !route.provider_tools;
+        let unasked = self.api == Api::Responses && !route.provider_tools;
+        let keep_nothing = unasked && keeps(Check::KeepsNothing);
         let model = match self.api {
             Api::GeminiGenerate | Api::GeminiStream | Api::GeminiCount => None,
             Api::GeminiEmbed => Some(format!("models/{}", route.model)),
@@ -145,7 +147,7 @@ impl Call {
         }
         for (key, value) in &self.fields {
             let decided = match key.as_str() {
-                "model" => true,
+                "model" => keeps(Check::RouteModel),
                 "stream_options" => self.api == Api::Chat,
                 "store" => keep_nothing,
                 _ => false,
@@ -177,7 +179,7 @@ impl Call {
         let bad_base = || Error::BaseUrl(route.base.destination().to_string());
         *request.uri_mut() = self.target(served, route).parse().map_err(|_| bad_base())?;
         let out = request.headers_mut();
-        for name in &PASSED {
+        for name in headers.keys().filter(|name| PASSED.contains(name) || !keeps(Check::HeadersStay)) {
             if let Some(value) = headers.get(name) {
                 out.insert(name.clone(), value.clone());
             }
@@ -257,6 +259,7 @@ fn query(api: Api, query: &str) -> Result<bool, Error> {
             (("key", _), Provider::Gemini) => {}
             (("alt", "sse"), Provider::Gemini) if api == Api::GeminiStream => sse = true,
             (("alt" | "$alt", "json"), Provider::Gemini) if api != Api::GeminiStream => {}
+            _ if !keeps(Check::QueryKnown) => {}
             ((key, _), _) => {
                 let shown: String = key.chars().take(40).collect();
                 return Err(Error::Query(shown));
@@ -277,6 +280,9 @@ const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 
 fn beta_is_plain(headers: &HeaderMap) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b',' | b' ');
+    if !keeps(Check::BetaPlain) {
+        return true;
+    }
     let mut all = headers.get_all(&BETA).iter();
     matches!((all.next(), all.next()), (Some(one), None) if one.len() <= 512 && one.as_bytes().iter().all(plain))
 }
@@ -326,12 +332,12 @@ impl<'de> de::Deserialize<'de> for Fields {
                     // or a long s in `\u017ftream`, for the key that we decide.
                     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
                     let same = |(known, _): &(String, _)| known.eq_ignore_ascii_case(&key);
-                    if key.is_empty() || !key.bytes().all(plain) {
+                    if (key.is_empty() || !key.bytes().all(plain)) && keeps(Check::KeyPlain) {
                         let shown: String = key.chars().take(40).collect();
                         let why = format!("the key {shown:?} has more in it than a-z, A-Z, 0-9 and _");
                         return Err(de::Error::custom(why));
                     }
-                    if fields.iter().any(same) {
+                    if fields.iter().any(same) && keeps(Check::KeyOnce) {
                         return Err(de::Error::custom(format!("the key {key:.40} is given twice")));
                     }
                     if fields.len() >= 128 {

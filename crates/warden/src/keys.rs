@@ -98,12 +98,11 @@ impl Keys {
         self.changed.notify_waiters();
     }
 
-    /// Everything that is bound, opened: on the way back it is looked for in every answer. What does not open, or is
+    /// Everything that is bound, opened: on the way back it is looked for where it is bound. What does not open, or is
     /// not bound as this program binds, is left out, and its placeholder stands for nothing.
     pub(crate) fn credentials(&self) -> Credentials {
         let state = self.lock();
         let Some(key) = &state.key else { return Credentials::default() };
-        let mut more = Vec::new();
         let mut all = Vec::new();
         for sealed in state.sealed.values() {
             let binding = match Binding::of_purpose(&sealed.purpose) {
@@ -121,7 +120,7 @@ impl Keys {
                     continue;
                 }
             };
-            hide(&binding, &value, &mut more);
+            let parts = parts(&binding, &value);
             let value = match &binding.kind {
                 Some(Kind::Oauth(_)) => {
                     let token = state.token(sealed).map(|token| token.value.as_bytes().to_vec());
@@ -130,9 +129,9 @@ impl Keys {
                 Some(Kind::Aws(_)) | None => value,
             };
             let placeholder = placeholder(&key.placeholder(&self.tenant, &sealed.name));
-            all.push(Credential { name: sealed.name.clone(), placeholder, binding, value });
+            all.push((Credential { name: sealed.name.clone(), placeholder, binding, value }, parts));
         }
-        Credentials::hiding(all, &more)
+        Credentials::made_of(all)
     }
 
     /// A secret from which access tokens are made, as it is now; none if there is none of this name.
@@ -213,13 +212,18 @@ impl Keys {
     pub(crate) fn watch(&self) -> Watch {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = &state.key else { return Watch::default() };
-        let one = |sealed: &SealedSecret| {
-            let name = sealed.name.clone();
+        let mut all = Vec::new();
+        for sealed in state.sealed.values() {
             // What does not open is told of where it is used.
-            let value = key.open_secret(&self.tenant, sealed).ok()?;
-            Some(Known { name, canary: !matches!(Canary::of_purpose(&sealed.purpose), Ok(None)), value })
-        };
-        Watch::new(&state.sealed.values().filter_map(one).collect::<Vec<_>>())
+            let Ok(value) = key.open_secret(&self.tenant, sealed) else { continue };
+            let canary = !matches!(Canary::of_purpose(&sealed.purpose), Ok(None));
+            let binding = Binding::of_purpose(&sealed.purpose).ok().flatten();
+            let parts = binding.map_or_else(Vec::new, |binding| parts(&binding, &value));
+            let token = state.token(sealed).map(|token| Secret::new(token.value.as_bytes().to_vec()));
+            let known = |value| Known { name: sealed.name.clone(), canary, value };
+            all.extend([value].into_iter().chain(parts).chain(token).map(known));
+        }
+        Watch::new(&all)
     }
 
     /// Opens a secret for one use; none if it, or the data key, is not here.
@@ -230,22 +234,17 @@ impl Keys {
     }
 }
 
-/// What must not come back, besides what is sent.
-fn hide(binding: &Binding, value: &Secret<Vec<u8>>, more: &mut Vec<Secret<Vec<u8>>>) {
-    let mut add = |text: &str| more.push(Secret::new(text.as_bytes().to_vec()));
+/// What access tokens or signatures are made of.
+fn parts(binding: &Binding, value: &Secret<Vec<u8>>) -> Vec<Secret<Vec<u8>>> {
+    let both = |first: &str, second: Option<&str>| {
+        let part = |text: &str| Secret::new(text.as_bytes().to_vec());
+        [Some(first), second].into_iter().flatten().map(part).collect()
+    };
     match &binding.kind {
-        Some(Kind::Oauth(_)) => {
-            if let Some(value) = OauthValue::read(value.expose()) {
-                add(&value.refresh_token);
-                value.client_secret.as_deref().into_iter().for_each(add);
-            }
-        }
-        Some(Kind::Aws(_)) => {
-            if let Some(value) = AwsValue::read(value.expose()) {
-                add(&value.secret_access_key);
-                value.session_token.as_deref().into_iter().for_each(add);
-            }
-        }
-        None => {}
+        Some(Kind::Oauth(_)) => OauthValue::read(value.expose())
+            .map_or_else(Vec::new, |value| both(&value.refresh_token, value.client_secret.as_deref())),
+        Some(Kind::Aws(_)) => AwsValue::read(value.expose())
+            .map_or_else(Vec::new, |value| both(&value.secret_access_key, value.session_token.as_deref())),
+        None => Vec::new(),
     }
 }

@@ -200,6 +200,7 @@ impl Tokens {
         let until = Millis(egress.gate.now().0.saturating_add(seconds.saturating_mul(1000)));
         self.keys.put_token(&sealed, access_token, until);
         egress.set_credentials(self.keys.credentials());
+        egress.set_watch(self.keys.watch());
         Ok(())
     }
 

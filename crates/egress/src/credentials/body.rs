@@ -1,6 +1,6 @@
 //! Bodies that stream, looked through on the way out and covered on the way back.
 
-use super::{Finder, Patterns, Redactor, cover, find};
+use super::{Finder, Patterns, Redactor, cover, find, messages::Messages};
 use crate::{
     check::{Check, keeps},
     http::BodyError,
@@ -145,13 +145,32 @@ pub struct Covered<B> {
     body: B,
     patterns: Arc<Patterns>,
     redactor: Redactor,
+    /// Of gRPC: nothing reaches over their ends.
+    messages: Option<Messages>,
     after: After,
 }
 
 impl<B> Covered<B> {
     /// Covers these.
     pub fn new(body: B, patterns: Arc<Patterns>) -> Self {
-        Self { body, patterns, redactor: Redactor::default(), after: After::Data }
+        Self { body, patterns, redactor: Redactor::default(), messages: None, after: After::Data }
+    }
+
+    /// The same for messages of gRPC: each arrives once it is whole.
+    #[must_use]
+    pub(crate) fn messages(mut self, grpc: bool) -> Self {
+        self.messages = grpc.then(Messages::default);
+        self
+    }
+
+    /// What of this goes on now.
+    fn covered(&mut self, data: &[u8]) -> Result<Vec<u8>, BodyError> {
+        let whole = self.messages.as_mut().map_or(Ok(false), |messages| messages.read(data))?;
+        let mut on = self.redactor.push(&self.patterns, data);
+        if whole {
+            on.extend(self.redactor.finish(&self.patterns));
+        }
+        Ok(on)
     }
 }
 
@@ -182,12 +201,11 @@ where
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
             match frame.map(Frame::into_data) {
                 None => this.after = After::Trailers(None),
-                Some(Ok(data)) => {
-                    let on = this.redactor.push(&this.patterns, &data);
-                    if !on.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(on.into()))));
-                    }
-                }
+                Some(Ok(data)) => match this.covered(&data) {
+                    Ok(on) if on.is_empty() => {}
+                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on.into())))),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                },
                 Some(Err(frame)) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
                     cover(&this.patterns, &mut trailers);
@@ -264,13 +282,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_of_grpc_arrives_once_it_is_whole_and_what_only_says_that_it_is_grpc_breaks_off() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"0123456789");
+        let patterns = Arc::new(patterns);
+        let grpc =
+            frames(&["\0\0\0\0\x040123", "\0\0\0\0\x0a012", "3456789", "\0\0\0\0\0"], ("grpc-status", "0"));
+        let mut body = Covered::new(grpc, Arc::clone(&patterns)).messages(true);
+        let mut pieces = Vec::new();
+        while let Some(Some(data)) = body.frame().await.map(|frame| frame.unwrap().into_data().ok()) {
+            pieces.push(String::from_utf8(data.to_vec()).unwrap());
+        }
+        assert_eq!(pieces, ["\0\0\0\0\x040123", "\0\0\0\0\n", "**********", "\0\0\0\0\0"]);
+        // Else a server could be made to end a message in the middle of a secret.
+        let other = frames(&["\0\0\0\0\x040123", "456789"], ("grpc-status", "0"));
+        let mut body = Covered::new(other, patterns).messages(true);
+        assert!(body.frame().await.unwrap().is_ok() && body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
     async fn what_was_said_of_a_length_holds_at_every_moment() {
         let mut patterns = Patterns::default();
         patterns.add(b"0123456789");
-        let mut body = Covered::new(Full::new(Bytes::from_static(b"x0123")), Arc::new(patterns));
-        assert_eq!(body.size_hint().exact(), Some(5));
+        let mut body = Covered::new(Full::new(Bytes::from_static(b"x\n0123")), Arc::new(patterns));
+        assert_eq!(body.size_hint().exact(), Some(6));
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!((&first[..], body.size_hint().exact(), body.is_end_stream()), (&b"x"[..], Some(4), false));
+        assert_eq!(
+            (&first[..], body.size_hint().exact(), body.is_end_stream()),
+            (&b"x\n"[..], Some(4), false)
+        );
         let rest = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(
             (&rest[..], body.size_hint().exact(), body.is_end_stream()),

@@ -1,6 +1,6 @@
 //! What must hold of any request of a cell that holds placeholders, and of any answer, however it is cut.
 
-use super::{Credential, Credentials, Finder, Redactor, find};
+use super::{Credential, Credentials, Finder, Redactor, find, messages::Messages};
 use cofferdam_base::{
     Destination, Host, Protocol, Secret,
     binding::{Binding, PLACEHOLDER, PLACEHOLDER_DIGITS},
@@ -10,6 +10,8 @@ use http::{HeaderValue, Request};
 pub use super::{aws::fuzz::signed, oauth::fuzz::answer};
 
 const SECRET: &str = "sk-live/0123456789+abc";
+/// Its longest form has 44 characters.
+const HELD: usize = 64;
 
 /// The first line is the target, the second the value of `authorization`, the rest a body and an answer; `@` stands
 /// for the placeholder and `#` for the secret.
@@ -29,6 +31,19 @@ pub fn request_and_answer(bytes: &[u8]) {
     head(&credentials, &target, &value);
     let cuts: Vec<usize> = bytes.iter().map(|byte| usize::from(*byte % 16) + 1).collect();
     stream(&credentials, &token, &rest, &cuts);
+    messages(&rest, &cuts);
+}
+
+/// Where messages of gRPC end does not depend on how they are cut.
+fn messages(bytes: &[u8], cuts: &[usize]) {
+    let (mut messages, mut rest, mut cuts) = (Messages::default(), bytes, cuts.iter().cycle());
+    let mut last = Messages::default().read(&[]).ok();
+    while !rest.is_empty() && last.is_some() {
+        let (chunk, more) = rest.split_at(cuts.next().copied().unwrap_or(1).min(rest.len()));
+        rest = more;
+        last = messages.read(chunk).ok();
+    }
+    assert_eq!(last, Messages::default().read(bytes).ok());
 }
 
 fn made(token: &str) -> Credentials {
@@ -53,17 +68,22 @@ fn made(token: &str) -> Credentials {
     Credentials::new(binding("header:authorization", "Bearer {}").map(one).into_iter().collect())
 }
 
+/// Where the secret is bound.
+fn place() -> Destination {
+    Destination {
+        host: Host::Name("a.example".parse().expect("a literal")),
+        port: 80.try_into().expect("a literal"),
+        protocol: Protocol::Http,
+    }
+}
+
 fn head(credentials: &Credentials, target: &[u8], value: &[u8]) {
     let (Ok(target), Ok(value)) = (std::str::from_utf8(target), HeaderValue::from_bytes(value)) else {
         return;
     };
     let request = Request::builder().uri(target).header("authorization", value).body(());
     let Ok(mut request) = request else { return };
-    let destination = Destination {
-        host: Host::Name("a.example".parse().expect("a literal")),
-        port: 80.try_into().expect("a literal"),
-        protocol: Protocol::Http,
-    };
+    let destination = place();
     let before = request.uri().clone();
     let Ok(outgoing) = credentials.outgoing(&mut request, &destination, false) else { return };
     let value = request.headers()["authorization"].as_bytes();
@@ -78,9 +98,10 @@ fn head(credentials: &Credentials, target: &[u8], value: &[u8]) {
 }
 
 fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) {
-    let patterns = credentials.patterns();
+    let patterns = &credentials.patterns(&place());
     let (mut finder, mut redactor) = (Finder::default(), Redactor::default());
     let (mut passed, mut covered, mut found) = (Vec::new(), Vec::new(), false);
+    let mut come = 0;
     let (mut rest, mut cuts) = (bytes, cuts.iter().cycle());
     while !rest.is_empty() {
         let (chunk, more) = rest.split_at(cuts.next().copied().unwrap_or(1).min(rest.len()));
@@ -95,6 +116,13 @@ fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) 
             }
         }
         covered.extend(redactor.push(patterns, chunk));
+        come += chunk.len();
+        let word = bytes[..come].iter().rev().take_while(|byte| byte.is_ascii_graphic()).count();
+        assert_eq!(
+            redactor.kept(),
+            word.min(HELD),
+            "what is held back follows from more than where words end"
+        );
     }
     covered.extend(redactor.finish(patterns));
     let whole = patterns.cover(bytes).unwrap_or_else(|| bytes.to_vec());

@@ -7,7 +7,8 @@
 //!
 //! Not looked through: what a request's body has compressed or encoded (a placeholder is no secret), what is said
 //! after a switch to WebSocket (for which nothing is exchanged), and compressed answers of hosts to which no secret is
-//! bound. Secrets that a cell came to know all the same are [`crate::loss`]'s.
+//! bound, which are searched for nothing at all: what no server there can know it need not send back, and what is
+//! starred in guesses of its own would tell it. Secrets that a cell came to know all the same are [`crate::loss`]'s.
 
 mod aws;
 mod body;
@@ -16,6 +17,7 @@ mod find;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod messages;
 pub mod oauth;
 mod redact;
 
@@ -39,6 +41,10 @@ pub const SHORTEST: usize = 8;
 /// Nor a longer one.
 pub const LONGEST: usize = 4096;
 
+/// How messages of gRPC are packed, and may be.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
 /// One secret that is bound.
 pub struct Credential {
     /// Its name.
@@ -58,11 +64,11 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// All of one tenant's.
+/// All of one tenant's, each with what it looks like.
 #[derive(Debug, Default)]
 pub struct Credentials {
     all: Vec<Credential>,
-    patterns: Arc<Patterns>,
+    patterns: Vec<Patterns>,
 }
 
 /// A placeholder where its secret is not bound.
@@ -97,22 +103,25 @@ impl Credentials {
     /// Puts them together.
     #[must_use]
     pub fn new(all: Vec<Credential>) -> Self {
-        Self::hiding(all, &[])
+        Self::made_of(all.into_iter().map(|credential| (credential, Vec::new())).collect())
     }
 
-    /// Puts them together, with more that is covered on the way back: what access tokens and signatures are made of.
+    /// Puts them together, each with what its access tokens and signatures are made of, which is covered like it.
     #[must_use]
-    pub fn hiding(all: Vec<Credential>, more: &[Secret<Vec<u8>>]) -> Self {
-        let mut patterns = Patterns::default();
-        for credential in &all {
+    pub fn made_of(all: Vec<(Credential, Vec<Secret<Vec<u8>>>)>) -> Self {
+        let looks = |(credential, parts): &(Credential, Vec<Secret<Vec<u8>>>)| {
+            let mut patterns = Patterns::default();
+            // Keys of AWS are parts, and what holds them is sent nowhere.
             if !matches!(credential.binding.kind, Some(Kind::Aws(_))) {
                 patterns.add(credential.value.expose());
             }
-        }
-        for value in more {
-            patterns.add(value.expose());
-        }
-        Self { all, patterns: Arc::new(patterns) }
+            for part in parts {
+                patterns.add(part.expose());
+            }
+            patterns
+        };
+        let patterns = all.iter().map(looks).collect();
+        Self { all: all.into_iter().map(|(credential, _)| credential).collect(), patterns }
     }
 
     /// The credentials whose access token this request is to bear.
@@ -137,9 +146,16 @@ impl Credentials {
         Some(zeroize::Zeroizing::new(credential.value.expose().clone()))
     }
 
-    /// Everything that is covered on the way back.
-    pub fn patterns(&self) -> &Arc<Patterns> {
-        &self.patterns
+    /// What is covered on the way back from this destination: the secrets that are bound there, and no others.
+    #[must_use]
+    pub fn patterns(&self, destination: &Destination) -> Arc<Patterns> {
+        let mut joined = Patterns::default();
+        for (credential, patterns) in self.all.iter().zip(&self.patterns) {
+            if credential.binding.to.is_at(destination) || !keeps(Check::SearchedWhereBound) {
+                joined.join(patterns);
+            }
+        }
+        Arc::new(joined)
     }
 
     /// Is a secret bound to a path of this destination, inside TLS?
@@ -247,6 +263,9 @@ impl Credentials {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.remove(header::RANGE);
             headers.remove(header::IF_RANGE);
+            if headers.contains_key(&GRPC_ACCEPT_ENCODING) {
+                headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
         }
         Ok(Outgoing { used, bound, sign })
     }
@@ -326,16 +345,18 @@ impl Credentials {
         Blocked { secret: self.of(found).map(|credential| credential.name.clone()), place: "its body" }
     }
 
-    /// Covers every secret in the headers of an answer. False if its body cannot be read though it must be.
-    pub fn incoming(&self, headers: &mut HeaderMap, bound: bool) -> bool {
+    /// Covers these in the headers of an answer. False if its body cannot be read though it must be.
+    #[must_use]
+    pub fn incoming(patterns: &Patterns, headers: &mut HeaderMap, bound: bool) -> bool {
         if bound && keeps(Check::AnswerReadable) {
             let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-            if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+            let readable = |name| headers.get_all(name).iter().all(plain);
+            if !readable(header::CONTENT_ENCODING) || !readable(GRPC_ENCODING) {
                 return false;
             }
         }
         if keeps(Check::SecretCovered) {
-            cover(&self.patterns, headers);
+            cover(patterns, headers);
         }
         true
     }

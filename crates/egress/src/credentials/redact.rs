@@ -1,13 +1,16 @@
 //! Secrets on their way back to a cell: found however they are cut into pieces, and covered with as many stars.
 //!
-//! A covered text is as long as it was, so that what was said of its length still holds.
+//! A covered text is as long as it was, so that what was said of its length still holds. The threat besides: a server
+//! that sends guesses, and a cell that sees by what is late which of them a secret begins with. So what is held back
+//! follows from nothing that is secret (`docs/decisions/0020`).
 
+use crate::check::{Check, keeps};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use memchr::memmem;
-use std::{fmt::Write, ops::Range};
+use std::{fmt::Write, ops::Range, sync::Arc};
 use zeroize::Zeroizing;
 
 /// What secrets look like. A form that is shorter than this is looked for by none of its letters.
@@ -15,11 +18,15 @@ const SHORTEST: usize = 8;
 
 /// Everything that is covered.
 #[derive(Default)]
-pub struct Patterns(Vec<Zeroizing<Vec<u8>>>);
+pub struct Patterns {
+    all: Vec<Arc<Zeroizing<Vec<u8>>>>,
+    /// One of them has a space or the like in it.
+    spaced: bool,
+}
 
 impl std::fmt::Debug for Patterns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Patterns({})", self.0.len())
+        write!(f, "Patterns({})", self.all.len())
     }
 }
 
@@ -30,15 +37,22 @@ impl Patterns {
             return;
         }
         for form in forms(value) {
-            if form.len() >= SHORTEST && !self.0.contains(&form) {
-                self.0.push(form);
+            if form.len() >= SHORTEST && !self.all.iter().any(|known| **known == form) {
+                self.spaced |= !form.iter().all(u8::is_ascii_graphic);
+                self.all.push(Arc::new(form));
             }
         }
     }
 
+    /// Adds those of another one.
+    pub fn join(&mut self, other: &Self) {
+        self.all.extend(other.all.iter().cloned());
+        self.spaced |= other.spaced;
+    }
+
     /// Is there nothing to cover?
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// These bytes with everything covered; none if there was nothing to cover.
@@ -56,13 +70,13 @@ impl Patterns {
     /// Is one of them in this header name, which has no capitals?
     pub fn name(&self, name: &str) -> bool {
         let lower = |pattern: &[u8]| Zeroizing::new(pattern.to_ascii_lowercase());
-        self.0.iter().any(|pattern| memmem::find(name.as_bytes(), &lower(pattern)).is_some())
+        self.all.iter().any(|pattern| memmem::find(name.as_bytes(), &lower(pattern)).is_some())
     }
 
     /// Where they are; they may overlap.
     fn found(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let mut found = Vec::new();
-        for pattern in &self.0 {
+        for pattern in &self.all {
             let finder = memmem::Finder::new(pattern.as_slice());
             let mut from = 0;
             while let Some(at) = bytes.get(from..).and_then(|rest| finder.find(rest)) {
@@ -73,15 +87,18 @@ impl Patterns {
         found
     }
 
-    /// Where the longest end of these bytes begins that one of them may begin with.
-    fn begun(&self, bytes: &[u8]) -> usize {
-        let longest = self.0.iter().map(|pattern| pattern.len() - 1).max().unwrap_or(0);
-        let first = bytes.len().saturating_sub(longest);
-        let begins = |at: &usize| {
-            let end = &bytes[*at..];
-            self.0.iter().any(|pattern| pattern.len() > end.len() && pattern.starts_with(end))
-        };
-        (first..bytes.len()).find(begins).unwrap_or(bytes.len())
+    /// Where the end of these bytes begins in which one of them may have begun: its visible characters, of which they
+    /// all are made, and no more than the longest has, rounded up. Which characters these are does not matter, so
+    /// that nobody learns by what is late how a secret begins.
+    fn held(&self, bytes: &[u8]) -> usize {
+        if !keeps(Check::SecretHeld) {
+            return bytes.len();
+        }
+        let longest = self.all.iter().map(|pattern| pattern.len()).max().unwrap_or(0);
+        let first = bytes.len().saturating_sub(longest.next_power_of_two());
+        let end = &bytes[first..];
+        let parted = end.iter().rposition(|byte| !byte.is_ascii_graphic()).filter(|_| !self.spaced);
+        parted.map_or(first, |at| first + at + 1)
     }
 }
 
@@ -97,11 +114,11 @@ impl Redactor {
     /// Takes what comes next; what goes on.
     pub fn push(&mut self, patterns: &Patterns, bytes: &[u8]) -> Vec<u8> {
         self.kept.extend_from_slice(bytes);
-        let end = patterns.begun(&self.kept);
+        let end = patterns.held(&self.kept);
         self.hand_on(patterns, end)
     }
 
-    /// At the end what was kept back goes on.
+    /// At the end of all, or of a message that nothing reaches over, what was kept back goes on.
     pub fn finish(&mut self, patterns: &Patterns) -> Vec<u8> {
         let end = self.kept.len();
         self.hand_on(patterns, end)
@@ -202,6 +219,31 @@ mod tests {
             assert!(covered.matches('*').count() >= VALUE.len() * 8 / 6 - 1, "{covered}");
         }
         assert_eq!(patterns.cover(b"sk/live-3+ab="), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_the_last_word_and_no_more_than_a_secret_may_have_whatever_it_says() {
+        let patterns = patterns();
+        let longest = "%22".len() * VALUE.len();
+        let held = |text: &str| {
+            let mut redactor = Redactor::default();
+            redactor.push(&patterns, text.as_bytes());
+            redactor.kept()
+        };
+        for (right, wrong) in (1..VALUE.len()).map(|length| (&VALUE[..length], "z".repeat(length))) {
+            assert_eq!((held(right), held(&wrong)), (right.len(), right.len()));
+            assert_eq!(held(&format!("data: {right}\n\n")), 0);
+        }
+        let long = "y".repeat(1000);
+        assert!((VALUE.len()..2 * longest).contains(&held(&long)), "{}", held(&long));
+        assert_eq!(held(&long), held(&format!("{}{}", &long[VALUE.len()..], &VALUE[..VALUE.len() - 1])));
+        let mut spaced = Patterns::default();
+        spaced.add(b"a pass phrase");
+        let mut redactor = Redactor::default();
+        let mut passed = redactor.push(&spaced, b"it is a pass ");
+        passed.extend(redactor.push(&spaced, b"phrase"));
+        passed.extend(redactor.finish(&spaced));
+        assert_eq!(passed, b"it is *************");
     }
 
     proptest! {

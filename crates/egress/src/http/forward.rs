@@ -80,7 +80,8 @@ pub(super) async fn forward(
         (response, bound, credentials) = sending.send(request).await?;
     }
     let mut headers = head::from_world(response.headers());
-    if !credentials.incoming(&mut headers, bound) {
+    let patterns = credentials.patterns(destination);
+    if !Credentials::incoming(&patterns, &mut headers, bound) {
         return Err(egress.gate.refuse(Some(destination), unreadable("http")));
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -103,7 +104,7 @@ pub(super) async fn forward(
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let mut response = Response::new(passing(pass, Covered::new(body, Arc::clone(credentials.patterns()))));
+    let mut response = Response::new(passing(pass, Covered::new(body, patterns)));
     *response.status_mut() = parts.status;
     *response.headers_mut() = headers;
     Ok(response)

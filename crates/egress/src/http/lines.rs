@@ -208,6 +208,20 @@ impl Lines {
     }
 }
 
+/// What comes of these bytes in pieces of this length, and how many heads were followed to their end; none if
+/// something else than HTTP began.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn watched(bytes: &[u8], length: usize) -> (Vec<u8>, Option<usize>) {
+    let (mut lines, mut bytes, mut heads, mut tunnel) = (Lines::default(), bytes.to_vec(), 0, false);
+    for piece in bytes.chunks_mut(length.max(1)) {
+        let (begun, tunnels) = (lines.follows.begun, lines.follows.tunnel);
+        lines.watch(piece);
+        heads += usize::from(begun && !lines.follows.begun);
+        tunnel |= tunnels;
+    }
+    (bytes, (!tunnel).then_some(heads))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

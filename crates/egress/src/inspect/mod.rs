@@ -228,7 +228,8 @@ impl Egress {
             let request = Request::from_parts(parts, full(Bytes::new()));
             (answer, bound, credentials) = self.send(&sending, request).await?;
         }
-        if !credentials.incoming(answer.headers_mut(), bound) {
+        let patterns = credentials.patterns(destination);
+        if !Credentials::incoming(&patterns, answer.headers_mut(), bound) {
             return Err(self.gate.refuse(Some(destination), unreadable("https")));
         }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -246,7 +247,8 @@ impl Egress {
             return Ok(response);
         }
         let (head, body) = answer.into_parts();
-        let body = Covered::new(body, Arc::clone(credentials.patterns()));
+        let grpc = judged::is_grpc(head.version, &head.headers);
+        let body = Covered::new(body, patterns).messages(grpc);
         let body = cut(&pass, &counted, Way::Back, body);
         Ok(rebuilt(&Response::from_parts(head, ()), body))
     }

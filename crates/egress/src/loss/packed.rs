@@ -222,7 +222,7 @@ impl Member {
         let mut text = zeroize::Zeroizing::new(vec![0; STEP]);
         loop {
             let (taken, made) = (stream.total_in(), stream.total_out());
-            let status = stream.decompress(rest, &mut text, FlushDecompress::None).ok()?;
+            let status = stream.decompress(rest, &mut text, FlushDecompress::None);
             let taken = usize::try_from(stream.total_in() - taken).ok()?;
             let made = usize::try_from(stream.total_out() - made).ok()?;
             *rest = &rest[taken..];
@@ -231,6 +231,8 @@ impl Member {
             if let Some(found) = self.text.push(watch, &text[..made], now) {
                 return Some(Seen::Found(found));
             }
+            // What came out before it broke was looked at: others may read as far.
+            let status = status.ok()?;
             if status == Status::StreamEnd {
                 self.state = if *gzip { State::Sums(8) } else { State::Over };
                 return Some(Seen::Nothing);

@@ -115,6 +115,39 @@ fn pieces_of_one_value_add_up_within_the_hour_and_smaller_ones_or_later_ones_do_
     assert_eq!(found, [false, false, true]);
 }
 
+#[test]
+fn what_is_packed_is_found_though_it_breaks_right_behind() {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packer, VALUE.as_bytes()).unwrap();
+    std::io::Write::flush(&mut packer).unwrap();
+    // A block of a kind that there is none of.
+    let broken = [packer.get_ref().as_slice(), &[0xff; 8]].concat();
+    let mut packed = packed::Packed::new(Coding::None);
+    assert!(matches!(packed.push(&watch(), &broken, NOW), packed::Seen::Found(_)));
+}
+
+/// Else a cell would find a value out piece by piece, and each piece letter by letter.
+#[test]
+fn a_guess_that_is_right_is_answered_like_a_wrong_one_until_three_quarters_are_known() {
+    let enough = (VALUE.len() * 3).div_ceil(4);
+    // From a beginning that everybody knows, letter by letter, in every form and more than once.
+    let watch = watch();
+    for length in 1..enough {
+        for form in written(&VALUE[..length]) {
+            assert!(!finds(&watch, form.as_bytes()) && !finds(&watch, form.as_bytes()), "{form}");
+        }
+    }
+    assert!(finds(&watch, &VALUE.as_bytes()[..enough]), "the positive control");
+    // Pieces from anywhere: what was sent before counts once, and one that is wrong adds nothing.
+    let watch = self::watch();
+    for piece in [0..12, 12..24, 6..18, 3..24, 0..24, 12..24] {
+        assert!(!finds(&watch, &VALUE.as_bytes()[piece.clone()]), "{piece:?}");
+    }
+    assert!(!finds(&watch, format!("{}0000", &VALUE[18..26]).as_bytes()));
+    assert!(!finds(&watch, &VALUE.as_bytes()[14..26]), "two more are 26 of 36");
+    assert!(finds(&watch, &VALUE.as_bytes()[15..27]));
+}
+
 proptest! {
     #[test]
     fn however_a_stream_is_cut_it_is_found_before_it_is_out(

@@ -1,9 +1,9 @@
 //! What must not leave, in every form that is looked for, and where pieces of it are in bytes.
 //!
 //! The index is of all windows of [`WINDOW`] characters of all forms, behind a filter under a random key. So what
-//! costs time, or is seen of an outcome, follows from [`WINDOW`] right characters together and never from fewer: a
-//! cell that measures how long its bytes take learns no secret letter by letter. For the same reason nothing is kept
-//! back that only may become a secret.
+//! costs time follows from [`WINDOW`] right characters together, and what is seen of an outcome from three quarters of a
+//! value. Who knows neither learns no secret letter by letter; what remains for who knows the beginning of one and
+//! measures well is in `docs/decisions/0020`. Nothing is kept back that only may become a secret.
 
 use super::forms::{Form, forms, middle, squeezed};
 use cofferdam_base::{Millis, Secret, SecretName};

@@ -418,3 +418,5 @@ fn no_objects_table_has_more_keys_than_are_kept_track_of() {
     }
     Api::ALL.iter().flat_map(|api| tables::fields(*api)).for_each(|(_, shape)| walk(shape));
 }
+
+mod missed;

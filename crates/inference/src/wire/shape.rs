@@ -4,6 +4,7 @@
 //! server tools and tomorrow's. The walk builds no tree, and refuses a key given twice wherever it looks.
 
 use super::fields::{Fault, Text};
+use crate::check::{Check, keeps};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt::{self, Write as _};
@@ -177,7 +178,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 self.trail.path.truncate(length);
                 continue;
             };
-            if seen & (1 << at) != 0 {
+            if seen & (1 << at) != 0 && keeps(Check::KeyOnceInside) {
                 return Err(self.trail.stop("is given twice"));
             }
             seen |= 1 << at;

@@ -175,6 +175,57 @@ async fn a_secret_that_comes_back_is_covered_in_head_and_body_however_it_is_cut(
     assert!(answer.contains(&format!("x-echo: {}", "*".repeat(SECRET.len()))), "{answer}");
 }
 
+/// What a cell has of an answer whose server says these bytes of it and then nothing.
+async fn arrived_of(said: &str) -> String {
+    let cell = holding("header:authorization");
+    let (arrived, mut client) = sent(&cell, "web.example", IN_HEADER).await;
+    let (_, mut server) = arrived.unwrap();
+    say(&mut server, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await;
+    say(&mut server, said).await;
+    let mut bytes = Vec::new();
+    // The clock stands still while anything moves.
+    while let Ok(Ok(1..)) = tokio::time::timeout(Duration::from_secs(5), client.read_buf(&mut bytes)).await {}
+    let text = String::from_utf8(bytes).unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// A server that is in league with a cell would tell it by this whether a guess is right, one letter after the other.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_of_an_answer_follows_from_no_secret() {
+    for length in 1..SECRET.len() {
+        let (right, wrong) = (&SECRET[..length], "x".repeat(length));
+        let [right, wrong] =
+            [arrived_of(&format!("a {right}")).await, arrived_of(&format!("a {wrong}")).await];
+        assert_eq!(right.len(), wrong.len(), "{length} letters: {right:?}, {wrong:?}");
+    }
+}
+
+/// What the cell has of an answer with a guess that is right, of a host to which nothing is bound.
+async fn answered_elsewhere() -> String {
+    let request = "GET / HTTP/1.1\r\nHost: data.example\r\n\r\n";
+    let (arrived, mut client) = sent(&holding("header:authorization"), "data.example", request).await;
+    let (_, mut server) = arrived.unwrap();
+    let length = SECRET.len();
+    let head = format!("HTTP/1.1 200 OK\r\nX-Guess: {SECRET}\r\nContent-Length: {length}\r\n\r\n");
+    say(&mut server, &format!("{head}{SECRET}")).await;
+    message(&mut client).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_to_which_it_is_not_bound_learns_of_no_guess_whether_it_is_right() {
+    let answer = answered_elsewhere().await;
+    assert!(answer.contains(&format!("x-guess: {SECRET}\r\n")), "{answer}");
+    assert!(answer.ends_with(&format!("\r\n\r\n{SECRET}")), "{answer}");
+}
+
+/// What ends with a line, as events do, is not held back.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_whole_arrives_at_once() {
+    for event in ["data: sk-live\n\n", "{\"a\": \"sk-live/\"}\n", "log line s\r\n"] {
+        assert_eq!(arrived_of(event).await, event);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_a_bound_host_that_cannot_be_read_is_refused() {
     let cell = holding("header:authorization");
@@ -303,6 +354,18 @@ pub(super) async fn happens(check: Check) -> bool {
             say(&mut server, "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nxxx").await;
             message(&mut client).await.ends_with("xxx")
         }
+        Check::SecretHeld => {
+            let (arrived, mut client) = sent(&holding(header), "web.example", IN_HEADER).await;
+            let (_, mut server) = arrived.unwrap();
+            let (first, second) = SECRET.split_at(SECRET.len() / 2);
+            say(&mut server, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{first}", SECRET.len()))
+                .await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            say(&mut server, second).await;
+            message(&mut client).await.contains(SECRET)
+        }
+        // Whoever answers there confirms a guess, and the secret is not known there.
+        Check::SearchedWhereBound => answered_elsewhere().await.contains('*'),
         _ => {
             let (arrived, mut client) = sent(&holding(header), "web.example", IN_HEADER).await;
             let (_, mut server) = arrived.unwrap();

@@ -856,7 +856,9 @@ fn attack(check: Check) -> Result<(), String> {
         | Check::BodyBound
         | Check::BodySearched
         | Check::AnswerReadable
-        | Check::SecretCovered => alone(&|| comes(credentials::happens(check))),
+        | Check::SecretCovered
+        | Check::SecretHeld
+        | Check::SearchedWhereBound => alone(&|| comes(credentials::happens(check))),
         Check::LossInHead
         | Check::LossInBody
         | Check::LossPacked
