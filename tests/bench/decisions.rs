@@ -54,6 +54,7 @@ pub fn verdicts(met: &mut Vec<bool>) {
                 target: "/v1/items?page=2".into(),
                 headers: vec!["host".into(), "accept".into()],
                 websocket: false,
+                grpc: false,
                 body: Body::None,
             })
             .collect();
