@@ -214,7 +214,7 @@ fn grpc_passes_by_service_and_method_inspected_and_wholly_through_a_tunnel() {
     let (authority, library) = (Authority::new(), grpcio());
     let mut host = trusting(&authority, &[(library.to_str().unwrap(), "/opt/grpcio")]);
     let dir = tempfile::tempdir().unwrap();
-    let (leaf, key) = authority.pem_leaf(&[RPC, RAW]);
+    let (leaf, key) = authority.leaf_pem(&[RPC, RAW]);
     fs::write(dir.path().join("leaf"), leaf).unwrap();
     fs::write(dir.path().join("key"), key).unwrap();
     let mut command = Command::new("/usr/bin/python3");

@@ -67,7 +67,7 @@ pub(crate) struct Set {
     #[arg(long)]
     url: String,
     /// The model's name at the provider
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     model: String,
     /// Which wire it speaks: openai, anthropic, ollama or gemini
     #[arg(long, default_value = "openai")]

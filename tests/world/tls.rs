@@ -83,14 +83,6 @@ impl Authority {
         Self(Issuer::new(params, key), pem(&der))
     }
 
-    /// A certificate for these names and its key, PEM.
-    pub fn pem_leaf(&self, names: &[&str]) -> (String, String) {
-        use base64::{Engine, engine::general_purpose::STANDARD};
-        let (leaf, key) = self.leaf(names);
-        let body = STANDARD.encode(key.serialize_der());
-        (pem(leaf.der()), format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
-    }
-
     /// Its certificate.
     pub fn pem(&self) -> &str {
         &self.1
@@ -101,6 +93,14 @@ impl Authority {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();
         (CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// The same as PEM.
+    pub fn leaf_pem(&self, names: &[&str]) -> (String, String) {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let (leaf, key) = self.leaf(names);
+        let key = STANDARD.encode(key.serialize_der());
+        (pem(leaf.der()), format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"))
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::{
     Error,
     approvals::Book,
+    counter::Counter,
     db::{Db, Row},
     edge::Edge,
     facts::Facts,
@@ -43,6 +44,7 @@ pub struct Host {
     pub(crate) facts: Facts,
     pub(crate) db: Db,
     pub(crate) scribe: Scribe,
+    pub(crate) counter: Counter,
     pub(crate) master: MasterKey,
     pub(crate) issuer: Issuer,
     pub(crate) book: Book,
@@ -71,6 +73,7 @@ impl Host {
         let (master, issuer) = keys;
         Arc::new(Self {
             scribe: Scribe::start(db.clone()),
+            counter: Counter::start(db.clone()),
             facts,
             db,
             master,
@@ -212,21 +215,24 @@ impl Host {
         self.scribe.record(Row { at, tenant, kind, body }, done).await;
     }
 
-    /// Tokens that an inference request used: in the store for the sums, in the ledger for the order.
-    /// What could not be counted the warden keeps for its next wire.
-    pub(crate) async fn used(&self, tenant: &Tenant, usage: Usage) -> bool {
-        let body = serde_json::to_value(&usage).unwrap_or_default();
-        let row = Row { at: usage.at, tenant: Some(tenant.id.clone()), kind: Kind::Usage, body };
-        self.scribe.note(row).await;
-        let id = tenant.id.clone();
-        let counted = self.db.run(move |disk| disk.add_usage(&id, &usage)).await;
-        if let Err(error) = &counted {
-            tracing::error!(tenant = %tenant.id, %error, "the sums of usage lack one request");
-        }
-        counted.is_ok()
+    /// Tokens that an inference request used: in the store for the sums, in the ledger for the order; `done` once
+    /// they are summed. What was not summed the warden keeps for its next wire.
+    pub(crate) async fn used(
+        &self,
+        tenant: &TenantId,
+        usage: Usage,
+        done: impl FnOnce() + Send + Sync + 'static,
+    ) {
+        self.scribe.note(usage_row(tenant, &usage)).await;
+        self.counter.count(tenant, usage, done).await;
     }
 
     pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: Kind, body: Value) -> Row {
         Row { at: self.now(), tenant: tenant.cloned(), kind, body }
     }
+}
+
+fn usage_row(tenant: &TenantId, usage: &Usage) -> Row {
+    let body = serde_json::to_value(usage).unwrap_or_default();
+    Row { at: usage.at, tenant: Some(tenant.clone()), kind: Kind::Usage, body }
 }

@@ -191,9 +191,13 @@ impl Host {
         if lost.is_empty() {
             return Ok(());
         }
+        let (counted, known) = oneshot::channel();
         for most in lost {
-            self.used(tenant, most).await;
+            self.used(&tenant.id, most, || {}).await;
         }
+        self.counter.after(move || counted.send(()).unwrap_or_default()).await;
+        // The counter ends only with the process.
+        let _ = known.await;
         self.send_models(tenant, link).await
     }
 

@@ -70,6 +70,8 @@ pub struct Tenant {
     pub changes: Mutex<()>,
     /// How far its wardens' records were heard.
     pub heard: Heard,
+    /// How far what they used of models was heard since the start of control.
+    pub heard_uses: Heard,
     /// What its warden has under way at its models.
     pub under_way: UnderWay,
     /// Placeholders that were sent where they are not bound, and known values that were blocked.
@@ -147,6 +149,7 @@ impl Tenant {
             tripped: AtomicBool::new(false),
             killed_for: std::sync::Mutex::default(),
             heard,
+            heard_uses: Heard::default(),
             under_way: UnderWay::default(),
             mailbox,
             view: watch::Sender::new(view),

@@ -40,6 +40,8 @@ pub struct Link {
     configured: watch::Sender<Configured>,
     /// The last record of this wire that is in the ledger.
     recorded: watch::Sender<u64>,
+    /// The last use of a model that is counted, likewise.
+    counted: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,7 +58,8 @@ impl Link {
         let wire = Arc::new(AsyncChannel::new(wire).map_err(|e| Error::io("a warden's wire", e))?);
         let (queue, outbox) = mpsc::channel(QUEUE);
         tokio::spawn(write(Arc::clone(&wire), outbox));
-        Ok(Self { wire, queue, configured: watch::Sender::default(), recorded: watch::Sender::default() })
+        let (recorded, counted) = (watch::Sender::default(), watch::Sender::default());
+        Ok(Self { wire, queue, configured: watch::Sender::default(), recorded, counted })
     }
 
     /// Queues one message. Nobody waits behind a warden that does not read: one that lets its queue fill is
@@ -136,12 +139,17 @@ impl Link {
         self.configured.send_modify(|c| c.ended = true);
     }
 
-    /// Tells the warden how far its records are in the ledger, once for however many came at once.
+    /// Tells the warden how far its records are in the ledger and its uses of models counted, once for however many
+    /// came at once.
     async fn acknowledge(self: Arc<Self>) {
-        let mut recorded = self.recorded.subscribe();
-        while recorded.changed().await.is_ok() {
-            let through = *recorded.borrow_and_update();
-            if self.wire.send(&Command::Recorded { through }, &[]).await.is_err() {
+        let (mut recorded, mut counted) = (self.recorded.subscribe(), self.counted.subscribe());
+        loop {
+            let command = tokio::select! {
+                Ok(()) = recorded.changed() => Command::Recorded { through: *recorded.borrow_and_update() },
+                Ok(()) = counted.changed() => Command::Counted { through: *counted.borrow_and_update() },
+                else => return,
+            };
+            if self.wire.send(&command, &[]).await.is_err() {
                 return;
             }
         }
@@ -206,10 +214,20 @@ impl Link {
             Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
             Report::Asking(most) => tenant.under_way.add(most)?,
             Report::Usage(usage) => {
-                let (through, request) = (usage.seq, usage.request);
-                if host.used(tenant, usage).await {
-                    tenant.under_way.remove(request);
-                    self.send(tenant, &Command::Counted { through })?;
+                if i64::try_from(usage.at.0).is_err() {
+                    return Err(nonsense(tenant, "it used a model at no time that there is"));
+                }
+                let (link, whose, request, through) =
+                    (Arc::downgrade(self), Arc::clone(tenant), usage.request, usage.seq);
+                let done = move || {
+                    whose.under_way.remove(request);
+                    if let Some(link) = link.upgrade() {
+                        link.counted.send_modify(|last| *last = (*last).max(through));
+                    }
+                };
+                match tenant.heard_uses.expect(boot.unwrap_or_default(), through) {
+                    Number::Next { missing: _ } => host.used(&tenant.id, usage, done).await,
+                    Number::Again => host.counter.after(done).await,
                 }
             }
         }

@@ -216,8 +216,8 @@ pub trait Disk: Send {
         row: &Row,
     ) -> Result<u64, Error>;
 
-    /// Adds to the sums of usage.
-    fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error>;
+    /// Adds these to the sums of usage, all or none; one of a tenant that is not there adds nothing.
+    fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error>;
     /// The sums of usage from the day of this moment on, told apart by these.
     fn usage(&mut self, tenant: Option<&TenantId>, since: Millis, by: &[By]) -> Result<Vec<UsageRow>, Error>;
 

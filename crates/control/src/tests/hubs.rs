@@ -430,6 +430,62 @@ async fn records_that_are_sent_again_after_a_crash_are_not_doubled_and_a_dead_wa
     assert_eq!((ended.body["after"].as_u64(), ended.body["may_be_lost"].as_bool()), (Some(3), Some(true)));
 }
 
+fn used(seq: u64) -> Report {
+    Report::Usage(warden::Usage {
+        seq,
+        request: seq,
+        at: Millis(1),
+        route: "main".parse().unwrap(),
+        model: "m".to_owned(),
+        prompt_tokens: 2,
+        completion_tokens: 1,
+        status: 200,
+        estimated: false,
+        micros: None,
+        user: String::new(),
+        agent: String::new(),
+    })
+}
+
+/// Reads until uses up to this number are said to be counted.
+async fn counted(warden: &Arc<Warden>, seq: u64) {
+    while next(warden).await != (warden::Command::Counted { through: seq }) {}
+}
+
+#[tokio::test]
+async fn uses_that_wait_are_counted_in_one_transaction_and_none_is_lost_or_counted_twice() {
+    let (world, warden) = running().await;
+    world.disk.1.store(true, Ordering::Relaxed);
+    warden.report(&used(1));
+    while world.disk.2.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    (2..=100).for_each(|seq| warden.report(&used(seq)));
+    // Its answer comes after all of them were taken, and before any is said to be counted.
+    warden.report(&Report::Ask { destination: somewhere(), why: String::new(), request: None });
+    assert!(matches!(next(&warden).await, warden::Command::Refuse { .. }));
+    assert_eq!(world.disk.counted(), (0, 0));
+    world.disk.1.store(false, Ordering::Relaxed);
+    counted(&warden, 100).await;
+    assert_eq!(world.disk.counted(), (100, 2), "the first by itself, all that waited behind it at once");
+    (99..=101).for_each(|seq| warden.report(&used(seq)));
+    counted(&warden, 101).await;
+    assert_eq!(world.disk.counted().0, 101, "what is sent again is answered and not counted again");
+}
+
+#[tokio::test]
+async fn a_use_at_no_time_that_there_is_ends_the_wire() {
+    let (world, warden) = running().await;
+    let Report::Usage(usage) = used(1) else { unreachable!() };
+    warden.report(&used(1));
+    counted(&warden, 1).await;
+    warden.report(&Report::Usage(warden::Usage { seq: 2, at: Millis(u64::MAX), ..usage }));
+    while world.host.tenant(&acme()).unwrap().seat.link().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.disk.counted().0, 1);
+}
+
 #[tokio::test]
 async fn rows_that_nobody_waits_for_are_counted_while_the_disk_is_full() {
     let (world, _warden) = running().await;

@@ -43,6 +43,8 @@ struct Tables {
     tokens: Vec<Token>,
     approvals: Vec<StoredApproval>,
     usage: Vec<(TenantId, Usage)>,
+    /// In how many changes.
+    counted: usize,
     webhooks: Vec<(TenantId, Webhook, String)>,
     deliveries: Vec<(Delivery, Millis)>,
     last_delivery: u64,
@@ -71,6 +73,12 @@ impl Memory {
         for (_, policy) in &mut self.0.lock().unwrap().policies {
             policy.at = Millis(policy.at.0 - by);
         }
+    }
+
+    /// How many uses of models are counted, and in how many changes.
+    pub(super) fn counted(&self) -> (usize, usize) {
+        let tables = self.0.lock().unwrap();
+        (tables.usage.len(), tables.counted)
     }
 
     pub(super) fn kinds(&self) -> Vec<String> {
@@ -345,8 +353,10 @@ impl Disk for Memory {
         tables.approvals.iter_mut().filter(bound).for_each(|old| old.revision = revision);
         Ok(revision)
     }
-    fn add_usage(&mut self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        self.open()?.usage.push((id.clone(), usage.clone()));
+    fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
+        let mut tables = self.open()?;
+        tables.usage.extend_from_slice(uses);
+        tables.counted += 1;
         Ok(())
     }
     fn usage(&mut self, tenant: Option<&TenantId>, _: Millis, _: &[By]) -> Result<Vec<UsageRow>, Error> {

@@ -105,7 +105,8 @@ impl Tables<'_> {
         self.must_exist(id)?;
         let day = number(at.0 / 86_400_000)?;
         let full = "SELECT count(*) >= ?3 FROM used WHERE tenant = ?1 AND day = ?2";
-        let full: bool = self.0.query_row(full, params![id.as_str(), day, MOST_ROWS], |row| row.get(0))?;
+        let mut full = self.0.prepare_cached(full)?;
+        let full: bool = full.query_row(params![id.as_str(), day, MOST_ROWS], |row| row.get(0))?;
         let known = "SELECT count(*) > 0 FROM used
                      WHERE tenant = ?1 AND day = ?2 AND route = ?3 AND model = ?4 AND user = ?5 AND agent = ?6";
         let these = params![id.as_str(), day, route.as_str(), model, user, agent];
@@ -113,7 +114,7 @@ impl Tables<'_> {
         let (user, agent) = if apart { (user.as_str(), agent.as_str()) } else { (OTHERS, OTHERS) };
         let (prompt, completion) = (cut(*prompt_tokens)?, cut(*completion_tokens)?);
         let (cost, unpriced) = (cut(micros.unwrap_or_default())?, i64::from(micros.is_none()));
-        self.0.execute(
+        let mut add = self.0.prepare_cached(
             "INSERT INTO used VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)
              ON CONFLICT (tenant, day, route, model, user, agent) DO UPDATE SET
                requests = requests + 1,
@@ -121,20 +122,20 @@ impl Tables<'_> {
                completion_tokens = min(completion_tokens + ?8, ?11),
                micros = min(micros + ?9, ?11),
                unpriced = unpriced + ?10",
-            params![
-                id.as_str(),
-                day,
-                route.as_str(),
-                model,
-                user,
-                agent,
-                prompt,
-                completion,
-                cost,
-                unpriced,
-                MOST_SUM
-            ],
         )?;
+        add.execute(params![
+            id.as_str(),
+            day,
+            route.as_str(),
+            model,
+            user,
+            agent,
+            prompt,
+            completion,
+            cost,
+            unpriced,
+            MOST_SUM
+        ])?;
         for span in Span::ALL {
             self.spend(id, usage, span, prompt + completion, cost)?;
         }
@@ -143,23 +144,23 @@ impl Tables<'_> {
 
     /// Adds to what a route used in a span. One that is over makes room for the next; a late word of it is too late.
     fn spend(&self, id: &TenantId, usage: &Usage, span: Span, tokens: i64, micros: i64) -> Result<(), Error> {
-        self.0.execute(
+        let mut add = self.0.prepare_cached(
             "INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (tenant, route, span) DO UPDATE SET
                tokens = min(CASE WHEN begin = ?4 THEN tokens ELSE 0 END + ?5, ?7),
                micros = min(CASE WHEN begin = ?4 THEN micros ELSE 0 END + ?6, ?7),
                begin = ?4
              WHERE begin <= ?4",
-            params![
-                id.as_str(),
-                usage.route.as_str(),
-                super::rows::text(&span)?,
-                number(span.begin(usage.at).0)?,
-                tokens,
-                micros,
-                MOST_SUM
-            ],
         )?;
+        add.execute(params![
+            id.as_str(),
+            usage.route.as_str(),
+            super::rows::text(&span)?,
+            number(span.begin(usage.at).0)?,
+            tokens,
+            micros,
+            MOST_SUM
+        ])?;
         Ok(())
     }
 
