@@ -213,6 +213,7 @@ print(json.dumps(found))
 /// A JDK is no part of what a test may install, so it is tried where the machine has one that keeps its settings with
 /// itself; Debian's keep theirs in `/etc`, which no cell sees.
 #[test]
+#[allow(clippy::print_stderr)]
 fn java_trusts_what_its_environment_names_where_there_is_one() {
     let installed = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
     let whole = |home: &PathBuf| {
@@ -221,7 +222,7 @@ fn java_trusts_what_its_environment_names_where_there_is_one() {
         inside("bin/java") && inside("conf/security/java.security")
     };
     let Some(home) = installed.map(|entry| entry.path()).find(whole) else {
-        println!("no JDK is below /usr/lib/jvm: Java is not tried");
+        eprintln!("no JDK is below /usr/lib/jvm: Java is not tried");
         return;
     };
     let (host, _server) = inspecting();
