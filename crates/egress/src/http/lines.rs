@@ -203,9 +203,9 @@ impl Lines {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             follows.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            match std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
-                Some(length) => follows.length = length,
-                None => return At::Elsewhere,
+            // One that is no number is refused by the parser, or ignored beside chunks: then the lines go on.
+            if let Some(length) = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
+                follows.length = length;
             }
         }
         At::Head
@@ -261,6 +261,7 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\n\nGET / HTTP/1.1\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: x\r\n\r\n0\r\n\r\nGET / HTTP/1.1\n\n",
         ] {
             assert!(watched(broken.as_bytes(), &[3; 30]).contains(&0), "{broken:?}");
         }
