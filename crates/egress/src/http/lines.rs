@@ -1,9 +1,10 @@
 //! Lines of HTTP/1 as they come in from a cell: each ends with CR LF.
 //!
 //! It owns no parser: it only follows where heads, chunk sizes and trailers are. The threat is a line feed alone,
-//! which our parser takes for the end of a line and another one for a part of it (RFC 9112 §2.2). In a line it
-//! becomes a NUL, which no parser takes, so the request is refused as malformed. Where this loses its way it does
-//! nothing, and the parser decides.
+//! which our parser takes for the end of a line and another one for a part of it (RFC 9112 §2.2). In a head it
+//! becomes a NUL, which no parser takes, so the request is refused as malformed; in the line of a chunk's size it stays,
+//! as the parser takes a NUL there and no line feed. All that follows becomes NULs, so that nothing of it is read as HTTP
+//! whatever the parser makes of the first. Where this loses its way it does nothing, and the parser decides.
 
 use crate::check::{Check, keeps};
 use std::{
@@ -98,6 +99,8 @@ enum At {
     Trailers,
     /// In what is no HTTP, or no longer known.
     Elsewhere,
+    /// Behind a line feed that was alone.
+    Broken,
 }
 
 /// What a head says of what follows it.
@@ -124,6 +127,7 @@ impl Lines {
         while !bytes.is_empty() {
             let passed = match self.at {
                 At::Elsewhere => return,
+                At::Broken => return bytes.fill(0),
                 At::Body { left, chunked } => {
                     let passed = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     self.at = match left - passed as u64 {
@@ -141,9 +145,9 @@ impl Lines {
                     Some(end) => {
                         self.line.extend_from_slice(&bytes[..end]);
                         if self.line.pop() != Some(b'\r') {
-                            bytes[end] = 0;
-                            self.at = At::Elsewhere;
-                            return;
+                            let refused = usize::from(self.at == At::Size);
+                            self.at = At::Broken;
+                            return bytes[end + refused..].fill(0);
                         }
                         let line = std::mem::take(&mut self.line);
                         self.ended(&line);
@@ -199,9 +203,9 @@ impl Lines {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             follows.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            match std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
-                Some(length) => follows.length = length,
-                None => return At::Elsewhere,
+            // One that is no number is refused by the parser, or ignored beside chunks: then the lines go on.
+            if let Some(length) = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
+                follows.length = length;
             }
         }
         At::Head
@@ -257,9 +261,20 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\n\nGET / HTTP/1.1\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: x\r\n\r\n0\r\n\r\nGET / HTTP/1.1\n\n",
         ] {
             assert!(watched(broken.as_bytes(), &[3; 30]).contains(&0), "{broken:?}");
         }
+    }
+
+    /// The parser takes a NUL for a part of a chunk's extension, and a line feed there for an error.
+    #[test]
+    fn nothing_behind_a_line_feed_that_is_alone_is_read_as_http() {
+        let size = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;";
+        let bytes = format!("{size}\n1\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\nHost: a\n\n");
+        let wanted = [format!("{size}\n").as_bytes(), &vec![0; bytes.len() - size.len() - 1]].concat();
+        assert_eq!(watched(bytes.as_bytes(), &[]), wanted);
+        assert_eq!(watched(bytes.as_bytes(), &[1; 200]), wanted);
     }
 
     proptest! {
