@@ -100,11 +100,21 @@ pub fn in_front(pids: &[i32]) {
     let own = i32::try_from(std::process::id()).unwrap();
     for pid in pids.iter().chain([&own]) {
         allow_real_time(*pid, 800_000 / pids.len());
-        let mut command = Command::new("chrt");
-        command.args(["--all-tasks", "--rr", "--pid", "5", &pid.to_string()]);
-        let status = command.status().unwrap();
-        assert!(status.success(), "no real-time priority for {pid}: {status}");
+        scheduled(*pid, "--rr", "5");
     }
+}
+
+/// Takes that back.
+pub fn like_the_rest(pids: &[i32]) {
+    let own = i32::try_from(std::process::id()).unwrap();
+    pids.iter().chain([&own]).for_each(|pid| scheduled(*pid, "--other", "0"));
+}
+
+fn scheduled(pid: i32, class: &str, priority: &str) {
+    let mut command = Command::new("chrt");
+    command.args(["--all-tasks", class, "--pid", priority, &pid.to_string()]);
+    let status = command.status().unwrap();
+    assert!(status.success(), "{pid} is not scheduled {class}: {status}");
 }
 
 /// Keeps this thread on one processor: clients on the first, the world's servers on the second, proxies where the

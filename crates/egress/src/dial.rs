@@ -2,7 +2,8 @@
 //! guard let through is dialled.
 //!
 //! The threat is a name whose answers change or lead home (rebinding, CNAMEs to private addresses): between
-//! check and use there is no second look-up, and nothing is cached.
+//! check and use there is no second look-up, and what is remembered of a look-up, for no longer than its answer says
+//! and a minute at most, is an address that the guard judges anew at every dial.
 
 use crate::{Refusal, relay::BoxStream};
 use cofferdam_base::{Host, HostName};
@@ -30,6 +31,12 @@ const CONNECT: Duration = Duration::from_secs(8);
 pub(crate) const TRIED: usize = 4;
 /// `EAFNOSUPPORT`, for which there is no kind.
 const NO_FAMILY: i32 = 97;
+
+/// So many names are remembered, and no answer for longer than this, whatever it says.
+const NAMES: u64 = 512;
+const FRESH: Duration = Duration::from_mins(1);
+/// The same of an answer that there is nothing, which may be mended at any moment.
+const FRESH_NOTHING: Duration = Duration::from_secs(5);
 
 /// Looks names up.
 pub trait LookUp: Send + Sync + fmt::Debug {
@@ -167,7 +174,9 @@ impl NameServers {
         );
         let options: &mut ResolverOpts = builder.options_mut();
         options.use_hosts_file = ResolveHosts::Never;
-        options.cache_size = 0;
+        options.cache_size = NAMES;
+        options.positive_max_ttl = Some(FRESH);
+        options.negative_max_ttl = Some(FRESH_NOTHING);
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.timeout = Duration::from_secs(2);
         options.attempts = 2;
@@ -206,5 +215,85 @@ impl Connect for Tcp {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxStream)
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use hickory_proto::{
+        op::{Message, OpCode},
+        rr::{
+            RData, Record, RecordType,
+            rdata::{A, SOA},
+        },
+    };
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+    use tokio::net::UdpSocket;
+
+    /// A name server that has one address for every name, good for a minute if the name says so and else not at all;
+    /// and how often it was asked.
+    async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (address, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let query = question.queries[0].clone();
+                let mut answer = Message::response(question.metadata.id, OpCode::Query);
+                answer.add_query(query.clone());
+                let ttl = if query.name().to_ascii().starts_with("minute.") { 60 } else { 0 };
+                let owner = query.name().clone();
+                if query.query_type() == RecordType::A {
+                    let data = RData::A(A([93, 184, 216, 34].into()));
+                    answer.add_answer(Record::from_rdata(owner, ttl, data));
+                } else {
+                    let soa = SOA::new(owner.clone(), owner.clone(), 1, 1, 1, 1, ttl);
+                    answer.add_authority(Record::from_rdata(owner, ttl, RData::SOA(soa)));
+                }
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        (address, asked)
+    }
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Connect for Nowhere {
+        fn connect(&self, _: CheckedAddress, _: NonZeroU16) -> BoxFuture<'_, io::Result<BoxStream>> {
+            Box::pin(async { Ok(Box::new(tokio::io::duplex(1).0) as BoxStream) })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_asked_for_once_while_it_is_good_and_its_address_judged_at_every_dial() {
+        let (address, asked) = server().await;
+        let names = Box::new(NameServers::new(&[address]).unwrap());
+        let dialler = Dialler { names, connect: Box::new(Nowhere) };
+        let guard = cofferdam_policy::Guard::default();
+        for (name, first, later) in [("minute.example", true, false), ("never.example", true, true)] {
+            let host = Host::Name(name.parse().unwrap());
+            for again in [first, later] {
+                let (before, judged) = (asked.load(Ordering::Relaxed), AtomicUsize::new(0));
+                let check = |address: IpAddr| {
+                    judged.fetch_add(1, Ordering::Relaxed);
+                    guard.check(address).map_err(|no| Refusal::new(no.code, "guard"))
+                };
+                dialler.dial(&host, NonZeroU16::MIN, check).await.unwrap();
+                assert_eq!(asked.load(Ordering::Relaxed) > before, again, "{name}");
+                assert_eq!(judged.into_inner(), 1, "{name}");
+            }
+            // What the guard refuses now is refused, though its look-up is remembered.
+            let no = |_| Err(Refusal::new(Reason::ConnectFailed, "guard"));
+            assert!(dialler.dial(&host, NonZeroU16::MIN, no).await.is_err(), "{name}");
+        }
     }
 }

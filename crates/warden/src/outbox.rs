@@ -261,6 +261,8 @@ impl Outbox {
                 return report;
             }
             self.more.notified().await;
+            // Whatever caused it goes on first: what is said to control is on no request's way to its server.
+            tokio::task::yield_now().await;
             self.gather().await;
         }
     }

@@ -1,7 +1,8 @@
 //! Approvals: what cells asked for and what people said, driven by the pure machine of `policy::approval`.
 //!
 //! Every answer, use and end is on disk, with its ledger row, before the warden or the person hears of it
-//! (law 5, class A), and so is the first question; that it is asked again, or no longer held, is only
+//! (law 5, class A; of a use that the disk has ahead, see `kept`, the row comes after it), and so is the first
+//! question; that it is asked again, or no longer held, is only
 //! remembered, because a cell can do that as often as it likes. One lock orders all events. The threats: a
 //! grant used twice, one that a crash turned from asked into given, one that outlives its rule, and an answer to
 //! something else than what was shown. A number is one question under one revision of the policy: when that
@@ -9,6 +10,7 @@
 //! disk at the start and sent to each warden again.
 
 mod answers;
+mod kept;
 mod moved;
 pub(crate) mod shown;
 
@@ -35,7 +37,7 @@ use cofferdam_policy::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{command, conflict, digest, for_edge, may_be_always, missing, row_kind, shown, stale};
+use shown::{command, conflict, digest, for_edge, may_be_always, missing, shown, stale};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -57,6 +59,7 @@ pub(crate) struct Book {
     /// What was asked again since people were told last: however often, they are told twice a second.
     recounted: std::sync::Mutex<BTreeSet<u64>>,
     changes: broadcast::Sender<Happening>,
+    ahead: kept::Ahead,
     to_edge: mpsc::UnboundedSender<Config>,
     edge_outbox: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Config>>>,
     answering: Arc<Semaphore>,
@@ -87,6 +90,7 @@ impl Default for Book {
             held: std::sync::Mutex::default(),
             recounted: std::sync::Mutex::default(),
             changes: broadcast::Sender::new(256),
+            ahead: kept::Ahead::default(),
             to_edge,
             edge_outbox: std::sync::Mutex::new(Some(outbox)),
             answering: Arc::new(Semaphore::new(answers::AT_A_TIME)),
@@ -136,12 +140,10 @@ impl Host {
         let all = query.all;
         let mut rows = self.db.run(move |disk| disk.approvals(all)).await?;
         let live = self.book.live.lock().await;
-        for row in &mut rows {
-            if let Some(now) = live.get(&row.id) {
-                row.clone_from(now);
-            }
-        }
+        rows.retain(|row| !live.contains_key(&row.id));
+        rows.extend(live.values().cloned());
         drop(live);
+        rows.sort_by_key(|row| row.id);
         let wanted = |row: &&StoredApproval| query.tenant.as_ref().is_none_or(|id| *id == row.tenant);
         Ok(rows.iter().filter(wanted).map(shown).collect())
     }
@@ -514,34 +516,25 @@ impl Host {
             live.insert(id, row.clone());
             self.show_change(&row);
         } else if state != row.state {
-            row.state = state;
+            let before = std::mem::replace(&mut row.state, state);
             if !said.by.is_empty() {
                 (row.answer, row.approver) = (said.words.clone(), said.by.clone());
             }
             if row.answered.is_none() {
                 row.answered = Some(self.now());
             }
-            let body = json!({
-                "approval": id, "destination": row.destination.to_string(), "state": state,
-                "words": said.words, "by": said.by, "revision": row.revision, "request": row.request,
-                "count": row.count.max(1),
-            });
-            let ledger = self.row(Some(&row.tenant), row_kind(state), body);
-            let always = matches!(state, State::Granted(GrantSpan::Always));
-            let (kept, text) = (row.clone(), said.policy.clone().filter(|_| always));
-            let number = self.db.run(move |disk| disk.set_approval(&kept, text.as_deref(), &ledger)).await?;
-            revision = said.policy.clone().filter(|_| always).map(|text| (text, number));
+            revision = self.keep(&row, before, said).await?;
             if state.is_over() {
                 live.remove(&id);
             } else {
                 live.insert(id, row.clone());
             }
-            if revision.is_some() {
+            if let Some((_, number)) = &revision {
                 let bound = |other: &&mut StoredApproval| {
                     other.tenant == row.tenant && other.revision == row.revision
                 };
-                live.values_mut().filter(bound).for_each(|other| other.revision = number);
-                row.revision = number;
+                live.values_mut().filter(bound).for_each(|other| other.revision = *number);
+                row.revision = *number;
             }
             self.show_change(&row);
         }

@@ -67,6 +67,11 @@ pub(super) fn row_kind(state: State) -> Kind {
     }
 }
 
+/// Is it a yes for one connection or request?
+pub(super) const fn is_once(state: State) -> bool {
+    matches!(state, State::Granted(GrantSpan::Once { until: _ }))
+}
+
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
         State::Waiting { asked: _ } => "waiting",

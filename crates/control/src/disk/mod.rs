@@ -216,6 +216,10 @@ pub trait Disk: Send {
         row: &Row,
     ) -> Result<u64, Error>;
 
+    /// Keeps an approval that was just granted once as used, with the row of the grant, in one flush: it may be used
+    /// without another one.
+    fn grant_held(&mut self, granted: &StoredApproval, row: &Row) -> Result<(), Error>;
+
     /// Adds these to the sums of usage, all or none; one of a tenant that is not there adds nothing.
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error>;
     /// The sums of usage from the day of this moment on, told apart by these.

@@ -17,6 +17,7 @@ use cofferdam_base::{
         warden::{SealedSecret, Usage},
     },
 };
+use cofferdam_policy::approval::State as Approved;
 use cofferdam_store::{
     ledger::{Class, Ledger, NewRow, Reader, StoredRow, Told, Verified},
     state::{self, By, State},
@@ -296,6 +297,21 @@ impl Disk for Sqlite {
             tables.rebind_approvals(&changed.tenant, changed.revision, revision)?;
             Ok(revision)
         })
+    }
+
+    fn grant_held(&mut self, granted: &StoredApproval, row: &Row) -> Result<(), Error> {
+        let used = approval_row(&StoredApproval { state: Approved::Used, ..granted.clone() })?;
+        let new = new_row(row, Class::A);
+        // What is to be posted must outlive a loss of power, as the row does.
+        let posted = self.state.read().webhook(&granted.tenant)?.is_some();
+        let change = |tables: &state::Tables<'_>| {
+            tables.set_approval(&used)?;
+            tables.post(&used.tenant, &crate::webhook::body(granted), row.at)
+        };
+        if posted {
+            return Ok(self.state.change(&mut self.ledger, &new, change)?);
+        }
+        Ok(self.state.end_approval(&mut self.ledger, &new, used.id, &used.state, change)?)
     }
 
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {

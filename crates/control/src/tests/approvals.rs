@@ -1,7 +1,7 @@
 //! Approvals at control: what an answer is bound to, who may give it, and how long it holds.
 
 use super::{
-    hubs::{next, no, running, somewhere, yes},
+    hubs::{no, running, somewhere, yes},
     world::{Warden, World, acme, blocking, globex, over},
 };
 use crate::api::types::{
@@ -36,6 +36,16 @@ async fn asked_by(warden: &Arc<Warden>, path: &str) -> u64 {
     match next(warden).await {
         warden::Command::Waiting { approval, .. } => approval,
         other => panic!("{other:?}"),
+    }
+}
+
+/// The next command but for what is said of records, which comes in no order with anything.
+async fn next(warden: &Arc<Warden>) -> warden::Command {
+    loop {
+        let command = super::hubs::next(warden).await;
+        if !matches!(command, warden::Command::Recorded { .. }) {
+            return command;
+        }
     }
 }
 

@@ -150,6 +150,60 @@ async fn an_ask_is_granted_once_spent_once_and_never_twice() {
     assert_eq!(world.host.approve(99, yes(Span::Once)).await.unwrap_err().status(), 404);
 }
 
+/// acme's approvals as the next control reads them.
+async fn after_a_crash(world: World) -> (World, Vec<(u64, String)>) {
+    let World { disk, dir, .. } = world;
+    let next = over(disk, dir).await;
+    let all = ApprovalsQuery { all: true, ..ApprovalsQuery::default() };
+    let rows = next.host.approvals(&all).await.unwrap();
+    (next, rows.into_iter().map(|row| (row.id, row.state)).collect())
+}
+
+#[tokio::test]
+async fn a_yes_for_once_to_what_is_held_is_on_disk_as_used_before_its_use_and_can_be_taken_back_until_then() {
+    let (world, warden) = running().await;
+    let approval = asked(&warden).await;
+    world.host.approve(approval, yes(Span::Once)).await.unwrap();
+    let listed = world.host.approvals(&ApprovalsQuery::default()).await.unwrap();
+    assert_eq!(listed.iter().map(|row| row.state.as_str()).collect::<Vec<_>>(), ["granted"]);
+    assert!(matches!(next(&warden).await, warden::Command::Grant(_)));
+    world.host.revoke(approval).await.unwrap();
+    assert_eq!(next(&warden).await, warden::Command::Revoke { grant: approval });
+    warden.report(&Report::Spend { grant: approval });
+    assert_eq!(next(&warden).await, warden::Command::Spent { grant: approval, ok: false });
+    let second = asked(&warden).await;
+    world.host.approve(second, yes(Span::Once)).await.unwrap();
+    // Nothing can be written any more, and the use needs nothing written.
+    assert!(matches!(next(&warden).await, warden::Command::Grant(_)));
+    world.disk.1.store(true, Ordering::Relaxed);
+    warden.report(&Report::Spend { grant: second });
+    assert_eq!(next(&warden).await, warden::Command::Spent { grant: second, ok: true });
+    world.disk.1.store(false, Ordering::Relaxed);
+    let (_next, rows) = after_a_crash(world).await;
+    assert_eq!(rows, [(approval, "revoked".to_owned()), (second, "used".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_yes_for_once_that_a_crash_came_before_is_used_and_one_that_nobody_held_for_is_still_there() {
+    let (world, warden) = running().await;
+    let held = asked(&warden).await;
+    world.host.approve(held, yes(Span::Once)).await.unwrap();
+    assert!(matches!(next(&warden).await, warden::Command::Grant(_)));
+    let host = Place::Name("later.example".parse().unwrap());
+    let destination = Destination { host, ..somewhere() };
+    let question = Report::Ask { destination: destination.clone(), why: String::new(), request: None };
+    warden.report(&question);
+    let warden::Command::Waiting { approval: later, .. } = next(&warden).await else { panic!() };
+    let mut changes = world.host.watch();
+    warden.report(&Report::HoldEnded { destination });
+    assert_eq!(changed(&mut changes).await, "hold_ended");
+    world.host.approve(later, yes(Span::Once)).await.unwrap();
+    let (next, rows) = after_a_crash(world).await;
+    assert_eq!(rows, [(held, "used".to_owned()), (later, "granted".to_owned())]);
+    let live: Vec<u64> = next.host.live_grants(&acme()).await.iter().map(|grant| grant.id).collect();
+    assert_eq!(live, [later]);
+}
+
 #[tokio::test]
 async fn a_denial_reaches_the_warden_with_its_words_and_a_hold_that_ended_can_still_be_granted() {
     let (world, warden) = running().await;

@@ -14,6 +14,7 @@ use cofferdam_base::{
         warden::{SealedSecret, Usage},
     },
 };
+use cofferdam_policy::approval::State;
 use cofferdam_store::{ledger::Told, state::By};
 use cofferdam_tenants::lifecycle::Desired;
 use cofferdam_vault::WrappedDataKey;
@@ -352,6 +353,9 @@ impl Disk for Memory {
         };
         tables.approvals.iter_mut().filter(bound).for_each(|old| old.revision = revision);
         Ok(revision)
+    }
+    fn grant_held(&mut self, granted: &StoredApproval, row: &Row) -> Result<(), Error> {
+        self.set_approval(&StoredApproval { state: State::Used, ..granted.clone() }, None, row).map(drop)
     }
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
         let mut tables = self.open()?;

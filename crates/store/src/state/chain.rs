@@ -2,7 +2,8 @@
 //!
 //! A row of class A is on disk before its change is: a kill in between leaves a row of something that did not
 //! happen, and so does an older database that was put back. The threat: a ledger that is believed there. So
-//! the database keeps the number of its last row, and at the start every later one is called undone.
+//! the database keeps the number of its last row, and at the start every later one is called undone. One kind of change
+//! is made again instead, so that its row alone need be flushed: that an approval is over, which only closes.
 
 use super::{
     State, Tables,
@@ -10,31 +11,77 @@ use super::{
 };
 use crate::{
     Error,
-    ledger::{Class, Kind, Ledger, NewRow},
+    ledger::{Class, Kind, Ledger, NewRow, StoredRow},
 };
-use cofferdam_base::Millis;
-use rusqlite::Connection;
+use cofferdam_base::{Millis, TenantId};
+use rusqlite::{Connection, params};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// So many rows are read at a time.
 const PAGE: usize = 1000;
 
 impl State {
-    /// Calls undone what the ledger tells and the database does not have. To be called before any change;
-    /// how many rows that were.
+    /// Calls undone what the ledger tells and the database does not have, but for approvals that are over: those it
+    /// ends again. To be called before any change; how many rows are called undone.
     pub fn settle(&mut self, ledger: &mut Ledger, now: Millis) -> Result<usize, Error> {
-        let found = match mark(&self.read())? {
-            Some(seq) => undone(ledger, seq, now)?,
+        let later = match mark(&self.read())? {
+            Some(seq) => changes(ledger, seq)?,
             // A database of the schema before has rows and no mark; a new one has neither.
             None if self.read().has_identities()? => Vec::new(),
-            None => undone(ledger, 0, now)?,
+            None => changes(ledger, 0)?,
         };
-        if !found.is_empty() {
-            ledger.append_all(&found)?;
+        let (mut ended, mut undone) = (Vec::new(), Vec::new());
+        for row in later {
+            match over(&row) {
+                Some(end) if self.read().has_approval(&end)? => ended.push(end),
+                _ => undone.push(is_undone(row, now)),
+            }
+        }
+        if !undone.is_empty() {
+            ledger.append_all(&undone)?;
         }
         let rows = ledger.rows();
-        self.change_quietly(|tables| set(tables.0, rows))?;
-        Ok(found.len())
+        self.change_quietly(|tables| {
+            ended.iter().try_for_each(|end| tables.end_approval(end))?;
+            set(tables.0, rows)
+        })?;
+        Ok(undone.len())
+    }
+}
+
+/// An approval that is over, as its row tells.
+struct Ended {
+    tenant: TenantId,
+    approval: u64,
+    state: String,
+}
+
+/// The row of a change that is flushed by the row alone.
+pub(super) fn telling(row: &NewRow, approval: u64, state: &str) -> NewRow {
+    let mut row = row.clone();
+    if let Some(body) = row.body.as_object_mut() {
+        body.insert("ends".to_owned(), json!({ "approval": approval, "state": state }));
+    }
+    row
+}
+
+fn over(row: &StoredRow) -> Option<Ended> {
+    let ends = row.body.get("ends")?;
+    let state = ends["state"].as_str()?.to_owned();
+    Some(Ended { tenant: row.tenant.clone()?, approval: ends["approval"].as_u64()?, state })
+}
+
+impl Tables<'_> {
+    fn has_approval(&self, end: &Ended) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM approvals WHERE id = ?1 AND tenant = ?2)";
+        Ok(self.0.query_row(sql, params![number(end.approval)?, end.tenant.as_str()], |row| row.get(0))?)
+    }
+
+    fn end_approval(&self, end: &Ended) -> Result<(), Error> {
+        let sql = "UPDATE approvals SET state = ?3, over = 1 WHERE id = ?1 AND tenant = ?2";
+        self.0.execute(sql, params![number(end.approval)?, end.tenant.as_str(), end.state])?;
+        Ok(())
     }
 }
 
@@ -49,8 +96,8 @@ fn mark(tables: &Tables<'_>) -> Result<Option<u64>, Error> {
     one(tables.0.prepare("SELECT seq FROM chain")?, [], |row| count(row, "seq"))
 }
 
-/// What is to be written of the changes after this row.
-fn undone(ledger: &Ledger, mut seq: u64, now: Millis) -> Result<Vec<NewRow>, Error> {
+/// The changes after this row that nothing calls undone.
+fn changes(ledger: &Ledger, mut seq: u64) -> Result<Vec<StoredRow>, Error> {
     let (mut changes, mut told) = (Vec::new(), BTreeSet::new());
     loop {
         let page = ledger.after(seq, None, PAGE)?;
@@ -64,12 +111,16 @@ fn undone(ledger: &Ledger, mut seq: u64, now: Millis) -> Result<Vec<NewRow>, Err
             }
         }
     }
-    let new = changes.into_iter().filter(|row| !told.contains(&row.seq)).map(|row| NewRow {
+    changes.retain(|row| !told.contains(&row.seq));
+    Ok(changes)
+}
+
+fn is_undone(row: StoredRow, now: Millis) -> NewRow {
+    NewRow {
         at: now,
         class: Class::A,
         tenant: row.tenant,
         kind: Kind::Undone.as_str().to_owned(),
-        body: serde_json::json!({ "row": row.seq, "kind": row.kind, "why": "the change was not made" }),
-    });
-    Ok(new.collect())
+        body: json!({ "row": row.seq, "kind": row.kind, "why": "the change was not made" }),
+    }
 }

@@ -38,6 +38,8 @@ pub struct State {
     files: open::Files,
     /// Why the opening made no backup.
     unkept: Option<Error>,
+    /// Is the log flushed with each change?
+    flushes: bool,
 }
 
 /// Its tables, within a change or for reading.
@@ -65,6 +67,42 @@ impl State {
 
     /// Like [`State::change`]; if `change` gives none, nothing is changed and no row appended.
     pub fn change_if<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        row: &NewRow,
+        change: impl FnOnce(&Tables<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        self.flush(true)?;
+        self.change_as_set(ledger, row, change)
+    }
+
+    /// Like [`State::change`], in one flush, which is that of the row. The change is that this approval is over, in this
+    /// state; the row tells so, and [`State::settle`] makes again from it what a loss of power takes.
+    pub fn end_approval<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        row: &NewRow,
+        approval: u64,
+        state: &str,
+        change: impl FnOnce(&Tables<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.flush(false)?;
+        let row = chain::telling(row, approval, state);
+        let made = self.change_as_set(ledger, &row, |tables| change(tables).map(Some))?;
+        made.ok_or(Error::Malformed("change"))
+    }
+
+    /// Says whether the next changes flush the log. Each says so for itself, before it begins.
+    fn flush(&mut self, wanted: bool) -> Result<(), Error> {
+        if self.flushes != wanted {
+            let how = if wanted { "FULL" } else { "NORMAL" };
+            self.connection.pragma_update(None, "synchronous", how)?;
+            self.flushes = wanted;
+        }
+        Ok(())
+    }
+
+    fn change_as_set<T>(
         &mut self,
         ledger: &mut Ledger,
         row: &NewRow,
@@ -99,6 +137,7 @@ impl State {
         &mut self,
         change: impl FnOnce(&Tables<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.flush(true)?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let made = change(&Tables(&transaction))?;
         transaction.commit()?;

@@ -52,7 +52,7 @@ impl State {
         let mut connection = opened.map_err(|e| files.judge(e.into()))?;
         prepare(&connection, &files).map_err(|e| files.judge(e))?;
         let lived = migrate::run(&mut connection, &files, schemas, now).map_err(|e| files.judge(e))?;
-        let mut state = Self { connection, files, unkept: None };
+        let mut state = Self { connection, files, unkept: None, flushes: true };
         state.reserve();
         if lived {
             // A disk without room for a copy still has to stop cells: that is told, and no reason to end.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 //! Opening what is whole, refusing what is not, and the backup that mends it.
 
-use super::{NewTenantRow, State, migrate};
+use super::{ApprovalRow, NewTenantRow, State, migrate};
 use crate::{
     Error,
     ledger::{Class, Kind, Ledger, NewRow},
@@ -21,6 +21,28 @@ const SECOND: &str = "CREATE TABLE second (a INTEGER) STRICT;";
 
 fn acme() -> TenantId {
     TenantId::try_from("acme").unwrap()
+}
+
+fn new_approval() -> ApprovalRow {
+    ApprovalRow {
+        id: 0,
+        tenant: acme(),
+        destination: cofferdam_base::Destination {
+            host: cofferdam_base::Host::Name("api.example.com".parse().unwrap()),
+            port: 443.try_into().unwrap(),
+            protocol: cofferdam_base::Protocol::Https,
+        },
+        why: String::new(),
+        asked: Millis(1),
+        state: "waiting".to_owned(),
+        over: false,
+        answer: String::new(),
+        answered: None,
+        revision: 1,
+        request: "null".to_owned(),
+        count: 1,
+        approver: String::new(),
+    }
 }
 
 fn new_tenant() -> NewTenantRow {
@@ -296,6 +318,61 @@ fn a_row_whose_change_a_kill_kept_from_happening_is_called_undone_once() {
         assert_eq!(state.settle(&mut ledger, Millis(2)).unwrap(), found);
         assert_eq!(last(&ledger), ("undone".to_owned(), Some(seq)));
     }
+}
+
+#[test]
+fn an_approval_whose_end_a_loss_of_power_took_is_ended_again_from_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let state = State::open(dir.path(), Millis(1)).unwrap();
+        (state, Ledger::open(&dir.path().join("ledger"), Millis(1)).unwrap())
+    };
+    let row = |kind: Kind| NewRow {
+        at: Millis(2),
+        class: Class::A,
+        tenant: Some(acme()),
+        kind: kind.as_str().to_owned(),
+        body: serde_json::json!({}),
+    };
+    let states = |state: &State| -> Vec<_> {
+        state.read().approvals(true).unwrap().into_iter().map(|row| (row.state, row.over)).collect()
+    };
+    let (mut state, mut ledger) = open();
+    state.settle(&mut ledger, Millis(1)).unwrap();
+    let made = row(Kind::TenantCreated);
+    state.change(&mut ledger, &made, |tables| tables.create_tenant(&new_tenant())).unwrap();
+    let asked = row(Kind::ApprovalAsked);
+    let id = state.change(&mut ledger, &asked, |tables| tables.add_approval(&new_approval())).unwrap();
+    // What is flushed with every change is there after a loss of power; what came after it need not be.
+    let flushed: Vec<_> =
+        ["state.db", "state.db-wal"].map(|name| (name, fs::read(dir.path().join(name)).unwrap())).into();
+    let granted = row(Kind::ApprovalGranted);
+    let used = ApprovalRow { id, state: "used".to_owned(), over: true, ..new_approval() };
+    state.end_approval(&mut ledger, &granted, id, "used", |tables| tables.set_approval(&used)).unwrap();
+    let how = |state: &State| -> i64 {
+        state.connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(how(&state), 1, "one flush, that of the row");
+    assert_eq!(states(&state), [("used".to_owned(), true)]);
+    drop((state, ledger));
+    for (name, bytes) in flushed {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let _ = fs::remove_file(dir.path().join("state.db-shm"));
+    let (mut state, mut ledger) = open();
+    assert_eq!(states(&state), [("waiting".to_owned(), false)], "the end is lost");
+    assert_eq!(state.settle(&mut ledger, Millis(3)).unwrap(), 0, "and nothing is called undone");
+    assert_eq!(states(&state), [("used".to_owned(), true)]);
+    assert_eq!(how(&state), 2, "every other change is flushed");
+    // One of which there is no approval was not made.
+    let lost = State::end_approval(&mut state, &mut ledger, &granted, 99, "used", |_| -> Result<(), Error> {
+        Err(Error::Malformed("nothing"))
+    });
+    assert!(lost.is_err());
+    ledger.append(&super::chain::telling(&granted, 99, "used")).unwrap();
+    drop((state, ledger));
+    let (mut state, mut ledger) = open();
+    assert_eq!(state.settle(&mut ledger, Millis(3)).unwrap(), 1);
 }
 
 #[test]

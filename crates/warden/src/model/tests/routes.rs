@@ -251,7 +251,8 @@ async fn past_a_hard_limit_nothing_is_dialled_and_the_agent_reads_why() {
     let error: serde_json::Value = serde_json::from_str(&body).unwrap();
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains("tokens/day=100 of route main is used up"), "{message}");
-    // What still fits goes.
+    // What still fits goes, over a new connection: the provider has closed the one that was kept.
+    drop(provider);
     let mut client = host.ask_with(r#"{"messages":[],"max_tokens":20}"#).await;
     let (_, mut provider) = host.asked().await;
     answer(&mut provider, 500, "{}").await;
