@@ -41,7 +41,8 @@ impl Coding {
         for value in headers.get_all(header::CONTENT_ENCODING) {
             for word in value.to_str().ok()?.split(',') {
                 let next = match word.trim().to_ascii_lowercase().as_str() {
-                    "" | "identity" => continue,
+                    // Of S3: what it frames stays as it is, in chunks that are larger than any piece that counts.
+                    "" | "identity" | "aws-chunked" => continue,
                     "gzip" | "x-gzip" => Self::Gzip,
                     "deflate" => Self::Deflate,
                     _ => return None,
