@@ -48,9 +48,8 @@ impl Target {
                     }
                     raw.pop();
                 }
-                other if matches!(other.split(';').next(), Some("" | "." | "..")) => {
-                    return Err(Ambiguous("the path hides a dot segment behind a parameter"));
-                }
+                // Some servers cut it off, and what is before it is another segment than the rule's.
+                other if other.contains(';') => return Err(Ambiguous("the path has a parameter")),
                 _ => {
                     segments.push(segment);
                     raw.push(part);
@@ -254,6 +253,13 @@ mod tests {
                 continue;
             }
             assert_eq!(fits(template, path), expected, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_parameter_is_two_paths() {
+        for path in ["/admin;x/users", "/admin%3bx", "/r/secret;.json", "/..;/admin"] {
+            assert!(Target::parse(path).is_err(), "{path}");
         }
     }
 

@@ -122,6 +122,11 @@ impl Body {
     }
 }
 
+/// A key as readers who do not look at case take it, also at a long s.
+fn folded(key: &str) -> String {
+    key.to_uppercase().to_lowercase()
+}
+
 /// JSON without a key twice, and nothing after it.
 pub(crate) fn strict(bytes: &[u8]) -> Option<Value> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -160,7 +165,7 @@ fn call(value: Value) -> Option<Call> {
         None | Some(Value::Null) => Map::new(),
         Some(_) => return None,
     };
-    let doubtful = |key: &String| ["name", "arguments"].iter().any(|known| key.eq_ignore_ascii_case(known));
+    let doubtful = |key: &String| ["name", "arguments"].contains(&folded(key).as_str());
     (!params.keys().any(doubtful)).then_some(Call { method: Some(method), tool: Some(tool), arguments })
 }
 
@@ -218,7 +223,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut all = Map::new();
         let mut seen = std::collections::HashSet::new();
         while let Some(key) = members.next_key::<String>()? {
-            if !seen.insert(key.to_lowercase()) {
+            if !seen.insert(folded(&key)) {
                 return Err(de::Error::custom("a key twice"));
             }
             let value = members.next_value_seed(Self)?;
@@ -265,6 +270,9 @@ mod tests {
             r#"{"jsonrpc":"2.0","method":"tools/call","params":["delete"]}"#,
             r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","NAME":"b"}}"#,
             r#"{"jsonrpc":"2.0","method":"tools/call","params":{"Name":"b"}}"#,
+            // A long s is an s to who does not look at case.
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":{},"argumentſ":{}}}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":{"resource":1,"reſource":2}}}"#,
             r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a","arguments":[1]}}"#,
             r#"{"jsonrpc":"2.0","method":"ping","result":1}"#,
             "\u{feff}{\"jsonrpc\":\"2.0\",\"method\":\"ping\"}",
