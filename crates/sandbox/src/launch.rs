@@ -199,6 +199,7 @@ fn build(
     };
     // While the cell seals itself. Nothing of its own runs if this is an error.
     let mut found = proof::outside(plan, pid);
+    found.add(proof::trials::arrived(plan, listeners.as_ref()));
     if let Err(failure) = proof::holds(plan, &found).and_then(|()| proof::allow(plan, &groups.rows)) {
         // An init that ended has said why, and looks from outside as if it had no layers.
         return Err(match wire.try_recv() {
@@ -211,7 +212,6 @@ fn build(
         Some((Answer::Running { findings }, _)) => found.add(findings),
         other => return Err(unexpected(other.map(|(answer, _)| answer))),
     }
-    found.add(proof::trials::arrived(plan, listeners.as_ref()));
     // The next cell's, for which nobody waits now.
     if let Some(shape) = ready_made(plan) {
         nursery::prepare(shape);

@@ -17,7 +17,7 @@ use std::{
 
 /// Files of `/proc` that tell of the machine's other processes, its identity or its insides: covered by
 /// `/dev/null`. Those that only the host's root may read are left: nobody in a cell is that.
-const MASKED: [&str; 31] = [
+const MASKED: [&str; 33] = [
     "kcore",
     "keys",
     "key-users",
@@ -49,6 +49,8 @@ const MASKED: [&str; 31] = [
     "sys/fs/inode-nr",
     "sys/fs/inode-state",
     "sys/fs/dentry-state",
+    "sys/fs/aio-nr",
+    "sys/kernel/pty/nr",
 ];
 /// Directories of `/proc` likewise: covered by nothing.
 const HIDDEN: [&str; 8] = ["acpi", "scsi", "irq", "bus", "fs", "driver", "pressure", "sys/dev"];
