@@ -104,7 +104,8 @@ impl Egress {
 
     /// Sets what must not leave from now on.
     pub fn set_watch(&self, watch: Watch) {
-        *self.watch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(watch);
+        let mut kept = self.watch.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Arc::new(watch.remembering(&kept));
     }
 
     /// What must not leave.

@@ -173,3 +173,17 @@ proptest! {
         prop_assert!(!finds(&watch(), text.as_bytes()));
     }
 }
+
+/// What a cell had sent of a value counts on, whatever else is looked for since, and a piece that was stopped does not.
+#[test]
+fn neither_new_values_nor_a_piece_that_was_stopped_make_what_was_sent_forgotten() {
+    let (first, rest) = VALUE.as_bytes().split_at(VALUE.len() * 6 / 10);
+    let before = Watch::new(&[known("KEY", VALUE)]);
+    assert!(!finds(&before, first));
+    let after =
+        Watch::new(&[known("OTHER", "another-secret-of-theirs"), known("KEY", VALUE)]).remembering(&before);
+    for _ in 0..2 {
+        assert!(finds(&after, rest), "the rest is stopped, each time");
+    }
+    assert!(!finds(&Watch::new(&[known("KEY", VALUE)]), rest), "by itself it is too little");
+}

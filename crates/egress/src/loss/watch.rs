@@ -11,7 +11,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     ops::Range,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use zeroize::Zeroizing;
 
@@ -67,8 +67,8 @@ pub struct Watch {
 
 struct Value {
     found: Found,
-    /// When each byte was last sent.
-    sent: Mutex<Vec<Option<Millis>>>,
+    /// When each byte was last sent; shared with what looked for the same value before.
+    sent: Arc<Mutex<Vec<Option<Millis>>>>,
 }
 
 impl Default for Watch {
@@ -99,7 +99,7 @@ impl Watch {
                 }
                 all.extend(forms(values.len(), text));
                 let found = Found { name: one.name.clone(), canary: one.canary };
-                values.push(Value { found, sent: Mutex::new(vec![None; text.len()]) });
+                values.push(Value { found, sent: Arc::new(Mutex::new(vec![None; text.len()])) });
             }
         }
         Self::indexed(values, all)
@@ -137,6 +137,28 @@ impl Watch {
         }
     }
 
+    /// The same, which knows what was sent of the values that were looked for before.
+    #[must_use]
+    pub fn remembering(mut self, before: &Self) -> Self {
+        let text = |watch: &Self, value| {
+            watch.forms.iter().find(|form| form.value == value).map(|form| form.text.clone())
+        };
+        let known: Vec<_> = (0..before.values.len()).map(|value| text(before, value)).collect();
+        for value in 0..self.values.len() {
+            let same = text(&self, value);
+            let name = &self.values[value].found.name;
+            let old = before
+                .values
+                .iter()
+                .zip(&known)
+                .find(|(old, text)| old.found.name == *name && **text == same);
+            if let Some((old, _)) = old {
+                self.values[value].sent = Arc::clone(&old.sent);
+            }
+        }
+        self
+    }
+
     /// Is there nothing to look for?
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
@@ -148,7 +170,7 @@ impl Watch {
     }
 
     /// Looks at bytes that are about to be sent. Found is what has three quarters of its bytes sent within the hour,
-    /// in pieces that count; what was found is then forgotten.
+    /// in pieces that count; the piece that was found does not leave, and is not remembered as sent.
     pub(super) fn look(&self, bytes: &[u8], now: Millis) -> Option<Found> {
         if self.is_empty() {
             return None;
@@ -186,11 +208,12 @@ impl Value {
     /// These of its bytes are about to be sent: is it enough?
     fn sends(&self, range: Range<usize>, now: Millis) -> bool {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent[range].fill(Some(now));
+        let before = sent[range.clone()].to_vec();
+        sent[range.clone()].fill(Some(now));
         let lately = |at: &&Option<Millis>| at.is_some_and(|at| now.since(at) < REMEMBERED);
         let enough = sent.iter().filter(lately).count() * 4 >= sent.len() * 3;
         if enough {
-            sent.fill(None);
+            sent[range].copy_from_slice(&before);
         }
         enough
     }

@@ -209,9 +209,9 @@ async fn a_canary_closes_everything_and_is_told_apart_from_a_secret_by_nobody_in
 async fn a_value_in_the_name_of_a_host_is_not_looked_up() {
     let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("{}.{}.deep.example", &hex[..30], &hex[30..]);
-    let cell = watching();
-    cell.egress.gate.configure(rules(&format!("{OPEN}  - allow: '{name}'\n")), LIMITS);
     for (name, good) in [(name.as_str(), false), ("0123456789abcdef.deep.example", true)] {
+        let cell = watching();
+        cell.egress.gate.configure(rules(&format!("{OPEN}  - allow: '{name}'\n")), LIMITS);
         cell.resolves(name, &["93.184.216.34"]);
         // Of TLS that nobody looks into the name is all that is seen.
         let mut client = cell.captured(name, 443);
