@@ -42,8 +42,19 @@ struct State {
     sealed: HashMap<SecretName, SealedSecret>,
     /// Access tokens, and the refresh tokens that control has not kept yet.
     tokens: HashMap<SecretName, Token>,
-    pending: HashMap<SecretName, SealedSecret>,
+    /// Access tokens that were replaced before their time: they are still good.
+    past: Vec<(SecretName, Token)>,
+    pending: HashMap<SecretName, Pending>,
 }
+
+/// A rotated secret, and the envelope from which it was made.
+struct Pending {
+    base: String,
+    secret: SealedSecret,
+}
+
+/// How many replaced tokens are remembered.
+const PAST: usize = 64;
 
 /// An access token, of which envelope, and until when.
 struct Token {
@@ -56,6 +67,12 @@ impl State {
     /// The access token that belongs to a secret as it is now.
     fn token(&self, sealed: &SealedSecret) -> Option<&Token> {
         self.tokens.get(&sealed.name).filter(|token| token.of == sealed.envelope)
+    }
+
+    /// The access tokens of a secret that were replaced before their time.
+    fn past(&self, name: &SecretName) -> impl Iterator<Item = Secret<Vec<u8>>> {
+        let same = self.past.iter().filter(move |(of, _)| of == name);
+        same.map(|(_, token)| Secret::new(token.value.as_bytes().to_vec()))
     }
 }
 
@@ -92,7 +109,7 @@ impl Keys {
         let sealed: HashMap<_, _> = secrets.into_iter().map(|secret| (secret.name.clone(), secret)).collect();
         let mut state = self.lock();
         // What was rotated is kept, or control went on without it.
-        state.pending.retain(|name, ours| sealed.get(name).is_some_and(|now| now.version < ours.version));
+        state.pending.retain(|name, ours| sealed.get(name).is_some_and(|now| now.envelope == ours.base));
         state.sealed = sealed;
         drop(state);
         self.changed.notify_waiters();
@@ -120,7 +137,7 @@ impl Keys {
                     continue;
                 }
             };
-            let parts = parts(&binding, &value);
+            let parts = parts(&binding, &value).into_iter().chain(state.past(&sealed.name)).collect();
             let value = match &binding.kind {
                 Some(Kind::Oauth(_)) => {
                     let token = state.token(sealed).map(|token| token.value.as_bytes().to_vec());
@@ -140,8 +157,7 @@ impl Keys {
         name: &SecretName,
     ) -> Result<Option<(SealedSecret, Oauth, OauthValue)>, Error> {
         let state = self.lock();
-        let newest = state.pending.get(name).or_else(|| state.sealed.get(name));
-        let (Some(key), Some(sealed)) = (&state.key, newest) else { return Ok(None) };
+        let (Some(key), Some(sealed)) = (&state.key, state.sealed.get(name)) else { return Ok(None) };
         let binding = Binding::of_purpose(&sealed.purpose).ok().flatten();
         let Some(Kind::Oauth(oauth)) = binding.and_then(|binding| binding.kind) else { return Ok(None) };
         let value = key.open_secret(&self.tenant, sealed)?;
@@ -156,9 +172,21 @@ impl Keys {
     }
 
     /// Keeps an access token that was made from this secret.
-    pub(crate) fn put_token(&self, sealed: &SealedSecret, value: Zeroizing<String>, until: Millis) {
+    pub(crate) fn put_token(
+        &self,
+        sealed: &SealedSecret,
+        value: Zeroizing<String>,
+        now: Millis,
+        until: Millis,
+    ) {
         let token = Token { value, of: sealed.envelope.clone(), until };
-        self.lock().tokens.insert(sealed.name.clone(), token);
+        let mut state = self.lock();
+        state.past.retain(|(_, token)| now < token.until);
+        if let Some(replaced) = state.tokens.insert(sealed.name.clone(), token) {
+            let over = state.past.len().saturating_sub(PAST - 1);
+            state.past.drain(..over);
+            state.past.push((sealed.name.clone(), replaced));
+        }
     }
 
     /// The next version of a secret, with a new refresh token in it; until control has it, it is pending.
@@ -177,7 +205,8 @@ impl Keys {
         let key = state.key.as_ref().ok_or(Error::Start("there is no data key yet"))?;
         let version = sealed.version.saturating_add(1);
         let next = key.seal_secret(&self.tenant, &sealed.name, version, &sealed.purpose, &next)?;
-        state.pending.insert(next.name.clone(), next.clone());
+        let pending = Pending { base: sealed.envelope.clone(), secret: next.clone() };
+        state.pending.insert(next.name.clone(), pending);
         Ok(next)
     }
 
@@ -198,7 +227,12 @@ impl Keys {
 
     /// What control has not kept yet.
     pub(crate) fn pending(&self) -> Vec<SealedSecret> {
-        self.lock().pending.values().cloned().collect()
+        self.lock().pending.values().map(|pending| pending.secret.clone()).collect()
+    }
+
+    /// What control has not kept yet of this secret.
+    pub(crate) fn pending_of(&self, name: &SecretName) -> Option<SealedSecret> {
+        self.lock().pending.get(name).map(|pending| pending.secret.clone())
     }
 
     /// Opens what control sealed under the data key of this tenant.
@@ -221,7 +255,9 @@ impl Keys {
             let parts = binding.map_or_else(Vec::new, |binding| parts(&binding, &value));
             let token = state.token(sealed).map(|token| Secret::new(token.value.as_bytes().to_vec()));
             let known = |value| Known { name: sealed.name.clone(), canary, value };
-            all.extend([value].into_iter().chain(parts).chain(token).map(known));
+            all.extend(
+                [value].into_iter().chain(parts).chain(token).chain(state.past(&sealed.name)).map(known),
+            );
         }
         Watch::new(&all)
     }

@@ -39,13 +39,27 @@ const KEEPING: Duration = Duration::from_secs(10);
 /// An endpoint that said no, or nothing, is let alone for so long, in milliseconds.
 const REST: u64 = 5_000;
 
+/// How often a token that is good by its time is replaced because a server refused it, and in what time: who can have
+/// a server say so must not wear out the endpoint.
+const REPLACED: u32 = 3;
+const WHILE: u64 = 60_000;
+
 /// Makes access tokens for one tenant.
+#[derive(Clone)]
 pub(crate) struct Tokens {
     pub(crate) keys: Arc<Keys>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) egress: Weak<Egress>,
-    turns: Mutex<HashMap<SecretName, Arc<tokio::sync::Mutex<Option<No>>>>>,
+    turns: Arc<Mutex<HashMap<SecretName, Arc<tokio::sync::Mutex<Turn>>>>>,
+}
+
+/// What became of one secret's tokens.
+#[derive(Default)]
+struct Turn {
+    no: Option<No>,
+    /// Since when tokens were replaced, and how many.
+    replaced: (Millis, u32),
 }
 
 /// A no, to which secret, and when.
@@ -68,7 +82,7 @@ impl Tokens {
         tls: Arc<rustls::ClientConfig>,
         egress: Weak<Egress>,
     ) -> Self {
-        Self { keys, outbox, tls, egress, turns: Mutex::default() }
+        Self { keys, outbox, tls, egress, turns: Arc::default() }
     }
 
     async fn see_to(&self, name: &SecretName, refused: Option<Zeroizing<Vec<u8>>>) -> Result<(), Refusal> {
@@ -84,11 +98,25 @@ impl Tokens {
         if self.keys.has_token(name, now, refused.as_deref().map(Vec::as_slice)) {
             return Ok(());
         }
+        if refused.is_some() {
+            let (since, times) = last.replaced;
+            let fresh = now.0.saturating_sub(since.0) < WHILE;
+            if fresh && times >= REPLACED {
+                // The server's no is the answer.
+                return Ok(());
+            }
+            last.replaced = if fresh { (since, times + 1) } else { (now, 1) };
+        }
+        if let Some(pending) = self.keys.pending_of(name)
+            && timeout(KEEPING, self.keys.kept(&pending)).await.is_err()
+        {
+            return Err(no("the last refresh token is not kept yet: try again".to_owned()));
+        }
         let wanted = self.keys.oauth(name).map_err(|error| no(error.to_string()))?;
         let Some((sealed, oauth, value)) = wanted else {
             return Err(no("it is not set any more".to_owned()));
         };
-        if let Some(last) = last.as_ref()
+        if let Some(last) = &last.no
             && last.envelope == sealed.envelope
             && now.0.saturating_sub(last.at.0) < REST
         {
@@ -100,7 +128,7 @@ impl Tokens {
         };
         made.map_err(|said| {
             tracing::warn!(%name, said, "no access token");
-            *last = Some(No { envelope: sealed.envelope, at: egress.gate.now(), said: said.clone() });
+            last.no = Some(No { envelope: sealed.envelope, at: egress.gate.now(), said: said.clone() });
             no(said)
         })
     }
@@ -198,7 +226,7 @@ impl Tokens {
             }
         }
         let until = Millis(egress.gate.now().0.saturating_add(seconds.saturating_mul(1000)));
-        self.keys.put_token(&sealed, access_token, until);
+        self.keys.put_token(&sealed, access_token, egress.gate.now(), until);
         egress.set_credentials(self.keys.credentials());
         egress.set_watch(self.keys.watch());
         Ok(())
@@ -218,6 +246,10 @@ impl Mint for Tokens {
         name: &'a SecretName,
         refused: Option<Zeroizing<Vec<u8>>>,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(self.see_to(name, refused))
+        let (this, name) = (self.clone(), name.clone());
+        // By itself: a client that leaves must not lose the refresh token that its request made the endpoint give.
+        let made = tokio::spawn(async move { this.see_to(&name, refused).await });
+        let broke = |_| Refusal::new(Reason::SecretUnusable, "warden").said("making its token broke off");
+        Box::pin(async move { made.await.map_err(broke)? })
     }
 }
