@@ -212,11 +212,11 @@ impl Link {
             Report::Tested { test, tested } => host.testers.tested(&tenant.id, test, tested),
             Report::Rotated { secret } => host.secret_rotated(tenant, secret).await?,
             Report::Posted { delivery, error } => host.posted(&tenant.id, delivery, error).await,
+            Report::Asking(usage) | Report::Usage(usage) if i64::try_from(usage.at.0).is_err() => {
+                return Err(nonsense(tenant, "it used a model at no time that there is"));
+            }
             Report::Asking(most) => tenant.under_way.add(most)?,
             Report::Usage(usage) => {
-                if i64::try_from(usage.at.0).is_err() {
-                    return Err(nonsense(tenant, "it used a model at no time that there is"));
-                }
                 let (link, whose, request, through) =
                     (Arc::downgrade(self), Arc::clone(tenant), usage.request, usage.seq);
                 let done = move || {

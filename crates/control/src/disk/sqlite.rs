@@ -317,8 +317,8 @@ impl Disk for Sqlite {
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
         Ok(self.state.change_quietly(|tables| {
             uses.iter().try_for_each(|(id, usage)| match tables.add_usage(id, usage) {
-                // It was forgotten while its report waited.
-                Err(cofferdam_store::Error::NotFound { .. }) => Ok(()),
+                // It was forgotten while its report waited; or it says what no table holds, and must not stop the others.
+                Err(cofferdam_store::Error::NotFound { .. } | cofferdam_store::Error::Malformed(_)) => Ok(()),
                 added => added,
             })
         })?)
