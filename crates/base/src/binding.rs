@@ -152,6 +152,12 @@ impl Place {
     pub fn is_at(&self, destination: &Destination) -> bool {
         matches!(&destination.host, Host::Name(name) if *name == self.host) && destination.port == self.port
     }
+
+    /// Is every path there a part of it?
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.path.0 == ["**"]
+    }
 }
 
 impl Format {

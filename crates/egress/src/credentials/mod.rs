@@ -99,6 +99,9 @@ impl Credential {
     }
 }
 
+/// What S3 copies from, another object than the one of the path.
+const COPY_SOURCE: &str = "x-amz-copy-source";
+
 impl Credentials {
     /// Puts them together.
     #[must_use]
@@ -252,6 +255,12 @@ impl Credentials {
             request.headers_mut().insert(name, value);
         }
         if let Some(signing) = &sign {
+            let whole = |it: &Credential| it.name == *signing.secret() && it.binding.to.is_whole();
+            if request.headers().contains_key(COPY_SOURCE) && !self.all.iter().any(whole) {
+                // Signed, it would have the server read what the path of the binding keeps away.
+                let secret = Some(signing.secret().clone());
+                return Err(Blocked { secret, place: "x-amz-copy-source, and its keys are bound to a path" });
+            }
             used.push(signing.secret().clone());
             // What signs it is written last, when all else stands.
             request.headers_mut().remove(header::AUTHORIZATION);

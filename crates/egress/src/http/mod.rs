@@ -103,7 +103,14 @@ async fn answer(
 ) -> Response<Body> {
     if request.method() == Method::CONNECT {
         return match mode {
-            Mode::Proxy => egress.connect(request).await,
+            Mode::Proxy => {
+                let mut answer = egress.connect(request).await;
+                if !answer.status().is_success() {
+                    // Its lines are watched no more: what follows could be a tunnel's.
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
             Mode::Fixed(..) => egress.told(None, Refusal::new(Reason::BadRequest, "http")),
         };
     }

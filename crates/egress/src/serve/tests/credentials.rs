@@ -450,8 +450,12 @@ async fn read_some(mut stream: DuplexStream) -> Vec<u8> {
 const KEYS: &[u8] = br#"{"access_key_id": "AKIDEXAMPLE", "secret_access_key": "wJalrXUtnFEMI/K7MDENG"}"#;
 
 fn of_kind(kind: Kind, value: &[u8]) -> Credentials {
+    of_kind_at("http://web.example/**", kind, value)
+}
+
+fn of_kind_at(to: &str, kind: Kind, value: &[u8]) -> Credentials {
     let binding = Binding {
-        to: "http://web.example/**".parse().unwrap(),
+        to: to.parse().unwrap(),
         spot: "header:authorization".parse().unwrap(),
         format: if matches!(kind, Kind::Aws(_)) { "{}" } else { "Bearer {}" }.parse().unwrap(),
         resource: None,
@@ -507,6 +511,19 @@ async fn a_cells_signature_becomes_one_with_keys_that_it_does_not_have() {
     assert_eq!(cell.reasons(), ["placeholder_elsewhere"]);
     let twice = plain.replace("\r\n\r\n", "\r\nX-Other: TOKEN\r\n\r\n");
     assert!(sent(&with_keys(), "web.example", &twice).await.0.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_bound_to_a_path_sign_no_copy_of_what_is_elsewhere() {
+    for (to, goes) in [("http://web.example/**", true), ("http://web.example/mine/**", false)] {
+        let keys = of_kind_at(to, Kind::Aws("iam/us-east-1".parse().unwrap()), KEYS);
+        let cell = cell();
+        cell.egress.set_credentials(keys);
+        let copy = "GET /mine/x HTTP/1.1\r\nHost: web.example\r\nAuthorization: TOKEN\r\n\
+                    X-Amz-Copy-Source: /yours/key\r\n\r\n";
+        assert_eq!(sent(&cell, "web.example", copy).await.0.is_some(), goes, "{to}");
+        assert_eq!(cell.reasons().is_empty(), goes);
+    }
 }
 
 #[tokio::test(start_paused = true)]
