@@ -2,11 +2,10 @@
 //!
 //! Who asks is the cell's own claim, and is cut and made visible here, because people read it.
 
-use crate::{Api, Call};
+use crate::{Api, Call, wire::Object};
 use cofferdam_base::ipc::model::Tokens;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 /// The header by which an agent may name itself. It goes no further.
 pub const AGENT: &str = "x-cofferdam-agent";
@@ -37,7 +36,7 @@ impl Asked {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let program = || text(header::USER_AGENT.as_str()).and_then(|all| all.split([' ', '/']).next());
         let said = |name: &str| field::<String>(call, name);
-        let metadata = || said_in(call, "metadata", "user_id").and_then(|it| it.as_str().map(str::to_owned));
+        let metadata = || said_in(call, "metadata", "user_id");
         let user = said("user").or_else(|| said("safety_identifier")).or_else(metadata);
         let tier = call.field("service_tier").filter(|tier| *tier != "null");
         let usual = |_| said("service_tier").is_some_and(|tier| USUAL.contains(&tier.as_str()));
@@ -56,7 +55,7 @@ fn tokens(call: &Call) -> Tokens {
         return Tokens::default();
     }
     let number = |name: &str| field::<u64>(call, name);
-    let within = |object: &str, name: &str| said_in(call, object, name).and_then(|value| value.as_u64());
+    let within = |object: &str, name: &str| said_in::<u64>(call, object, name);
     let (bounds, times) = match call.api() {
         Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => ([Some(0), None], None),
         Api::Chat => ([number("max_tokens"), number("max_completion_tokens")], number("n")),
@@ -77,9 +76,11 @@ fn field<T: DeserializeOwned>(call: &Call, name: &str) -> Option<T> {
     call.field(name).and_then(|text| serde_json::from_str(text).ok())
 }
 
-fn said_in(call: &Call, object: &str, name: &str) -> Option<Value> {
-    let value: Value = field(call, object)?;
-    value.get(name).cloned()
+/// A field of an object, all others of which stay the text that they are: a tree of a hostile one is a hundred times as
+/// large.
+fn said_in<T: DeserializeOwned>(call: &Call, object: &str, name: &str) -> Option<T> {
+    let said = Object::parse(call.field(object)?).ok()?.take(name)?;
+    serde_json::from_str(said.get()).ok()
 }
 
 /// One line that people can read.
@@ -123,6 +124,19 @@ mod tests {
         }
         assert_eq!(most(",\"max_tokens\":18446744073709551615,\"n\":2"), u64::MAX);
         assert!(chat("").tokens.prompt < chat(&format!(",\"user\":\"{}\"", "x".repeat(400))).tokens.prompt);
+    }
+
+    #[test]
+    fn no_tree_is_built_of_what_stands_beside() {
+        // Neither has a tree: one is too deep, the other too large a number.
+        for beside in [format!("{}{}", "[".repeat(500), "]".repeat(500)), "1e999".to_owned()] {
+            let said = format!(",\"metadata\":{{\"a\":{beside},\"user_id\":\"bob\"}}");
+            assert_eq!(chat(&said).user, "bob", "{beside}");
+            let options = format!("{{\"messages\":[],\"options\":{{\"a\":{beside},\"num_predict\":7}}}}");
+            assert_eq!(read(Api::OllamaChat, &options).tokens.completion, 7, "{beside}");
+        }
+        assert_eq!(chat(",\"metadata\":[{\"user_id\":\"bob\"}]").user, "");
+        assert_eq!(chat(",\"metadata\":{\"user_id\":[[]]}").user, "");
     }
 
     #[test]
