@@ -2,7 +2,11 @@
 //!
 //! Who asks is the cell's own claim, and is cut and made visible here, because people read it.
 
-use crate::{Api, Call, wire::Object};
+use crate::{
+    Api, Call, Error,
+    check::{Check, keeps},
+    wire::{Fault, Object},
+};
 use cofferdam_base::ipc::model::Tokens;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
@@ -43,33 +47,72 @@ impl Asked {
         Self {
             user: claim(&user.unwrap_or_default()),
             agent: claim(text(AGENT).or_else(program).unwrap_or_default()),
-            tokens: tokens(call),
+            tokens: call.most(),
             dearer: !tier.is_none_or(usual),
         }
     }
 }
 
-/// The most that a call could use.
-fn tokens(call: &Call) -> Tokens {
-    if call.api().is_free() {
-        return Tokens::default();
-    }
-    let number = |name: &str| field::<u64>(call, name);
-    let within = |object: &str, name: &str| said_in::<u64>(call, object, name);
-    let (bounds, times) = match call.api() {
-        Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => ([Some(0), None], None),
-        Api::Chat => ([number("max_tokens"), number("max_completion_tokens")], number("n")),
-        Api::Responses => ([number("max_output_tokens"), None], None),
-        Api::OllamaChat | Api::OllamaGenerate => ([within("options", "num_predict"), None], None),
+/// The most that a call could use. A bound that cannot be read is refused: the provider might read it.
+pub(crate) fn tokens(call: &Call) -> Result<Tokens, Error> {
+    let prompt = (call.len() as u64).div_ceil(4);
+    let (object, bounds, times): (&[&str], &[&str], &[&str]) = match call.api() {
+        api if api.is_free() => return Ok(Tokens::default()),
+        Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => {
+            return Ok(Tokens { prompt, completion: 0 });
+        }
+        Api::Chat => (&[], &["max_tokens", "max_completion_tokens"], &["n", "best_of"]),
+        Api::Responses => (&[], &["max_output_tokens"], &[]),
+        Api::OllamaChat | Api::OllamaGenerate => (&["options"], &["num_predict"], &[]),
         Api::GeminiGenerate | Api::GeminiStream => (
-            [within("generationConfig", "maxOutputTokens"), None],
-            within("generationConfig", "candidateCount"),
+            &["generationConfig", "generation_config"],
+            &["maxOutputTokens", "max_output_tokens"],
+            &["candidateCount", "candidate_count"],
         ),
-        Api::Messages | Api::CountTokens | Api::GeminiCount => ([number("max_tokens"), None], None),
+        Api::Messages | Api::CountTokens | Api::GeminiCount => (&[], &["max_tokens"], &[]),
     };
-    let answer = bounds.into_iter().flatten().max().unwrap_or(ANSWER);
-    let completion = answer.saturating_mul(times.unwrap_or(1).max(1));
-    Tokens { prompt: (call.len() as u64).div_ceil(4), completion }
+    let answer = largest(call, object, bounds)?.unwrap_or(ANSWER);
+    let times = largest(call, object, times)?.unwrap_or(1);
+    Ok(Tokens { prompt, completion: answer.saturating_mul(times) })
+}
+
+/// The largest of these numbers, at the top or in any of the objects. Providers take 0 for none.
+fn largest(call: &Call, objects: &[&str], names: &[&str]) -> Result<Option<u64>, Error> {
+    let mut most = None;
+    let mut read = |name: &str, text: &str| match whole(text) {
+        Some(number) => Ok(most = most.max(number)),
+        None => Err(Error::Body(format!("`{name}` is no whole number"))),
+    };
+    if objects.is_empty() {
+        for (name, text) in names.iter().filter_map(|name| Some((name, call.field(name)?))) {
+            read(name, text)?;
+        }
+    }
+    for (at, text) in objects.iter().filter_map(|at| Some((at, call.field(at)?))) {
+        if text == "null" {
+            continue;
+        }
+        let bad = |fault: Fault| Error::Body(format!("`{at}` {}", fault.why));
+        let mut object = Object::parse(text).map_err(bad)?;
+        for (name, raw) in names.iter().filter_map(|name| Some((name, object.take(name)?))) {
+            read(&format!("{at}.{name}"), raw.get())?;
+        }
+    }
+    Ok(most)
+}
+
+/// A whole number above 0, or none if it is null, 0 or below, as Ollama's -1 for no bound is; an outer none if it is
+/// no whole number.
+fn whole(text: &str) -> Option<Option<u64>> {
+    match serde_json::from_str::<Option<i128>>(text) {
+        Ok(number) => match number.map(u64::try_from) {
+            Some(Ok(number)) => Some(Some(number).filter(|number| *number > 0)),
+            Some(Err(_)) if number.is_some_and(i128::is_positive) => None,
+            None | Some(Err(_)) => Some(None),
+        },
+        Err(_) if !keeps(Check::BoundRead) => Some(None),
+        Err(_) => None,
+    }
 }
 
 fn field<T: DeserializeOwned>(call: &Call, name: &str) -> Option<T> {
@@ -118,8 +161,12 @@ mod tests {
             (most(",\"max_tokens\":10,\"n\":3"), most(",\"max_tokens\":5,\"max_completion_tokens\":9")),
             (30, 9)
         );
-        // What cannot be read bounds nothing.
-        for open in ["", ",\"max_tokens\":\"5\"", ",\"max_tokens\":-1", ",\"max_tokens\":null,\"n\":0"] {
+        assert_eq!(
+            (most(",\"max_tokens\":10,\"n\":2,\"best_of\":5"), most(",\"max_tokens\":10,\"best_of\":3")),
+            (50, 30)
+        );
+        // What sets no bound.
+        for open in ["", ",\"max_tokens\":0", ",\"max_tokens\":-1", ",\"max_tokens\":null,\"n\":0"] {
             assert_eq!(most(open), ANSWER, "{open}");
         }
         assert_eq!(most(",\"max_tokens\":18446744073709551615,\"n\":2"), u64::MAX);
@@ -140,6 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_that_cannot_be_read_is_refused_and_named() {
+        let refused = |api: Api, body: &str| {
+            let path = if api == Api::Chat { api.path() } else { "/v1beta/models/m:generateContent" };
+            let error = Call::parse(api, &path.parse().unwrap(), body.as_bytes()).unwrap_err();
+            assert_eq!(error.status(), 400);
+            error.to_string()
+        };
+        for name in ["max_tokens", "max_completion_tokens", "n", "best_of"] {
+            for value in ["\"5\"", "5.0", "1e6", "[]", "{}", "true", "18446744073709551616"] {
+                let said = refused(Api::Chat, &format!("{{\"messages\":[],\"{name}\":{value}}}"));
+                assert!(said.contains(&format!("`{name}` is no whole number")), "{value}: {said}");
+            }
+        }
+        for at in ["generationConfig", "generation_config"] {
+            for name in ["maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"] {
+                let body = format!("{{\"contents\":[],\"{at}\":{{\"{name}\":\"5\"}}}}");
+                let said = refused(Api::GeminiGenerate, &body);
+                assert!(said.contains(&format!("`{at}.{name}` is no whole number")), "{said}");
+            }
+            // Which of two would hold is not known either.
+            let twice =
+                format!("{{\"contents\":[],\"{at}\":{{\"maxOutputTokens\":5,\"maxOutputTokens\":6}}}}");
+            assert!(refused(Api::GeminiGenerate, &twice).contains(&format!("`{at}` the key")));
+        }
+    }
+
+    #[test]
     fn each_api_has_its_own_bound_and_what_is_free_uses_nothing() {
         for (api, body, most) in [
             (Api::Responses, r#"{"input":"a","max_output_tokens":7}"#, 7),
@@ -152,6 +226,17 @@ mod tests {
                 r#"{"contents":[],"generationConfig":{"maxOutputTokens":7,"candidateCount":2}}"#,
                 14,
             ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generation_config":{"max_output_tokens":9000,"candidate_count":2}}"#,
+                18000,
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":7,"candidate_count":2},"generation_config":{"maxOutputTokens":5,"max_output_tokens":9}}"#,
+                18,
+            ),
+            (Api::GeminiGenerate, r#"{"contents":[],"generationConfig":null}"#, ANSWER),
         ] {
             assert_eq!(read(api, body).tokens.completion, most, "{api:?}");
         }

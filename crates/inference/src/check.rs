@@ -26,4 +26,6 @@ cofferdam_base::checks! {
     HeadersStay,
     /// What opens fields of a body to a provider is one plain header.
     BetaPlain,
+    /// A bound on an answer is a number that we read too.
+    BoundRead,
 }

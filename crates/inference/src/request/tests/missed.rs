@@ -57,6 +57,7 @@ fn attack(check: Check) -> Result<(), String> {
             let headers = HeaderMap::from_iter([(BETA, HeaderValue::from_static("a;b"))]);
             headed(Provider::Anthropic, &headers).headers().contains_key(BETA)
         }),
+        Check::BoundRead => alone(&|| parses(r#"{"messages":[],"max_tokens":"900000"}"#)),
     }
 }
 
