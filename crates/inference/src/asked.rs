@@ -79,9 +79,15 @@ pub(crate) fn tokens(call: &Call) -> Result<Tokens, Error> {
 /// The largest of these numbers, at the top or in any of the objects. Providers take 0 for none.
 fn largest(call: &Call, objects: &[&str], names: &[&str]) -> Result<Option<u64>, Error> {
     let mut most = None;
-    let mut read = |name: &str, text: &str| match whole(text) {
-        Some(number) => Ok(most = most.max(number)),
-        None => Err(Error::Body(format!("`{name}` is no whole number"))),
+    let mut read = |name: &str, text: &str| {
+        let number = match whole(text) {
+            Err(_) if keeps(Check::BoundRead) => {
+                return Err(Error::Body(format!("`{name}` is no whole number")));
+            }
+            number => number.ok().flatten(),
+        };
+        most = most.max(number);
+        Ok(())
     };
     if objects.is_empty() {
         for (name, text) in names.iter().filter_map(|name| Some((name, call.field(name)?))) {
@@ -101,18 +107,11 @@ fn largest(call: &Call, objects: &[&str], names: &[&str]) -> Result<Option<u64>,
     Ok(most)
 }
 
-/// A whole number above 0, or none if it is null, 0 or below, as Ollama's -1 for no bound is; an outer none if it is
-/// no whole number.
-fn whole(text: &str) -> Option<Option<u64>> {
-    match serde_json::from_str::<Option<i128>>(text) {
-        Ok(number) => match number.map(u64::try_from) {
-            Some(Ok(number)) => Some(Some(number).filter(|number| *number > 0)),
-            Some(Err(_)) if number.is_some_and(i128::is_positive) => None,
-            None | Some(Err(_)) => Some(None),
-        },
-        Err(_) if !keeps(Check::BoundRead) => Some(None),
-        Err(_) => None,
-    }
+/// A whole number above 0; none if it is null, 0 or below, as Ollama's -1 for no bound is.
+fn whole(text: &str) -> Result<Option<u64>, serde_json::Error> {
+    serde_json::from_str::<Option<u64>>(text)
+        .map(|number| number.filter(|number| *number > 0))
+        .or_else(|_| serde_json::from_str::<i64>(text).map(|_| None))
 }
 
 fn field<T: DeserializeOwned>(call: &Call, name: &str) -> Option<T> {
