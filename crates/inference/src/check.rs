@@ -28,4 +28,6 @@ cofferdam_base::checks! {
     BetaPlain,
     /// A bound on an answer is a number that we read too.
     BoundRead,
+    /// What is kept of a translated answer is bounded.
+    AnswerBounded,
 }
