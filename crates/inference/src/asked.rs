@@ -2,11 +2,14 @@
 //!
 //! Who asks is the cell's own claim, and is cut and made visible here, because people read it.
 
-use crate::{Api, Call};
+use crate::{
+    Api, Call, Error,
+    check::{Check, keeps},
+    wire::{Fault, Object},
+};
 use cofferdam_base::ipc::model::Tokens;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 /// The header by which an agent may name itself. It goes no further.
 pub const AGENT: &str = "x-cofferdam-agent";
@@ -37,49 +40,89 @@ impl Asked {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let program = || text(header::USER_AGENT.as_str()).and_then(|all| all.split([' ', '/']).next());
         let said = |name: &str| field::<String>(call, name);
-        let metadata = || said_in(call, "metadata", "user_id").and_then(|it| it.as_str().map(str::to_owned));
+        let metadata = || said_in(call, "metadata", "user_id");
         let user = said("user").or_else(|| said("safety_identifier")).or_else(metadata);
         let tier = call.field("service_tier").filter(|tier| *tier != "null");
         let usual = |_| said("service_tier").is_some_and(|tier| USUAL.contains(&tier.as_str()));
         Self {
             user: claim(&user.unwrap_or_default()),
             agent: claim(text(AGENT).or_else(program).unwrap_or_default()),
-            tokens: tokens(call),
+            tokens: call.most(),
             dearer: !tier.is_none_or(usual),
         }
     }
 }
 
-/// The most that a call could use.
-fn tokens(call: &Call) -> Tokens {
-    if call.api().is_free() {
-        return Tokens::default();
-    }
-    let number = |name: &str| field::<u64>(call, name);
-    let within = |object: &str, name: &str| said_in(call, object, name).and_then(|value| value.as_u64());
-    let (bounds, times) = match call.api() {
-        Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => ([Some(0), None], None),
-        Api::Chat => ([number("max_tokens"), number("max_completion_tokens")], number("n")),
-        Api::Responses => ([number("max_output_tokens"), None], None),
-        Api::OllamaChat | Api::OllamaGenerate => ([within("options", "num_predict"), None], None),
+/// The most that a call could use. A bound that cannot be read is refused: the provider might read it.
+pub(crate) fn tokens(call: &Call) -> Result<Tokens, Error> {
+    let prompt = (call.len() as u64).div_ceil(4);
+    let (object, bounds, times): (&[&str], &[&str], &[&str]) = match call.api() {
+        api if api.is_free() => return Ok(Tokens::default()),
+        Api::Embeddings | Api::OllamaEmbed | Api::GeminiEmbed => {
+            return Ok(Tokens { prompt, completion: 0 });
+        }
+        Api::Chat => (&[], &["max_tokens", "max_completion_tokens"], &["n", "best_of"]),
+        Api::Responses => (&[], &["max_output_tokens"], &[]),
+        Api::OllamaChat | Api::OllamaGenerate => (&["options"], &["num_predict"], &[]),
         Api::GeminiGenerate | Api::GeminiStream => (
-            [within("generationConfig", "maxOutputTokens"), None],
-            within("generationConfig", "candidateCount"),
+            &["generationConfig", "generation_config"],
+            &["maxOutputTokens", "max_output_tokens"],
+            &["candidateCount", "candidate_count"],
         ),
-        Api::Messages | Api::CountTokens | Api::GeminiCount => ([number("max_tokens"), None], None),
+        Api::Messages | Api::CountTokens | Api::GeminiCount => (&[], &["max_tokens"], &[]),
     };
-    let answer = bounds.into_iter().flatten().max().unwrap_or(ANSWER);
-    let completion = answer.saturating_mul(times.unwrap_or(1).max(1));
-    Tokens { prompt: (call.len() as u64).div_ceil(4), completion }
+    let answer = largest(call, object, bounds)?.unwrap_or(ANSWER);
+    let times = largest(call, object, times)?.unwrap_or(1);
+    Ok(Tokens { prompt, completion: answer.saturating_mul(times) })
+}
+
+/// The largest of these numbers, at the top or in any of the objects. Providers take 0 for none.
+fn largest(call: &Call, objects: &[&str], names: &[&str]) -> Result<Option<u64>, Error> {
+    let mut most = None;
+    let mut read = |name: &str, text: &str| {
+        let number = match whole(text) {
+            Err(_) if keeps(Check::BoundRead) => {
+                return Err(Error::Body(format!("`{name}` is no whole number")));
+            }
+            number => number.ok().flatten(),
+        };
+        most = most.max(number);
+        Ok(())
+    };
+    if objects.is_empty() {
+        for (name, text) in names.iter().filter_map(|name| Some((name, call.field(name)?))) {
+            read(name, text)?;
+        }
+    }
+    for (at, text) in objects.iter().filter_map(|at| Some((at, call.field(at)?))) {
+        if text == "null" {
+            continue;
+        }
+        let bad = |fault: Fault| Error::Body(format!("`{at}` {}", fault.why));
+        let mut object = Object::parse(text).map_err(bad)?;
+        for (name, raw) in names.iter().filter_map(|name| Some((name, object.take(name)?))) {
+            read(&format!("{at}.{name}"), raw.get())?;
+        }
+    }
+    Ok(most)
+}
+
+/// A whole number above 0; none if it is null, 0 or below, as Ollama's -1 for no bound is.
+fn whole(text: &str) -> Result<Option<u64>, serde_json::Error> {
+    serde_json::from_str::<Option<u64>>(text)
+        .map(|number| number.filter(|number| *number > 0))
+        .or_else(|_| serde_json::from_str::<i64>(text).map(|_| None))
 }
 
 fn field<T: DeserializeOwned>(call: &Call, name: &str) -> Option<T> {
     call.field(name).and_then(|text| serde_json::from_str(text).ok())
 }
 
-fn said_in(call: &Call, object: &str, name: &str) -> Option<Value> {
-    let value: Value = field(call, object)?;
-    value.get(name).cloned()
+/// A field of an object, all others of which stay the text that they are: a tree of a hostile one is a hundred times as
+/// large.
+fn said_in<T: DeserializeOwned>(call: &Call, object: &str, name: &str) -> Option<T> {
+    let said = Object::parse(call.field(object)?).ok()?.take(name)?;
+    serde_json::from_str(said.get()).ok()
 }
 
 /// One line that people can read.
@@ -117,12 +160,56 @@ mod tests {
             (most(",\"max_tokens\":10,\"n\":3"), most(",\"max_tokens\":5,\"max_completion_tokens\":9")),
             (30, 9)
         );
-        // What cannot be read bounds nothing.
-        for open in ["", ",\"max_tokens\":\"5\"", ",\"max_tokens\":-1", ",\"max_tokens\":null,\"n\":0"] {
+        assert_eq!(
+            (most(",\"max_tokens\":10,\"n\":2,\"best_of\":5"), most(",\"max_tokens\":10,\"best_of\":3")),
+            (50, 30)
+        );
+        // What sets no bound.
+        for open in ["", ",\"max_tokens\":0", ",\"max_tokens\":-1", ",\"max_tokens\":null,\"n\":0"] {
             assert_eq!(most(open), ANSWER, "{open}");
         }
         assert_eq!(most(",\"max_tokens\":18446744073709551615,\"n\":2"), u64::MAX);
         assert!(chat("").tokens.prompt < chat(&format!(",\"user\":\"{}\"", "x".repeat(400))).tokens.prompt);
+    }
+
+    #[test]
+    fn no_tree_is_built_of_what_stands_beside() {
+        // Neither has a tree: one is too deep, the other too large a number.
+        for beside in [format!("{}{}", "[".repeat(500), "]".repeat(500)), "1e999".to_owned()] {
+            let said = format!(",\"metadata\":{{\"a\":{beside},\"user_id\":\"bob\"}}");
+            assert_eq!(chat(&said).user, "bob", "{beside}");
+            let options = format!("{{\"messages\":[],\"options\":{{\"a\":{beside},\"num_predict\":7}}}}");
+            assert_eq!(read(Api::OllamaChat, &options).tokens.completion, 7, "{beside}");
+        }
+        assert_eq!(chat(",\"metadata\":[{\"user_id\":\"bob\"}]").user, "");
+        assert_eq!(chat(",\"metadata\":{\"user_id\":[[]]}").user, "");
+    }
+
+    #[test]
+    fn a_bound_that_cannot_be_read_is_refused_and_named() {
+        let refused = |api: Api, body: &str| {
+            let path = if api == Api::Chat { api.path() } else { "/v1beta/models/m:generateContent" };
+            let error = Call::parse(api, &path.parse().unwrap(), body.as_bytes()).unwrap_err();
+            assert_eq!(error.status(), 400);
+            error.to_string()
+        };
+        for name in ["max_tokens", "max_completion_tokens", "n", "best_of"] {
+            for value in ["\"5\"", "5.0", "1e6", "[]", "{}", "true", "18446744073709551616"] {
+                let said = refused(Api::Chat, &format!("{{\"messages\":[],\"{name}\":{value}}}"));
+                assert!(said.contains(&format!("`{name}` is no whole number")), "{value}: {said}");
+            }
+        }
+        for at in ["generationConfig", "generation_config"] {
+            for name in ["maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"] {
+                let body = format!("{{\"contents\":[],\"{at}\":{{\"{name}\":\"5\"}}}}");
+                let said = refused(Api::GeminiGenerate, &body);
+                assert!(said.contains(&format!("`{at}.{name}` is no whole number")), "{said}");
+            }
+            // Which of two would hold is not known either.
+            let twice =
+                format!("{{\"contents\":[],\"{at}\":{{\"maxOutputTokens\":5,\"maxOutputTokens\":6}}}}");
+            assert!(refused(Api::GeminiGenerate, &twice).contains(&format!("`{at}` the key")));
+        }
     }
 
     #[test]
@@ -138,6 +225,17 @@ mod tests {
                 r#"{"contents":[],"generationConfig":{"maxOutputTokens":7,"candidateCount":2}}"#,
                 14,
             ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generation_config":{"max_output_tokens":9000,"candidate_count":2}}"#,
+                18000,
+            ),
+            (
+                Api::GeminiGenerate,
+                r#"{"contents":[],"generationConfig":{"maxOutputTokens":7,"candidate_count":2},"generation_config":{"maxOutputTokens":5,"max_output_tokens":9}}"#,
+                18,
+            ),
+            (Api::GeminiGenerate, r#"{"contents":[],"generationConfig":null}"#, ANSWER),
         ] {
             assert_eq!(read(api, body).tokens.completion, most, "{api:?}");
         }

@@ -26,4 +26,8 @@ cofferdam_base::checks! {
     HeadersStay,
     /// What opens fields of a body to a provider is one plain header.
     BetaPlain,
+    /// A bound on an answer is a number that we read too.
+    BoundRead,
+    /// What is kept of a translated answer is bounded.
+    AnswerBounded,
 }

@@ -59,7 +59,8 @@ const BYTES_A_TOKEN: u64 = 4;
 pub struct Used {
     /// How many tokens.
     pub tokens: Tokens,
-    /// The provider did not say how many; they are guessed from what went by.
+    /// The provider did not say how many, or not to the end; they are guessed from what went by, or are all that the
+    /// call could use.
     pub estimated: bool,
     /// Its status, 0 if there is none.
     pub status: u16,
@@ -77,13 +78,16 @@ pub async fn relay(
 ) -> Result<Response<Body>, Error> {
     let asked = request.len() as u64;
     let is_free = request.api().is_free();
+    let most = request.most();
     let report = Report {
         done: Some(Box::new(done)),
         meter: None,
         status: 0,
         asked,
         answered: 0,
-        abandoned: false,
+        most: Tokens { prompt: most.prompt, completion: most.completion },
+        sent: false,
+        whole: false,
         is_free,
     };
     let reading = Reading::new(request, route)?;
@@ -125,15 +129,13 @@ async fn exchange(sending: Sending, mut kept: Kept, keeper: Option<Keeper>, pati
     let (mut tell, told) = oneshot::channel();
     tokio::spawn(async move {
         let Sending { request, mut report, reading } = sending;
+        report.sent = true;
         let answered = {
             let answering = timeout(patience, kept.send(request));
             tokio::pin!(answering);
             tokio::select! {
                 answered = &mut answering => answered,
-                () = tell.closed() => {
-                    report.abandoned = true;
-                    timeout(DRAIN, answering).await.and_then(|answered| answered)
-                }
+                () = tell.closed() => timeout(DRAIN, answering).await.and_then(|answered| answered),
             }
         };
         let outcome = match answered {
@@ -142,6 +144,7 @@ async fn exchange(sending: Sending, mut kept: Kept, keeper: Option<Keeper>, pati
                 Outcome::Over(answer(response, report, line, reading).map(Box::new))
             }
             Ok(Err((error, Some(request)))) => {
+                report.sent = false;
                 Outcome::Unsent(Box::new(Sending { request, report, reading }), error)
             }
             Ok(Err((error, None))) => Outcome::Over(Err(Error::Upstream(error))),
@@ -283,6 +286,7 @@ impl Exchange {
                 self.idle.as_mut().reset(Instant::now() + self.patience);
             }
             Poll::Ready(None) => {
+                self.report.whole = true;
                 self.report.end();
                 if let (Some(line), Ok(runtime)) = (self.line.take(), Handle::try_current()) {
                     runtime.spawn(line.give_back());
@@ -315,9 +319,9 @@ impl Exchange {
             false
         };
         // Whether it ended or is cut off, what was seen is reported.
-        let is_whole = timeout(DRAIN, rest).await == Ok(true);
+        self.report.whole = timeout(DRAIN, rest).await == Ok(true);
         self.report.end();
-        if let Some(line) = self.line.take().filter(|_| is_whole) {
+        if let Some(line) = self.line.take().filter(|_| self.report.whole) {
             line.give_back().await;
         }
     }
@@ -371,8 +375,12 @@ struct Report {
     /// Bytes of the request, and of the answer so far.
     asked: u64,
     answered: u64,
-    /// Its reader left before the provider answered.
-    abandoned: bool,
+    /// What it could use.
+    most: Tokens,
+    /// The provider may have heard it, and may be at work.
+    sent: bool,
+    /// The answer was read to its end.
+    whole: bool,
     /// It counts tokens, and uses none.
     is_free: bool,
 }
@@ -388,15 +396,21 @@ impl Report {
     fn end(&mut self) {
         let Some(done) = self.done.take() else { return };
         let status = self.status;
+        let [asked, answered] = [self.asked, self.answered].map(|it| it.div_ceil(BYTES_A_TOKEN));
+        let exact = |tokens| Used { tokens, estimated: false, status };
+        let guess =
+            |prompt, completion| Used { tokens: Tokens { prompt, completion }, estimated: true, status };
+        let may_answer = self.sent && (status == 0 || (200..300).contains(&status));
         let used = match self.meter.take().and_then(Meter::finish) {
-            Some(tokens) => Used { tokens, estimated: false, status },
-            None if self.is_free => Used { tokens: Tokens::default(), estimated: false, status },
-            None if (200..300).contains(&status) || (status == 0 && self.abandoned) => {
-                let [prompt, completion] = [self.asked, self.answered].map(|it| it.div_ceil(BYTES_A_TOKEN));
-                Used { tokens: Tokens { prompt, completion }, estimated: true, status }
-            }
-            // A provider that refused or failed has used nothing.
-            None => Used { tokens: Tokens::default(), estimated: false, status },
+            Some(tokens) if self.whole || self.is_free => exact(tokens),
+            // What it counted so far need not be all: Anthropic begins with an answer of one token.
+            Some(tokens) => guess(tokens.prompt, tokens.completion.max(answered)),
+            None if self.is_free => exact(Tokens::default()),
+            None if may_answer && self.whole => guess(asked, answered),
+            // It is at work on what nobody reads, and bills it.
+            None if may_answer => guess(self.most.prompt, self.most.completion.max(answered)),
+            // A provider that refused, failed or heard nothing has used nothing.
+            None => exact(Tokens::default()),
         };
         done(used);
     }

@@ -7,11 +7,11 @@
 //! the cell's travels, neither in a header nor in the query.
 
 use crate::{
-    Api, Error, Route,
+    Api, Error, Route, asked,
     check::{Check, keeps},
     wire::{Object, Talk, gemini_model, shape, tables},
 };
-use cofferdam_base::Provider;
+use cofferdam_base::{Provider, ipc::model::Tokens};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -29,6 +29,7 @@ pub struct Call {
     streams: bool,
     /// A Messages client asked for what is not yet in the API, as some SDKs do with every call.
     beta: bool,
+    most: Tokens,
 }
 
 impl Call {
@@ -66,7 +67,13 @@ impl Call {
             _ => field("model").and_then(|model| serde_json::from_str(model).ok()),
         };
         let beta = query(api, uri.query().unwrap_or_default())?;
-        Ok(Self { api, fields, model, streams, beta })
+        let call = Self { api, fields, model, streams, beta, most: Tokens::default() };
+        Ok(Self { most: asked::tokens(&call)?, ..call })
+    }
+
+    /// The most that it could use.
+    pub(crate) const fn most(&self) -> Tokens {
+        self.most
     }
 
     /// Which API it calls.

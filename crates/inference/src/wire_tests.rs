@@ -53,6 +53,13 @@ const fn counted(tokens: Tokens, status: u16) -> Used {
     Used { tokens, estimated: false, status }
 }
 
+/// What a call without messages could use.
+const MOST: Tokens = Tokens { prompt: 4, completion: 4096 };
+
+const fn guessed(tokens: Tokens, status: u16) -> Used {
+    Used { tokens, estimated: true, status }
+}
+
 fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
@@ -217,19 +224,62 @@ async fn an_answer_that_is_dropped_half_way_is_reported_with_its_usage_or_an_est
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\n",
     )
     .await;
-    assert_eq!(used, counted(Tokens { prompt: 5, completion: 0 }, 200));
+    assert_eq!(used, guessed(Tokens { prompt: 5, completion: 10 }, 200));
+    // Anthropic begins with a count of one, and the rest is cut.
+    let used = dropped(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"message\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\n\ndata: {\"type\":\"content_block_delta\"}\n\n",
+    )
+    .await;
+    assert_eq!(used, guessed(Tokens { prompt: 5, completion: 26 }, 200));
     // It says so only after its reader left.
     let used = dropped(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: {}\n\r\n41\r\ndata: {\"usage\":{\"prompt_tokens\":70000,\"completion_tokens\":90001}}\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: {}\n\r\n42\r\ndata: {\"usage\":{\"prompt_tokens\":70000,\"completion_tokens\":90001}}\n\r\n0\r\n\r\n",
     )
     .await;
     assert_eq!(used, counted(Tokens { prompt: 70000, completion: 90001 }, 200));
-    // It never says so: 15 bytes of fields, and 8 of answer.
+    // It never says so: 15 bytes of fields, and the longest answer that they allow.
     let used = dropped(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndata: {}\r\n",
     )
     .await;
-    assert_eq!(used, Used { tokens: Tokens { prompt: 4, completion: 2 }, estimated: true, status: 200 });
+    assert_eq!(used, guessed(MOST, 200));
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_says_no_usage_is_guessed_by_its_length() {
+    let provider = recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"id\":\"\"}");
+    let (answer, reports) = relayed(&chat_call(r#"{"messages":[]}"#), &route(), &provider).await;
+    assert_eq!(text(answer).await, r#"{"id":""}"#);
+    assert_eq!(*reports.lock().unwrap(), [guessed(Tokens { prompt: 4, completion: 3 }, 200)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_up_costs_what_the_call_could_use() {
+    // It is not streamed, so that nothing of it comes before it is whole.
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
+    let request = chat_call(r#"{"messages":[],"max_tokens":100000,"n":2}"#);
+    let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    let done = move |used| seen.send(used).unwrap();
+    let answer = relay(&request, &HeaderMap::new(), &route(), None, &recorder(head), done).await.unwrap();
+    drop(answer);
+    let expected = Tokens { completion: 200_000, prompt: (request.len() as u64).div_ceil(4) };
+    assert_eq!(reports.recv().await.unwrap(), guessed(expected, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_heard_and_did_not_answer_costs_what_it_could_use() {
+    let ask = |provider: Recorder| async move {
+        let request = chat_call(r#"{"messages":[]}"#);
+        let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let done = move |used| seen.send(used).unwrap();
+        let error = relay(&request, &HeaderMap::new(), &route(), None, &provider, done).await.unwrap_err();
+        (error.status().as_u16(), reports.recv().await.unwrap())
+    };
+    // Its first byte comes too late; and it breaks off.
+    assert_eq!(ask(recorder(b"")).await, (504, guessed(MOST, 0)));
+    let broken = recorder(b"");
+    broken.hang_up.notify_one();
+    assert_eq!(ask(broken).await, (502, guessed(MOST, 0)));
 }
 
 /// A provider that answers when it is told to, if at all.
@@ -254,10 +304,9 @@ impl Connect for Thinking {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_who_leaves_before_the_answer_is_counted_all_the_same() {
-    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 52\r\n\r\n{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":6}}";
-    let estimate = Used { tokens: Tokens { prompt: 4, completion: 0 }, estimated: true, status: 0 };
+    let said = b"HTTP/1.1 200 OK\r\nContent-Length: 51\r\n\r\n{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":6}}";
     let provider_said = counted(Tokens { prompt: 5, completion: 6 }, 200);
-    for (answer, expected) in [(Some(said.as_slice()), provider_said), (None, estimate)] {
+    for (answer, expected) in [(Some(said.as_slice()), provider_said), (None, guessed(MOST, 0))] {
         let (tell, told) = tokio::sync::oneshot::channel();
         let heard = Arc::new(tokio::sync::Notify::new());
         let provider = Thinking(Mutex::new(Some(told)), heard.clone());

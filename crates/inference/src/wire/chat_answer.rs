@@ -4,7 +4,7 @@ use super::{
     chat::{tool_call, write_call},
     fields::{At, Fault, Object, Raw, list},
     json::{self, Writer},
-    talk::{Answer, Count, Event, Part, Stop},
+    talk::{Answer, Count, Event, Part, Stop, room},
 };
 
 /// Reads a whole answer.
@@ -206,6 +206,7 @@ impl Writing {
             Event::Text(text) => self.delta(out, None, |delta| delta.text("content", &text)),
             Event::Call { number, id, name } => {
                 if self.calls.iter().all(|(known, _)| *known != number) {
+                    room(self.calls.len())?;
                     let index = self.calls.len() as u64;
                     self.calls.push((number, false));
                     self.call(out, index, |call| {

@@ -4,7 +4,7 @@ use super::{
     fields::{At, Fault, Object},
     json::{self, Writer},
     messages::{block, write_block},
-    talk::{Answer, Count, Event, Part, Stop, ToolCall},
+    talk::{Answer, Count, Event, Part, Stop, ToolCall, room},
 };
 
 /// Reads a whole answer.
@@ -174,7 +174,7 @@ impl Writing {
             Event::Start { .. } => {}
             Event::Text(text) => {
                 if self.blocks.last().is_none_or(|last| last.call.is_some()) {
-                    self.add(out, None);
+                    self.add(out, None)?;
                 }
                 self.more(out, self.blocks.len() - 1, &text)?;
             }
@@ -184,7 +184,7 @@ impl Writing {
                     if self.blocks.get(self.live).is_some_and(|block| block.call.is_none()) {
                         self.close(out);
                     }
-                    self.add(out, Some((number, id.into_owned(), name.into_owned())));
+                    self.add(out, Some((number, id.into_owned(), name.into_owned())))?;
                 }
             }
             Event::Arguments { number, text } => {
@@ -211,11 +211,13 @@ impl Writing {
         self.blocks.iter().position(|block| block.call.as_ref().is_some_and(|(known, ..)| *known == number))
     }
 
-    fn add(&mut self, out: &mut Vec<u8>, call: Option<(u64, String, String)>) {
+    fn add(&mut self, out: &mut Vec<u8>, call: Option<(u64, String, String)>) -> Result<(), Fault> {
+        room(self.blocks.len())?;
         self.blocks.push(Block { call, held: String::new() });
         if self.live + 1 == self.blocks.len() {
             self.open(out);
         }
+        Ok(())
     }
 
     fn more(&mut self, out: &mut Vec<u8>, at: usize, text: &str) -> Result<(), Fault> {

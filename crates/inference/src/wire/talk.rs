@@ -2,6 +2,7 @@
 //! the pieces in which an answer streams. Each wire's module reads its own form into this and writes it.
 
 use super::fields::{At, Fault, Raw};
+use crate::check::{Check, keeps};
 use std::borrow::Cow;
 
 /// A conversation and what is asked of the model.
@@ -123,6 +124,50 @@ pub(crate) enum Event<'a> {
     End,
     /// The provider gave up.
     Failed(Cow<'a, str>),
+}
+
+/// How many blocks or calls an answer may have, and how long an id, a model and a tool's name may be, in bytes: they
+/// are kept while it streams, and some stand in each of its pieces.
+const MOST_PARTS: usize = 128;
+const LONGEST_NAME: usize = 256;
+
+/// Is there room for one more block or call?
+pub(super) fn room(parts: usize) -> Result<(), Fault> {
+    if parts >= MOST_PARTS && keeps(Check::AnswerBounded) {
+        return Err(Fault::new(format!("has more than {MOST_PARTS} blocks or calls"))).at("answer");
+    }
+    Ok(())
+}
+
+fn short(key: &str, name: &str) -> Result<(), Fault> {
+    if name.len() > LONGEST_NAME && keeps(Check::AnswerBounded) {
+        return Err(Fault::new(format!("is longer than {LONGEST_NAME} bytes"))).at(key);
+    }
+    Ok(())
+}
+
+impl Event<'_> {
+    /// Nothing in it that has to be kept is long.
+    pub(super) fn is_short(&self) -> Result<(), Fault> {
+        match self {
+            Self::Start { id, model } => short("id", id).and_then(|()| short("model", model)),
+            Self::Call { id, name, .. } => short("id", id).and_then(|()| short("name", name)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Answer<'_> {
+    /// As of an event, and it has not too many parts.
+    pub(super) fn is_short(&self) -> Result<(), Fault> {
+        short("id", &self.id)?;
+        short("model", &self.model)?;
+        room(self.parts.len().saturating_sub(1))?;
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Call(call) => short("id", &call.id).and_then(|()| short("name", &call.name)),
+            _ => Ok(()),
+        })
+    }
 }
 
 impl<'a> Talk<'a> {

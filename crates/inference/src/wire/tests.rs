@@ -552,3 +552,51 @@ fn a_key_given_twice_within_a_message_is_no_request() {
     let fields = vec![("messages".to_owned(), RawValue::from_string(format!("[{text}]")).unwrap())];
     assert!(Talk::from_chat(&fields).is_err() && Talk::from_messages(&fields).is_err());
 }
+
+#[test]
+fn what_is_kept_of_an_answer_is_bounded() {
+    let event = |value: Value| format!("data: {value}\n\n");
+    let start = |id: &str, model: &str| {
+        let message = json!({"id": id, "model": model});
+        let messages = event(json!({"type": "message_start", "message": message}));
+        [(Api::Chat, messages), (Api::Messages, event(json!({"id": id, "model": model, "choices": []})))]
+    };
+    let call = |at: usize, id: &str, name: &str| {
+        let block = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+        let call = json!({"index": at, "id": id, "function": {"name": name}});
+        let chat = json!({"choices": [{"index": 0, "delta": {"content": "a", "tool_calls": [call]}}]});
+        let messages = json!({"type": "content_block_start", "index": at, "content_block": block});
+        [(Api::Chat, event(messages)), (Api::Messages, event(chat))]
+    };
+    let feeds = |translator: &mut Translator, text: &str| translator.feed(text.as_bytes()).is_ok();
+    let taken = |events: [(Api, String); 2]| {
+        events.map(|(to, text)| feeds(&mut Translator::new(to, StatusCode::OK, true, true), &text))
+    };
+    let (fits, long) = ("x".repeat(256), "x".repeat(257));
+    for (name, expected) in [(&fits, [true; 2]), (&long, [false; 2])] {
+        assert_eq!(taken(start(name, "m")), expected);
+        assert_eq!(taken(start("i", name)), expected);
+        assert_eq!(taken(call(0, name, "f")), expected);
+        assert_eq!(taken(call(0, "i", name)), expected);
+    }
+    // The wire with blocks has one of text before each call.
+    for (which, to, most) in [(0, Api::Chat, 128), (1, Api::Messages, 64)] {
+        let mut translator = Translator::new(to, StatusCode::OK, true, true);
+        let one = |at| call(at, "i", "f")[which].1.clone();
+        assert!((0..most).all(|at| feeds(&mut translator, &one(at))), "{to:?}");
+        assert!(!feeds(&mut translator, &one(most)), "{to:?}");
+    }
+    // And whole ones.
+    let whole = |count: usize, id: &str, name: &str| {
+        let blocks = vec![json!({"type": "tool_use", "id": "c", "name": name, "input": {}}); count];
+        let calls = vec![json!({"id": "c", "function": {"name": name, "arguments": "{}"}}); count];
+        let messages = json!({"id": id, "content": blocks});
+        let chat = json!({"id": id, "choices": [{"message": {"tool_calls": calls}}]});
+        [(Api::Chat, messages), (Api::Messages, chat)]
+            .map(|(to, answer)| translate(to, 200, false, &answer.to_string(), 4096).is_ok())
+    };
+    assert_eq!(whole(128, &fits, &fits), [true; 2]);
+    assert_eq!(whole(129, "i", "f"), [false; 2]);
+    assert_eq!(whole(1, &long, "f"), [false; 2]);
+    assert_eq!(whole(1, "i", &long), [false; 2]);
+}

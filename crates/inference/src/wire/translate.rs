@@ -135,6 +135,7 @@ impl Translator {
             _ => messages_answer::read_event(data.trim()),
         };
         for event in events.map_err(Error::answer)? {
+            event.is_short().map_err(Error::answer)?;
             *is_over |= matches!(event, Event::End | Event::Failed(_));
             writing.write(event, out).map_err(Error::answer)?;
         }
@@ -160,11 +161,15 @@ impl Writing {
 
 fn whole(to: Api, body: &[u8]) -> Result<Vec<u8>, Error> {
     let body = str::from_utf8(body).map_err(|_| Error::Answer("it is no text".into()))?;
-    let written = match to {
-        Api::Messages => chat_answer::read(body).and_then(|answer| messages_answer::write(&answer)),
-        _ => messages_answer::read(body).map(|answer| chat_answer::write(&answer)),
+    let read = match to {
+        Api::Messages => chat_answer::read(body),
+        _ => messages_answer::read(body),
     };
-    written.map_err(Error::answer)
+    let answer = read.and_then(|answer| answer.is_short().map(|()| answer)).map_err(Error::answer)?;
+    match to {
+        Api::Messages => messages_answer::write(&answer).map_err(Error::answer),
+        _ => Ok(chat_answer::write(&answer)),
+    }
 }
 
 /// A provider's refusal in the cell's wire.

@@ -1,7 +1,11 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
 use super::*;
-use crate::check::left_out::{each_is_missed, tried};
+use crate::{
+    check::left_out::{each_is_missed, tried},
+    wire::Translator,
+};
+use http::StatusCode;
 
 /// What a route's provider is sent of this body.
 fn sent(api: Api, text: &str) -> Option<String> {
@@ -57,6 +61,13 @@ fn attack(check: Check) -> Result<(), String> {
             let headers = HeaderMap::from_iter([(BETA, HeaderValue::from_static("a;b"))]);
             headed(Provider::Anthropic, &headers).headers().contains_key(BETA)
         }),
+        Check::AnswerBounded => alone(&|| {
+            let mut translator = Translator::new(Api::Chat, StatusCode::OK, true, false);
+            let id = "x".repeat(1000);
+            let event = format!("data: {{\"type\":\"message_start\",\"message\":{{\"id\":\"{id}\"}}}}\n\n");
+            translator.feed(event.as_bytes()).is_ok()
+        }),
+        Check::BoundRead => alone(&|| parses(r#"{"messages":[],"max_tokens":"900000"}"#)),
     }
 }
 
