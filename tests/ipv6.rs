@@ -26,7 +26,7 @@ fn hosted() -> Host {
     host.create("acme");
     host.policy("acme", POLICY);
     host.world.web.page("/page", Reply::text(200, "the page"));
-    host.world.dns.answer(SIX, &WEB[1..]);
+    host.world.dns.rebind(SIX, &[&WEB[1..]]);
     host.world.dns.answer("home.example.com", &["fd12:3456::9"]);
     host.world.dns.answer("mapped.example.com", &["::ffff:10.9.9.9"]);
     host.world.dns.answer("translated.example.com", &["64:ff9b::a09:909"]);
@@ -73,6 +73,6 @@ fn a_host_without_a_way_to_ipv6_says_so() {
         "{said}"
     );
     // A name that has both goes by the other.
-    host.world.dns.answer(SIX, &WEB);
+    host.world.dns.rebind(SIX, &[&WEB]);
     assert_eq!(curl(&host, &format!("http://{SIX}/page")), "the page");
 }

@@ -52,10 +52,11 @@ forms = {
     "gzip": gzip.compress(b"x" * 9000 + key.encode()),
     "late": b"x" * 300000 + key.encode() + b"y" * 10,
 }
+# First, for what was sent of it counts from then on.
+print("split", post(key[:15].encode()), post(key[15:].encode()))
 for name, body in forms.items():
     print(name, post(body))
 print("coded", post(gzip.compress(key.encode()), **{"Content-Encoding": "gzip"}))
-print("split", post(key[:15].encode()), post(key[15:].encode()))
 print("other", post(gzip.compress(b"nothing of it"), **{"Content-Encoding": "gzip"}))
 "#;
 

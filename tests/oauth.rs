@@ -77,7 +77,8 @@ fn hosted() -> (Host, Server, Arc<Endpoint>) {
     let address = format!("{}:443", WEB[0]).parse().unwrap();
     let server = host.world.outside(|| Server::start(address, &authority, &names));
     for name in names {
-        host.world.dns.answer(name, &WEB[..1]);
+        // Not remembered: what its address is changes below.
+        host.world.dns.rebind(name, &[&WEB[..1]]);
     }
     let endpoint = Arc::new(Endpoint::default());
     "refresh-token-0-0123456789".clone_into(&mut endpoint.refresh.lock().unwrap());
@@ -198,7 +199,7 @@ fn what_an_endpoint_refuses_is_explained_and_nothing_goes_out() {
     let said = curl(&host, me);
     assert!(said.contains("the token endpoint answered 503"), "{said}");
     // The guard judges where the endpoint is.
-    host.world.dns.answer("auth.example.com", &["10.9.9.9"]);
+    host.world.dns.rebind("auth.example.com", &[&["10.9.9.9"]]);
     set(&host, &endpoint.refresh.lock().unwrap().clone());
     let said = curl(&host, me);
     assert!(said.contains("private_address"), "{said}");
