@@ -171,9 +171,14 @@ impl Gate {
     }
 
     /// Holds a question of the warden's own until a person answers it: no rule does. The destination is what it is
-    /// about, and the cell must have no other way to ask for it.
-    pub async fn ask(self: &Arc<Self>, about: &Destination, why: String) -> Result<Pass, Refusal> {
-        self.wait(Wanted::question(about, why)).await
+    /// about, and the cell must have no other way to ask for it. A yes for once is for what was `shown`.
+    pub async fn ask(
+        self: &Arc<Self>,
+        about: &Destination,
+        why: String,
+        shown: RequestShown,
+    ) -> Result<Pass, Refusal> {
+        self.wait(Wanted::question(about, why, shown)).await
     }
 
     async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {

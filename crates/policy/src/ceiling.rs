@@ -163,6 +163,7 @@ fn facts(rule: &Rule, destination: &Destination) -> RequestFacts {
             method: one(&calls.methods),
             tool: one(&calls.tools),
             arguments: serde_json::Map::new(),
+            params: serde_json::Value::Null,
         }]),
     };
     RequestFacts {

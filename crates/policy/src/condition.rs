@@ -8,7 +8,7 @@ use crate::{
     glob::Glob,
     graphql::{Asked, Graphql, Operation},
     path::{Target, Template},
-    request::{Body, Call, RequestFacts},
+    request::{Body, Call, RequestFacts, folded},
 };
 use serde_json::Value;
 use std::{
@@ -180,12 +180,12 @@ impl Grpc {
 }
 
 fn parameter(target: &Target, name: &str, globs: &Globs, verb: Verb) -> bool {
-    let mut values =
-        target.query.iter().filter(|(given, _)| given == name).map(|(_, value)| value).peekable();
-    let fits = |value: &String| globs.iter().any(|glob| glob.matches(value));
+    let mut all = target.query.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name)).peekable();
+    let fits = |value: &String| globs.iter().any(|glob| glob_fits(glob, value, verb));
     match verb {
-        Verb::Allow => values.peek().is_some() && values.all(fits),
-        Verb::Ask | Verb::Deny => values.any(fits),
+        // Which of two spellings a server takes nobody knows.
+        Verb::Allow => all.peek().is_some() && all.all(|(given, value)| given == name && fits(value)),
+        Verb::Ask | Verb::Deny => all.any(|(_, value)| fits(value)),
     }
 }
 
@@ -200,7 +200,12 @@ impl Calls {
                 fits(methods, call.method.as_deref(), verb)
                     && fits(tools, call.tool.as_deref(), verb)
                     && arguments.iter().all(|(name, globs)| {
-                        call.arguments.get(name).is_some_and(|value| argument(value, globs, verb))
+                        let named = |given: &str| match verb {
+                            Verb::Allow => given == name,
+                            Verb::Ask | Verb::Deny => folded(given) == folded(name),
+                        };
+                        let mut given = call.arguments.iter().filter(|(given, _)| named(given));
+                        given.any(|(_, value)| argument(value, globs, verb))
                     })
             }
         }

@@ -59,6 +59,8 @@ pub struct Call {
     pub tool: Option<String>,
     /// That tool's arguments.
     pub arguments: Map<String, Value>,
+    /// What any other method is called with, for a person to see; null if nothing.
+    pub params: Value,
 }
 
 /// MCP's method that calls a tool.
@@ -123,7 +125,7 @@ impl Body {
 }
 
 /// A key as readers who do not look at case take it, also at a long s.
-fn folded(key: &str) -> String {
+pub(crate) fn folded(key: &str) -> String {
     key.to_uppercase().to_lowercase()
 }
 
@@ -149,14 +151,16 @@ fn call(value: Value) -> Option<Call> {
             method
         }
         None if members.contains_key("result") || members.contains_key("error") => {
-            return Some(Call { method: None, tool: None, arguments: Map::new() });
+            return Some(Call { method: None, tool: None, arguments: Map::new(), params: Value::Null });
         }
         _ => return None,
     };
     if method != TOOL_CALL {
         // A method that only a careless server would take for a tool call is none.
         let careless = method.trim().eq_ignore_ascii_case(TOOL_CALL);
-        return (!careless).then_some(Call { method: Some(method), tool: None, arguments: Map::new() });
+        let params = members.remove("params").unwrap_or_default();
+        let call = Call { method: Some(method), tool: None, arguments: Map::new(), params };
+        return (!careless).then_some(call);
     }
     let Some(Value::Object(mut params)) = members.remove("params") else { return None };
     let Some(Value::String(tool)) = params.remove("name") else { return None };
@@ -166,7 +170,8 @@ fn call(value: Value) -> Option<Call> {
         Some(_) => return None,
     };
     let doubtful = |key: &String| ["name", "arguments"].contains(&folded(key).as_str());
-    (!params.keys().any(doubtful)).then_some(Call { method: Some(method), tool: Some(tool), arguments })
+    let certain = !params.keys().any(doubtful);
+    certain.then_some(Call { method: Some(method), tool: Some(tool), arguments, params: Value::Null })
 }
 
 /// JSON without a key twice.

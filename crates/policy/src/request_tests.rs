@@ -79,6 +79,52 @@ rules:
     inspect: never
 "#;
 
+/// Servers that do not look at case are many: a denial holds for them too, and an allow holds for none of two.
+#[test]
+fn what_stops_a_request_looks_at_no_case_of_parameters_and_arguments() {
+    let policy = Policy::parse(
+        "version: 2
+default: deny
+rules:
+  - allow: api.example.com
+    path: /open
+  - deny: api.example.com
+    query: {action: delete}
+  - allow: api.example.com
+    path: /git
+    query: {service: git-upload-pack}
+  - allow: mcp.example.com
+    mcp: {tool: run}
+  - deny: mcp.example.com
+    mcp: {tool: run, arguments: {Resource: \"secret*\"}}
+",
+    )
+    .unwrap();
+    for (target, verb) in [
+        ("/open?action=list", Verb::Allow),
+        ("/open?action=delete", Verb::Deny),
+        ("/open?action=DELETE", Verb::Deny),
+        ("/open?Action=Delete", Verb::Deny),
+        ("/git?service=git-upload-pack", Verb::Allow),
+        ("/git?service=GIT-upload-pack", Verb::Deny),
+        ("/git?service=git-upload-pack&Service=git-receive-pack", Verb::Deny),
+        ("/git?Service=git-upload-pack", Verb::Deny),
+    ] {
+        assert_eq!(judged(&policy, &ask("api.example.com", "GET", target)).0, verb, "{target}");
+    }
+    for (name, verb) in
+        [("resource", Verb::Deny), ("RESOURCE", Verb::Deny), ("reſource", Verb::Deny), ("other", Verb::Allow)]
+    {
+        let call = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "run", "arguments": {name: "secret/a"}}});
+        let facts = RequestFacts {
+            body: Body::parse(call.to_string().as_bytes()),
+            ..ask("mcp.example.com", "POST", "/")
+        };
+        assert_eq!(judged(&policy, &facts).0, verb, "{name}");
+    }
+}
+
 #[test]
 fn the_strongest_rule_decides_about_each_request() {
     let policy = Policy::parse(DOCUMENT).unwrap();

@@ -314,7 +314,7 @@ impl Tail {
                 first(self.keyed.get(&Key::Grpc(fold(method))).map_or(&[], Vec::as_slice));
             }
             for (name, value) in head.target.iter().flat_map(|target| &target.query) {
-                let key = Key::Query(name.clone(), value.clone());
+                let key = Key::Query(fold(name), fold(value));
                 first(self.keyed.get(&key).map_or(&[], Vec::as_slice));
             }
         }
@@ -356,7 +356,8 @@ fn keys(condition: &Condition, folded: bool) -> Vec<Key> {
     }
     for (name, globs) in &condition.query {
         if let Some(values) = literals(globs) {
-            return values.into_iter().map(|value| Key::Query(name.clone(), value)).collect();
+            let name = fold(name.clone());
+            return values.into_iter().map(|value| Key::Query(name.clone(), fold(value))).collect();
         }
     }
     Vec::new()

@@ -24,8 +24,8 @@ impl Wanted {
         Self { destination: destination.clone(), request: None, shown: None, question: None }
     }
 
-    pub(super) fn question(destination: &Destination, why: String) -> Self {
-        Self { question: Some(why), ..Self::connection(destination) }
+    pub(super) fn question(destination: &Destination, why: String, shown: RequestShown) -> Self {
+        Self { question: Some(why), shown: Some(shown), ..Self::connection(destination) }
     }
 
     pub(super) fn request(facts: RequestFacts, shown: RequestShown) -> Self {

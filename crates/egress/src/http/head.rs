@@ -8,6 +8,7 @@ use cofferdam_base::{
 };
 use cofferdam_policy::{Body as Known, Call, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
+use serde_json::Value;
 use std::{net::IpAddr, num::NonZeroU16};
 
 /// A host and a port, as a URI or a Host header spells them.
@@ -49,7 +50,10 @@ fn called(body: &Known) -> Option<(String, String)> {
         Known::None | Known::Unread | Known::Other => return None,
         Known::Calls(calls) => {
             let name = |call: &Call| call.tool.clone().or_else(|| call.method.clone()).unwrap_or_default();
-            let arguments = |call: &Call| serde_json::Value::Object(call.arguments.clone()).to_string();
+            let arguments = |call: &Call| match &call.params {
+                Value::Null => Value::Object(call.arguments.clone()).to_string(),
+                params => params.to_string(),
+            };
             calls.iter().map(|call| (name(call), arguments(call))).unzip()
         }
         Known::Operations(all) => {
@@ -253,6 +257,19 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_person_sees_what_each_call_is_called_with() {
+        let called = |method: &str, params: &str| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            called(&Known::parse(body.as_bytes())).unwrap()
+        };
+        let tool = called("tools/call", r#"{"name":"run","arguments":{"path":"/a"}}"#);
+        assert_eq!(tool, ("run".to_owned(), r#"{"path":"/a"}"#.to_owned()));
+        let (one, other) = (called("eth_send", r#"["0xaa",1]"#), called("eth_send", r#"["0xbb",1]"#));
+        assert_eq!(one, ("eth_send".to_owned(), r#"["0xaa",1]"#.to_owned()));
+        assert_ne!(one, other, "they are not one question");
     }
 
     #[test]

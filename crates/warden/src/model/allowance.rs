@@ -6,7 +6,10 @@
 use super::{Missed, Model, Once, dial::told};
 use cofferdam_base::{
     Clock, Destination, Host, HostName, Protocol, Provider,
-    ipc::model::{INFERENCE, Limit, ModelRoute, Trouble, Unit, Usd},
+    ipc::{
+        asked::RequestShown,
+        model::{INFERENCE, Limit, ModelRoute, Trouble, Unit, Usd},
+    },
 };
 use cofferdam_egress::{
     Refusal,
@@ -100,13 +103,18 @@ impl Model {
         let Some(destination) = place_of(route) else {
             return Err(self.stopped(wire, Refusal::new(Reason::ModelBudget, by(route)), None));
         };
-        let cost = route.price.map(|price| format!(", {} USD", Usd(price.of(want)))).unwrap_or_default();
-        let why = format!(
-            "model route {}: past its soft limit {limit}; this request may use {} tokens{cost}",
-            route.route,
-            want.total()
-        );
-        match self.gate.ask(&destination, why).await {
+        let cost = route.price.map(|price| format!("&usd={}", Usd(price.of(want)))).unwrap_or_default();
+        // The same for all who wait; what this one may use is what its yes is for.
+        let why = format!("model route {}: past its soft limit {limit}", route.route);
+        let shown = RequestShown {
+            method: "POST".to_owned(),
+            url: format!("http://{}/?tokens={}{cost}", destination.host, want.total()),
+            tool: None,
+            arguments: None,
+            size: None,
+            whole: None,
+        };
+        match self.gate.ask(&destination, why, shown.visible()).await {
             // It was a yes to asking the model, not to a connection.
             Ok(pass) => {
                 drop(pass);

@@ -14,7 +14,7 @@ use crate::{
     http::head,
     names::{ADDRESSES, REST_MS},
 };
-use cofferdam_base::ipc::proxy::UpstreamProxy;
+use cofferdam_base::ipc::{asked::RequestShown, proxy::UpstreamProxy};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query},
     rr::{DNSClass, Name, RecordType},
@@ -713,7 +713,15 @@ fn attack(check: Check) -> Result<(), String> {
             comes(async {
                 let host = Host::Name("open.example".parse().unwrap());
                 let open = Destination { host, port: 443.try_into().unwrap(), protocol: Protocol::Https };
-                cell().egress.gate.ask(&open, "past a limit".to_owned()).await.is_ok()
+                let shown = RequestShown {
+                    method: "POST".to_owned(),
+                    url: "https://open.example/".to_owned(),
+                    tool: None,
+                    arguments: None,
+                    size: None,
+                    whole: None,
+                };
+                cell().egress.gate.ask(&open, "past a limit".to_owned(), shown).await.is_ok()
             })
         }),
         Check::LateSpeech => alone(&|| {

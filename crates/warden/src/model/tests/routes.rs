@@ -2,6 +2,7 @@
 
 use super::*;
 use cofferdam_base::ipc::{
+    asked::RequestShown,
     model::{Limit, Span},
     warden::{Grant, GrantSpan, Report},
 };
@@ -303,13 +304,26 @@ async fn past_a_soft_limit_a_request_waits_for_a_person_and_no_rule_answers_for_
     host.office.outbox.attach(Vec::new());
     assert!(matches!(host.said().await, Report::Hello { .. }));
     let mut client = host.ask_model("x").await;
-    let Report::Ask { destination, why, request: None } = host.said().await else { panic!() };
+    let Report::Ask { destination, why, request: Some(shown) } = host.said().await else { panic!() };
     assert_eq!(destination.to_string(), "http://main.inference.local:80");
     assert!(why.contains("soft limit tokens/day=10") && why.contains("model route main"), "{why}");
     assert!(!host.dials());
     let span = GrantSpan::Once { until: Millis(60_000) };
-    host.office.egress.gate.grant(Grant { id: 7, destination: destination.clone(), span, request: None });
-    assert!(matches!(host.said().await, Report::HoldEnded { .. } | Report::Spend { grant: 7 }));
+    // A yes to another size of request is none to this.
+    assert!(shown.url.starts_with("http://main.inference.local/?tokens="), "{shown:?}");
+    let larger = RequestShown { url: format!("{}0", shown.url), ..shown.clone() };
+    for (id, request) in [(6, larger), (7, shown)] {
+        let (destination, request) = (destination.clone(), Some(request));
+        host.office.egress.gate.grant(Grant { id, destination, span, request });
+    }
+    loop {
+        match host.said().await {
+            Report::Spend { grant } => break assert_eq!(grant, 7),
+            // The first yes was for another, so this one is asked for again.
+            Report::Ask { .. } | Report::HoldEnded { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
     host.office.egress.gate.spent(7, true);
     let (_, mut provider) = host.asked().await;
     answer(&mut provider, 200, WHOLE).await;
