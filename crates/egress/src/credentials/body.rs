@@ -139,21 +139,45 @@ where
     }
 }
 
+/// What is covered from now on, if that has changed since it was asked for last.
+pub(crate) type Newer = Box<dyn FnMut() -> Option<Arc<Patterns>> + Send>;
+
 /// An answer's body, covered.
-#[derive(Debug)]
 pub struct Covered<B> {
     body: B,
     patterns: Arc<Patterns>,
+    newer: Option<Newer>,
     redactor: Redactor,
     /// Of gRPC: nothing reaches over their ends.
     messages: Option<Messages>,
     after: After,
 }
 
+impl<B> std::fmt::Debug for Covered<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Covered").field("patterns", &self.patterns).finish_non_exhaustive()
+    }
+}
+
 impl<B> Covered<B> {
     /// Covers these.
     pub fn new(body: B, patterns: Arc<Patterns>) -> Self {
-        Self { body, patterns, redactor: Redactor::default(), messages: None, after: After::Data }
+        Self {
+            body,
+            patterns,
+            newer: None,
+            redactor: Redactor::default(),
+            messages: None,
+            after: After::Data,
+        }
+    }
+
+    /// Covers what is made or set while the body lasts, too: a host may write an access token into a log that it streams
+    /// since before. Not where nothing was to be covered at first: then it need not be readable, either.
+    #[must_use]
+    pub(crate) fn following(mut self, newer: Newer) -> Self {
+        self.newer = (!self.patterns.is_empty()).then_some(newer);
+        self
     }
 
     /// The same for messages of gRPC: each arrives once it is whole.
@@ -165,6 +189,8 @@ impl<B> Covered<B> {
 
     /// What of this goes on now.
     fn covered(&mut self, data: &[u8]) -> Result<Vec<u8>, BodyError> {
+        self.patterns =
+            self.newer.as_mut().and_then(|newer| newer()).unwrap_or_else(|| Arc::clone(&self.patterns));
         let whole = self.messages.as_mut().map_or(Ok(false), |messages| messages.read(data))?;
         let mut on = self.redactor.push(&self.patterns, data);
         if whole {

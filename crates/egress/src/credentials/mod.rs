@@ -22,6 +22,7 @@ pub mod oauth;
 mod redact;
 
 pub use aws::Signing;
+pub(crate) use body::Newer;
 pub use body::{Covered, Searched, Spotted};
 pub use filled::LONGEST_BODY;
 pub use find::Finder;

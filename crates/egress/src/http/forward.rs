@@ -104,7 +104,8 @@ pub(super) async fn forward(
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let mut response = Response::new(passing(pass, Covered::new(body, patterns)));
+    let body = Covered::new(body, patterns).following(egress.newer(credentials, destination));
+    let mut response = Response::new(passing(pass, body));
     *response.status_mut() = parts.status;
     *response.headers_mut() = headers;
     Ok(response)

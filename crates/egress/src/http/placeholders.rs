@@ -3,7 +3,7 @@
 
 use crate::{
     Egress, Refusal,
-    credentials::{Blocked, Credentials, Spotted},
+    credentials::{Blocked, Credentials, Newer, Spotted},
 };
 use cofferdam_base::Destination;
 use cofferdam_policy::Reason;
@@ -19,6 +19,19 @@ impl Egress {
             gate.refuse(Some(&destination), elsewhere(known.in_body(found)));
         });
         (credentials, spotted)
+    }
+
+    /// What is covered of this destination's answers once that is something else than now.
+    pub(crate) fn newer(self: &Arc<Self>, now: Arc<Credentials>, destination: &Destination) -> Newer {
+        let (egress, destination, mut last) = (Arc::downgrade(self), destination.clone(), now);
+        Box::new(move || {
+            let now = egress.upgrade()?.credentials();
+            if Arc::ptr_eq(&now, &last) {
+                return None;
+            }
+            last = now;
+            Some(last.patterns(&destination))
+        })
     }
 }
 

@@ -249,6 +249,7 @@ impl Egress {
         let (head, body) = answer.into_parts();
         let grpc = judged::is_grpc(head.version, &head.headers);
         let body = Covered::new(body, patterns).messages(grpc);
+        let body = body.following(self.newer(credentials, destination));
         let body = cut(&pass, &counted, Way::Back, body);
         Ok(rebuilt(&Response::from_parts(head, ()), body))
     }

@@ -227,6 +227,27 @@ async fn an_event_that_is_whole_arrives_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_set_while_an_answer_lasts_is_covered_in_it() {
+    let cell = holding("header:authorization");
+    let (arrived, mut client) =
+        sent(&cell, "web.example", "GET /log HTTP/1.1\r\nHost: web.example\r\n\r\n").await;
+    let (_, mut server) = arrived.unwrap();
+    let new = "another-value-of-theirs\n";
+    say(&mut server, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{new}", 2 * new.len())).await;
+    let mut before = String::new();
+    while !before.ends_with('\n') || !before.contains("\r\n\r\n") {
+        before.push(char::from(client.read_u8().await.unwrap()));
+    }
+    let mut line = vec![0; new.len()];
+    client.read_exact(&mut line).await.unwrap();
+    assert_eq!(line, new.as_bytes(), "the positive control");
+    cell.egress.set_credentials(holds("http://web.example/v1/**", "header:authorization", new.trim()));
+    say(&mut server, new).await;
+    client.read_exact(&mut line).await.unwrap();
+    assert_eq!(String::from_utf8(line).unwrap(), format!("{}\n", "*".repeat(new.len() - 1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_of_a_bound_host_that_cannot_be_read_is_refused() {
     let cell = holding("header:authorization");
     let plain = "GET / HTTP/1.1\r\nHost: web.example\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n";
