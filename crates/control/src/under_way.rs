@@ -38,7 +38,7 @@ impl UnderWay {
         Ok(())
     }
 
-    /// It is over and counted.
+    /// It is over, and is counted as what it was.
     pub fn remove(&self, request: u64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&request);
     }

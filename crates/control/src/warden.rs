@@ -217,10 +217,10 @@ impl Link {
             }
             Report::Asking(most) => tenant.under_way.add(most)?,
             Report::Usage(usage) => {
-                let (link, whose, request, through) =
-                    (Arc::downgrade(self), Arc::clone(tenant), usage.request, usage.seq);
+                // From here on it is counted as what it was, whatever becomes of the warden.
+                tenant.under_way.remove(usage.request);
+                let (link, through) = (Arc::downgrade(self), usage.seq);
                 let done = move || {
-                    whose.under_way.remove(request);
                     if let Some(link) = link.upgrade() {
                         link.counted.send_modify(|last| *last = (*last).max(through));
                     }

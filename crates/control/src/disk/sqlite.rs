@@ -317,8 +317,13 @@ impl Disk for Sqlite {
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
         Ok(self.state.change_quietly(|tables| {
             uses.iter().try_for_each(|(id, usage)| match tables.add_usage(id, usage) {
-                // It was forgotten while its report waited; or it says what no table holds, and must not stop the others.
-                Err(cofferdam_store::Error::NotFound { .. } | cofferdam_store::Error::Malformed(_)) => Ok(()),
+                // It was forgotten while its report waited.
+                Err(cofferdam_store::Error::NotFound { .. }) => Ok(()),
+                // It must not stop the others.
+                Err(error @ cofferdam_store::Error::Malformed(_)) => {
+                    tracing::error!(tenant = %id, %error, "what a model used is none that can be counted");
+                    Ok(())
+                }
                 added => added,
             })
         })?)

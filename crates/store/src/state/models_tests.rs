@@ -138,6 +138,10 @@ fn a_cell_that_asks_as_ever_another_user_fills_no_disk() {
 #[test]
 fn what_was_spent_is_that_of_the_newest_minute_day_and_month() {
     let (_dir, mut state) = host();
+    let set = |state: &mut State| {
+        state.change_quietly(|tables| tables.set_route(&acme(), &route("fast"), Millis(1))).unwrap();
+    };
+    set(&mut state);
     for at in [DAY, DAY + 1, DAY + 60_000, DAY + 2, 40 * DAY] {
         state.change_quietly(|tables| tables.add_usage(&acme(), &usage(at, "", 10))).unwrap();
         let spent = state.read().spent(&acme()).unwrap();
@@ -154,4 +158,9 @@ fn what_was_spent_is_that_of_the_newest_minute_day_and_month() {
             _ => assert_eq!((day, month), ((40 * DAY, 11, 20), (31 * DAY, 11, 20))),
         }
     }
+    // Of a route that is gone nobody need know; one of its name has used it all the same.
+    state.change_quietly(|tables| tables.remove_route(&acme(), &"fast".parse().unwrap())).unwrap();
+    assert!(state.read().spent(&acme()).unwrap().is_empty());
+    set(&mut state);
+    assert_eq!(state.read().spent(&acme()).unwrap().len(), 3);
 }

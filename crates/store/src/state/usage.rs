@@ -164,9 +164,13 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// What a tenant's routes used in the last minute, day and month in which they used anything.
+    /// What a tenant's routes used in the last minute, day and month in which they used anything. Of a route that is
+    /// removed it is kept, for one of that name that comes back.
     pub fn spent(&self, id: &TenantId) -> Result<Vec<Spent>, Error> {
-        let query = self.0.prepare("SELECT * FROM spent WHERE tenant = ?1 ORDER BY route, span")?;
+        let query = self.0.prepare(
+            "SELECT * FROM spent WHERE tenant = ?1 AND route IN (SELECT alias FROM routes WHERE tenant = ?1)
+             ORDER BY route, span",
+        )?;
         all(query, [id.as_str()], |row| {
             Ok(Spent {
                 route: word(row, "route")?,
