@@ -12,6 +12,7 @@ mod budget;
 mod check;
 pub mod credentials;
 pub mod dial;
+mod digits;
 pub mod dns;
 mod fold;
 #[cfg(feature = "fuzzing")]

@@ -4,10 +4,9 @@
 //! that sends guesses, and a cell that sees by what is late which of them a secret begins with. So what is held back
 //! follows from nothing that is secret (`docs/decisions/0020`).
 
-use crate::check::{Check, keeps};
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+use crate::{
+    check::{Check, keeps},
+    digits::digits,
 };
 use memchr::memmem;
 use std::{fmt::Write, ops::Range, sync::Arc};
@@ -170,16 +169,7 @@ fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
             inner.iter().flat_map(|byte| if *byte == b'/' { b"\\/" } else { std::slice::from_ref(byte) });
         forms.push(Zeroizing::new(slashes.copied().collect()));
     }
-    // Wherever it begins within three bytes, the digits that depend on nothing else.
-    for lead in 0..3 {
-        let mut bytes = Zeroizing::new(vec![0; lead]);
-        bytes.extend_from_slice(value);
-        let own = (lead * 8).div_ceil(6)..(lead + value.len()) * 8 / 6;
-        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            let text = Zeroizing::new(engine.encode(&*bytes));
-            forms.push(Zeroizing::new(text.as_bytes()[own.clone()].to_vec()));
-        }
-    }
+    forms.extend(digits(value).into_iter().map(|(_, text)| text));
     forms
 }
 
@@ -187,7 +177,7 @@ fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::{Engine, engine::general_purpose::STANDARD};
     use proptest::prelude::*;
 
     const VALUE: &str = "sk/live-\"3+ab=";

@@ -1,9 +1,6 @@
 //! How a value may be written: each form knows which bytes of the value its characters say.
 
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
-};
+use crate::digits::{digits, first};
 use std::{fmt::Write, ops::Range};
 use zeroize::Zeroizing;
 
@@ -37,7 +34,7 @@ impl Form {
             Written::Reversed => self.length - end..self.length - start,
             Written::Hex => start.div_ceil(2)..end / 2,
             Written::Base64(lead) => {
-                let skipped = (lead * 8).div_ceil(6);
+                let skipped = first(lead);
                 ((skipped + start) * 6).div_ceil(8) - lead..((skipped + end) * 6 / 8 - lead)
             }
         };
@@ -70,15 +67,6 @@ pub(super) fn forms(number: usize, value: &[u8]) -> Vec<Form> {
         form(Zeroizing::new(lower.as_bytes().to_vec()), Written::Hex),
         form(Zeroizing::new(lower.to_ascii_uppercase().into_bytes()), Written::Hex),
     ];
-    for lead in 0..3 {
-        let mut bytes = Zeroizing::new(vec![0; lead]);
-        bytes.extend_from_slice(value);
-        // The digits that depend on nothing but the value.
-        let own = (lead * 8).div_ceil(6)..(lead + value.len()) * 8 / 6;
-        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            let text = Zeroizing::new(engine.encode(&*bytes));
-            forms.push(form(Zeroizing::new(text.as_bytes()[own.clone()].to_vec()), Written::Base64(lead)));
-        }
-    }
+    forms.extend(digits(value).into_iter().map(|(lead, text)| form(text, Written::Base64(lead))));
     forms
 }

@@ -163,20 +163,9 @@ fn message<'a>(raw: Raw<'a>, talk: &mut Talk<'a>) -> Result<(), Fault> {
     message.end()
 }
 
-/// Content, which is a text or a list of parts of these types. Empty texts say nothing, and some providers
-/// refuse them.
+/// Content, of parts of these types.
 fn parts<'a>(content: Option<Raw<'a>>, types: &[&str]) -> Result<Vec<Part<'a>>, Fault> {
-    let Some(content) = content else { return Ok(Vec::new()) };
-    let mut parts = Vec::new();
-    if content.get().starts_with('"') {
-        parts.push(Part::Text(text(content)?));
-    } else {
-        for (index, raw) in list(content)?.into_iter().enumerate() {
-            parts.push(part(raw, types).nth(index)?);
-        }
-    }
-    parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-    Ok(parts)
+    Part::all(content, |raw| part(raw, types).map(Some))
 }
 
 fn part<'a>(raw: Raw<'a>, types: &[&str]) -> Result<Part<'a>, Fault> {

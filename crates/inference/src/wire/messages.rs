@@ -1,7 +1,7 @@
 //! Requests of Anthropic's messages: read into a [`Talk`], and written from one.
 
 use super::{
-    fields::{At, Fault, Object, Raw, list, text},
+    fields::{At, Fault, Object, Raw, text},
     json::{self, Items, Writer},
     talk::{Choice, Part, Role, Talk, Tool, ToolCall},
 };
@@ -144,19 +144,9 @@ fn message<'a>(raw: Raw<'a>, talk: &mut Talk<'a>) -> Result<(), Fault> {
     message.end()
 }
 
-/// Content, which is a text or a list of blocks of these types.
+/// Content, of blocks of these types.
 fn blocks<'a>(content: Option<Raw<'a>>, types: &[&str]) -> Result<Vec<Part<'a>>, Fault> {
-    let Some(content) = content else { return Ok(Vec::new()) };
-    let mut parts = Vec::new();
-    if content.get().starts_with('"') {
-        parts.push(Part::Text(text(content)?));
-    } else {
-        for (index, raw) in list(content)?.into_iter().enumerate() {
-            parts.extend(block(raw, types).nth(index)?);
-        }
-    }
-    parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-    Ok(parts)
+    Part::all(content, |raw| block(raw, types))
 }
 
 /// One block; none if it is what the model thought, which is not said again.

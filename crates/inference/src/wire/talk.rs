@@ -1,7 +1,7 @@
 //! What OpenAI's chat completions and Anthropic's messages have in common: a conversation, its answer, and
 //! the pieces in which an answer streams. Each wire's module reads its own form into this and writes it.
 
-use super::fields::{At, Fault, Raw};
+use super::fields::{At, Fault, Raw, list, text};
 use crate::check::{Check, keeps};
 use std::borrow::Cow;
 
@@ -42,6 +42,27 @@ pub(crate) enum Part<'a> {
     Image { media_type: Cow<'a, str>, data: Cow<'a, str> },
     Call(ToolCall<'a>),
     Result { id: Cow<'a, str>, content: Vec<Part<'a>>, failed: bool },
+}
+
+impl<'a> Part<'a> {
+    /// Content, which is a text or a list, each item of which is read to one or to nothing. Empty texts say nothing, and
+    /// some providers refuse them.
+    pub(crate) fn all(
+        content: Option<Raw<'a>>,
+        read: impl Fn(Raw<'a>) -> Result<Option<Self>, Fault>,
+    ) -> Result<Vec<Self>, Fault> {
+        let Some(content) = content else { return Ok(Vec::new()) };
+        let mut parts = Vec::new();
+        if content.get().starts_with('"') {
+            parts.push(Self::Text(text(content)?));
+        } else {
+            for (index, raw) in list(content)?.into_iter().enumerate() {
+                parts.extend(read(raw).nth(index)?);
+            }
+        }
+        parts.retain(|part| !matches!(part, Self::Text(text) if text.is_empty()));
+        Ok(parts)
+    }
 }
 
 /// A call of a tool. Its arguments are the text of an object.
