@@ -35,7 +35,8 @@ struct Place<'a> {
 
 impl Import {
     pub(super) fn endpoint(&mut self, at: &str, name: &str, endpoint: &Map<String, Value>) {
-        let Some(host) = self.host(at, endpoint.get("host")) else { return };
+        let denies = endpoint.contains_key("deny_rules");
+        let Some(host) = self.host(at, endpoint.get("host"), denies) else { return };
         let Some(ports) = self.ports(at, endpoint) else { return };
         let spoken = endpoint.get("protocol").and_then(Value::as_str).unwrap_or_default();
         let clean: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
@@ -55,7 +56,7 @@ impl Import {
         }
     }
 
-    fn host(&mut self, at: &str, host: Option<&Value>) -> Option<String> {
+    fn host(&mut self, at: &str, host: Option<&Value>, denies: bool) -> Option<String> {
         let field = format!("{at}.host");
         let Some(host) = host.and_then(Value::as_str) else {
             self.told(&field, Outcome::Inexpressible, "a rule names its host: the endpoint stays closed");
@@ -64,6 +65,11 @@ impl Import {
         let known = |base: &str| HostName::try_from(base).is_ok();
         if let Some(base) = host.strip_prefix("**.").filter(|base| known(base)) {
             self.told(&field, Outcome::Tightened, "a wildcard is one label wide");
+            if denies {
+                let note =
+                    "deeper names, which these deny where another endpoint allows them, are not denied";
+                self.told(&format!("{at}.deny_rules"), Outcome::Widened, note);
+            }
             return Some(format!("*.{base}"));
         }
         let plain =

@@ -187,6 +187,19 @@ fn parts_of_policies_and_profiles_of_providers_are_read_as_the_policy_around_the
 }
 
 #[test]
+fn a_denial_of_all_names_below_one_says_that_it_is_narrower_here() {
+    let endpoint = |deny: &str| {
+        let text = format!(
+            "endpoints:\n  - {{host: \"**.example.com\", port: 443, protocol: rest, access: read-only{deny}}}\n\
+             binaries: [/usr/bin/curl]\n"
+        );
+        outcome(&import(&text).unwrap(), "[0].deny_rules")
+    };
+    assert!(endpoint(", deny_rules: [{method: GET, path: /admin}]").contains(&Outcome::Widened));
+    assert_eq!(endpoint(""), []);
+}
+
+#[test]
 fn what_cannot_be_said_stays_closed_and_every_field_is_accounted_for() {
     let imported = import(PERSONAL).unwrap();
     let policy = Policy::parse(&imported.document).unwrap();
