@@ -7,7 +7,7 @@ use crate::{
     dial::{Dialler, Reached},
     hello::ClientHello,
     http::{self, HTTP_PORT, HTTPS_PORT, Local, Mode, OWN_NAME},
-    loss::{Overheard, Watch},
+    loss::{Overheard, Watch, Watched},
     place::Placed,
     proxy::Proxied,
     relay::{BoxStream, Metered, relay},
@@ -68,7 +68,7 @@ pub struct Egress {
     pub(crate) proxied: RwLock<Proxied>,
     pub(crate) mint: RwLock<Option<Arc<dyn Mint>>>,
     credentials: RwLock<Arc<Credentials>>,
-    watch: RwLock<Arc<Watch>>,
+    pub(crate) watched: Watched,
     places: Arc<Semaphore>,
     /// Bodies that are read to be judged.
     reading: Semaphore,
@@ -86,7 +86,7 @@ impl Egress {
             proxied: RwLock::default(),
             mint: RwLock::default(),
             credentials: RwLock::default(),
-            watch: RwLock::default(),
+            watched: Watched::default(),
             places,
             reading: Semaphore::new(READS),
         })
@@ -104,13 +104,7 @@ impl Egress {
 
     /// Sets what must not leave from now on.
     pub fn set_watch(&self, watch: Watch) {
-        let mut kept = self.watch.write().unwrap_or_else(PoisonError::into_inner);
-        *kept = Arc::new(watch.remembering(&kept));
-    }
-
-    /// What must not leave.
-    pub fn watch(&self) -> Arc<Watch> {
-        Arc::clone(&self.watch.read().unwrap_or_else(PoisonError::into_inner))
+        self.watched.set(watch);
     }
 
     /// Sets what new connections are dialled with.
@@ -305,7 +299,7 @@ impl Egress {
     /// Relays, beginning with what was read already.
     async fn carry<S: Stream>(&self, cell: S, first: BytesMut, world: BoxStream, pass: &Pass) {
         let mut cell = Rewound::new(first.freeze(), cell);
-        let (moved, end) = if pass.destination().protocol == Protocol::Tcp && !self.watch().is_empty() {
+        let (moved, end) = if pass.destination().protocol == Protocol::Tcp {
             let mut world = Metered::new(Overheard::new(world, self.alarm(pass.destination())), pass);
             relay(&mut cell, &mut world, pass.withdrawn()).await
         } else {

@@ -43,7 +43,7 @@ pub const SHORTEST: usize = 8;
 pub const LONGEST: usize = 4096;
 
 /// How messages of gRPC are packed, and may be.
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub(crate) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// One secret that is bound.

@@ -35,7 +35,7 @@ impl<B> Scanned<B> {
     /// Looks at a piece of it; an error is why it breaks off.
     fn look(&mut self, frame: &Frame<Bytes>) -> Result<(), Refusal> {
         let now = self.alarm.now();
-        let watch = self.alarm.watch();
+        let watch = &*self.alarm.watch();
         if let Some(data) = frame.data_ref() {
             let found = self.scan.push(watch, data, now).filter(|_| keeps(Check::LossInBody));
             self.alarm.judge(found)?;

@@ -67,6 +67,11 @@ pub(super) fn forms(number: usize, value: &[u8]) -> Vec<Form> {
         form(Zeroizing::new(lower.as_bytes().to_vec()), Written::Hex),
         form(Zeroizing::new(lower.to_ascii_uppercase().into_bytes()), Written::Hex),
     ];
+    // Names of hosts and of headers have no capitals.
+    let small = Zeroizing::new(value.to_ascii_lowercase());
+    if *small != value {
+        forms.push(form(small, Written::Plain));
+    }
     forms.extend(digits(value).into_iter().map(|(lead, text)| form(text, Written::Base64(lead))));
     forms
 }

@@ -37,18 +37,33 @@ use cofferdam_base::{Destination, Host, Millis};
 use cofferdam_policy::Reason;
 use http::Request;
 use packed::Coding;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 impl Egress {
     /// Who watches over one request to this destination. What is found in its body is recorded at once.
     pub(crate) fn alarm(&self, destination: &Destination) -> Alarm {
         Alarm(Arc::new(Raised {
             gate: Arc::clone(&self.gate),
-            watch: self.watch(),
+            watch: self.watched.clone(),
             destination: destination.clone(),
             recording: true,
             refusal: Mutex::default(),
         }))
+    }
+}
+
+/// What is looked for: what was set last, also by whoever began to look before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched(Arc<RwLock<Arc<Watch>>>);
+
+impl Watched {
+    pub(crate) fn set(&self, watch: Watch) {
+        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Arc::new(watch.remembering(&kept));
+    }
+
+    pub(crate) fn now(&self) -> Arc<Watch> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -59,7 +74,7 @@ pub(crate) struct Alarm(Arc<Raised>);
 #[derive(Debug)]
 struct Raised {
     gate: Arc<Gate>,
-    watch: Arc<Watch>,
+    watch: Watched,
     destination: Destination,
     recording: bool,
     refusal: Mutex<Option<Refusal>>,
@@ -71,7 +86,7 @@ impl Alarm {
         let Raised { gate, watch, destination, recording: _, refusal: _ } = &*self.0;
         Self(Arc::new(Raised {
             gate: Arc::clone(gate),
-            watch: Arc::clone(watch),
+            watch: watch.clone(),
             destination: destination.clone(),
             recording: false,
             refusal: Mutex::default(),
@@ -96,7 +111,7 @@ impl Alarm {
             line(&mut text, name.as_str().as_bytes());
             line(&mut text, value.as_bytes());
         }
-        let found = Scan::default().push(watch, &text, self.now());
+        let found = Scan::default().push(&watch, &text, self.now());
         self.judge(found.filter(|_| keeps(Check::LossInHead)))
     }
 
@@ -124,8 +139,8 @@ impl Alarm {
         self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn watch(&self) -> &Watch {
-        &self.0.watch
+    fn watch(&self) -> Arc<Watch> {
+        self.0.watch.now()
     }
 
     fn now(&self) -> Millis {

@@ -1,21 +1,22 @@
 //! What is packed in a body: all of it, by its coding, or gzip that begins anywhere in it.
 //!
-//! The threats: bytes that unpack to far more than they are, and bytes that somebody else unpacks otherwise. A body
-//! whose coding says that it is packed is unpacked to its end or does not pass.
+//! The threats: bytes that unpack to far more than they are, and bytes that somebody else unpacks otherwise. What
+//! breaks under the coding that a body says it has does not pass; what merely ends early was looked through as far.
 
 use super::{
     scan::Scan,
     watch::{Found, Watch},
 };
+use crate::credentials::GRPC_ENCODING;
 use cofferdam_base::Millis;
 use flate2::{Decompress, FlushDecompress, Status};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use memchr::memmem;
 
 /// What gzip begins with: the magic number and the only method.
 const MAGIC: &[u8] = &[0x1f, 0x8b, 8];
-/// No header of gzip is longer.
-const HEADER: usize = 4096;
+/// A header of gzip that is longer is none that is looked through: 64 KiB of extra fields, a name and a comment fit.
+const HEADER: usize = 128 * 1024;
 /// How many that begin in one body may be open at a time.
 const OPEN: usize = 8;
 /// What may come out at once, and more for each byte that went in.
@@ -37,6 +38,13 @@ pub(super) enum Coding {
 impl Coding {
     /// By its headers; none if it cannot be unpacked here.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let plain = |value: &HeaderValue| {
+            ["identity", "gzip"].iter().any(|known| value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+        };
+        // Its messages say by themselves whether they are packed, and gzip is found wherever it begins.
+        if !headers.get_all(GRPC_ENCODING).iter().all(plain) {
+            return None;
+        }
         let mut coding = Self::None;
         for value in headers.get_all(header::CONTENT_ENCODING) {
             for word in value.to_str().ok()?.split(',') {
@@ -86,6 +94,9 @@ impl Packed {
     /// Looks at what comes next.
     pub(super) fn push(&mut self, watch: &Watch, bytes: &[u8], now: Millis) -> Seen {
         if watch.is_empty() {
+            // If there is something to look for later, its beginning is missing.
+            self.coding = Coding::None;
+            self.members.clear();
             return Seen::Nothing;
         }
         self.room = self.room.saturating_add(RATIO.saturating_mul(bytes.len() as u64));
@@ -190,7 +201,7 @@ impl Member {
                             rest = &rest[length - had..];
                             self.state = State::Data(Decompress::new(false), true);
                         }
-                        None if begun.len() >= HEADER => return None,
+                        None if begun.len() >= HEADER => return Some(Seen::Unreadable),
                         None => rest = &[],
                     }
                 }
@@ -253,7 +264,9 @@ impl Member {
 #[allow(clippy::option_option)]
 fn header(bytes: &[u8]) -> Option<Option<usize>> {
     let begins = bytes.iter().zip(MAGIC).all(|(a, b)| a == b);
-    if !begins {
+    // Flags that nobody uses: bytes that only look like it.
+    let reserved = bytes.get(3).is_some_and(|flags| flags & 0xe0 != 0);
+    if !begins || reserved {
         return None;
     }
     Some(header_length(bytes))

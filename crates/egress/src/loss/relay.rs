@@ -33,13 +33,11 @@ impl<S> Overheard<S> {
     }
 
     fn look(&mut self, bytes: &[u8]) -> Option<Found> {
-        let (watch, now) = (self.alarm.watch(), self.alarm.now());
-        if watch.is_empty() {
-            return None;
-        }
+        let (watch, now) = (&*self.alarm.watch(), self.alarm.now());
         let Some(frames) = &mut self.frames else {
             return self.scan.push(watch, bytes, now).filter(|_| keeps(Check::LossInRelay));
         };
+        // Read also while nothing is looked for: where the next one begins follows from those before.
         let mut found = None;
         let scan = &mut self.scan;
         frames.read(bytes, |text| found = found.take().or_else(|| scan.push(watch, text, now)));

@@ -126,6 +126,34 @@ fn what_is_packed_is_found_though_it_breaks_right_behind() {
     assert!(matches!(packed.push(&watch(), &broken, NOW), packed::Seen::Found(_)));
 }
 
+/// A name of a host or a header loses capitals on the way, and no more.
+#[test]
+fn a_value_is_found_in_small_letters_too() {
+    assert!(finds(&watch(), VALUE.to_ascii_lowercase().as_bytes()));
+}
+
+#[test]
+fn a_header_of_gzip_may_be_long_and_one_that_never_ends_is_unreadable() {
+    let packed = |name: usize, text: &str| {
+        let builder = flate2::GzBuilder::new().filename(vec![b'n'; name]);
+        let mut packer = builder.write(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut packer, text.as_bytes()).unwrap();
+        packed::Packed::new(Coding::None).push(&watch(), &packer.finish().unwrap(), NOW)
+    };
+    assert!(matches!(packed(90_000, VALUE), packed::Seen::Found(_)));
+    assert_eq!(packed(90_000, "nothing of it"), packed::Seen::Nothing);
+    assert_eq!(packed(200_000, "nothing of it"), packed::Seen::Unreadable);
+}
+
+#[test]
+fn messages_of_grpc_that_are_packed_are_looked_through_or_refused() {
+    for (coding, known) in [("identity", true), ("gzip", true), ("deflate", false), ("snappy", false)] {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("grpc-encoding", coding.parse().unwrap());
+        assert_eq!(Coding::of(&headers).is_some(), known, "{coding}");
+    }
+}
+
 /// Else a cell would find a value out piece by piece, and each piece letter by letter.
 #[test]
 fn a_guess_that_is_right_is_answered_like_a_wrong_one_until_three_quarters_are_known() {

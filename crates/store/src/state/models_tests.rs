@@ -153,8 +153,8 @@ fn what_was_spent_is_that_of_the_newest_minute_day_and_month() {
             0 => assert_eq!((minute, day, month), ((DAY, 11, 20), (DAY, 11, 20), (0, 11, 20))),
             1 => assert_eq!((minute, day), ((DAY, 22, 40), (DAY, 22, 40))),
             60_000 => assert_eq!((minute, day), ((DAY + 60_000, 11, 20), (DAY, 33, 60))),
-            // Of a minute that is over: it is late for it, and not for its day.
-            2 => assert_eq!((minute, day, month), ((DAY + 60_000, 11, 20), (DAY, 44, 80), (0, 44, 80))),
+            // Of a minute that is over: it counts in the one that is there.
+            2 => assert_eq!((minute, day, month), ((DAY + 60_000, 22, 40), (DAY, 44, 80), (0, 44, 80))),
             _ => assert_eq!((day, month), ((40 * DAY, 11, 20), (31 * DAY, 11, 20))),
         }
     }

@@ -142,15 +142,15 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Adds to what a route used in a span. One that is over makes room for the next; a late word of it is too late.
+    /// Adds to what a route used in a span. One that is over makes room for the next; a late
+    /// word of it, or one by a clock that went back, counts in the one that is there.
     fn spend(&self, id: &TenantId, usage: &Usage, span: Span, tokens: i64, micros: i64) -> Result<(), Error> {
         let mut add = self.0.prepare_cached(
             "INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (tenant, route, span) DO UPDATE SET
-               tokens = min(CASE WHEN begin = ?4 THEN tokens ELSE 0 END + ?5, ?7),
-               micros = min(CASE WHEN begin = ?4 THEN micros ELSE 0 END + ?6, ?7),
-               begin = ?4
-             WHERE begin <= ?4",
+               tokens = min(CASE WHEN begin >= ?4 THEN tokens ELSE 0 END + ?5, ?7),
+               micros = min(CASE WHEN begin >= ?4 THEN micros ELSE 0 END + ?6, ?7),
+               begin = max(begin, ?4)",
         )?;
         add.execute(params![
             id.as_str(),

@@ -315,6 +315,26 @@ async fn a_relay_in_clear_breaks_before_a_known_value_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_set_while_a_relay_lasts_is_looked_for_in_it() {
+    let tcp = format!("{OPEN}  - {{allow: data.example, protocol: tcp, ports: [5432]}}\n");
+    for later in [false, true] {
+        let cell = cell();
+        cell.egress.gate.configure(rules(&tcp), LIMITS);
+        let mut client = cell.captured("data.example", 5432);
+        say(&mut client, "hello\n").await;
+        let mut server = cell.server().await;
+        if later {
+            cell.egress.set_watch(watch());
+        }
+        let _ = client.write_all(SECRET.as_bytes()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(client);
+        let arrived = String::from_utf8(all(&mut server).await).unwrap();
+        assert_eq!(arrived.contains(SECRET), !later, "{arrived}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_websocket_breaks_before_a_known_value_is_out_in_however_many_frames() {
     use crate::loss::frame;
     let (first, rest) = SECRET.as_bytes().split_at(11);
