@@ -17,7 +17,7 @@ pub(super) async fn run(command: UpstreamProxy, client: &Client, json: bool) -> 
         UpstreamProxy::Set => {
             let body = types::ProxyCredentials { value: read_secret()? };
             let shown: types::UpstreamProxy = client.call(Method::PUT, PATH, Some(&body)).await?;
-            say(json, &shown, "the credentials are set; every warden has them")
+            say(json, &shown, "the credentials are set; every warden gets them")
         }
         UpstreamProxy::Rm => {
             let shown: types::UpstreamProxy = client.call(Method::DELETE, PATH, None::<&()>).await?;

@@ -7,7 +7,7 @@
 
 use crate::{
     Error,
-    api::types::{Alarm, Canaries, CanaryRow, Happening, NewCanary, NewKill},
+    api::types::{Alarm, Canaries, CanaryRow, Happening, NewCanary},
     host::Host,
     secrets::{clash, length_of},
     tenant::Tenant,
@@ -102,10 +102,7 @@ impl Host {
             if let Err(error) = host.raise(&tenant, &canary, &reason).await {
                 tracing::error!(tenant = %tenant.id, %error, "a canary is not in the ledger");
             }
-            let kill = NewKill { tenant: Some(tenant.id.clone()), reason };
-            if let Err(error) = host.kill(kill).await {
-                tracing::error!(tenant = %tenant.id, %error, "a tenant that sent a canary is not killed yet");
-            }
+            host.kill_and_tell(Some(tenant.id.clone()), reason).await;
             tenant.tripped.store(false, Ordering::SeqCst);
         });
     }

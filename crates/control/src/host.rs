@@ -166,7 +166,7 @@ impl Host {
             tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
         }
         // It names a secret or a canary; what else is refused after a canary is no further alarm.
-        if reason == Reason::LossBlocked.code() && by.contains(' ') {
+        if reason == Reason::LossBlocked.code() && by != "canary" {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             let subject = by.clone();
             let (tenant, what) = (Some(tenant.id.clone()), "loss_blocked".to_owned());

@@ -47,16 +47,19 @@ impl Host {
     /// The launcher was told by the operator itself.
     pub(crate) fn killed_already(self: &Arc<Self>, tenant: Option<TenantId>, reason: String) {
         let host = Arc::clone(self);
-        tokio::spawn(async move {
-            match host.kill(NewKill { tenant, reason }).await {
-                Ok(Kills { killed }) => {
-                    for row in killed.iter().filter(|row| !row.not_done.is_empty()) {
-                        tracing::error!(tenant = %row.tenant, "not all of a kill was done: {:?}", row.not_done);
-                    }
+        tokio::spawn(async move { host.kill_and_tell(tenant, reason).await });
+    }
+
+    /// A kill that nobody waits for the answer of: what could not be done is said in the log.
+    pub(crate) async fn kill_and_tell(self: &Arc<Self>, tenant: Option<TenantId>, reason: String) {
+        match self.kill(NewKill { tenant, reason }).await {
+            Ok(Kills { killed }) => {
+                for row in killed.iter().filter(|row| !row.not_done.is_empty()) {
+                    tracing::error!(tenant = %row.tenant, "not all of a kill was done: {:?}", row.not_done);
                 }
-                Err(error) => tracing::error!(%error, "a kill is not recorded"),
             }
-        });
+            Err(error) => tracing::error!(%error, "a kill is not recorded"),
+        }
     }
 
     async fn kill_one(&self, tenant: &Arc<Tenant>, reason: &str) -> Killed {

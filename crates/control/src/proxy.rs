@@ -86,16 +86,18 @@ impl Host {
     }
 
     async fn tell_proxy_credentials(&self) -> Result<(), Error> {
+        let mut told = Ok(());
         for tenant in self.tenants() {
             let Some(link) = tenant.seat.link() else { continue };
-            let key = self.data_key(&tenant.id).await?;
-            let command = self.proxy_credentials(&tenant, &key)?;
-            if let Err(error) = link.send(&tenant, &command) {
-                // Its next wire begins with them.
+            let command =
+                self.data_key(&tenant.id).await.and_then(|key| self.proxy_credentials(&tenant, &key));
+            // One tenant's error keeps them from no other; its own next wire begins with them.
+            if let Err(error) = command.and_then(|command| link.send(&tenant, &command)) {
                 tracing::warn!(tenant = %tenant.id, %error, "the warden does not hear of the proxy's credentials");
+                told = told.and(Err(error));
             }
         }
-        Ok(())
+        told
     }
 
     fn proxy_file(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Secrets: sealed at once, kept sealed, handed to the tenant's warden only.
 //!
-//! A value is in clear in the request's body and in the sealing call, and is wiped after it; nothing here
-//! opens an envelope. Every first release of a data key to a warden is in the ledger before it happens.
+//! A value is in clear in the request's body and in the sealing call, and is wiped after it; the one envelope that is
+//! opened here is a rotated one, to be checked. Every first release of a data key to a warden is in the ledger before it happens.
 
 use crate::{
     Error,
@@ -125,26 +125,27 @@ impl Host {
                 && old.purpose == new.purpose
                 && old.version.checked_add(1) == Some(new.version)
         };
-        if all.iter().any(|old| follows(&old)) && self.is_rotation(id, &new).await {
+        let fits = all.iter().any(|old| follows(&old)) && length_of(id, &new, &all).is_ok();
+        if fits && self.is_rotation(id, &new).await? {
             let body =
                 json!({ "name": new.name, "version": new.version, "purpose": new.purpose, "by": "warden" });
             let (kept, row, at) = (id.clone(), self.row(Some(id), Kind::SecretSet, body), self.now());
             self.db.run(move |disk| disk.set_secret(&kept, &new, at, &row)).await?;
         } else if !all.contains(&new) {
-            tracing::warn!(tenant = %id, name = %new.name, "a refresh token was not kept: its secret was set anew");
+            tracing::warn!(tenant = %id, name = %new.name, "a refresh token was not kept: it does not follow what is");
         }
         self.send_secrets(tenant).await
     }
 
     /// Is this the value of a secret of its kind, sealed as it must be?
-    async fn is_rotation(&self, id: &TenantId, new: &SealedSecret) -> bool {
+    async fn is_rotation(&self, id: &TenantId, new: &SealedSecret) -> Result<bool, Error> {
         let Ok(Some(Binding { kind: Some(kind @ Sent::Oauth(_)), .. })) = Binding::of_purpose(&new.purpose)
         else {
-            return false;
+            return Ok(false);
         };
-        let Ok(key) = self.data_key(id).await else { return false };
-        new.envelope.len() <= LONGEST_ROTATED
-            && key.open_secret(id, new).is_ok_and(|value| kind.check(value.expose()).is_ok())
+        let key = self.data_key(id).await?;
+        Ok(new.envelope.len() <= LONGEST_ROTATED
+            && key.open_secret(id, new).is_ok_and(|value| kind.check(value.expose()).is_ok()))
     }
 
     /// Removes a secret.

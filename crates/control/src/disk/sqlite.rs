@@ -319,11 +319,6 @@ impl Disk for Sqlite {
             uses.iter().try_for_each(|(id, usage)| match tables.add_usage(id, usage) {
                 // It was forgotten while its report waited.
                 Err(cofferdam_store::Error::NotFound { .. }) => Ok(()),
-                // It must not stop the others.
-                Err(error @ cofferdam_store::Error::Malformed(_)) => {
-                    tracing::error!(tenant = %id, %error, "what a model used is none that can be counted");
-                    Ok(())
-                }
                 added => added,
             })
         })?)
