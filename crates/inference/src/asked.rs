@@ -17,6 +17,8 @@ pub const AGENT: &str = "x-cofferdam-agent";
 const ANSWER: u64 = 4096;
 /// The longest claim that is kept, in characters.
 const LONGEST: usize = 64;
+/// The fields that ask for a class of service.
+const CLASSES: [&str; 3] = ["service_tier", "serviceTier", "speed"];
 /// Classes of service that cost no more than the list of prices says.
 const USUAL: [&str; 5] = ["auto", "default", "standard", "standard_only", "flex"];
 
@@ -42,13 +44,13 @@ impl Asked {
         let said = |name: &str| field::<String>(call, name);
         let metadata = || said_in(call, "metadata", "user_id");
         let user = said("user").or_else(|| said("safety_identifier")).or_else(metadata);
-        let tier = call.field("service_tier").filter(|tier| *tier != "null");
-        let usual = |_| said("service_tier").is_some_and(|tier| USUAL.contains(&tier.as_str()));
+        let given = |name: &str| call.field(name).is_some_and(|class| class != "null");
+        let usual = |name: &str| said(name).is_some_and(|class| USUAL.contains(&class.as_str()));
         Self {
             user: claim(&user.unwrap_or_default()),
             agent: claim(text(AGENT).or_else(program).unwrap_or_default()),
             tokens: call.most(),
-            dearer: !tier.is_none_or(usual),
+            dearer: CLASSES.into_iter().any(|name| given(name) && !usual(name)),
         }
     }
 }
@@ -244,16 +246,19 @@ mod tests {
 
     #[test]
     fn a_class_of_service_that_may_cost_more_is_seen() {
-        for (tier, dearer) in [
-            ("null", false),
-            ("\"default\"", false),
-            ("\"auto\"", false),
-            ("\"priority\"", true),
-            ("1", true),
+        for (class, dearer) in [
+            ("\"service_tier\":null", false),
+            ("\"service_tier\":\"default\"", false),
+            ("\"service_tier\":\"auto\"", false),
+            ("\"service_tier\":\"priority\"", true),
+            ("\"service_tier\":1", true),
+            ("\"speed\":\"standard\"", false),
+            ("\"speed\":\"fast\"", true),
         ] {
-            assert_eq!(chat(&format!(",\"service_tier\":{tier}")).dearer, dearer, "{tier}");
+            assert_eq!(chat(&format!(",{class}")).dearer, dearer, "{class}");
         }
         assert!(!chat("").dearer);
+        assert!(read(Api::GeminiGenerate, r#"{"contents":[],"serviceTier":"priority"}"#).dearer);
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub enum Error {
     /// The provider broke off.
     #[error("the model's provider broke off")]
     Upstream(#[source] hyper::Error),
+    /// The provider's answer ended before it began.
+    #[error("the model's provider answered nothing")]
+    Empty,
     /// The provider's answer does not translate.
     #[error("the model's provider answered what cannot be translated: {0}")]
     Answer(String),
@@ -118,9 +121,12 @@ impl Error {
             | Self::Untranslated { .. }
             | Self::NotServed { .. } => StatusCode::BAD_REQUEST,
             Self::Slow => StatusCode::GATEWAY_TIMEOUT,
-            Self::BaseUrl(_) | Self::Key | Self::Connect(_) | Self::Upstream(_) | Self::Answer(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::BaseUrl(_)
+            | Self::Key
+            | Self::Connect(_)
+            | Self::Upstream(_)
+            | Self::Empty
+            | Self::Answer(_) => StatusCode::BAD_GATEWAY,
         }
     }
 

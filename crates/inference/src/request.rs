@@ -134,15 +134,14 @@ impl Call {
         };
         let written = talk.and_then(|talk| match served {
             Api::Messages => talk.to_messages(&route.model),
-            _ => talk.to_chat(&route.model),
+            _ => talk.to_chat(&route.model, keep_nothing(served, route)),
         });
         written.map_err(Error::untranslated)
     }
 
     /// Every field as it came, but for those that the route decides.
     fn rewritten(&self, route: &Route) -> Result<Vec<u8>, Error> {
-        let unasked = self.api == Api::Responses && !route.provider_tools;
-        let keep_nothing = unasked && keeps(Check::KeepsNothing);
+        let keep_nothing = keep_nothing(self.api, route);
         let model = match self.api {
             Api::GeminiGenerate | Api::GeminiStream | Api::GeminiCount => None,
             Api::GeminiEmbed => Some(format!("models/{}", route.model)),
@@ -167,7 +166,6 @@ impl Call {
             out.field("stream_options", b"{\"include_usage\":true}")?;
         }
         if keep_nothing {
-            // Unasked, it is kept.
             out.field("store", b"false")?;
         }
         Ok(out.end())
@@ -357,6 +355,17 @@ impl<'de> de::Deserialize<'de> for Fields {
         }
         deserializer.deserialize_map(Object)
     }
+}
+
+/// Is the provider told to keep nothing, because it keeps answers unasked? Of servers that only speak as OpenAI does, not
+/// all know the field in a chat.
+fn keep_nothing(served: Api, route: &Route) -> bool {
+    let unasked = match served {
+        Api::Responses => true,
+        Api::Chat => route.base.is_openai(),
+        _ => false,
+    };
+    unasked && !route.provider_tools && keeps(Check::KeepsNothing)
 }
 
 #[cfg(test)]

@@ -79,6 +79,14 @@ impl BaseUrl {
         format!("{prefix}{operation}")
     }
 
+    /// Is it OpenAI itself, in whatever region, and no server that only speaks as it does?
+    pub(crate) fn is_openai(&self) -> bool {
+        let Host::Name(name) = &self.destination.host else { return false };
+        name.as_str()
+            .strip_suffix("api.openai.com")
+            .is_some_and(|region| region.is_empty() || region.ends_with('.'))
+    }
+
     /// The value of the `Host` header.
     pub fn authority(&self) -> String {
         let usual = if self.destination.protocol == Protocol::Https { 443 } else { 80 };

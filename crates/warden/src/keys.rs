@@ -248,9 +248,20 @@ impl Keys {
         let Some(key) = &state.key else { return Watch::default() };
         let mut all = Vec::new();
         for sealed in state.sealed.values() {
-            // What does not open is told of where it is used.
-            let Ok(value) = key.open_secret(&self.tenant, sealed) else { continue };
-            let canary = !matches!(Canary::of_purpose(&sealed.purpose), Ok(None));
+            let canary = Canary::of_purpose(&sealed.purpose);
+            let value = match (key.open_secret(&self.tenant, sealed), &canary) {
+                (Ok(value), _) => value,
+                // It is planted whether its envelope opens or not.
+                (Err(_), Ok(Some(canary))) => {
+                    let digest = key.canary(&self.tenant, &sealed.name, sealed.version);
+                    Secret::new(canary.like.text(&digest).into_bytes())
+                }
+                (Err(error), _) => {
+                    tracing::error!(name = %sealed.name, %error, "a secret that does not open is not watched for");
+                    continue;
+                }
+            };
+            let canary = !matches!(canary, Ok(None));
             let binding = Binding::of_purpose(&sealed.purpose).ok().flatten();
             let parts = binding.map_or_else(Vec::new, |binding| parts(&binding, &value));
             let token = state.token(sealed).map(|token| Secret::new(token.value.as_bytes().to_vec()));
@@ -282,5 +293,28 @@ fn parts(binding: &Binding, value: &Secret<Vec<u8>>) -> Vec<Secret<Vec<u8>>> {
         Some(Kind::Aws(_)) => AwsValue::read(value.expose())
             .map_or_else(Vec::new, |value| both(&value.secret_access_key, value.session_token.as_deref())),
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use cofferdam_base::canary::Like;
+    use cofferdam_egress::loss::Scan;
+
+    /// It is planted by its name and version, so it is known though its envelope is broken.
+    #[test]
+    fn a_canary_is_watched_for_though_its_envelope_does_not_open() {
+        let keys = Keys::new("acme".parse().unwrap());
+        let key = DataKey::generate().unwrap();
+        let name: SecretName = "BAIT".parse().unwrap();
+        let text = Like::Github.text(&key.canary(&keys.tenant, &name, 3));
+        let purpose = Canary { like: Like::Github, env: None, file: None }.to_purpose();
+        keys.lock().key = Some(key);
+        keys.seal(vec![SealedSecret { name, version: 3, purpose, envelope: "AAAA".to_owned() }]);
+        let found = Scan::default().push(&keys.watch(), text.as_bytes(), Millis(0));
+        assert!(found.is_some_and(|found| found.canary));
     }
 }

@@ -315,9 +315,7 @@ impl Model {
         }
         let left = to.patience.begin(once.call.streams()).saturating_sub(began.elapsed());
         let answer = Begun::within(left, answer).await;
-        answer
-            .map(|answer| passed(&pass, answer))
-            .ok_or_else(|| Missed::of(Trouble::Slow, wire, &Error::Slow))
+        answer.map(|answer| passed(&pass, answer)).map_err(|error| missed(wire, &error, None))
     }
 
     /// The permission to dial.
@@ -429,7 +427,7 @@ fn missed(wire: Provider, error: &Error, dialled: Option<(Trouble, String)>) -> 
         let trouble = match error {
             Error::Slow => Trouble::Slow,
             Error::Key => Trouble::BadKey,
-            Error::Upstream(_) => Trouble::BrokeOff,
+            Error::Upstream(_) | Error::Empty => Trouble::BrokeOff,
             Error::Answer(_) => Trouble::NoAnswer,
             // The call is none that this route serves: another one is no answer to that.
             Error::Harmful { .. } | Error::Untranslated { .. } | Error::NotServed { .. } => Trouble::Refused,

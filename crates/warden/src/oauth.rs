@@ -107,10 +107,12 @@ impl Tokens {
             }
             last.replaced = if fresh { (since, times + 1) } else { (now, 1) };
         }
-        if let Some(pending) = self.keys.pending_of(name)
-            && timeout(KEEPING, self.keys.kept(&pending)).await.is_err()
-        {
-            return Err(no("the last refresh token is not kept yet: try again".to_owned()));
+        if let Some(pending) = self.keys.pending_of(name) {
+            // Control may have failed to keep it when it was said first.
+            self.outbox.say(Report::Rotated { secret: pending.clone() });
+            if timeout(KEEPING, self.keys.kept(&pending)).await.is_err() {
+                return Err(no("the last refresh token is not kept yet: try again".to_owned()));
+            }
         }
         let wanted = self.keys.oauth(name).map_err(|error| no(error.to_string()))?;
         let Some((sealed, oauth, value)) = wanted else {

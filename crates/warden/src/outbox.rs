@@ -293,7 +293,8 @@ impl Outbox {
             }
             _ => {
                 state.going = None;
-                Turn::Usage
+                let tripped = matches!(state.waiting.front(), Some(Report::Tripped { .. }));
+                if tripped { Turn::Others } else { Turn::Usage }
             }
         };
     }
@@ -344,13 +345,14 @@ impl Outbox {
         state.last_request += 1;
         let request = state.last_request;
         most.request = request;
-        state.promised.insert(request, most.clone());
-        // If there is no wire, or no room on this one, it is said on the next.
-        let said = !state.wired || state.queue(Report::Asking(most));
+        // If there is no wire, it is said on the next.
+        if state.wired && !state.queue(Report::Asking(most.clone())) {
+            return None;
+        }
+        state.promised.insert(request, most);
         drop(state);
         self.more.notify_one();
-        let place = UsagePlace { outbox: Arc::clone(self), request };
-        said.then_some(place)
+        Some(UsagePlace { outbox: Arc::clone(self), request })
     }
 
     fn push(&self, state: &mut State, row: Row) {
@@ -369,7 +371,9 @@ impl Outbox {
         if state.tripped.is_none() {
             state.tripped = Some(report.clone());
             if state.wired {
-                state.waiting.push_back(report);
+                let hello = matches!(state.waiting.front(), Some(Report::Hello { .. }));
+                state.waiting.insert(usize::from(hello), report);
+                state.turn = Turn::Others;
             }
         }
         drop(state);

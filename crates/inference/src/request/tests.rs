@@ -194,6 +194,19 @@ fn nothing_is_kept_at_a_provider_unless_the_route_allows_it() {
     assert!(error.to_string().starts_with("`store` is not off"), "{error}");
     let open = Route { provider_tools: true, ..route() };
     assert_eq!(body(&kept, &open), r#"{"model":"real-\"1","input":"hi","store":true}"#);
+    // Chats are kept by OpenAI itself; whoever else speaks as it does may not know the field.
+    let translated = parse(Api::Messages, r#"{"messages":[],"max_tokens":1}"#).unwrap();
+    for call in [chat(r#"{"messages":[],"store":false}"#).unwrap(), translated] {
+        for (base, told) in [
+            ("https://api.openai.com/v1", true),
+            ("https://eu.api.openai.com/v1", true),
+            ("https://notapi.openai.com/v1", false),
+        ] {
+            let sent = body(&call, &to(Provider::OpenAi, base, "real"));
+            let only = call.api() == Api::Chat && sent.matches("store").count() == 1;
+            assert_eq!(sent.contains(r#""store":false"#), told || only, "{base} {sent}");
+        }
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl<'a> Talk<'a> {
     }
 
     /// The body of a chat request.
-    pub(crate) fn to_chat(&self, model: &str) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn to_chat(&self, model: &str, keep_nothing: bool) -> Result<Vec<u8>, Fault> {
         self.has_its_tools()?;
         let mut fault = Ok(());
         let body = json::object(|body| {
@@ -74,6 +74,9 @@ impl<'a> Talk<'a> {
                 }
             });
             self.chat_settings(body);
+            if keep_nothing {
+                body.flag("store", false);
+            }
         });
         fault.map(|()| body)
     }

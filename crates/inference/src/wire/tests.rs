@@ -20,7 +20,7 @@ fn to_messages(body: &Value) -> Result<Value, String> {
 
 fn to_chat(body: &Value) -> Result<Value, String> {
     let fields = fields(body);
-    let written = Talk::from_messages(&fields).and_then(|talk| talk.to_chat("gpt"));
+    let written = Talk::from_messages(&fields).and_then(|talk| talk.to_chat("gpt", false));
     written.map(|body| serde_json::from_slice(&body).unwrap()).map_err(|fault| fault.path)
 }
 

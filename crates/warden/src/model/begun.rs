@@ -1,6 +1,7 @@
 //! An answer of which the first piece was waited for: until then another route could still be asked instead.
 
 use bytes::Bytes;
+use cofferdam_inference::Error;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -27,13 +28,14 @@ where
         answer.map(|rest| Self { first: None, rest })
     }
 
-    /// Waits for the first piece; none if it does not come in time, or breaks off before it.
-    pub(super) async fn within(patience: Duration, mut answer: Response<B>) -> Option<Response<Self>> {
-        match timeout(patience, answer.body_mut().frame()).await {
-            Ok(Some(Ok(frame))) => Some(answer.map(|rest| Self { first: Some(frame), rest })),
-            // An empty one is none.
-            Ok(Some(Err(_)) | None) | Err(_) => None,
-        }
+    /// Waits for the first piece; an error if it does not come in time, or breaks off before it.
+    pub(super) async fn within(patience: Duration, mut answer: Response<B>) -> Result<Response<Self>, Error>
+    where
+        B: HttpBody<Error = Error>,
+    {
+        let first = timeout(patience, answer.body_mut().frame()).await.map_err(|_| Error::Slow)?;
+        let first = first.ok_or(Error::Empty)??;
+        Ok(answer.map(|rest| Self { first: Some(first), rest }))
     }
 }
 

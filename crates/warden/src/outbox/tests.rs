@@ -246,10 +246,40 @@ async fn a_canary_is_told_on_every_wire_and_the_first_one_counts() {
         assert_eq!(take(&outbox).await, report(tripped("BAIT")));
         outbox.detach();
     }
-    // With a wire, it goes out at once.
-    let outbox = self::outbox();
-    outbox.attach(vec![]);
-    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
-    assert!(outbox.tell(tripped("BAIT")));
-    assert_eq!(take(&outbox).await, report(tripped("BAIT")));
+    // With a wire, it goes out at once, before all that waits but for the wire's first word.
+    for greeted in [false, true] {
+        let outbox = self::outbox();
+        outbox.attach(vec![]);
+        if greeted {
+            assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+        }
+        outbox.tell(ask(1));
+        outbox.usage_place(usage()).unwrap().fill(usage());
+        outbox.record(row(RecordKind::Deny));
+        assert!(outbox.tell(tripped("BAIT")));
+        if !greeted {
+            assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+        }
+        assert_eq!(take(&outbox).await, report(tripped("BAIT")));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_could_not_be_said_is_not_made_and_used_nothing() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    let mut asked = 0;
+    while outbox.tell(ask(asked + 1)) {
+        asked += 1;
+    }
+    assert!(outbox.usage_place(usage()).is_none());
+    for _ in 0..asked {
+        assert!(matches!(take(&outbox).await, Report::Ask { .. }));
+    }
+    // The positive control.
+    let place = outbox.usage_place(usage()).unwrap();
+    assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 2));
+    drop(place);
+    assert!(matches!(take(&outbox).await, Report::Usage(unused) if unused.request == 2));
 }

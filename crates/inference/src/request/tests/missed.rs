@@ -44,7 +44,14 @@ fn attack(check: Check) -> Result<(), String> {
             sent(Api::Responses, search).is_some_and(|text| text.contains("web_search"))
         }),
         Check::KeepsNothing => alone(&|| {
-            sent(Api::Responses, r#"{"input":"a"}"#).is_some_and(|text| !text.contains(r#""store":false"#))
+            let kept = |body: Result<Vec<u8>, Error>| {
+                body.is_ok_and(|body| !String::from_utf8(body).unwrap().contains(r#""store":false"#))
+            };
+            let openai = to(Provider::OpenAi, "https://eu.api.openai.com/v1", "real");
+            let chat = chat(r#"{"messages":[]}"#).unwrap();
+            let translated = parse(Api::Messages, r#"{"messages":[],"max_tokens":1}"#).unwrap();
+            let responses = parse(Api::Responses, r#"{"input":"a"}"#).unwrap();
+            kept(responses.body(&route())) && kept(chat.body(&openai)) && kept(translated.body(&openai))
         }),
         Check::RouteModel => alone(&|| {
             sent(Api::Chat, r#"{"model":"dear","messages":[]}"#).is_some_and(|text| text.contains("dear"))

@@ -35,9 +35,13 @@ fn limited(host: &Host, limits: &[&str], soft: &[&str]) -> ModelRoute {
 
 impl Host {
     async fn ask_with(&self, body: &str) -> DuplexStream {
+        self.ask_at("/v1/chat/completions", body).await
+    }
+
+    async fn ask_at(&self, path: &str, body: &str) -> DuplexStream {
         let mut client = self.client();
         let request = format!(
-            "POST http://inference.local/v1/chat/completions HTTP/1.1\r\nHost: inference.local\r\n\
+            "POST http://inference.local{path} HTTP/1.1\r\nHost: inference.local\r\n\
              User-Agent: curl/8.1\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -209,6 +213,26 @@ async fn a_route_that_does_not_begin_in_time_is_followed_by_the_next_and_one_tha
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
     assert!(!host.dials());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_translate_is_no_reason_to_ask_the_next_and_an_empty_one_is() {
+    let mut host = host("http://api.example/v1", ADDRESS);
+    chain(&host, &["one", "two"]);
+    let body = r#"{"model":"one","max_tokens":5,"messages":[{"role":"user","content":"a"}]}"#;
+    for (path, said, next) in [("/v1/messages", "[]", false), ("/v1/chat/completions", "", true)] {
+        let mut client = host.ask_at(path, body).await;
+        let (_, mut provider) = host.asked().await;
+        answer(&mut provider, 200, said).await;
+        if next {
+            let (text, mut provider) = host.asked().await;
+            assert!(text.contains("real-two"), "{text}");
+            answer(&mut provider, 200, "[]").await;
+        }
+        let (head, body) = told(&mut client).await;
+        assert_eq!(head.starts_with("HTTP/1.1 502"), !next, "{head}{body}");
+        assert!(!host.dials());
+    }
 }
 
 #[tokio::test(start_paused = true)]
