@@ -1,0 +1,156 @@
+//! `agents.*`, `agent.identity.get` and `tools.*`: the one agent of a gateway, its files and its tools.
+
+use super::{Answer, chat::is_ours};
+use crate::{
+    AGENT,
+    gateway::Gateway,
+    protocol::{
+        Fault,
+        params::{self, File, Invoke, OfAgent},
+    },
+    tools::{self, Bench, TOOLS},
+    turn::context,
+};
+use serde_json::{Value, json, value::RawValue};
+use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
+
+/// The longest file that a client may read or write here.
+const LONGEST: usize = 1024 * 1024;
+/// What `tools.invoke` runs for no client: whoever writes files or runs commands asks the agent.
+const NOT_INVOKED: [&str; 3] = ["exec", "write", "edit"];
+
+pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
+    json!({
+        "defaultId": AGENT, "mainKey": "main", "scope": "per-sender", "ownership": "sole", "selectionRequired": false,
+        "agents": [{
+            "id": AGENT, "kind": "agent", "workspace": gateway.workspace.display().to_string(),
+            "model": { "primary": "cofferdam/default" },
+        }],
+    })
+}
+
+pub(super) fn identity(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: OfAgent = params::read("agent.identity.get", params)?;
+    is_ours(asked.agent_id.as_deref())?;
+    let text = fs::read_to_string(gateway.workspace.join("IDENTITY.md")).unwrap_or_default();
+    let name = text.lines().find_map(|line| line.trim_start_matches(['-', '*', ' ']).strip_prefix("Name:"));
+    Ok(match name.map(|name| name.trim_matches(['*', ' '])).filter(|name| !name.is_empty()) {
+        Some(name) => json!({ "agentId": AGENT, "name": name, "nameSource": "workspace" }),
+        None => json!({ "agentId": AGENT, "name": "Agent", "nameSource": "default" }),
+    })
+}
+
+/// A file as clients read it, with its text if that is wanted.
+fn described(path: &Path, name: &str, content: bool) -> io::Result<Value> {
+    let mut file = json!({ "name": name, "path": path.display().to_string(), "missing": true });
+    let meta = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => meta,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(file),
+        Err(error) => return Err(error),
+    };
+    let changed = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let changed = changed.and_then(|since| u64::try_from(since.as_millis()).ok());
+    (file["missing"], file["size"], file["updatedAtMs"]) =
+        (false.into(), meta.len().into(), changed.unwrap_or(0).into());
+    if content {
+        if meta.len() > LONGEST as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it is longer than {LONGEST} bytes"),
+            ));
+        }
+        file["content"] = fs::read_to_string(path)?.into();
+    }
+    Ok(file)
+}
+
+fn unread(error: io::Error) -> Fault {
+    Fault::unavailable(format!("the file cannot be read: {error}"))
+}
+
+pub(super) fn files(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: OfAgent = params::read("agents.files.list", params)?;
+    is_ours(asked.agent_id.as_deref())?;
+    let one = |(name, _): &(&str, usize)| described(&gateway.workspace.join(name), name, false);
+    let files = context::FILES.iter().map(one).collect::<io::Result<Vec<_>>>().map_err(unread)?;
+    Ok(json!({ "agentId": AGENT, "workspace": gateway.workspace.display().to_string(), "files": files }))
+}
+
+fn wanted(gateway: &Gateway, asked: &File) -> Result<std::path::PathBuf, Fault> {
+    is_ours(Some(&asked.agent_id))?;
+    context::file(&gateway.workspace, &asked.name)
+        .ok_or_else(|| Fault::invalid(format!("{:?} is no file of an agent", asked.name)))
+}
+
+fn shown(gateway: &Gateway, file: Value) -> Value {
+    json!({ "agentId": AGENT, "workspace": gateway.workspace.display().to_string(), "file": file })
+}
+
+pub(super) fn file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: File = params::read("agents.files.get", params)?;
+    let path = wanted(gateway, &asked)?;
+    Ok(shown(gateway, described(&path, &asked.name, true).map_err(unread)?))
+}
+
+pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: File = params::read("agents.files.set", params)?;
+    let path = wanted(gateway, &asked)?;
+    let missing = || Fault::invalid("invalid agents.files.set params: missing field `content`");
+    let content = asked.content.as_deref().ok_or_else(missing)?;
+    if content.len() > LONGEST {
+        return Err(Fault::invalid(format!("`content` is longer than {LONGEST} bytes")));
+    }
+    tools::replace(&path, content)
+        .map_err(|error| Fault::unavailable(format!("the file cannot be written: {error}")))?;
+    let mut answer = shown(gateway, described(&path, &asked.name, true).map_err(unread)?);
+    answer["ok"] = true.into();
+    Ok(answer)
+}
+
+pub(super) fn catalog() -> Value {
+    let mut groups: Vec<Value> = Vec::new();
+    for about in &TOOLS {
+        let tool = json!({
+            "id": about.name, "label": about.label, "description": about.description, "source": "core",
+            "defaultProfiles": ["coding", "full"],
+        });
+        match groups.iter_mut().find(|group| group["id"] == about.group) {
+            Some(group) => {
+                if let Some(tools) = group["tools"].as_array_mut() {
+                    tools.push(tool);
+                }
+            }
+            None => groups.push(json!({
+                "id": about.group, "label": about.group, "source": "core", "tools": [tool],
+            })),
+        }
+    }
+    let profiles = [json!({ "id": "full", "label": "Full" })];
+    json!({ "agentId": AGENT, "profiles": profiles, "groups": groups })
+}
+
+pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answer {
+    let asked: Invoke = match params::read("tools.invoke", params) {
+        Ok(asked) => asked,
+        Err(fault) => return Answer::Now(Err(fault)),
+    };
+    if NOT_INVOKED.contains(&asked.name.as_str()) || tools::named(&asked.name).is_none() {
+        let said = format!("{:?} is no tool that a client may run", asked.name);
+        let error = json!({ "code": "not_found", "message": said });
+        return Answer::Now(Ok(json!({ "ok": false, "toolName": asked.name, "error": error })));
+    }
+    let gateway = Arc::clone(gateway);
+    Answer::Later(Box::pin(async move {
+        let arguments = asked.args.unwrap_or_else(|| json!({})).to_string();
+        let bench = Bench { workspace: &gateway.workspace, store: &gateway.store };
+        let output = bench.run(&asked.name, &arguments).await;
+        let mut answer = json!({ "ok": !output.is_error, "toolName": asked.name, "source": "core" });
+        if output.is_error {
+            answer["error"] = json!({ "code": "failed", "message": output.text });
+        } else {
+            answer["output"] = json!({ "text": output.text, "details": output.details });
+        }
+        Ok(answer)
+    }))
+}

@@ -1,0 +1,75 @@
+//! `health`, `status`, `models.list` and `commands.list`.
+
+use super::lost;
+use crate::{AGENT, MAIN_SESSION, gateway::Gateway, protocol::Fault, store::Session};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How many tokens a conversation may have, as far as is known: routes do not say.
+pub(super) const LIMIT: u64 = 128_000;
+/// Sessions in a summary.
+const RECENT: usize = 5;
+
+pub(super) fn defaults() -> Value {
+    json!({ "modelProvider": "cofferdam", "model": "default", "contextTokens": LIMIT })
+}
+
+fn summary(gateway: &Gateway, sessions: &[Session]) -> Value {
+    let now = gateway.now();
+    let recent: Vec<Value> = sessions
+        .iter()
+        .take(RECENT)
+        .map(|it| json!({ "key": it.key, "updatedAt": it.updated_at, "age": now.saturating_sub(it.updated_at) }))
+        .collect();
+    json!({ "path": crate::STATE, "count": sessions.len(), "recent": recent })
+}
+
+/// As in `hello-ok` and the method of this name.
+pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
+    let sessions = gateway.store.sessions().map_err(lost)?;
+    let sessions = summary(gateway, &sessions);
+    let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
+    Ok(json!({
+        "ok": true,
+        "ts": gateway.now(),
+        "durationMs": 0,
+        "plugins": { "loaded": [], "errors": [] },
+        "channels": {},
+        "channelOrder": [],
+        "channelLabels": {},
+        "heartbeatSeconds": 0,
+        "defaultAgentId": AGENT,
+        "agents": [{ "agentId": AGENT, "isDefault": true, "heartbeat": heartbeat, "sessions": sessions }],
+        "sessions": sessions,
+    }))
+}
+
+pub(super) fn status(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
+    let sessions = gateway.store.sessions().map_err(lost)?;
+    let recent: Vec<Value> =
+        sessions.iter().take(RECENT).map(|session| super::sessions::row(gateway, session)).collect();
+    Ok(json!({
+        "runtimeVersion": env!("CARGO_PKG_VERSION"),
+        "heartbeat": { "defaultAgentId": AGENT, "agents": [] },
+        "channelSummary": [],
+        "queuedSystemEvents": [],
+        "tasks": { "total": 0, "active": 0, "terminal": 0, "failures": 0 },
+        "sessions": {
+            "paths": [crate::STATE], "count": sessions.len(), "defaults": defaults(), "recent": recent,
+            "byAgent": [{ "agentId": AGENT, "path": crate::STATE, "count": sessions.len(), "recent": recent }],
+        },
+        "mainSessionKey": MAIN_SESSION,
+    }))
+}
+
+pub(super) fn models() -> Value {
+    json!({ "models": [{
+        "id": "default", "name": "Cofferdam route", "provider": "cofferdam", "contextWindow": LIMIT,
+        "available": true, "supportsTools": true, "input": ["text"],
+    }]})
+}
+
+/// There are none that are typed: whatever is sent is a message.
+pub(super) fn commands() -> Value {
+    json!({ "commands": [] })
+}

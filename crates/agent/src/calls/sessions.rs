@@ -1,0 +1,266 @@
+//! `sessions.*`
+
+use super::{
+    Answer,
+    chat::{fresh, full_key, is_key, is_ours, status},
+    info::{LIMIT, defaults},
+    lost,
+};
+use crate::{
+    gateway::{Gateway, Taken},
+    ids::uuid,
+    protocol::{
+        Fault,
+        params::{self, Create, Keyed, List, Patch, Queue, SessionAbort, SessionSend},
+    },
+    server::Client,
+    store::{Session, Store},
+    turn::Wish,
+};
+use serde_json::{Value, json, value::RawValue};
+use std::sync::Arc;
+
+/// Sessions in one list, if nobody says how many.
+const USUAL: u32 = 100;
+/// The longest label.
+const LABEL: usize = 512;
+
+/// A session as clients read it.
+pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
+    let active = gateway.running(&session.key);
+    let status = match (&active, &session.last_error) {
+        (Some(_), _) => "running",
+        (None, Some(_)) => "failed",
+        (None, None) => "done",
+    };
+    let mut row = json!({
+        "key": session.key,
+        "kind": "direct",
+        "sessionId": session.id,
+        "agentId": crate::AGENT,
+        "isMain": session.key == crate::MAIN_SESSION,
+        "createdAt": session.created_at,
+        "updatedAt": session.updated_at,
+        "archived": session.archived,
+        "pinned": session.pinned,
+        "unread": false,
+        "status": status,
+        "hasActiveRun": active.is_some(),
+        "activeRunIds": active.iter().map(|active| active.id.as_str()).collect::<Vec<_>>(),
+        "inputTokens": session.input_tokens,
+        "outputTokens": session.output_tokens,
+        "totalTokens": session.context_tokens,
+        "totalTokensFresh": true,
+        "contextTokens": LIMIT,
+        "model": session.model.as_deref().unwrap_or("default"),
+        "modelProvider": "cofferdam",
+    });
+    for (field, value) in [
+        ("label", &session.label),
+        ("thinkingLevel", &session.thinking),
+        ("lastRunError", &session.last_error),
+    ] {
+        if let Some(value) = value {
+            row[field] = value.as_str().into();
+        }
+    }
+    if let Some(label) = &session.label {
+        row["displayName"] = label.as_str().into();
+    }
+    row
+}
+
+pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: List = params::read("sessions.list", params)?;
+    let archived = |session: &Session| match &asked.archived {
+        Some(Value::String(all)) if all == "all" => true,
+        Some(Value::Bool(wanted)) => session.archived == *wanted,
+        _ => !session.archived,
+    };
+    let has = |text: &str, session: &Session| {
+        let text = text.to_lowercase();
+        [Some(&session.key), session.label.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|it| it.to_lowercase().contains(&text))
+    };
+    let ours = is_ours(asked.agent_id.as_deref()).is_ok();
+    let mut found = gateway.store.sessions().map_err(lost)?;
+    found.retain(|session| {
+        ours && archived(session)
+            && asked.search.as_deref().is_none_or(|text| has(text, session))
+            && asked.label.as_ref().is_none_or(|label| session.label.as_ref() == Some(label))
+    });
+    let (total, skip) = (found.len(), asked.offset.unwrap_or(0) as usize);
+    let limit = asked.limit.unwrap_or(USUAL) as usize;
+    let rows: Vec<Value> = found.iter().skip(skip).take(limit).map(|session| row(gateway, session)).collect();
+    let seen = skip.saturating_add(rows.len());
+    let mut answer = json!({
+        "ts": gateway.now(), "path": crate::STATE, "count": rows.len(), "totalCount": total, "sessions": rows,
+        "hasMore": seen < total, "defaults": defaults(),
+    });
+    if seen < total {
+        answer["nextOffset"] = seen.into();
+    }
+    Ok(answer)
+}
+
+fn there(store: &Store, key: &str) -> Result<Session, Fault> {
+    let found = store.session(key).map_err(lost)?;
+    found.ok_or_else(|| Fault::invalid(format!("unknown session: {key}")))
+}
+
+pub(super) fn describe(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: Keyed = params::read("sessions.describe", params)?;
+    is_key(&asked.key)?;
+    let found = gateway.store.session(&full_key(asked.key)).map_err(lost)?;
+    Ok(json!({ "session": found.map(|session| row(gateway, &session)) }))
+}
+
+fn is_label(label: Option<&str>) -> Result<(), Fault> {
+    match label {
+        Some(label) if label.is_empty() || label.chars().count() > LABEL => {
+            Err(Fault::invalid(format!("`label` has 1 to {LABEL} characters")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn create(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: Create = params::read("sessions.create", params)?;
+    is_ours(asked.agent_id.as_deref())?;
+    is_label(asked.label.as_deref())?;
+    let key = match asked.key {
+        Some(key) => {
+            is_key(&key)?;
+            full_key(key)
+        }
+        None => format!("agent:main:dashboard:{}", uuid()),
+    };
+    let session = gateway.session(&key).map_err(lost)?;
+    let session = Session {
+        label: asked.label.or(session.label),
+        model: asked.model.or(session.model),
+        thinking: asked.thinking_level.or(session.thinking),
+        ..session
+    };
+    gateway.store.put_session(&session).map_err(lost)?;
+    gateway.sessions_changed(&key, "create");
+    let mut answer = json!({
+        "ok": true, "key": key, "sessionId": session.id, "entry": row(gateway, &session), "runStarted": false,
+    });
+    if let Some(message) = asked.message.filter(|message| !message.trim().is_empty()) {
+        let id = fresh(asked.idempotency_key);
+        match gateway.send(&key, &id, &message, Queue::Followup, Wish::default()) {
+            Ok((active, _)) => {
+                answer["runStarted"] = true.into();
+                answer["runId"] = active.id.as_str().into();
+            }
+            // The session is there all the same.
+            Err(fault) => answer["runError"] = json!({ "code": fault.code, "message": fault.message }),
+        }
+    }
+    Ok(answer)
+}
+
+pub(super) fn patch(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: Patch = params::read("sessions.patch", params)?;
+    is_key(&asked.key)?;
+    is_label(asked.label.as_ref().and_then(Option::as_deref))?;
+    let key = full_key(asked.key);
+    let session = there(&gateway.store, &key)?;
+    let session = Session {
+        label: asked.label.unwrap_or(session.label),
+        model: asked.model.unwrap_or(session.model),
+        thinking: asked.thinking_level.unwrap_or(session.thinking),
+        archived: asked.archived.unwrap_or(session.archived),
+        pinned: asked.pinned.unwrap_or(session.pinned),
+        ..session
+    };
+    gateway.store.put_session(&session).map_err(lost)?;
+    gateway.sessions_changed(&key, "patch");
+    Ok(json!({ "ok": true, "key": key, "path": crate::STATE, "entry": row(gateway, &session) }))
+}
+
+/// A new transcript under the same key; the old one stays in the search of past conversations.
+pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: Keyed = params::read("sessions.reset", params)?;
+    is_key(&asked.key)?;
+    let key = full_key(asked.key);
+    gateway.abort(&key, None);
+    let (old, now) = (gateway.session(&key).map_err(lost)?, gateway.now());
+    let session = Session {
+        label: old.label,
+        model: old.model,
+        thinking: old.thinking,
+        ..Session::new(key.as_str(), uuid(), now)
+    };
+    gateway.store.put_session(&session).map_err(lost)?;
+    gateway.sessions_changed(&key, "reset");
+    Ok(json!({ "ok": true, "key": key, "entry": row(gateway, &session) }))
+}
+
+pub(super) fn delete(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: Keyed = params::read("sessions.delete", params)?;
+    is_key(&asked.key)?;
+    let key = full_key(asked.key);
+    if key == crate::MAIN_SESSION {
+        return Err(Fault::invalid("the main session cannot be deleted: reset it"));
+    }
+    gateway.abort(&key, None);
+    let deleted = gateway.store.remove_session(&key).map_err(lost)?;
+    gateway.sessions_changed(&key, "delete");
+    Ok(json!({ "ok": true, "key": key, "deleted": deleted, "archived": [] }))
+}
+
+pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: SessionSend = params::read("sessions.send", params)?;
+    is_ours(asked.agent_id.as_deref())?;
+    is_key(&asked.key)?;
+    let key = full_key(asked.key);
+    there(&gateway.store, &key)?;
+    let wish = Wish { thinking: asked.thinking, more: None, patience_ms: asked.timeout_ms };
+    let (active, taken) =
+        gateway.send(&key, &fresh(asked.idempotency_key), &asked.message, Queue::Steer, wish)?;
+    let interrupted = taken == Taken::Steered;
+    Ok(
+        json!({ "ok": true, "key": key, "runId": active.id, "status": status(taken), "interruptedActiveRun": interrupted }),
+    )
+}
+
+pub(super) fn abort(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+    let asked: SessionAbort = params::read("sessions.abort", params)?;
+    let key = match (asked.key, &asked.run_id) {
+        (Some(key), _) => {
+            is_key(&key)?;
+            full_key(key)
+        }
+        (None, Some(id)) => {
+            let found = gateway.run(id).map_err(lost)?;
+            found
+                .map(|active| active.session_key.clone())
+                .ok_or_else(|| Fault::invalid(format!("unknown run: {id}")))?
+        }
+        (None, None) => return Err(Fault::invalid("invalid sessions.abort params: give `key` or `runId`")),
+    };
+    let stopped = gateway.abort(&key, asked.run_id.as_deref());
+    let aborted = stopped.first();
+    let status = if aborted.is_some() { "aborted" } else { "no-active-run" };
+    Ok(json!({ "ok": true, "abortedRunId": aborted, "status": status }))
+}
+
+pub(super) fn subscribe(gateway: &Arc<Gateway>, client: &Client, on: bool) -> Answer {
+    client.follow_sessions(on);
+    let _ = gateway;
+    Ok(json!({ "subscribed": on })).into()
+}
+
+pub(super) fn follow(client: &Client, params: Option<&RawValue>, on: bool) -> Result<Value, Fault> {
+    let asked: Keyed = params::read("sessions.messages.subscribe", params)?;
+    is_key(&asked.key)?;
+    let key = full_key(asked.key);
+    if !client.follow(&key, on) {
+        return Err(Fault::invalid("this connection follows as many sessions as it may"));
+    }
+    Ok(json!({ "subscribed": on, "key": key }))
+}

@@ -1,0 +1,534 @@
+//! The gateway: its sessions, the runs under way, and who is told what.
+//!
+//! It owns the order of runs: one at a time in a session, each told to its end. The threats are a client that does not
+//! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
+
+use crate::{
+    ids::uuid,
+    protocol::{Fault, event, methods},
+    server::Client,
+    store::{Error, Message, Role, Run, RunState, Session, Store},
+    turn::{
+        self, Wish,
+        model::{Answer, Model},
+    },
+};
+use cofferdam_base::{Clock, Scope};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Messages that may wait for their turn in one session.
+const WAITING: usize = 32;
+/// Runs whose end is remembered in memory; older ones are in the store.
+const REMEMBERED: usize = 256;
+
+/// Everything that one tenant's gateway is.
+pub(crate) struct Gateway {
+    pub(crate) store: Store,
+    pub(crate) model: Model,
+    pub(crate) workspace: PathBuf,
+    /// Of this start.
+    pub(crate) boot: String,
+    pub(crate) started_at: u64,
+    clock: Box<dyn Clock>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("boot", &self.boot).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    clients: BTreeMap<u64, Arc<Client>>,
+    last_client: u64,
+    /// How often somebody came or went.
+    presence: u64,
+    /// What runs, by session.
+    active: HashMap<String, Arc<Active>>,
+    /// What waits for its turn, by session.
+    waiting: HashMap<String, VecDeque<(Arc<Active>, Message, Wish)>>,
+    /// Runs by their ids, the newest last.
+    ends: VecDeque<Arc<Active>>,
+}
+
+/// A run, from the moment at which it was asked for.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// The client's own key.
+    pub(crate) id: String,
+    pub(crate) session_key: String,
+    pub(crate) session_id: String,
+    pub(crate) started_at: u64,
+    /// Ends it.
+    pub(crate) stop: CancellationToken,
+    seq: AtomicU64,
+    /// Its answers so far.
+    text: watch::Sender<String>,
+    /// Said between two of its steps.
+    steering: Mutex<VecDeque<Message>>,
+    end: watch::Sender<Option<Run>>,
+    usage: Mutex<Used>,
+}
+
+/// What a run used.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+    pub(crate) model: String,
+}
+
+impl Active {
+    fn new(id: String, session: &Session, now: u64) -> Self {
+        Self {
+            id,
+            session_key: session.key.clone(),
+            session_id: session.id.clone(),
+            started_at: now,
+            stop: CancellationToken::new(),
+            seq: AtomicU64::new(0),
+            text: watch::Sender::new(String::new()),
+            steering: Mutex::default(),
+            end: watch::Sender::new(None),
+            usage: Mutex::default(),
+        }
+    }
+
+    /// Its row while it runs.
+    pub(crate) fn row(&self) -> Run {
+        Run {
+            id: self.id.clone(),
+            session_key: self.session_key.clone(),
+            state: RunState::Running,
+            started_at: self.started_at,
+            ended_at: None,
+            said: None,
+            error: None,
+        }
+    }
+
+    /// Its answer so far, with this piece.
+    pub(crate) fn grown(&self, delta: &str) -> String {
+        self.text.send_modify(|text| text.push_str(delta));
+        self.text()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.text.borrow().clone()
+    }
+
+    /// Its answers as they grow.
+    pub(crate) fn texts(&self) -> watch::Receiver<String> {
+        self.text.subscribe()
+    }
+
+    pub(crate) fn used(&self) -> Used {
+        lock(&self.usage).clone()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) -> Run {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone()) {
+            Some(run) => run,
+            // Its sender lives in itself.
+            None => self.row(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics between two changes that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a message is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is a run of its own, which began.
+    Started,
+    /// It waits for its turn.
+    Queued,
+    /// It goes into the run that is under way.
+    Steered,
+    /// It was sent before.
+    Known(RunState),
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        store: Store,
+        model: Model,
+        workspace: PathBuf,
+        clock: Box<dyn Clock>,
+    ) -> Result<Arc<Self>, Error> {
+        let now = clock.now().0;
+        for run in store.interrupt(now)? {
+            tracing::warn!(run = run.id, "a run was cut off by the end of the gateway");
+            if let Some(session) = store.session(&run.session_key)? {
+                store.put_session(&Session { last_error: run.error, ..session })?;
+            }
+        }
+        let state = Mutex::default();
+        Ok(Arc::new(Self { store, model, workspace, boot: uuid(), started_at: now, clock, state }))
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now().0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// A client that is in.
+    pub(crate) fn join(&self, client: &Arc<Client>) -> u64 {
+        let mut state = self.state();
+        state.last_client += 1;
+        let number = state.last_client;
+        state.clients.insert(number, Arc::clone(client));
+        state.presence += 1;
+        drop(state);
+        self.tell_presence();
+        number
+    }
+
+    /// A client that left.
+    pub(crate) fn leave(&self, number: u64) {
+        let mut state = self.state();
+        state.clients.remove(&number);
+        state.presence += 1;
+        drop(state);
+        self.tell_presence();
+    }
+
+    /// Who is connected, and how often that changed.
+    pub(crate) fn presence(&self) -> (Value, u64) {
+        let state = self.state();
+        let rows: Vec<Value> = state.clients.values().map(|client| client.presence()).collect();
+        (rows.into(), state.presence)
+    }
+
+    fn tell_presence(&self) {
+        let (presence, _) = self.presence();
+        self.tell("presence", &json!({ "presence": presence }), |client| client.may(Scope::Read));
+    }
+
+    /// Tells an event to those who are to hear it.
+    fn tell(&self, name: &str, payload: &Value, hears: impl Fn(&Client) -> bool) {
+        let clients: Vec<_> = self.state().clients.values().filter(|it| hears(it)).map(Arc::clone).collect();
+        for client in clients {
+            client.event(|seq| event(name, payload, Some(seq)));
+        }
+    }
+
+    /// Sessions were made, changed or removed.
+    pub(crate) fn sessions_changed(&self, key: &str, reason: &str) {
+        let payload = json!({ "sessionKey": key, "reason": reason, "ts": self.now() });
+        self.tell("sessions.changed", &payload, |client| {
+            client.may(Scope::Read) && client.follows_sessions()
+        });
+    }
+
+    pub(crate) fn agent_event(&self, active: &Active, stream: &str, data: Value) {
+        let seq = active.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let payload = json!({
+            "runId": active.id, "sessionKey": active.session_key, "sessionId": active.session_id,
+            "agentId": crate::AGENT, "stream": stream, "data": data, "seq": seq, "ts": self.now(),
+            "isHeartbeat": false,
+        });
+        let tools = matches!(stream, "tool" | "item");
+        self.tell("agent", &payload, |client| {
+            client.may(Scope::Read) && (!tools || client.can("tool-events"))
+        });
+    }
+
+    pub(crate) fn chat_event(&self, active: &Active, mut fields: Value) {
+        fields["runId"] = active.id.as_str().into();
+        fields["sessionKey"] = active.session_key.as_str().into();
+        fields["agentId"] = crate::AGENT.into();
+        fields["seq"] = active.seq.load(Ordering::Relaxed).into();
+        self.tell("chat", &fields, |client| client.may(Scope::Read));
+    }
+
+    pub(crate) fn status(&self, active: &Active, phase: &str) {
+        active.seq.fetch_add(1, Ordering::Relaxed);
+        self.chat_event(active, json!({ "state": "status", "phase": phase }));
+    }
+
+    /// Keeps a message, and tells it to those who follow its session.
+    pub(crate) fn append(&self, session: &Session, message: Message) -> Result<u64, Error> {
+        let seq = self.store.append(&message)?;
+        self.tell_message(&session.key, &Message { seq, ..message });
+        Ok(seq)
+    }
+
+    fn tell_message(&self, key: &str, message: &Message) {
+        let payload = json!({
+            "sessionKey": key, "messageId": message.id, "messageSeq": message.seq, "message": shown(message, None),
+        });
+        self.tell("session.message", &payload, |client| client.may(Scope::Read) && client.follows(key));
+    }
+
+    /// A session that is there, or a new one of this key.
+    pub(crate) fn session(&self, key: &str) -> Result<Session, Error> {
+        Ok(self.store.session(key)?.unwrap_or_else(|| Session::new(key, uuid(), self.now())))
+    }
+
+    /// Takes a message of a person. When this returns, it is on disk.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        key: &str,
+        id: &str,
+        text: &str,
+        queue: crate::protocol::params::Queue,
+        wish: Wish,
+    ) -> Result<(Arc<Active>, Taken), Fault> {
+        use crate::protocol::params::Queue;
+        let lost = |error: Error| Fault::unavailable(error.to_string());
+        if let Some(known) = self.known(id).map_err(lost)? {
+            return Ok(known);
+        }
+        let (session, now) = (self.session(key).map_err(lost)?, self.now());
+        let session = Session { updated_at: now, ..session };
+        let message = Message::text(&session, Some(id), Role::User, text, now);
+        let active = Arc::new(Active::new(id.to_owned(), &session, now));
+        let mut state = self.state();
+        let running = state.active.get(key).map(Arc::clone);
+        if running.is_some() && state.waiting.get(key).is_some_and(|queue| queue.len() >= WAITING) {
+            return Err(Fault::unavailable(format!("{WAITING} messages wait in this session already")));
+        }
+        let taken = match (&running, queue) {
+            (None, _) => Taken::Started,
+            (Some(_), Queue::Steer) => Taken::Steered,
+            (Some(_), Queue::Followup | Queue::Interrupt) => Taken::Queued,
+        };
+        // Under the lock, so that the order of messages is that of runs.
+        let steered = Run { state: RunState::Done, ended_at: Some(now), ..active.row() };
+        if taken == Taken::Started {
+            let seq = self.store.begin(&session, &message, &active.row()).map_err(lost)?;
+            state.active.insert(key.to_owned(), Arc::clone(&active));
+            state.remember(&active);
+            drop(state);
+            self.tell_message(key, &Message { seq, ..message });
+            tokio::spawn(turn::run(Arc::clone(self), Arc::clone(&active), wish));
+        } else {
+            self.store.pend(&session, &message, &active.row()).map_err(lost)?;
+            state.remember(&active);
+            if let (Taken::Steered, Some(running)) = (taken, &running) {
+                lock(&running.steering).push_back(message);
+                drop(state);
+                self.store.end(&session, &steered).map_err(lost)?;
+                active.end.send_replace(Some(steered));
+            } else {
+                state.waiting.entry(key.to_owned()).or_default().push_back((
+                    Arc::clone(&active),
+                    message,
+                    wish,
+                ));
+                drop(state);
+                if let (Queue::Interrupt, Some(running)) = (queue, running) {
+                    running.stop.cancel();
+                }
+            }
+        }
+        self.sessions_changed(key, "message");
+        Ok((active, taken))
+    }
+
+    /// A run that was asked for before.
+    fn known(&self, id: &str) -> Result<Option<(Arc<Active>, Taken)>, Error> {
+        let found = self.state().ends.iter().find(|active| active.id == id).map(Arc::clone);
+        if let Some(active) = found {
+            let state = active.end.borrow().as_ref().map_or(RunState::Running, |run| run.state);
+            return Ok(Some((active, Taken::Known(state))));
+        }
+        let Some(run) = self.store.run(id)? else { return Ok(None) };
+        let active = Active::new(id.to_owned(), &self.session(&run.session_key)?, run.started_at);
+        let state = run.state;
+        active.end.send_replace(Some(run));
+        Ok(Some((Arc::new(active), Taken::Known(state))))
+    }
+
+    /// A run by its id, as long as it is remembered, or from the store.
+    pub(crate) fn run(&self, id: &str) -> Result<Option<Arc<Active>>, Error> {
+        Ok(self.known(id)?.map(|(active, _)| active))
+    }
+
+    /// What runs in a session.
+    pub(crate) fn running(&self, key: &str) -> Option<Arc<Active>> {
+        self.state().active.get(key).map(Arc::clone)
+    }
+
+    /// Stops what runs in a session, or one run of it, and what waits; gives the ids of those.
+    pub(crate) fn abort(&self, key: &str, id: Option<&str>) -> Vec<String> {
+        let mut state = self.state();
+        let wanted = |active: &Active| id.is_none_or(|id| id == active.id);
+        let mut stopped = Vec::new();
+        if let Some(active) = state.active.get(key).filter(|active| wanted(active)) {
+            active.stop.cancel();
+            stopped.push(active.id.clone());
+        }
+        let waiting = state.waiting.remove(key).unwrap_or_default();
+        let (cut, kept): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|(active, _, _)| wanted(active));
+        if !kept.is_empty() {
+            state.waiting.insert(key.to_owned(), kept);
+        }
+        drop(state);
+        for (active, message, _) in cut {
+            if let Err(error) = self.store.forget(&message.id) {
+                tracing::error!(%error, "a message that waited is not forgotten");
+            }
+            let run = Run {
+                state: RunState::Aborted,
+                ended_at: Some(self.now()),
+                error: Some("it was stopped before its turn".to_owned()),
+                ..active.row()
+            };
+            self.put_end(&active, run);
+            stopped.push(active.id.clone());
+        }
+        stopped
+    }
+
+    fn put_end(&self, active: &Active, run: Run) {
+        let kept = self.session(&active.session_key).and_then(|session| self.store.end(&session, &run));
+        if let Err(error) = kept {
+            tracing::error!(%error, run = run.id, "the end of a run is not kept");
+        }
+        active.end.send_replace(Some(run));
+    }
+
+    /// Puts what was said meanwhile into the transcript; false if there was nothing.
+    pub(crate) fn steer(&self, active: &Active) -> Result<bool, Error> {
+        let said = std::mem::take(&mut *lock(&active.steering));
+        let any = !said.is_empty();
+        for message in said {
+            let session = self.session(&active.session_key)?;
+            self.append(&session, message)?;
+        }
+        Ok(any)
+    }
+
+    /// What an answer used, in its run and its session.
+    pub(crate) fn used(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
+        let mut usage = lock(&active.usage);
+        usage.input += answer.input_tokens;
+        usage.output += answer.output_tokens;
+        usage.model.clone_from(&answer.model);
+        drop(usage);
+        let session = self.session(&active.session_key)?;
+        self.store.put_session(&Session {
+            input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
+            output_tokens: session.output_tokens.saturating_add(answer.output_tokens),
+            context_tokens: answer.input_tokens.saturating_add(answer.output_tokens),
+            ..session
+        })?;
+        self.agent_event(
+            active,
+            "usage",
+            json!({
+                "inputTokens": answer.input_tokens, "outputTokens": answer.output_tokens,
+            }),
+        );
+        Ok(())
+    }
+
+    /// A run has ended: whoever waits hears it, and the next one of its session begins.
+    pub(crate) fn ended(self: &Arc<Self>, active: &Arc<Active>, run: Run) {
+        let key = &active.session_key;
+        let mut state = self.state();
+        state.active.remove(key);
+        // What was said too late to be read in this run is the next one.
+        let late = std::mem::take(&mut *lock(&active.steering));
+        for message in late.into_iter().rev() {
+            let id = uuid();
+            if let Ok(session) = self.session(key) {
+                let next = Arc::new(Active::new(id, &session, self.now()));
+                state.waiting.entry(key.clone()).or_default().push_front((next, message, Wish::default()));
+            }
+        }
+        let queue = state.waiting.get_mut(key);
+        let next = queue.and_then(VecDeque::pop_front);
+        if state.waiting.get(key).is_some_and(VecDeque::is_empty) {
+            state.waiting.remove(key);
+        }
+        if let Some((next, _, _)) = &next {
+            state.active.insert(key.clone(), Arc::clone(next));
+        }
+        drop(state);
+        active.end.send_replace(Some(run));
+        self.sessions_changed(key, "run");
+        if let Some((next, message, wish)) = next {
+            let begun = self.session(key).and_then(|session| {
+                let seq = self.store.begin(&session, &message, &next.row())?;
+                self.tell_message(key, &Message { seq, ..message });
+                Ok(())
+            });
+            if let Err(error) = begun {
+                tracing::error!(%error, run = next.id, "a run that waited does not begin");
+                next.stop.cancel();
+            }
+            tokio::spawn(turn::run(Arc::clone(self), next, wish));
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, active: &Arc<Active>) {
+        if self.ends.len() >= REMEMBERED {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(Arc::clone(active));
+    }
+}
+
+/// A message as clients read it; of each text so many characters.
+pub(crate) fn shown(message: &Message, max_chars: Option<usize>) -> Value {
+    let mut out = message.body.clone();
+    if let (Some(max), Some(blocks)) = (max_chars, out["content"].as_array_mut()) {
+        for block in blocks {
+            if let Some(text) = block["text"].as_str()
+                && text.chars().count() > max
+            {
+                block["text"] = text.chars().take(max).collect::<String>().into();
+            }
+        }
+    }
+    out["role"] = message.role.as_str().into();
+    out["timestamp"] = message.at.into();
+    out["__openclaw"] = json!({
+        "id": message.id, "seq": message.seq, "runId": message.run, "recordTimestampMs": message.at,
+    });
+    out
+}
+
+/// May these scopes call a method? The fault says which one is missing.
+pub(crate) fn permitted(client: &Client, method: &str) -> Result<(), Fault> {
+    let Some(scope) = methods::scope(method) else {
+        return Err(Fault::invalid(format!("unknown method: {method}")));
+    };
+    if client.may(scope) {
+        return Ok(());
+    }
+    let scope = scope.as_str();
+    Err(Fault {
+        code: crate::protocol::Code::Forbidden,
+        message: format!("missing scope: {scope}"),
+        details: Some(json!({ "code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope] })),
+    })
+}

@@ -1,0 +1,69 @@
+//! The methods that are served, and the scope that each wants.
+
+use cofferdam_base::Scope;
+use std::collections::BTreeSet;
+
+/// Method and scope, sorted by name. What is not here is answered `unknown method`.
+pub const METHODS: &[(&str, Scope)] = &[
+    ("agent", Scope::Write),
+    ("agent.identity.get", Scope::Read),
+    ("agent.wait", Scope::Write),
+    ("agents.files.get", Scope::Read),
+    ("agents.files.list", Scope::Read),
+    ("agents.files.set", Scope::Admin),
+    ("agents.list", Scope::Read),
+    ("chat.abort", Scope::Write),
+    ("chat.history", Scope::Read),
+    ("chat.inject", Scope::Admin),
+    ("chat.send", Scope::Write),
+    ("commands.list", Scope::Read),
+    ("health", Scope::Read),
+    ("models.list", Scope::Read),
+    ("sessions.abort", Scope::Write),
+    ("sessions.create", Scope::Write),
+    ("sessions.delete", Scope::Admin),
+    ("sessions.describe", Scope::Read),
+    ("sessions.list", Scope::Read),
+    ("sessions.messages.subscribe", Scope::Read),
+    ("sessions.messages.unsubscribe", Scope::Read),
+    ("sessions.patch", Scope::Write),
+    ("sessions.reset", Scope::Admin),
+    ("sessions.send", Scope::Write),
+    ("sessions.subscribe", Scope::Read),
+    ("sessions.unsubscribe", Scope::Read),
+    ("status", Scope::Read),
+    ("system-presence", Scope::Read),
+    ("tools.catalog", Scope::Read),
+    ("tools.invoke", Scope::Write),
+];
+
+/// The events that are sent.
+pub const EVENTS: &[&str] =
+    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+
+/// The scope that a method wants; none: there is no such method.
+pub fn scope(method: &str) -> Option<Scope> {
+    METHODS.binary_search_by_key(&method, |row| row.0).ok().map(|at| METHODS[at].1)
+}
+
+/// Do these scopes allow what wants that one?
+pub fn allows(held: &BTreeSet<Scope>, wanted: Scope) -> bool {
+    held.contains(&wanted)
+        || held.contains(&Scope::Admin)
+        || (matches!(wanted, Scope::Read | Scope::Talk) && held.contains(&Scope::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_scopes_include_each_other() {
+        assert!(METHODS.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!((scope("health"), scope("wizard.start")), (Some(Scope::Read), None));
+        let held = |scopes: &[Scope]| scopes.iter().copied().collect::<BTreeSet<_>>();
+        assert!(allows(&held(&[Scope::Write]), Scope::Read));
+        assert!(allows(&held(&[Scope::Admin]), Scope::Approvals));
+        assert!(!allows(&held(&[Scope::Read, Scope::Approvals]), Scope::Write));
+    }
+}

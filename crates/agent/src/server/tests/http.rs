@@ -1,0 +1,85 @@
+//! The same agent over HTTP.
+
+use super::*;
+
+/// One request of its own connection: status and body.
+async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
+
+#[tokio::test]
+async fn health_is_everybodys_and_the_rest_is_the_edges() {
+    let world = World::new(Vec::new()).await;
+    for path in ["/health", "/healthz", "/ready", "/readyz"] {
+        let (status, body) = ask(world.address, &format!("GET {path} HTTP/1.1\r\n"), "").await;
+        assert_eq!(status, 200, "{path} {body}");
+    }
+    let twice = format!("{WHO}x-cofferdam-user: m002\r\n");
+    for who in ["", "x-cofferdam-user: m001\r\n", "x-openclaw-scopes: operator.read\r\n", &twice] {
+        let (status, body) = ask(world.address, &format!("GET /v1/models HTTP/1.1\r\n{who}"), "").await;
+        assert_eq!(status, 401, "{who}");
+        assert_eq!(body, r#"{"error":{"message":"Unauthorized","type":"unauthorized"}}"#);
+    }
+    assert_eq!(ask(world.address, &format!("GET /v1/models HTTP/1.1\r\n{WHO}"), "").await.0, 200);
+    assert_eq!(ask(world.address, &format!("GET /nothing HTTP/1.1\r\n{WHO}"), "").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_chat_completion_is_a_turn_whole_or_streamed() {
+    let world =
+        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(500)]).await;
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\n{WHO}");
+    let messages = json!([{ "role": "system", "content": "be kind" }, { "role": "user", "content": "hi" }]);
+    let asked = json!({ "model": "openclaw", "messages": messages });
+    let (status, body) = ask(world.address, &head, &asked.to_string()).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &answer["choices"][0]["message"]["content"]), (200, &json!("Hello there")));
+    assert_eq!(answer["usage"]["total_tokens"], 10);
+    assert!(world.asked()["messages"][0]["content"].as_str().unwrap().ends_with("be kind"));
+    let (status, body) =
+        ask(world.address, &head, &json!({ "stream": true, "messages": messages }).to_string()).await;
+    let mut said = String::new();
+    for chunk in body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]")
+    {
+        let chunk: Value = serde_json::from_str(chunk).unwrap();
+        said += chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+    }
+    assert_eq!((status, &*said, body.contains("data: [DONE]")), (200, "Hello again", true));
+    assert_eq!(ask(world.address, &head, &json!({ "messages": messages }).to_string()).await.0, 502);
+    for (body, why) in [
+        (r#"{"messages":[]}"#, "role user"),
+        (r#"{"model":"gpt-4","messages":[{"role":"user","content":"a"}]}"#, "unknown model"),
+        ("{", "cannot be read"),
+    ] {
+        let (status, said) = ask(world.address, &head, body).await;
+        assert!(status == 400 && said.contains(why), "{status} {said}");
+    }
+    let reader = "POST /v1/chat/completions HTTP/1.1\r\nx-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read\r\n";
+    assert_eq!(ask(world.address, reader, r#"{"messages":[]}"#).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_run() {
+    let go = Arc::new(Notify::new());
+    let world = World::new(vec![Line::Holds("half", go)]).await;
+    let mut watcher = world.client(ALL).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let body = r#"{"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{WHO}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    watcher.chat("delta").await;
+    drop(stream);
+    watcher.chat("aborted").await;
+}

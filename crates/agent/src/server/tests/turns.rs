@@ -1,0 +1,199 @@
+//! Runs: from a message to the end, with tools, stopped, queued, cut off.
+
+use super::*;
+
+#[tokio::test]
+async fn a_message_is_answered_piece_by_piece_and_kept() {
+    let world = World::new(vec![Line::Says("Hello there")]).await;
+    let mut client = world.client(ALL).await;
+    client.call("sessions.messages.subscribe", json!({ "key": "main" })).await.unwrap();
+    let sent = client.call("chat.send", message("hi", "r1")).await.unwrap();
+    assert_eq!(sent, json!({ "runId": "r1", "status": "started" }));
+    assert_eq!(client.chat("delta").await["deltaText"], "Hello");
+    let second = client.chat("delta").await;
+    let told = (&second["deltaText"], &second["message"]["content"][0]["text"]);
+    assert_eq!(told, (&json!(" there"), &json!("Hello there")));
+    let end = client.chat("final").await;
+    assert_eq!((&end["runId"], &end["message"]["content"][0]["text"]), (&json!("r1"), &json!("Hello there")));
+    // Sent again, it is the same run.
+    assert_eq!(client.call("chat.send", message("hi", "r1")).await.unwrap()["status"], "ok");
+    let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    let messages = history["messages"].as_array().unwrap();
+    let said: Vec<_> = messages.iter().map(|it| (&it["role"], &it["content"][0]["text"])).collect();
+    assert_eq!(said, [(&json!("user"), &json!("hi")), (&json!("assistant"), &json!("Hello there"))]);
+    assert_eq!((&history["totalMessages"], &history["hasMore"]), (&json!(2), &json!(false)));
+    let list = client.call("sessions.list", json!({})).await.unwrap();
+    let row = &list["sessions"][0];
+    assert_eq!(
+        (&row["inputTokens"], &row["outputTokens"], &row["status"]),
+        (&json!(7), &json!(3), &json!("done"))
+    );
+    let asked = world.asked();
+    assert_eq!((&asked["stream"], &asked["messages"][1]["content"]), (&json!(true), &json!("hi")));
+}
+
+#[tokio::test]
+async fn tools_are_run_until_the_model_calls_none() {
+    let write = json!({ "path": "a.txt", "content": "one" });
+    let edit = json!({ "path": "a.txt", "oldText": "one", "newText": "two" });
+    let world = World::new(vec![
+        Line::Calls(vec![("write", write)]),
+        Line::Calls(vec![("edit", edit), ("exec", json!({ "command": "cat a.txt" }))]),
+        Line::Says("done"),
+    ])
+    .await;
+    let mut client = world.client(ALL).await;
+    let id = client.say("agent", json!({ "message": "go", "idempotencyKey": "r1" })).await;
+    let accepted = client.answer("agent", &id).await.unwrap();
+    assert_eq!((&accepted["status"], &accepted["runId"]), (&json!("accepted"), &json!("r1")));
+    let ended = client.answer("agent", &id).await.unwrap();
+    assert_eq!((&ended["status"], &ended["result"]["payloads"][0]["text"]), (&json!("ok"), &json!("done")));
+    assert_eq!(ended["result"]["meta"]["agentMeta"]["usage"]["input"], 21);
+    assert_eq!(std::fs::read_to_string(world.dir.path().join("workspace/a.txt")).unwrap(), "two");
+    let is_result = |payload: &Value| payload["stream"] == "tool" && payload["data"]["phase"] == "result";
+    let results: Vec<Value> = client
+        .events
+        .iter()
+        .filter(|(name, payload)| name == "agent" && is_result(payload))
+        .map(|(_, payload)| payload["data"]["result"]["content"][0]["text"].clone())
+        .collect();
+    assert_eq!((results.len(), &results[2]), (3, &json!("two")));
+    // The model saw each result under the id of its call.
+    let asked = world.asked();
+    let last = asked["messages"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last, json!({ "role": "tool", "tool_call_id": "call_1", "content": "two" }));
+    let waited = client.call("agent.wait", json!({ "runId": "r1" })).await.unwrap();
+    assert_eq!(waited["status"], "ok");
+}
+
+#[tokio::test]
+async fn a_run_is_stopped_and_what_waits_for_it_goes_on() {
+    let go = Arc::new(Notify::new());
+    let world = World::new(vec![Line::Holds("half", Arc::clone(&go)), Line::Says("second")]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("one", "r1")).await.unwrap();
+    client.chat("delta").await;
+    let mut next = message("two", "r2");
+    next["queueMode"] = json!("followup");
+    assert_eq!(client.call("chat.send", next).await.unwrap()["status"], "queued");
+    let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    assert_eq!(history["inFlightRun"], json!({ "runId": "r1", "text": "half" }));
+    let stopped = client.call("chat.abort", json!({ "sessionKey": "main", "runId": "r1" })).await.unwrap();
+    assert_eq!(stopped, json!({ "ok": true, "aborted": true, "runIds": ["r1"] }));
+    assert_eq!(client.chat("aborted").await["runId"], "r1");
+    let end = client.chat("final").await;
+    assert_eq!((&end["runId"], &end["message"]["content"][0]["text"]), (&json!("r2"), &json!("second")));
+    let waited = client.call("agent.wait", json!({ "runId": "r1" })).await.unwrap();
+    assert_eq!(waited["status"], "error");
+    go.notify_waiters();
+}
+
+#[tokio::test]
+async fn what_is_said_meanwhile_is_read_before_the_run_ends() {
+    let go = Arc::new(Notify::new());
+    let world = World::new(vec![Line::Holds("first", Arc::clone(&go)), Line::Says("second")]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("one", "r1")).await.unwrap();
+    client.chat("delta").await;
+    assert_eq!(client.call("chat.send", message("and this", "r2")).await.unwrap()["status"], "steered");
+    go.notify_one();
+    assert_eq!(client.chat("final").await["message"]["content"][0]["text"], "second");
+    let asked = world.asked();
+    let last = asked["messages"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last, json!({ "role": "user", "content": "and this" }));
+}
+
+#[tokio::test]
+async fn a_model_that_refuses_is_told_of() {
+    let world = World::new(vec![Line::Refuses(429)]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("one", "r1")).await.unwrap();
+    let error = client.chat("error").await;
+    assert_eq!(
+        (&error["errorKind"], &error["errorDetail"]["httpStatus"]),
+        (&json!("rate_limit"), &json!(429))
+    );
+    let described = client.call("sessions.describe", json!({ "key": "main" })).await.unwrap();
+    assert_eq!(described["session"]["status"], "failed");
+    // And the next message goes.
+    client.call("chat.send", message("two", "r2")).await.unwrap();
+    assert_eq!(client.chat("final").await["runId"], "r2");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_the_gateway_was_killed() {
+    let go = Arc::new(Notify::new());
+    let mut world = World::new(vec![Line::Holds("half", go)]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("one", "r1")).await.unwrap();
+    client.chat("delta").await;
+    let mut next = message("two", "r2");
+    next["queueMode"] = json!("followup");
+    client.call("chat.send", next).await.unwrap();
+    // As by a kill: the state as it is on disk now, under another gateway.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    for entry in std::fs::read_dir(world.dir.path().join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join("state").join(path.file_name().unwrap())).unwrap();
+    }
+    world.tasks.drain(..).for_each(|task| task.abort());
+    let world = World::in_dir(dir, vec![Line::Says("again")]).await;
+    let mut client = world.client(ALL).await;
+    let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    let messages = history["messages"].as_array().unwrap();
+    let said: Vec<_> = messages.iter().map(|it| it["content"][0]["text"].clone()).collect();
+    assert_eq!(said, [json!("one"), json!("two")]);
+    assert_eq!(history["sessionInfo"]["status"], "failed");
+    assert_eq!(client.call("chat.send", message("one", "r1")).await.unwrap()["status"], "error");
+    client.call("chat.send", message("three", "r3")).await.unwrap();
+    assert_eq!(client.chat("final").await["message"]["content"][0]["text"], "again");
+    assert_eq!(world.store().sessions().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_may_what_its_scopes_say() {
+    let world = World::new(Vec::new()).await;
+    let mut reader = world.client("operator.read").await;
+    let error = reader.call("chat.send", message("hi", "r1")).await.unwrap_err();
+    let wanted = ["operator.write"];
+    let details = json!({ "code": "MISSING_SCOPE", "missingScope": wanted[0], "requiredScopes": wanted });
+    assert_eq!((&error["code"], &error["details"]), (&json!("FORBIDDEN"), &details));
+    reader.call("health", json!({})).await.unwrap();
+    // What it asks for beyond what the edge says is not given.
+    let greedy = Socket::open(world.address, "operator.read").await;
+    let mut greedy = greedy.connect(&["operator.admin", "operator.read"]).await;
+    assert!(greedy.call("sessions.reset", json!({ "key": "main" })).await.is_err());
+    // And one that asks for nothing may nothing, and hears nothing.
+    let mut nobody = Socket::open(world.address, ALL).await.connect(&[]).await;
+    assert!(nobody.call("chat.history", json!({ "sessionKey": "main" })).await.is_err());
+    let mut writer = world.client(ALL).await;
+    writer.call("chat.send", message("hi", "r1")).await.unwrap();
+    writer.chat("final").await;
+    assert!(nobody.call("health", json!({})).await.is_err());
+    assert!(nobody.events.is_empty(), "{:?}", nobody.events);
+}
+
+#[tokio::test]
+async fn who_does_not_introduce_itself_is_told_and_closed() {
+    let world = World::new(Vec::new()).await;
+    let client = r#"{"id":"cli","version":"1","platform":"l","mode":"cli"}"#;
+    let old = format!(
+        r#"{{"type":"req","id":"1","method":"connect","params":{{"minProtocol":3,"maxProtocol":3,"client":{client}}}}}"#
+    );
+    for (first, why) in [
+        (r#"{"type":"req","id":"1","method":"health"}"#, "first request must be connect"),
+        ("nonsense", "invalid request frame"),
+        (&old, "protocol mismatch"),
+    ] {
+        let mut socket = Socket::open(world.address, "operator.read").await;
+        socket.event().await;
+        socket.stream.send(Message::Text(first.into())).await.unwrap();
+        let answer = socket.frame().await;
+        assert!(answer["error"]["message"].as_str().unwrap().contains(why), "{answer}");
+        let Some(Ok(Message::Close(Some(close)))) = socket.stream.next().await else {
+            panic!("it stays open")
+        };
+        assert_eq!(u16::from(close.code), 1008);
+    }
+}

@@ -1,0 +1,111 @@
+//! `exec`: a shell command, with an end.
+//!
+//! It runs in a session of its own, so that all of it is killed together. The threat is a command that never ends,
+//! or that says more than there is room for: time and output are bounded, and what is left of it is killed.
+
+use super::{Bench, Output, cut};
+use serde::Deserialize;
+use serde_json::json;
+use std::{os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+    time::{Instant, timeout},
+};
+
+/// How long a command may take, and how long one may ask for, in seconds.
+const USUAL: u64 = 120;
+const LONGEST: u64 = 3600;
+/// So much of its output is kept.
+const KEPT: usize = 1024 * 1024;
+/// How long the output of a command that ended may still be held open by what it left behind.
+const LEFT: Duration = Duration::from_millis(200);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exec {
+    command: String,
+    #[serde(default)]
+    workdir: Option<String>,
+    #[serde(default)]
+    timeout: Option<u64>,
+}
+
+pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
+    let begun = Instant::now();
+    let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
+    let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tools of an agent are programs, and its cell is the boundary"
+    )]
+    let mut command = std::process::Command::new("/bin/sh");
+    // Both outputs are one pipe: they are read in the order in which they were written.
+    let script = format!("exec 2>&1\n{}", asked.command);
+    command.arg("-c").arg(script).current_dir(&workdir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut command = Command::from(command);
+    command.process_group(0).kill_on_drop(true);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            return Output::error(format!("the command does not start in {}: {error}", workdir.display()));
+        }
+    };
+    let group = Group(child.id());
+    let Some(mut stdout) = child.stdout.take() else { return Output::error("the command has no output") };
+    let mut kept = Vec::new();
+    let waited = timeout(patience, async {
+        tokio::select! {
+            () = drain(&mut stdout, &mut kept) => {}
+            _ = child.wait() => {}
+        }
+        child.wait().await
+    })
+    .await;
+    drop(group);
+    // Of what it wrote before its end nothing is lost.
+    let _ = timeout(LEFT, drain(&mut stdout, &mut kept)).await;
+    let text = cut(String::from_utf8_lossy(&kept).into_owned());
+    let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (said, code) = match &waited {
+        Ok(Ok(status)) => match (status.code(), status.signal()) {
+            (Some(0), _) => (None, Some(0)),
+            (Some(code), _) => (Some(format!("it ended with {code}")), Some(code)),
+            (None, signal) => (Some(format!("it was ended by signal {}", signal.unwrap_or_default())), None),
+        },
+        Ok(Err(error)) => (Some(format!("it could not be waited for: {error}")), None),
+        Err(_) => (Some(format!("it was killed after {} s", patience.as_secs())), None),
+    };
+    let shown = match &said {
+        Some(said) if text.is_empty() => format!("[{said}]"),
+        Some(said) => format!("{text}\n[{said}]"),
+        None if text.is_empty() => "[it ended with 0 and said nothing]".to_owned(),
+        None => text,
+    };
+    let details =
+        json!({ "exitCode": code, "durationMs": took, "timedOut": waited.is_err(), "cwd": workdir });
+    Output { text: shown, is_error: said.is_some(), details }
+}
+
+/// Reads to the end; what is more than is kept is read and left.
+async fn drain(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let room = KEPT.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+}
+
+/// All processes of a command, killed when this goes.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let pid = self.0.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // Nobody may be left.
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::store::Store;
+
+struct Shop {
+    dir: tempfile::TempDir,
+    store: Store,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("agent.db")).unwrap();
+        std::fs::create_dir(dir.path().join("ws")).unwrap();
+        Self { dir, store }
+    }
+
+    async fn run(&self, name: &str, arguments: Value) -> Output {
+        let workspace = self.dir.path().join("ws");
+        Bench { workspace: &workspace, store: &self.store }.run(name, &arguments.to_string()).await
+    }
+}
+
+#[tokio::test]
+async fn files_are_written_read_listed_and_edited() {
+    let shop = Shop::new();
+    let wrote = shop.run("write", json!({ "path": "a/b.txt", "content": "one\ntwo\nthree\n" })).await;
+    assert!(!wrote.is_error, "{wrote:?}");
+    assert_eq!(shop.run("read", json!({ "path": "a/b.txt", "offset": 2, "limit": 1 })).await.text, "two\n");
+    assert_eq!(shop.run("ls", json!({})).await.text, "a/");
+    let edit = |old: &str, new: &str| json!({ "path": "a/b.txt", "oldText": old, "newText": new });
+    assert!(!shop.run("edit", edit("two", "2")).await.is_error);
+    assert_eq!(shop.run("read", json!({ "path": "a/b.txt" })).await.text, "one\n2\nthree\n");
+    for (old, why) in [("e", "occurs 3 times"), ("four", "does not occur"), ("", "is empty")] {
+        let refused = shop.run("edit", edit(old, "x")).await;
+        assert!(refused.is_error && refused.text.contains(why), "{refused:?}");
+    }
+    for (name, arguments, why) in [
+        ("read", json!({ "path": "no" }), "cannot read"),
+        ("read", json!({ "path": "/dev/zero" }), "no regular file"),
+        ("read", json!({ "path": "a", "more": 1 }), "cannot be read"),
+        ("fly", json!({}), "there is no tool"),
+    ] {
+        let refused = shop.run(name, arguments).await;
+        assert!(refused.is_error && refused.text.contains(why), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_file_is_read_in_parts() {
+    let shop = Shop::new();
+    let line = "x".repeat(99);
+    let text = format!("{line}\n").repeat(1000);
+    shop.run("write", json!({ "path": "long", "content": text })).await;
+    let first = shop.run("read", json!({ "path": "long" })).await.text;
+    let next: usize = first.rsplit("offset ").next().unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(first.lines().filter(|it| *it == line).count(), next - 1);
+    let rest = shop.run("read", json!({ "path": "long", "offset": next })).await.text;
+    assert!(rest.starts_with(&line));
+}
+
+#[tokio::test]
+async fn a_command_says_how_it_ended_and_leaves_nobody_behind() {
+    let shop = Shop::new();
+    let run = async |command: &str| shop.run("exec", json!({ "command": command, "timeout": 1 })).await;
+    let good = run("echo out; echo err >&2").await;
+    assert_eq!((&*good.text, good.is_error, &good.details["exitCode"]), ("out\nerr\n", false, &json!(0)));
+    let bad = run("exit 3").await;
+    assert_eq!((&*bad.text, bad.is_error), ("[it ended with 3]", true));
+    // Its children are killed with it, those that it left in the background too.
+    let mark = shop.dir.path().join("ws/left");
+    let left = run("(sleep 5; touch left) & echo gone").await;
+    assert_eq!(left.text, "gone\n");
+    let late = run("(sleep 1.2; touch left) & sleep 30").await;
+    assert!(late.is_error && late.text.contains("killed after 1 s"), "{late:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    assert!(!mark.exists());
+}
+
+#[tokio::test]
+async fn of_much_output_beginning_and_end_are_kept() {
+    let shop = Shop::new();
+    let much =
+        shop.run("exec", json!({ "command": "echo begin; yes | head -c 200000; echo end" })).await.text;
+    assert!(much.starts_with("begin\n") && much.ends_with("end\n") && much.contains("bytes left out"));
+    assert!(much.len() < OUTPUT + 100);
+}
+
+#[test]
+fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
+    for about in &TOOLS {
+        let schema: Value = serde_json::from_str(about.parameters).unwrap();
+        assert_eq!(schema["type"], "object", "{}", about.name);
+        assert_eq!(named(about.name).map(|it| it.tool), Some(about.tool));
+    }
+    assert!(serde_json::to_string(&schemas()).unwrap().len() < 2500);
+}
