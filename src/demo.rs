@@ -48,16 +48,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the demo until SIGINT or SIGTERM.
 pub(crate) fn run(runtime: DemoRuntime, json: bool) -> Result<ExitCode, Failure> {
-    if runtime == DemoRuntime::Native {
-        let message = format!("the runtime native is not built yet in {}", env!("CARGO_PKG_VERSION"));
-        let mend = "take --runtime openclaw, or command for the fast one";
-        return Err(Failure::new(Exit::Usage, "not_built", message, mend));
-    }
     process::close_inherited()?;
     // Before anything is made: from here on every signal is heard by what can undo it.
     let stop = process::stop_signal()?;
     let runtime = match runtime {
-        DemoRuntime::Command | DemoRuntime::Native => "command:echo".to_owned(),
+        DemoRuntime::Command => "command:echo".to_owned(),
+        DemoRuntime::Native => "native".to_owned(),
         DemoRuntime::Openclaw => {
             let lock = Lock::bundled().map_err(Failure::could_not)?;
             let cache = serve::default_cache_dir()?;
@@ -193,7 +189,7 @@ fn show(dir: &Path, runtime: &str, tenants: &[(types::Tenant, String)]) {
     }
     let (tenant, _) = &tenants[0];
     println!("\nTry, with the token of {} in $TOKEN:\n", tenant.id);
-    if runtime.starts_with("openclaw") {
+    if runtime.starts_with("openclaw") || runtime == "native" {
         let address = tenant.address.replacen("http", "ws", 1);
         println!("  openclaw gateway call health --url {address} --token $TOKEN");
         println!("  OPENCLAW_GATEWAY_URL={address} OPENCLAW_GATEWAY_TOKEN=$TOKEN \\");

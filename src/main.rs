@@ -9,6 +9,7 @@ mod cli;
 mod compare;
 mod demo;
 mod echo;
+mod gateway;
 mod model;
 mod serve;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Some("__warden") => cofferdam_warden::main(),
         Some("__model") => model::main(),
         Some("__echo") => echo::main(),
+        Some("__gateway") => gateway::main(),
         Some("__guide") => demo::guide_main(),
         Some("__cell") => bench::main(),
         Some("__compare") => compare::main(),

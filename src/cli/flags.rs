@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// A throw-away host on loopback: tenants acme and globex, a built-in model
     Demo {
         /// What runs in the cells
-        #[arg(long, value_enum, default_value = "openclaw")]
+        #[arg(long, value_enum, default_value = "native")]
         runtime: DemoRuntime,
     },
     /// Make a data directory with a commented cofferdam.toml
@@ -117,13 +117,12 @@ pub(crate) enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DemoRuntime {
+    /// The gateway that is in this program
+    Native,
     /// Upstream's gateway, installed from npm at the first run
     Openclaw,
     /// A small HTTP and WebSocket echo server
     Command,
-    /// The built-in gateway, which is not built yet
-    #[value(hide = true)]
-    Native,
 }
 
 /// Exits 0 if everything holds, 1 if something does not, 2 if it could not be tried.
@@ -151,7 +150,7 @@ pub(crate) enum Tenant {
     Create {
         /// 1 to 40 of a-z, 0-9 and '-'
         id: TenantId,
-        /// openclaw, or command:NAME of cofferdam.toml
+        /// native, openclaw, or command:NAME of cofferdam.toml
         #[arg(long, default_value = "openclaw")]
         runtime: String,
         /// Start it and wait until it is ready

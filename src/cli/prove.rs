@@ -64,6 +64,7 @@ fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan,
         Some(("openclaw", lock)) => {
             RuntimeRef::Openclaw(lock.to_owned().try_into().map_err(Failure::could_not)?)
         }
+        None if shown.runtime == "native" => RuntimeRef::Native,
         _ => return Err(Failure::could_not(format!("the runtime {} is not known here", shown.runtime))),
     };
     let boot = Boot::read(data_dir, crate::serve::default_cache_dir()?, false).map_err(Failure::could_not)?;

@@ -15,7 +15,6 @@ fn what_is_not_built_yet_says_so_and_what_never_was_says_where_to_look() {
         ("tenant import --from x", "not_built"),
         ("secret rotate acme KEY", "not_built"),
         ("ledger export", "not_built"),
-        ("demo --runtime native", "not_built"),
         ("tenant craete acme", "no_such_command"),
         ("token mint", "no_such_command"),
         ("runtime prove", "no_such_command"),

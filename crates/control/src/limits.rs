@@ -102,7 +102,7 @@ pub(crate) fn resolve(
 ) -> Result<Limits, Error> {
     let least = match runtime {
         RuntimeRef::Openclaw(_) => OPENCLAW_MEMORY,
-        RuntimeRef::Command(_) => 0,
+        RuntimeRef::Command(_) | RuntimeRef::Native => 0,
     };
     let memory_bytes = wanted.memory_bytes.unwrap_or(configured.memory_bytes.max(least));
     // An operator who names the bytes alone means as many inodes for them as there are by default.

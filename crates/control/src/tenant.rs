@@ -195,7 +195,7 @@ impl Tenant {
     pub fn kind(&self) -> RuntimeKind {
         match &self.runtime {
             RuntimeRef::Command(_) => RuntimeKind::Command,
-            RuntimeRef::Openclaw(_) => RuntimeKind::Openclaw,
+            RuntimeRef::Openclaw(_) | RuntimeRef::Native => RuntimeKind::Openclaw,
         }
     }
 

@@ -78,7 +78,9 @@ impl Host {
             let what = format!("openclaw {version}");
             Runtime { tenants: count(&runtime), runtime: runtime_text(&runtime), what }
         });
-        Ok(Runtimes { runtimes: commands.chain(openclaws).collect() })
+        let what = format!("the gateway of cofferdam {}", env!("CARGO_PKG_VERSION"));
+        let native = Runtime { runtime: "native".to_owned(), what, tenants: count(&RuntimeRef::Native) };
+        Ok(Runtimes { runtimes: std::iter::once(native).chain(commands).chain(openclaws).collect() })
     }
 
     /// All tenants.
@@ -343,6 +345,7 @@ impl Host {
                     .then_some(RuntimeRef::Openclaw(lock))
                     .ok_or_else(missing)
             }
+            None if text == "native" => Ok(RuntimeRef::Native),
             None if text == "openclaw" => match self.facts.openclaws()?.keys().collect::<Vec<_>>()[..] {
                 [lock] => Ok(RuntimeRef::Openclaw(*lock)),
                 [] => Err(missing()),
@@ -360,5 +363,6 @@ fn runtime_text(runtime: &RuntimeRef) -> String {
     match runtime {
         RuntimeRef::Command(name) => format!("command:{name}"),
         RuntimeRef::Openclaw(lock) => format!("openclaw:{lock}"),
+        RuntimeRef::Native => "native".to_owned(),
     }
 }

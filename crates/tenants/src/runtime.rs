@@ -39,6 +39,23 @@ impl RuntimePlan {
     }
 }
 
+impl RuntimePlan {
+    /// The plan of the gateway in this program, which `program` brings to [`CELL_PROGRAM`].
+    pub fn native(program: Bind) -> Self {
+        Self {
+            argv: vec![CELL_PROGRAM.to_owned(), "__gateway".to_owned()],
+            env: environment(&BTreeMap::new()),
+            binds: vec![program],
+            port: GATEWAY_PORT,
+        }
+    }
+}
+
+/// Where a cell sees this program.
+pub const CELL_PROGRAM: &str = "/opt/cofferdam/cofferdam";
+/// Where gateways listen: upstream's own port.
+pub const GATEWAY_PORT: u16 = 18_789;
+
 /// What every command finds in its environment; the operator's own entries come on top.
 const ENVIRONMENT: [(&str, &str); 10] = [
     ("HOME", "/sandbox"),

@@ -114,6 +114,8 @@ pub enum RuntimeRef {
     Command(String),
     /// An installed OpenClaw, by the digest of its lock.
     Openclaw(Digest),
+    /// The gateway that is in this program.
+    Native,
 }
 
 /// What a cell may use. Defaults are those of the design.

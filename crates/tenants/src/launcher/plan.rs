@@ -10,7 +10,7 @@ use crate::{
     config::{AbsolutePath, Bind, HostConfig},
     data::{DataDir, Owners},
     openclaw,
-    runtime::RuntimePlan,
+    runtime::{CELL_PROGRAM, RuntimePlan},
 };
 use cofferdam_base::{
     Digest, TenantId,
@@ -127,6 +127,7 @@ impl Boot {
         let (mut runtime, drift) = match &order.runtime {
             RuntimeRef::Command(name) => (RuntimePlan::of_command(&self.config, name)?, false),
             RuntimeRef::Openclaw(lock) => self.openclaw(data, order, *lock)?,
+            RuntimeRef::Native => (native()?, false),
         };
         super::placeholders::show(data, order, &mut runtime)?;
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
@@ -158,6 +159,7 @@ impl Boot {
         let runtime = match runtime {
             RuntimeRef::Command(name) => RuntimePlan::of_command(&self.config, name)?,
             RuntimeRef::Openclaw(lock) => self.gateway(&data, tenant, *lock, limits)?,
+            RuntimeRef::Native => native()?,
         };
         let cgroup = cofferdam_sandbox::group(&self.instance(), tenant.as_str());
         let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
@@ -214,6 +216,13 @@ impl Boot {
             port: openclaw::PORT,
         })
     }
+}
+
+/// The plan of the gateway in this very program.
+fn native() -> Result<RuntimePlan, Failure> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| failure(format!("this program's own path: {error}")))?;
+    Ok(RuntimePlan::native(bind(&program, CELL_PROGRAM)?))
 }
 
 /// The same, of a data directory.
