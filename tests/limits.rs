@@ -159,3 +159,41 @@ fn limits_change_while_a_tenant_runs_and_are_the_same_after_any_death() {
     let ledger = String::from_utf8_lossy(&ledger.stdout).into_owned();
     assert!(ledger.contains("limits_set") && ledger.contains("put_back"), "{ledger}");
 }
+
+#[test]
+fn a_policy_lowers_limits_and_shows_offered_directories_and_gives_nothing_back_that_is_the_operators() {
+    let offered = host::fresh_dir();
+    fs::write(offered.join("weights"), "from the host").unwrap();
+    let mut host = Host::prepare(&format!("[filesystem]\nmodels = {:?}\n", offered.to_str().unwrap()));
+    host.serve();
+    host.create("acme");
+    host.ready("acme");
+    let own = host.json(&["tenant", "show", "acme"])["limits"].clone();
+    let text = "version: 2\ndefault: deny\nlimits: {pids: 40, memory_bytes: 536870912}\nfilesystem: {read_only: [models]}\n";
+    let set = |text: &str| host.feed(&["--json", "policy", "set", "acme", "-"], text);
+    let told: Value = serde_json::from_slice(&set(text).stdout).unwrap();
+    assert_eq!(told["at_next_start"].to_string(), r#"["filesystem"]"#);
+    let shown = host.json(&["tenant", "show", "acme"]);
+    assert_eq!((&shown["limits"], &shown["policy_leaves"]["pids"]), (&own, &40.into()));
+    assert!(row(&shown, "cgroup pids").1.starts_with("40,"), "{shown}");
+    let forks = "import os,time\nn=0\ntry:\n  while n<60:\n    if os.fork()==0: time.sleep(1); os._exit(0)\n    n+=1\nexcept OSError: pass\nprint(n<40)";
+    assert_eq!(host.python("acme", forks), "True\n");
+    let look =
+        "import os\ntry: print(open('/offered/models/weights').read())\nexcept OSError as e: print(e.errno)";
+    assert_eq!(host.python("acme", look), "2\n", "not before its next start");
+    host.json(&["tenant", "stop", "acme"]);
+    host.json(&["tenant", "start", "acme"]);
+    host.ready("acme");
+    assert_eq!(host.python("acme", look), "from the host\n");
+    let write =
+        "try: open('/offered/models/weights','a'); print('written')\nexcept OSError as e: print(e.errno)";
+    assert!(matches!(host.python("acme", write).as_str(), "30\n" | "13\n"), "read-only");
+    // What the operator does not offer is no policy, and without a document the operator's limits hold again.
+    let refused = set("version: 2\nfilesystem: {read_only: [etc]}\n");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(set("version: 2\ndefault: deny\n").status.success());
+    let shown = host.json(&["tenant", "show", "acme"]);
+    assert!(shown["policy_leaves"].is_null() && !row(&shown, "cgroup pids").1.starts_with("40,"), "{shown}");
+    host.stop();
+    fs::remove_dir_all(offered).unwrap();
+}

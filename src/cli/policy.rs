@@ -110,7 +110,11 @@ pub(super) async fn run(command: Policy, client: &Client, json: bool) -> Done {
             let path = format!("tenants/{tenant}/policy");
             let set: types::PolicySet = client.call(Method::PUT, &path, Some(&body)).await?;
             let force = if set.in_force { "is in force" } else { "is kept, in force at the next start" };
-            say(json, &set, &format!("revision {} {force}", set.revision))
+            let later = match set.at_next_start.join(", ") {
+                names if names.is_empty() => names,
+                names => format!("; from the next start of the cell: {names}"),
+            };
+            say(json, &set, &format!("revision {} {force}{later}", set.revision))
         }
         Policy::Check { tenant, file } => {
             let body = types::PolicyText { text: read_document(&file)?, expected: None };
@@ -161,6 +165,9 @@ async fn effective(tenant: &TenantId, client: &Client, json: bool) -> Done {
     list(json, &all, &head, all.rows.iter().map(row).collect(), "nothing is reachable")?;
     if !json {
         print::line(&format!("everything else: {}", all.default))?;
+        for term in &all.terms {
+            print::line(term)?;
+        }
     }
     Ok(OK)
 }
@@ -175,7 +182,14 @@ async fn simulate(tenant: &TenantId, text: String, days: u32, client: &Client, j
     };
     let head = ["WAS", "BECOMES", "WHAT", "COUNT", "LAST", "BY"];
     let none = format!("nothing changes among {} decisions", simulated.replayed);
-    list(json, &simulated, &head, simulated.changes.iter().map(row).collect(), &none)
+    list(json, &simulated, &head, simulated.changes.iter().map(row).collect(), &none)?;
+    if simulated.unknown > 0 && !json {
+        print::line(&format!(
+            "{} of {} decisions cannot be replayed: what they depend on is not recorded",
+            simulated.unknown, simulated.replayed
+        ))?;
+    }
+    Ok(OK)
 }
 
 fn difference(diff: &types::PolicyDiff) -> String {

@@ -68,7 +68,7 @@ fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan,
         _ => return Err(Failure::could_not(format!("the runtime {} is not known here", shown.runtime))),
     };
     let boot = Boot::read(data_dir, crate::serve::default_cache_dir()?, false).map_err(Failure::could_not)?;
-    boot.sibling(tenant, &runtime, shown.limits)
+    boot.sibling(tenant, &runtime, shown.policy_leaves.unwrap_or(shown.limits))
         .map_err(|failure| Failure::new(Exit::Usage, "no_plan", failure.message, failure.mend))
 }
 

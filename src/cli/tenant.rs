@@ -94,7 +94,8 @@ async fn limit(client: &Client, id: &TenantId, wanted: types::WantedLimits, json
         return Ok(OK);
     }
     print::line(&format!("limits     {}", limits_line(&set.limits)))?;
-    for (title, names) in [("in force", set.in_force), ("next start", set.at_next_start)] {
+    let less = ("policy less", set.policy_says_less);
+    for (title, names) in [("in force", set.in_force), ("next start", set.at_next_start), less] {
         if !names.is_empty() {
             print::line(&format!("{title:<10} {}", names.join(", ")))?;
         }
@@ -160,6 +161,9 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     print::line(&format!("address    {}", tenant.address))?;
     print::line(&format!("policy     revision {}, {in_force}", tenant.policy_revision))?;
     print::line(&format!("limits     {}", limits_line(&tenant.limits)))?;
+    if let Some(left) = &tenant.policy_leaves {
+        print::line(&format!("  policy   {}", limits_line(left)))?;
+    }
     if let Some(usage) = &tenant.usage {
         print::line(&format!("uses       {}", usage_line(usage)))?;
     }

@@ -1,8 +1,8 @@
 //! Policies that are not in force: compared with the one that is, and replayed against what was decided.
 //!
 //! It changes nothing. The threat: an operator who puts a draft in force believing that it changes less than it
-//! does. The ledger tells destinations, and of requests method, path and calls, so what depends on more of them
-//! is shown as `inspect` and never as the same.
+//! does. The ledger tells destinations, and of requests names and no values, so what depends on more of them is shown
+//! as `unknown`, what depends on requests that nobody saw as `inspect`, and both are counted, never taken as the same.
 
 use crate::{
     Error,
@@ -10,7 +10,7 @@ use crate::{
     host::Host,
     policies::refused,
 };
-use cofferdam_base::{Destination, Millis, TenantId};
+use cofferdam_base::{Destination, Millis, TenantId, ipc::seen::Seen};
 use cofferdam_policy::{Body, Judgement, Policy, Reachable, RequestFacts, RuleId, Verb, Verdict};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,6 +31,13 @@ impl Host {
         let ceiling =
             ceiling.map_err(|error| Error::Config(format!("[ceiling] in cofferdam.toml: {error}")))?;
         Ok(policy.under(ceiling.map(Arc::new)).at(self.now()))
+    }
+
+    /// The policy that is kept, likewise.
+    pub(crate) async fn policy_in_store(&self, id: &TenantId) -> Result<Policy, Error> {
+        let kept = id.clone();
+        let policy = self.db.run(move |disk| disk.policy(&kept)).await?;
+        self.compiled(id, &policy.text)
     }
 
     /// What a draft changes.
@@ -61,11 +68,14 @@ impl Host {
         }
         let draft = self.compiled(id, &text)?;
         let since = Millis(self.now().0.saturating_sub(u64::from(days) * DAY));
-        let mut replayed = 0;
+        let (mut replayed, mut unknown) = (0, 0);
         let mut changes: BTreeMap<(String, String, String), SimulatedChange> = BTreeMap::new();
         self.decisions(id, since, |row, decision| {
             replayed += decision.count;
             let (becomes, rule) = decision.under(&draft);
+            if matches!(becomes, INSPECT | UNKNOWN) {
+                unknown += decision.count;
+            }
             if becomes != decision.was {
                 let destination = decision.destination.to_string();
                 let key = (destination.clone(), decision.request.clone(), decision.was.to_owned());
@@ -83,7 +93,7 @@ impl Host {
             }
         })
         .await?;
-        Ok(Simulated { replayed, since, changes: changes.into_values().collect() })
+        Ok(Simulated { replayed, unknown, since, changes: changes.into_values().collect() })
     }
 
     /// When something was last allowed by each rule, grant or route, in the words of records.
@@ -127,6 +137,7 @@ impl Host {
 struct Decision {
     destination: Destination,
     request: String,
+    seen: Option<Seen>,
     was: &'static str,
     by: String,
     count: u64,
@@ -148,14 +159,23 @@ impl Decision {
         };
         let destination = row.body["destination"].as_str()?.parse().ok()?;
         let count = row.body["count"].as_u64().unwrap_or(1);
-        Some(Self { destination, request: text("request"), was, by, count })
+        // What another program recorded counts as not recorded.
+        let seen = serde_json::from_value(row.body["seen"].clone()).unwrap_or_default();
+        Some(Self { destination, request: text("request"), seen, was, by, count })
     }
 
     /// What a policy says of it, as far as what is known of it tells.
     fn under(&self, policy: &Policy) -> (&'static str, Option<RuleId>) {
         let verdict = policy.verdict(&self.destination);
         let Verdict::Inspect { rule } = verdict else { return (verdict.verb().as_str(), verdict.rule()) };
-        let Some((method, rest)) = self.request.split_once(' ') else { return ("inspect", Some(rule)) };
+        if let Some(seen) = &self.seen {
+            return match policy.replay(&self.destination, seen) {
+                Some(judgement) => said(judgement),
+                None => (UNKNOWN, Some(rule)),
+            };
+        }
+        // Of an older record, or of what was too much, there is method and path in words.
+        let Some((method, rest)) = self.request.split_once(' ') else { return (INSPECT, Some(rule)) };
         let facts = RequestFacts {
             destination: self.destination.clone(),
             method: method.to_owned(),
@@ -165,14 +185,24 @@ impl Decision {
             grpc: false,
             body: Body::None,
         };
-        // What more than method and path decides is not in the ledger.
-        if policy.needs_more(&facts) {
-            return ("inspect", Some(rule));
+        if facts.target.len() >= SHORTENED || policy.needs_more(&facts) {
+            return (UNKNOWN, Some(rule));
         }
-        match policy.judge(&facts) {
-            Judgement::Clear(verdict) => (verdict.verb().as_str(), verdict.rule()),
-            Judgement::Unclear { rule, .. } => (Verb::Deny.as_str(), Some(rule)),
-        }
+        said(policy.judge(&facts))
+    }
+}
+
+/// A path in words has no more bytes than this, or was cut.
+const SHORTENED: usize = 200;
+/// That depends on requests of which none was seen.
+const INSPECT: &str = "inspect";
+/// That depends on what of the request is not recorded.
+const UNKNOWN: &str = "unknown";
+
+fn said(judgement: Judgement) -> (&'static str, Option<RuleId>) {
+    match judgement {
+        Judgement::Clear(verdict) => (verdict.verb().as_str(), verdict.rule()),
+        Judgement::Unclear { rule, .. } => (Verb::Deny.as_str(), Some(rule)),
     }
 }
 

@@ -96,12 +96,13 @@ impl Host {
         }
         let kept_for = id.clone();
         let routes = self.db.run(move |disk| disk.routes(&kept_for)).await?;
-        rows.extend(routes.iter().map(|row| model_row(&row.route, row.at)));
+        rows.extend(routes.iter().map(|row| model_row(&policy, &row.route, row.at)));
         let default = match policy.document().default {
             cofferdam_policy::Default::Ask => "ask",
             cofferdam_policy::Default::Deny => "deny",
         };
-        Ok(Effective { revision: kept.revision, default: default.to_owned(), rows })
+        let terms = policy.terms_in_words();
+        Ok(Effective { revision: kept.revision, default: default.to_owned(), terms, rows })
     }
 
     /// The guard as every warden has it.
@@ -216,16 +217,21 @@ fn rule_row(row: &Reachable, outcome: Result<(), Refusal>, since: Millis) -> Eff
     }
 }
 
-fn model_row(route: &ModelRoute, since: Millis) -> EffectiveRow {
+fn model_row(policy: &Policy, route: &ModelRoute, since: Millis) -> EffectiveRow {
     let ModelRoute { route, upstream, model, .. } = route;
+    let (verb, but) = if policy.serves(route) {
+        (Verb::Allow, "")
+    } else {
+        (Verb::Deny, ", but the policy does not name it")
+    };
     let provider = match upstream {
         Upstream::Url(url) => url.as_str(),
         Upstream::Builtin => "the built-in model",
     };
     EffectiveRow {
-        verdict: Verb::Allow.as_str().to_owned(),
+        verdict: verb.as_str().to_owned(),
         destination: INFERENCE.to_owned(),
-        why: format!("model route {route}: {model} at {provider}"),
+        why: format!("model route {route}: {model} at {provider}{but}"),
         since,
         until: None,
         used: None,

@@ -3,6 +3,7 @@
 use crate::Error;
 use cofferdam_base::{
     Digest,
+    binding::FileName,
     ipc::{launcher::Limits, model::OwnPrice, proxy::UpstreamProxy},
 };
 use cofferdam_tenants::{
@@ -38,6 +39,8 @@ pub struct Facts {
     pub logs: PathBuf,
     /// What models cost, by the operator's word.
     pub prices: Vec<OwnPrice>,
+    /// The names of the directories that policies may show their cells.
+    pub offered: BTreeSet<FileName>,
     /// Where keys are, and what else only control reads.
     pub keys: PathBuf,
     /// What each warden is told of the host.
@@ -96,6 +99,7 @@ impl Facts {
             cache: cache_dir.clone(),
             logs: data_dir.join("logs"),
             prices: config.price.clone(),
+            offered: config.filesystem.keys().cloned().collect(),
             keys: data_dir.join("control/keys"),
             wardens: WardenFacts {
                 nameservers: config.egress.nameservers.iter().map(|server| server.0).collect(),

@@ -160,7 +160,7 @@ impl Host {
             let body = json!({ "boot": boot, "before": record.seq, "missing": missing });
             self.observe(Some(&tenant.id), Kind::Gap, body).await;
         }
-        let Record { seq, at, what, destination, by, reason, request, count } = record;
+        let Record { seq, at, what, destination, by, reason, request, seen, count } = record;
         if reason == Reason::PlaceholderElsewhere.code() {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
@@ -174,7 +174,7 @@ impl Host {
         }
         let body = json!({
             "boot": boot, "seq": seq, "destination": destination.as_ref().map(ToString::to_string), "by": by,
-            "reason": reason, "request": request, "count": count,
+            "reason": reason, "request": request, "seen": seen, "count": count,
         });
         let kind = match what {
             cofferdam_base::ipc::warden::RecordKind::Allow => Kind::Allow,

@@ -1,5 +1,5 @@
-//! What a tenant's cell may use: the operator's `[limits]`, what the runtime needs, and what was asked for; and how
-//! that changes.
+//! What a tenant's cell may use: the operator's `[limits]`, what the runtime needs, and what was asked for, as far as
+//! the policy leaves it; and how that changes.
 //!
 //! What limits come out is pure; a change of them is durable before the launcher hears of it, and put back if they
 //! cannot hold. The threat is a number by which a cell takes the host's memory or processes, or by which it cannot
@@ -13,8 +13,9 @@ use crate::{
 };
 use cofferdam_base::{
     TenantId,
-    ipc::launcher::{BYTES_AN_INODE, Command, Event, Limits, RuntimeRef, Usage},
+    ipc::launcher::{BYTES_AN_INODE, Command, Event, LEAST_BYTES_AN_INODE, Limits, RuntimeRef, Usage},
 };
+use cofferdam_policy::Policy;
 use cofferdam_store::ledger::Kind;
 use serde_json::json;
 
@@ -29,11 +30,18 @@ impl Host {
         let (before, after) = (*limits, change(*limits, wanted)?);
         let changed = changed(&before, &after);
         if changed.is_empty() {
-            return Ok(LimitsSet { limits: before, in_force: vec![], at_next_start: vec![] });
+            let none = Vec::new;
+            return Ok(LimitsSet {
+                limits: before,
+                in_force: none(),
+                at_next_start: none(),
+                policy_says_less: none(),
+            });
         }
+        let policy = self.policy_in_store(id).await?;
         self.keep_limits(&tenant, after, json!({ "limits": after })).await?;
         *limits = after;
-        let later = match self.hold(&tenant, after).await {
+        let later = match self.hold(&tenant, policy.lower(after)).await {
             Ok(later) => later,
             Err(error) => {
                 let body = json!({ "limits": before, "put_back": error.to_string() });
@@ -42,21 +50,55 @@ impl Host {
                 return Err(error);
             }
         };
-        let live = |name: &String| later.as_ref().is_some_and(|later| !later.contains(name));
-        let (in_force, at_next_start) = changed.into_iter().map(str::to_owned).partition(live);
-        Ok(LimitsSet { limits: after, in_force, at_next_start })
+        let lowered = self::changed(&after, &policy.lower(after));
+        let (below, changed): (Vec<_>, Vec<_>) = changed.into_iter().partition(|name| lowered.contains(name));
+        let (in_force, at_next_start) = split(changed, later.as_ref());
+        let policy_says_less = below.into_iter().map(str::to_owned).collect();
+        Ok(LimitsSet { limits: after, in_force, at_next_start, policy_says_less })
     }
 
     /// At the start: a running cell holds what is kept. One that cannot does so from its next start.
     pub(crate) async fn limit_again(&self, tenant: &Tenant) -> Result<(), Error> {
-        let limits = *tenant.limits.lock().await;
-        match self.hold(tenant, limits).await {
+        let limits = tenant.limits.lock().await;
+        match self.hold(tenant, self.left(&tenant.id, *limits).await?).await {
             Err(Error::Launcher(failure)) => {
                 tracing::warn!(tenant = %tenant.id, "its limits hold from its next start: {}", failure.message);
                 Ok(())
             }
             other => other.map(drop),
         }
+    }
+
+    /// Has a running cell hold what another policy leaves of its limits. `set` is what the operator set, and stays
+    /// as it is while this is under way. Those that change and hold only from the next start.
+    pub(crate) async fn lower(
+        &self,
+        tenant: &Tenant,
+        set: Limits,
+        policy: &Policy,
+    ) -> Result<Vec<String>, Error> {
+        // What is no policy any more lowered nothing that is known.
+        let before = self.left(&tenant.id, set).await.unwrap_or(set);
+        let after = policy.lower(set);
+        let changed = changed(&before, &after);
+        if changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let later = self.hold(tenant, after).await?;
+        Ok(split(changed, later.as_ref()).1)
+    }
+
+    /// Puts back what the kept policy leaves, after another was not kept.
+    pub(crate) async fn limit_as_kept(&self, tenant: &Tenant, set: Limits) {
+        let held = async { self.hold(tenant, self.left(&tenant.id, set).await?).await };
+        if let Err(error) = held.await {
+            tracing::error!(tenant = %tenant.id, %error, "its limits are those of a policy that is not kept");
+        }
+    }
+
+    /// What the kept policy leaves of the limits that the operator set.
+    pub(crate) async fn left(&self, id: &TenantId, set: Limits) -> Result<Limits, Error> {
+        Ok(self.policy_in_store(id).await?.lower(set))
     }
 
     /// What a running cell uses; none if it has just ended.
@@ -138,6 +180,12 @@ fn change(before: Limits, wanted: WantedLimits) -> Result<Limits, Error> {
     Ok(limits)
 }
 
+/// Those that hold now, and those that do from the next start.
+fn split(changed: Vec<&'static str>, later: Option<&Vec<String>>) -> (Vec<String>, Vec<String>) {
+    let live = |name: &String| later.is_some_and(|later| !later.contains(name));
+    changed.into_iter().map(str::to_owned).partition(live)
+}
+
 /// The names of those that differ.
 fn changed(before: &Limits, after: &Limits) -> Vec<&'static str> {
     let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files, io_bytes, disk_bytes, inodes } =
@@ -159,19 +207,24 @@ fn check(limits: &Limits) -> Result<(), Error> {
     let Limits { memory_bytes, pids, cpu_percent, tmp_bytes, open_files, io_bytes, disk_bytes, inodes } =
         *limits;
     let usage = |what: &str| Err(Error::Usage(format!("limits: {what}")));
+    let least = Limits::LEAST;
     match () {
-        () if memory_bytes < 16 << 20 => usage("memory_bytes must be at least 16777216, 16 MiB"),
-        () if !(8..=1 << 22).contains(&pids) => usage("pids must be 8 to 4194304"),
-        () if !(1..=100_000).contains(&cpu_percent) => usage("cpu_percent must be 1 to 100000"),
-        () if !(1 << 20..=memory_bytes).contains(&tmp_bytes) => usage(
+        () if memory_bytes < least.memory_bytes => usage("memory_bytes must be at least 16777216, 16 MiB"),
+        () if !(least.pids..=1 << 22).contains(&pids) => usage("pids must be 8 to 4194304"),
+        () if !(least.cpu_percent..=100_000).contains(&cpu_percent) => {
+            usage("cpu_percent must be 1 to 100000")
+        }
+        () if !(least.tmp_bytes..=memory_bytes).contains(&tmp_bytes) => usage(
             "tmp_bytes must be at least 1048576, 1 MiB, and no more than memory_bytes, of which it is a part",
         ),
-        () if !(64..=1 << 20).contains(&open_files) => usage("open_files must be 64 to 1048576"),
-        () if io_bytes < 1 << 20 => usage("io_bytes must be at least 1048576, 1 MiB a second"),
-        () if !(64 << 20..=8 << 40).contains(&disk_bytes) => {
+        () if !(least.open_files..=1 << 20).contains(&open_files) => {
+            usage("open_files must be 64 to 1048576")
+        }
+        () if io_bytes < least.io_bytes => usage("io_bytes must be at least 1048576, 1 MiB a second"),
+        () if !(least.disk_bytes..=8 << 40).contains(&disk_bytes) => {
             usage("disk_bytes must be 67108864, 64 MiB, to 8796093022208, 8 TiB")
         }
-        () if !(1 << 10..=disk_bytes / 1024).contains(&inodes) => {
+        () if !(least.inodes..=disk_bytes / LEAST_BYTES_AN_INODE).contains(&inodes) => {
             usage("inodes must be at least 1024, and at most one for each KiB of disk_bytes")
         }
         () => Ok(()),

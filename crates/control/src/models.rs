@@ -208,7 +208,9 @@ impl Host {
         let priced =
             |row: StoredRoute| ModelRoute { price: price::of(&row.route, &self.facts.prices), ..row.route };
         let routes = ModelRoutes { default, routes: rows.into_iter().map(priced).collect() };
-        link.send(tenant, &Command::Models { routes, spent })
+        let id = tenant.id.clone();
+        let by_all = self.db.run(move |disk| disk.spent_by_all(&id)).await?;
+        link.send(tenant, &Command::Models { routes, spent, by_all })
     }
 
     async fn send_models_now(&self, tenant: &Tenant) -> Result<(), Error> {

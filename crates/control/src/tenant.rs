@@ -339,7 +339,11 @@ async fn act(host: &Host, tenant: &Arc<Tenant>, action: Action) {
     let (op, id, slot) = (host.launcher().op(), tenant.id.clone(), tenant.slot);
     let (kind, command) = match action {
         Action::MakeHome => {
-            let limits = *tenant.limits.lock().await;
+            let set = tenant.limits.lock().await;
+            let limits = match host.left(&tenant.id, *set).await {
+                Ok(limits) => limits,
+                Err(error) => return tenant.post(Event::Failed(action, error.to_string())),
+            };
             (Kind::MakeHome, Command::MakeHome { op, tenant: id, slot, limits })
         }
         Action::RemoveHome => (Kind::RemoveHome, Command::RemoveHome { op, tenant: id, slot }),
@@ -379,16 +383,21 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
             return tenant.post(Event::Failed(Action::StartCell, error.to_string()));
         }
     };
-    let limits = tenant.limits.lock().await;
+    let set = tenant.limits.lock().await;
+    let policy = match host.policy_in_store(&tenant.id).await {
+        Ok(policy) => policy,
+        Err(error) => return tenant.post(Event::Failed(Action::StartCell, error.to_string())),
+    };
     let order = CellOrder {
         op: host.launcher().op(),
         tenant: tenant.id.clone(),
         slot: tenant.slot,
         generation,
         runtime: tenant.runtime.clone(),
-        limits: *limits,
+        limits: policy.lower(*set),
         authority: tenant.seat.link().and_then(|link| link.authority()),
         placeholders,
+        offered: policy.read_only().into_iter().collect(),
     };
     let mailbox = tenant.mailbox.clone();
     let answer = move |event| {

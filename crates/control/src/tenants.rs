@@ -102,6 +102,10 @@ impl Host {
     pub(crate) async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
         let View { desired, phase, generation, trouble, cell: _, receipt, struck: _ } = tenant.view();
         let policy_revision = self.revision(&tenant.id).await?;
+        let limits = *tenant.limits.lock().await;
+        // A policy that is none any more lowers nothing; the warden says what is wrong with it.
+        let left = self.left(&tenant.id, limits).await;
+        let policy_leaves = left.ok().filter(|left| *left != limits);
         let link = tenant.seat.link();
         let port = self.facts.edge.port();
         let origin = match &self.facts.domain {
@@ -112,7 +116,8 @@ impl Host {
             id: tenant.id.clone(),
             slot: tenant.slot,
             runtime: runtime_text(&tenant.runtime),
-            limits: *tenant.limits.lock().await,
+            limits,
+            policy_leaves,
             usage: None,
             desired: desired_word(desired).to_owned(),
             state: phase.as_str().to_owned(),

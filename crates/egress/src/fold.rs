@@ -46,7 +46,7 @@ impl Folder {
             fold.more = fold.more.saturating_add(1);
             return None;
         }
-        let row = Row { request: refusal.request.clone(), ..row(&key, 1) };
+        let row = Row { request: refusal.request.clone().into(), seen: refusal.seen.clone(), ..row(&key, 1) };
         self.0
             .insert(key, Fold { since: now, more: 0, period: if refusal.silent { MINUTE } else { SECOND } });
         Some(row)
@@ -77,6 +77,7 @@ fn row((destination, reason, by): &Key, count: u32) -> Row {
         by: by.clone(),
         reason: reason.code().to_owned(),
         request: String::new(),
+        seen: None,
         count,
     }
 }

@@ -272,6 +272,7 @@ impl Gate {
                 by: "policy".into(),
                 reason: String::new(),
                 request: wanted.summary(),
+                seen: wanted.seen(),
                 count: 1,
             });
         }
@@ -339,6 +340,7 @@ impl Gate {
             by,
             reason: if wanted.is_opaque() { OPAQUE.to_owned() } else { String::new() },
             request: wanted.summary(),
+            seen: wanted.seen(),
             count: 1,
         });
         let recorded = row.is_none_or(|row| self.outlet.record(row));
@@ -407,6 +409,7 @@ impl Gate {
             by: format!("secret {name}"),
             reason: String::new(),
             request: String::new(),
+            seen: None,
             count: 1,
         };
         if !self.outlet.record(row) && keeps(Check::Recorded) {

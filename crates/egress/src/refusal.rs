@@ -1,6 +1,6 @@
 //! Why a connection is refused, and the forms in which its client learns it.
 
-use cofferdam_base::{Destination, Millis};
+use cofferdam_base::{Destination, Millis, ipc::seen::Seen};
 use cofferdam_policy::{Denial, Reason};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -17,13 +17,22 @@ pub struct Refusal {
     /// Its author wants no noise about it.
     pub silent: bool,
     /// What was refused, if it is a request.
-    pub request: String,
+    pub request: Box<str>,
+    /// The same as rules see it.
+    pub seen: Option<Box<Seen>>,
 }
 
 impl Refusal {
     /// A refusal by one of our layers.
     pub fn new(reason: Reason, by: impl Into<String>) -> Self {
-        Self { reason, by: by.into(), said: String::new(), silent: false, request: String::new() }
+        Self {
+            reason,
+            by: by.into(),
+            said: String::new(),
+            silent: false,
+            request: Box::default(),
+            seen: None,
+        }
     }
 
     /// With the words of a rule's author or an approver, or details of ours.

@@ -44,9 +44,9 @@ pub struct Diff {
     pub opened: Vec<Reachable>,
     /// Reachable before and not now, or with more exceptions than before.
     pub closed: Vec<Reachable>,
-    /// Denials and questions that are new, in words.
+    /// Denials, questions and terms that are new, in words.
     pub added: Vec<String>,
-    /// Denials and questions that are gone, in words.
+    /// Denials, questions and terms that are gone, in words.
     pub removed: Vec<String>,
     /// The default before and now, if it changed.
     pub default: Option<(Default, Default)>,
@@ -81,7 +81,8 @@ impl Policy {
             let rules = policy.document().rules.iter().filter(|rule| rule.verb != Verb::Allow);
             // Without number and line: a rule that only moved did not change.
             let words = |rule: &Rule| rule.to_string().split_once("): ").map(|(_, text)| text.to_owned());
-            rules.filter_map(words).collect()
+            let terms = policy.document().terms.lines();
+            rules.filter_map(words).chain(terms).collect()
         };
         let (old_texts, new_texts) = (texts(self), texts(new));
         let defaults = (self.document().default, new.document().default);

@@ -41,9 +41,21 @@
 //!     protocol: ws                # ws | mcp | jsonrpc: over TLS, in an allow; `plain: true`: without
 //!   - ask: api.example.com
 //!     method: POST
-//!     approvers: [operator]
+//!     approvers: [operator]       # who may say yes: approver | admin | operator; each includes the next
 //!   - allow: pinned.example.com
 //!     inspect: never              # its TLS is passed on unseen
+//! ```
+//!
+//! Beside its rules it says what may be had at most. None of it gives more than the operator set.
+//!
+//! ```yaml
+//! version: 2
+//! approvers: [admin]            # for all that is asked here; a rule may name fewer
+//! limits: {memory_bytes: 1073741824, pids: 200, connections: 50}    # the names of `[limits]`, and connections
+//! inference:
+//!   routes: {fast: [tokens/day=200000], good: []}    # or [fast, good]; left out: all of the tenant's
+//!   budget: [tokens/day=500000, usd/month=12.50]     # of all routes together
+//! filesystem: {read_only: [models]}    # directories that the operator offers; /offered/models in the cell
 //! ```
 //!
 //! An unknown key, a wrong type or a key given twice is refused with its line and column; so are anchors,
@@ -51,7 +63,7 @@
 //! at. Which rule decides: see [`Rule`]'s order, a denial first.
 
 use crate::{
-    Default, Error, Rule, RuleId,
+    Default, Error, Rule, RuleId, Terms,
     file::RawDocument,
     parse::{at, parse_rule},
 };
@@ -68,6 +80,8 @@ const DEPTH: usize = 8;
 pub struct Document {
     /// What happens to what no rule names.
     pub default: Default,
+    /// What it says beside them.
+    pub terms: Terms,
     /// The rules, in the document's order.
     pub rules: Vec<Rule>,
 }
@@ -85,26 +99,32 @@ impl Document {
             let message = format!("version {version} is not known: write `version: 1` or `version: 2`");
             return Err(at(raw.version.referenced, message));
         }
-        for (key, given, mend) in [
-            ("limits", raw.limits, "the operator sets them: cofferdam tenant limits"),
-            ("inference", raw.inference, "the operator sets the tenant's model: cofferdam model set"),
-            ("filesystem", raw.filesystem, "a cell has its own root, /sandbox and /tmp, and no other path"),
-        ] {
-            if let Some(given) = given {
-                return Err(at(given.referenced, format!("`{key}` is not offered in a policy; {mend}")));
-            }
-        }
+        let terms = Terms::parse(&raw)?;
         let rules = raw.rules.into_iter().flatten().zip(1..);
         let rules = rules.map(|(rule, id)| parse_rule(rule, RuleId(id), version));
         let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
         unlooked(&rules)?;
-        Ok(Self { default: raw.default.unwrap_or(Default::Ask), rules })
+        wider(&rules, &terms)?;
+        Ok(Self { default: raw.default.unwrap_or(Default::Ask), terms, rules })
     }
 
     /// The rule of this id.
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(usize::try_from(id.0).ok()?.checked_sub(1)?)
     }
+}
+
+/// A rule leaves its questions to fewer than the document does, and not to more.
+fn wider(rules: &[Rule], terms: &Terms) -> Result<(), Error> {
+    for rule in rules {
+        if let (Some(own), Some(all)) = (rule.approvers, terms.approvers)
+            && own < all
+        {
+            let message = format!("`approvers` of {rule} are more than the document's own, {all}");
+            return Err(Error::Document { line: rule.line, column: 1, message });
+        }
+    }
+    Ok(())
 }
 
 /// Where a rule forbids to look, none may ask to.

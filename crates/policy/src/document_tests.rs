@@ -204,9 +204,8 @@ proptest! {
 #[test]
 fn what_a_policy_does_not_offer_is_refused_with_what_does() {
     for (text, mend) in [
-        ("limits: {memory: 1}", "tenant limits"),
-        ("inference: {routes: [fast]}", "model set"),
-        ("filesystem: [/opt]", "no other path"),
+        ("filesystem: {read_write: [a]}", "read_write"),
+        ("filesystem: {read_only: [/opt]}", "offered"),
         ("colour: red", "colour"),
     ] {
         let error = Document::parse(&format!("version: 2\n{text}\n")).unwrap_err().to_string();

@@ -109,7 +109,7 @@ fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> boo
         opaque,
         approvers,
     } = added;
-    old.default == new.default
+    (old.default, &old.terms) == (new.default, &new.terms)
         && kept.len() == old.rules.len()
         // The line of a rule that follows nothing new stays where it was.
         && kept.iter().zip(&old.rules).all(|(kept, old)| kept == old)
@@ -120,7 +120,7 @@ fn is_one_more(old: &Document, new: &Document, destination: &Destination) -> boo
         && !silent
         && !opaque
         && (request, expires, content, budget) == (&None, &None, &None, &None)
-        && approvers.is_empty()
+        && approvers.is_none()
 }
 
 #[cfg(test)]

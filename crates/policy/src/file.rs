@@ -3,7 +3,7 @@
 use crate::{Content, rule::Budget};
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_saphyr::Spanned;
 use std::{collections::BTreeMap, fmt};
@@ -14,10 +14,11 @@ pub(crate) struct RawDocument {
     pub(crate) version: Spanned<u32>,
     pub(crate) default: Option<crate::Default>,
     pub(crate) rules: Option<Vec<Spanned<RawRule>>>,
-    // What others let a document say, and this one does not.
-    pub(crate) limits: Option<Spanned<IgnoredAny>>,
-    pub(crate) inference: Option<Spanned<IgnoredAny>>,
-    pub(crate) filesystem: Option<Spanned<IgnoredAny>>,
+    // From here on only in version 2.
+    pub(crate) approvers: Option<Spanned<Many>>,
+    pub(crate) limits: Option<Spanned<RawLimits>>,
+    pub(crate) inference: Option<Spanned<RawInference>>,
+    pub(crate) filesystem: Option<Spanned<RawFilesystem>>,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +46,68 @@ pub(crate) struct RawRule {
     pub(crate) budget: Option<Spanned<Budget>>,
     pub(crate) inspect: Option<Spanned<RawInspect>>,
     pub(crate) approvers: Option<Spanned<Many>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawLimits {
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) pids: Option<u32>,
+    pub(crate) cpu_percent: Option<u32>,
+    pub(crate) tmp_bytes: Option<u64>,
+    pub(crate) open_files: Option<u32>,
+    pub(crate) io_bytes: Option<u64>,
+    pub(crate) disk_bytes: Option<u64>,
+    pub(crate) inodes: Option<u64>,
+    pub(crate) connections: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawInference {
+    pub(crate) routes: Option<Spanned<RawRoutes>>,
+    pub(crate) budget: Option<Spanned<Many>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawFilesystem {
+    pub(crate) read_only: Many,
+}
+
+/// Names of routes, or each with its limits.
+pub(crate) struct RawRoutes(pub(crate) Vec<(String, Many)>);
+
+impl<'de> Deserialize<'de> for RawRoutes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RoutesVisitor)
+    }
+}
+
+struct RoutesVisitor;
+
+impl<'de> Visitor<'de> for RoutesVisitor {
+    type Value = RawRoutes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of routes, or each with a list of its limits")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawRoutes, A::Error> {
+        let mut all = Vec::new();
+        while let Some(name) = items.next_element()? {
+            all.push((name, Many::default()));
+        }
+        Ok(RawRoutes(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<RawRoutes, A::Error> {
+        let mut all = Vec::new();
+        while let Some(entry) = items.next_entry()? {
+            all.push(entry);
+        }
+        Ok(RawRoutes(all))
+    }
 }
 
 /// What may be spoken, as a document names it.

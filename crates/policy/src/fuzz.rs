@@ -4,7 +4,7 @@
 //! sees: the table and the walk of `explain` must agree, and an edit must open its destination alone.
 
 use crate::{Body, Document, Pattern, Policy, RequestFacts, Target, Verb, add_rule};
-use cofferdam_base::{Destination, Host, HostName, Protocol};
+use cofferdam_base::{Destination, Host, HostName, Protocol, ipc::launcher::Limits};
 use std::num::NonZeroU16;
 
 /// Any text as a policy.
@@ -25,7 +25,19 @@ pub fn policy(bytes: &[u8]) {
     let diff = policy.diff(&policy);
     assert!(diff.opened.is_empty() && diff.closed.is_empty() && diff.default.is_none());
     assert!(diff.added.is_empty() && diff.removed.is_empty());
+    narrow(&policy, &probes);
     edited(text, &policy, &probes);
+}
+
+/// What a document says beside its rules gives nothing.
+fn narrow(policy: &Policy, probes: &[Destination]) {
+    let (set, low) = (Limits::default(), policy.lower(Limits::default()));
+    assert!(low.memory_bytes <= set.memory_bytes && low.disk_bytes <= set.disk_bytes && low.pids <= set.pids);
+    assert!(low.tmp_bytes <= low.memory_bytes && low.inodes <= set.inodes && policy.connections(9) <= 9);
+    for probe in probes {
+        let all = policy.approver(probe, None);
+        assert!(policy.approver(probe, Some(("GET", "/"))) <= all, "a yes to all is one to each");
+    }
 }
 
 /// A host that a client may name is one that a policy may name, and then it is what the policy allows.

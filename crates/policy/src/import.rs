@@ -165,7 +165,9 @@ impl Import {
             ("filesystem_policy", Value::Object(fields)) => {
                 for (field, value) in fields {
                     let note = match (field.as_str(), value) {
-                        ("read_only", _) => "a cell sees only its own root, read-only",
+                        ("read_only", _) => {
+                            "a cell sees only its own root, read-only, and what `filesystem` names of [filesystem]"
+                        }
                         _ => "a cell writes in /sandbox and /tmp and nowhere else",
                     };
                     self.told(&format!("{key}.{field}"), Outcome::Inexpressible, note);

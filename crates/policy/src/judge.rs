@@ -132,7 +132,16 @@ impl Policy {
 
     /// The same judgement by a walk of all rules; slower, and always of its opinion.
     pub(crate) fn judge_linear(&self, facts: &RequestFacts) -> (Judgement, Vec<RuleId>) {
-        let rules = self.document().rules.iter().filter(|rule| self.is_live(rule));
+        self.judge_among(facts, &|_| true)
+    }
+
+    /// The same by these of its rules alone.
+    pub(crate) fn judge_among(
+        &self,
+        facts: &RequestFacts,
+        these: &dyn Fn(&Rule) -> bool,
+    ) -> (Judgement, Vec<RuleId>) {
+        let rules = self.document().rules.iter().filter(|rule| self.is_live(rule) && these(rule));
         let speaks: Vec<&Rule> = rules.filter(|rule| rule.place_matches(&facts.destination)).collect();
         let connection = speaks.iter().filter(|rule| rule.request.is_none()).max_by_key(|rule| rule.rank());
         let connection = connection.map(|rule| Winner::of(rule));

@@ -29,10 +29,12 @@ mod parse;
 mod path;
 pub mod price;
 mod reason;
+mod replay;
 mod request;
 mod rule;
 pub mod spend;
 mod table;
+mod terms;
 
 pub use ceiling::Exceeds;
 pub use compile::{Policy, Verdict};
@@ -49,6 +51,7 @@ pub use path::{Ambiguous, Target};
 pub use reason::{Denial, Reason};
 pub use request::{Body, Call, MAX_BODY, RequestFacts};
 pub use rule::{Budget, Content, Default, Pattern, Per, Rule, RuleId, Verb};
+pub use terms::{Inference, Limits, Standing, Terms};
 
 #[cfg(test)]
 mod request_tests;

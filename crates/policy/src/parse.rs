@@ -1,7 +1,7 @@
 //! One rule from its YAML: what each key may say, and with which others.
 
 use crate::{
-    Error, Pattern, Rule, RuleId, Verb,
+    Error, Pattern, Rule, RuleId, Standing, Verb,
     condition::{Calls, Condition, Globs, Grpc},
     file::{Many, RawGraphql, RawGrpc, RawInspect, RawMcp, RawRpc, RawRule, Spoken},
     glob::Glob,
@@ -99,10 +99,7 @@ pub(crate) fn parse_rule(raw: Spanned<RawRule>, id: RuleId, version: u32) -> Res
         content: content.map(|content| content.value),
         budget: budget.map(|budget| parse_budget(&budget, verb, seen)).transpose()?,
         opaque: opaque.is_some(),
-        approvers: approvers
-            .map(|approvers| parse_approvers(&approvers, verb))
-            .transpose()?
-            .unwrap_or_default(),
+        approvers: approvers.map(|approvers| parse_approvers(&approvers, verb)).transpose()?,
     })
 }
 
@@ -342,24 +339,11 @@ fn parse_budget(budget: &Spanned<Budget>, verb: Verb, seen: bool) -> Result<Budg
     Ok(budget.value)
 }
 
-fn parse_approvers(approvers: &Spanned<Many>, verb: Verb) -> Result<BTreeSet<String>, Error> {
+fn parse_approvers(approvers: &Spanned<Many>, verb: Verb) -> Result<Standing, Error> {
     if verb != Verb::Ask {
         return Err(at(approvers.referenced, "`approvers` belong to an ask"));
     }
-    let Many(all) = &approvers.value;
-    let name = |text: &String| {
-        !text.is_empty() && text.len() <= 128 && text.chars().all(|c| !c.is_control() && !c.is_whitespace())
-    };
-    if all.is_empty() || !all.iter().all(name) {
-        return Err(at(approvers.referenced, "`approvers` lists who may answer"));
-    }
-    if let Some(other) = all.iter().find(|name| *name != "operator") {
-        let message = format!(
-            "{other:?} cannot answer yet: `operator`, who holds the control socket, is the only approver"
-        );
-        return Err(at(approvers.referenced, message));
-    }
-    Ok(all.iter().cloned().collect())
+    Standing::parse(approvers)
 }
 
 fn parse_pattern(host: &Spanned<String>, verb: Verb) -> Result<Pattern, Error> {

@@ -139,6 +139,9 @@ reasons! {
     /// A route's limit, or nobody let it pass a soft one.
     ModelBudget = "model_budget", "the tenant's budget for this model does not allow it now",
         "wait until it begins anew, use less or another model, or ask the operator: cofferdam model list";
+    /// The policy does not name the route.
+    RouteNotAllowed = "route_not_allowed", "this tenant's policy does not let this model be used",
+        "use another model, or ask the operator: cofferdam policy show";
     /// Money is limited and nobody knows the price.
     NoPrice = "no_price", "money is limited for this model, and nobody knows what it costs",
         "the operator says it: cofferdam model set with --price";

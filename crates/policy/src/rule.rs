@@ -1,6 +1,6 @@
 //! One parsed rule: what it is about and what it says.
 
-use crate::{ceiling::CEILING, condition::Condition};
+use crate::{Standing, ceiling::CEILING, condition::Condition};
 use cofferdam_base::{Destination, Host, HostName, Millis, Protocol};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, num::NonZeroU16};
@@ -71,8 +71,8 @@ pub struct Rule {
     pub budget: Option<Budget>,
     /// Its connections are never looked into.
     pub opaque: bool,
-    /// Who may answer the questions that it asks; empty: whoever may answer any.
-    pub approvers: BTreeSet<String>,
+    /// Who may say yes to what it asks; none: whoever the document says.
+    pub approvers: Option<Standing>,
 }
 
 /// How far an answer is to be believed. Recorded with each use.
@@ -254,6 +254,9 @@ impl fmt::Display for Rule {
         }?;
         if let Some(request) = &self.request {
             write!(f, ", {request}")?;
+        }
+        if let Some(who) = self.approvers {
+            write!(f, ", approved by {who}")?;
         }
         match self.content {
             Some(Content::Untrusted) => f.write_str(", content untrusted"),

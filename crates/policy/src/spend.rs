@@ -1,4 +1,4 @@
-//! What routes may use: asked before a request, settled after it.
+//! What routes may use, each and all together: asked before a request, settled after it.
 //!
 //! Pure: the time is passed in, and what was spent before comes from whoever kept it. A request that may go holds what
 //! it could use until it is settled with what it did use, so that many at one time do not each see the same room. The
@@ -7,7 +7,7 @@
 
 use cofferdam_base::{
     Millis,
-    ipc::model::{Alias, Limit, Price, Span, Spent, Tokens, Unit},
+    ipc::model::{Alias, Limit, Price, Span, Spent, SpentByAll, Tokens, Unit},
 };
 use std::collections::HashMap;
 
@@ -74,19 +74,36 @@ pub struct Held {
 pub struct Books {
     spent: HashMap<(Alias, Span), (Millis, Amount)>,
     held: HashMap<Alias, Amount>,
+    /// The same of all routes together.
+    spent_by_all: HashMap<Span, (Millis, Amount)>,
+    held_by_all: Amount,
 }
 
 impl Books {
     /// Takes what somebody kept. What is known here of the same span and is more, stays.
-    pub fn restore(&mut self, kept: Vec<Spent>) {
+    pub fn restore(&mut self, kept: Vec<Spent>, by_all: Vec<SpentByAll>) {
         for Spent { route, span, begin, tokens, micros } in kept {
-            let (since, amount) = self.spent.entry((route, span)).or_default();
-            if *since < begin {
-                (*since, *amount) = (begin, Amount { tokens, micros });
-            } else if *since == begin {
-                *amount = Amount { tokens: amount.tokens.max(tokens), micros: amount.micros.max(micros) };
-            }
+            more(self.spent.entry((route, span)).or_default(), begin, Amount { tokens, micros });
         }
+        for SpentByAll { span, begin, tokens, micros } in by_all {
+            more(self.spent_by_all.entry(span).or_default(), begin, Amount { tokens, micros });
+        }
+    }
+
+    /// Would a request that could use this much pass what all routes together may use? None: no. Nothing is held for it:
+    /// ask for its route next.
+    pub fn stops(&self, budget: &[Limit], want: Tokens, price: Option<Price>, now: Millis) -> Option<Answer> {
+        let money = budget.iter().find(|limit| limit.unit == Unit::Usd);
+        if let (None, Some(limit)) = (price, money) {
+            return Some(Answer::Unpriced(*limit));
+        }
+        let want = Amount::new(want, price);
+        let passed = |limit: &&Limit| {
+            let used = in_span(self.spent_by_all.get(&limit.span), limit.span, now).plus(self.held_by_all);
+            used.plus(want).of(limit.unit) > limit.most
+        };
+        let limit = budget.iter().filter(passed).max_by_key(|limit| limit.span)?;
+        Some(Answer::Stop(*limit, limit.span.end(now)))
     }
 
     /// May a request go that could use this much? `approved`: a person let it pass the soft limits.
@@ -117,6 +134,7 @@ impl Books {
         }
         let held = self.held.entry(route.clone()).or_default();
         *held = held.plus(want);
+        self.held_by_all = self.held_by_all.plus(want);
         Answer::Go(Held { route: route.clone(), amount: want })
     }
 
@@ -126,25 +144,40 @@ impl Books {
         if let Some(all) = self.held.get_mut(&route) {
             *all = all.minus(amount);
         }
+        self.held_by_all = self.held_by_all.minus(amount);
         for span in Span::ALL {
-            let begin = span.begin(now);
-            let (since, spent) = self.spent.entry((route.clone(), span)).or_default();
-            // A clock that went back does not open a span that is over.
-            if *since < begin {
-                (*since, *spent) = (begin, Amount::default());
-            }
-            *spent = spent.plus(used);
+            add(self.spent.entry((route.clone(), span)).or_default(), span.begin(now), used);
+            add(self.spent_by_all.entry(span).or_default(), span.begin(now), used);
         }
     }
 
     /// What was used in the span of now, and is held.
     fn used(&self, route: &Alias, span: Span, now: Millis) -> Amount {
         let held = self.held.get(route).copied().unwrap_or_default();
-        match self.spent.get(&(route.clone(), span)) {
-            Some((since, spent)) if *since >= span.begin(now) => spent.plus(held),
-            _ => held,
-        }
+        in_span(self.spent.get(&(route.clone(), span)), span, now).plus(held)
     }
+}
+
+/// What was used since when, the more of two.
+fn more((since, amount): &mut (Millis, Amount), begin: Millis, kept: Amount) {
+    if *since < begin {
+        (*since, *amount) = (begin, kept);
+    } else if *since == begin {
+        *amount = Amount { tokens: amount.tokens.max(kept.tokens), micros: amount.micros.max(kept.micros) };
+    }
+}
+
+/// This much more in the span that began then. A clock that went back does not open a span that is over.
+fn add((since, spent): &mut (Millis, Amount), begin: Millis, used: Amount) {
+    if *since < begin {
+        (*since, *spent) = (begin, Amount::default());
+    }
+    *spent = spent.plus(used);
+}
+
+/// What was used in the span of now.
+fn in_span(known: Option<&(Millis, Amount)>, span: Span, now: Millis) -> Amount {
+    known.filter(|(since, _)| *since >= span.begin(now)).map_or_else(Amount::default, |(_, spent)| *spent)
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Office {
                 self.egress.set_credentials(self.keys.credentials());
                 self.egress.set_watch(self.keys.watch());
             }
-            Command::Models { routes, spent } => self.model.set_routes(routes, spent),
+            Command::Models { routes, spent, by_all } => self.model.set_routes(routes, spent, by_all),
             Command::TestModel { test, route } => {
                 let office = self.clone();
                 tokio::spawn(async move {
@@ -151,7 +151,7 @@ impl Office {
         let names = NameServers::new(&nameservers).map_err(|error| error.to_string())?;
         let rules = Rules { policy, guard: Guard { operator_private, host_addresses } };
         let limits = Limits {
-            relays: relays.try_into().unwrap_or(usize::MAX),
+            relays: rules.policy.connections(relays).try_into().unwrap_or(usize::MAX),
             holds: holds.try_into().unwrap_or(usize::MAX),
             hold: Duration::from_millis(hold_ms.into()),
             names_per_second,

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use cofferdam_base::{
     Clock, HostName, Provider, Secret,
     ipc::{
-        model::{INFERENCE, ModelRoute, ModelRoutes, Patience, Spent, Tokens, Trouble, Upstream},
+        model::{INFERENCE, ModelRoute, ModelRoutes, Patience, Spent, SpentByAll, Tokens, Trouble, Upstream},
         warden::{RecordKind, Usage},
     },
 };
@@ -31,7 +31,7 @@ use cofferdam_egress::{
 };
 use cofferdam_inference::{Api, Asked, BaseUrl, Call, Error, Inbound, Route, Used};
 use cofferdam_policy::{
-    Reason,
+    Policy, Reason,
     spend::{Amount, Books},
 };
 use cofferdam_sys::channel::AsyncChannel;
@@ -155,8 +155,8 @@ impl Missed {
 
 impl Model {
     /// Sets the routes, and takes what was used of them.
-    pub(crate) fn set_routes(&self, routes: ModelRoutes, spent: Vec<Spent>) {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner).restore(spent);
+    pub(crate) fn set_routes(&self, routes: ModelRoutes, spent: Vec<Spent>, by_all: Vec<SpentByAll>) {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner).restore(spent, by_all);
         self.state.lock().unwrap_or_else(PoisonError::into_inner).routes = Arc::new(routes);
     }
 
@@ -193,16 +193,26 @@ impl Model {
             return self.no(Reason::NotReady, "");
         }
         let routes = self.routes();
-        if routes.routes.is_empty() {
+        let Some(rules) = self.gate.rules() else { return self.no(Reason::NotReady, "") };
+        let policy = &rules.policy;
+        let served = routes.routes.iter().filter(|route| policy.serves(&route.route));
+        let served: Vec<&str> = served.map(|route| route.route.as_str()).collect();
+        if served.is_empty() {
             return self.no(Reason::NoModel, "");
         }
         match inbound {
-            Inbound::Models(wire) => json(cofferdam_inference::models_answer(wire, &routes.aliases())),
-            Inbound::Call(api) => self.call(api, request, &routes).await,
+            Inbound::Models(wire) => json(cofferdam_inference::models_answer(wire, &served)),
+            Inbound::Call(api) => self.call(api, request, &routes, policy).await,
         }
     }
 
-    async fn call(&self, api: Api, request: Request<Body>, routes: &ModelRoutes) -> Response<Body> {
+    async fn call(
+        &self,
+        api: Api,
+        request: Request<Body>,
+        routes: &ModelRoutes,
+        policy: &Policy,
+    ) -> Response<Body> {
         let failed = |error: &Error| failed(api.wire(), error);
         let Ok(seat) = Arc::clone(&self.limits.seats).try_acquire_owned() else {
             return self.no(Reason::TooManyChats, "");
@@ -223,12 +233,18 @@ impl Model {
         drop(taken.bytes);
         let Some(first) = routes.choose(call.model()) else {
             let named = call.model().unwrap_or_default().chars().take(100).collect();
-            let known = routes.aliases().into_iter().map(str::to_owned).collect();
+            let served = routes.routes.iter().filter(|route| policy.serves(&route.route));
+            let known = served.map(|route| route.route.to_string()).collect();
             return failed(&Error::NoSuchModel { named, known });
         };
+        // What was asked for is answered by nothing else, though something else may be used.
+        if !policy.serves(&first.route) {
+            return self.no(Reason::RouteNotAllowed, first.route.as_str());
+        }
         let seat = Arc::new(seat);
         let once = Once { call: &call, headers: &head.headers, asked: &asked, seat, begins: None };
-        let mut chain = routes.chain(first).peekable();
+        let chain: Vec<_> = routes.chain(first).filter(|route| policy.serves(&route.route)).collect();
+        let mut chain = chain.into_iter().peekable();
         let mut response = None;
         while let Some(route) = chain.next() {
             let more = chain.peek().is_some();
@@ -382,7 +398,7 @@ impl Model {
             None => format!("route {}", route.route),
         };
         let (what, reason, request) = (RecordKind::Use, String::new(), String::new());
-        let row = Row { what, destination: None, by, reason, request, count: 1 };
+        let row = Row { what, destination: None, by, reason, request, seen: None, count: 1 };
         if !self.outbox.record(row) {
             return Err(Missed::new(Trouble::Unrecorded, "", self.no(Reason::LedgerUnavailable, "")));
         }

@@ -169,6 +169,7 @@ impl Tokens {
             by: format!("secret {name}"),
             reason: String::new(),
             request: "refresh_token".to_owned(),
+            seen: None,
             count: 1,
         };
         if !self.outbox.record(row) {

@@ -321,6 +321,7 @@ impl Outbox {
                 by: "warden".into(),
                 reason: "ledger_unavailable".into(),
                 request: String::new(),
+                seen: None,
                 count,
             };
             self.push(&mut state, row);
@@ -356,10 +357,10 @@ impl Outbox {
     }
 
     fn push(&self, state: &mut State, row: Row) {
-        let Row { what, destination, by, reason, request, count } = row;
+        let Row { what, destination, by, reason, request, seen, count } = row;
         state.last += 1;
         let (seq, at) = (state.last, self.clock.now());
-        let record = Record { seq, at, what, destination, by, reason, request, count };
+        let record = Record { seq, at, what, destination, by, reason, request, seen, count };
         state.kept.push_back(record);
     }
 }

@@ -54,7 +54,7 @@ impl Office {
             .map_err(|refusal| refused(&format!("refused ({})", refusal.reason.code())))?;
         let by = format!("secret {secret}");
         let (reason, request) = (String::new(), String::new());
-        let row = Row { what: RecordKind::Use, destination: None, by, reason, request, count: 1 };
+        let row = Row { what: RecordKind::Use, destination: None, by, reason, request, seen: None, count: 1 };
         if !self.outbox.record(row) {
             return Err("the ledger takes nothing now".to_owned());
         }

@@ -80,7 +80,15 @@ pub struct CellOrder {
     /// Placeholders of secrets that it sees. Whatever is named here, what is put there is a digest.
     #[serde(default)]
     pub placeholders: Vec<Placeholder>,
+    /// Directories that it sees read-only, by the names under which the launcher's own configuration offers them.
+    #[serde(default)]
+    pub offered: Vec<FileName>,
 }
+
+/// Where a cell sees what it is offered, each by its name.
+pub const OFFERED: &str = "/offered";
+/// A cell sees at most so many.
+pub const MOST_OFFERED: usize = 16;
 
 /// A placeholder that a cell sees: names of which nothing that acts on them can be one, and a digest. The launcher
 /// makes the text.
@@ -140,6 +148,20 @@ pub struct Limits {
     pub inodes: u64,
 }
 
+impl Limits {
+    /// No cell can do with less of any.
+    pub const LEAST: Self = Self {
+        memory_bytes: 16 << 20,
+        pids: 8,
+        cpu_percent: 1,
+        tmp_bytes: 1 << 20,
+        open_files: 64,
+        io_bytes: 1 << 20,
+        disk_bytes: 64 << 20,
+        inodes: 1 << 10,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -157,6 +179,9 @@ impl Default for Limits {
 
 /// A home has one inode for so many of its bytes, unless somebody asked for another number.
 pub const BYTES_AN_INODE: u64 = 16 << 10;
+
+/// A home has at most one inode for so many of its bytes.
+pub const LEAST_BYTES_AN_INODE: u64 = 1 << 10;
 
 /// What a cell uses now; none where nothing counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

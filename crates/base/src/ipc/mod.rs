@@ -28,6 +28,7 @@ pub mod launcher;
 pub mod model;
 pub mod proxy;
 pub mod receipt;
+pub mod seen;
 pub mod warden;
 
 /// The longest packet on any internal wire, in bytes.

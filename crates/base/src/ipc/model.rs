@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 mod money;
 mod tested;
 
-pub use money::{Limit, LimitError, OwnPrice, Price, PriceError, Span, Spent, Tokens, Unit, Usd};
+pub use money::{Limit, LimitError, OwnPrice, Price, PriceError, Span, Spent, SpentByAll, Tokens, Unit, Usd};
 pub use tested::{Tested, Trouble};
 
 /// The name under which a cell finds its models.

@@ -2,8 +2,9 @@
 
 use super::{
     asked::RequestShown,
-    model::{Alias, ModelRoutes, Spent, Tested},
+    model::{Alias, ModelRoutes, Spent, SpentByAll, Tested},
     proxy::UpstreamProxy,
+    seen::Seen,
 };
 use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ pub enum Command {
     /// Every sealed secret that this warden may use, as the vault's envelopes (base64).
     Secrets { secrets: Vec<SealedSecret> },
     /// Where `http://inference.local/v1` leads, in place of all before, and what was used of it by now.
-    Models { routes: ModelRoutes, spent: Vec<Spent> },
+    Models { routes: ModelRoutes, spent: Vec<Spent>, by_all: Vec<SpentByAll> },
     /// Call this route once, for a person; answered by [`Report::Tested`].
     TestModel { test: u64, route: Alias },
     /// A grant, in force at once; connections on hold for its destination go on.
@@ -232,6 +233,9 @@ pub struct Record {
     /// The request, as `POST /mcp, tool search`, where requests are seen; else empty.
     #[serde(default)]
     pub request: String,
+    /// The same as rules see it, where one row is about one request and it is not too much.
+    #[serde(default)]
+    pub seen: Option<Box<Seen>>,
     /// How many alike were folded into this row.
     pub count: u32,
 }

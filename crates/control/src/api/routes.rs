@@ -183,7 +183,7 @@ async fn policy_check(
     Path(id): Path<String>,
     Body(policy): Body<types::PolicyText>,
 ) -> Answer<types::PolicyChecked> {
-    host.policy_check(&parse(&id)?, &policy.text).map(Json)
+    host.policy_check(&parse(&id)?, &policy.text).await.map(Json)
 }
 
 async fn policy_diff(

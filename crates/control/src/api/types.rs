@@ -179,6 +179,9 @@ pub struct Tenant {
     pub runtime: String,
     /// What it may use.
     pub limits: Limits,
+    /// What its policy leaves of that, if it is less.
+    #[serde(default)]
+    pub policy_leaves: Option<Limits>,
     /// What its running cell uses; only where one tenant is asked for.
     pub usage: Option<Usage>,
     /// `running`, `stopped` or `deleted`.
@@ -276,6 +279,9 @@ pub struct PolicySet {
     /// The warden reported it to be in force. False only if no warden runs: then it is in force at the next
     /// start.
     pub in_force: bool,
+    /// Limits that it changes and that the running cell holds from its next start, and `filesystem` if that changes.
+    #[serde(default)]
+    pub at_next_start: Vec<String>,
 }
 
 /// What a check found. A document that does not parse is an error (422) with line and column.
@@ -319,6 +325,9 @@ pub struct Effective {
     pub revision: u64,
     /// What happens to every destination that no row names: `ask` or `deny`.
     pub default: String,
+    /// What it says beside its rules, one line each: its own and, marked so, the ceiling's.
+    #[serde(default)]
+    pub terms: Vec<String>,
     /// One row a rule or live grant.
     pub rows: Vec<EffectiveRow>,
 }

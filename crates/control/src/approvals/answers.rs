@@ -9,9 +9,10 @@
 use super::Said;
 use crate::{Error, api::types::Span, host::Host};
 use cofferdam_base::{
-    AUDIENCE, Claims, MAX_TOKEN, Scope, TOKEN_TYPE, TenantId,
+    AUDIENCE, Claims, MAX_TOKEN, TOKEN_TYPE, TenantId,
     ipc::edge::{Answer, Config, Decision, Refused},
 };
+use cofferdam_policy::Standing;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use std::sync::Arc;
 
@@ -41,13 +42,13 @@ impl Host {
 
     async fn take_answer(&self, answer: Answer) -> Result<(), Error> {
         let Answer { op: _, token, tenant, approval, shown, decision } = answer;
-        let claims = self.approver(&token, &tenant).await?;
+        let (claims, who) = self.approver(&token, &tenant).await?;
         // A number of another tenant is none that this person can have seen.
         let mine = self.book.live.lock().await.get(&approval).is_none_or(|row| row.tenant == tenant);
         if !mine {
             return Err(super::missing(approval));
         }
-        let said = Said::by(&claims.sub, String::new(), Some(shown));
+        let said = Said::by(&claims.sub, who, String::new(), Some(shown));
         match decision {
             Decision::AllowOnce => self.yes(approval, Span::Once, said).await,
             Decision::AllowAlways => self.yes(approval, Span::Always, said).await,
@@ -56,8 +57,8 @@ impl Host {
         .map(drop)
     }
 
-    /// Whose token is this, if it is one of ours, still good, and its role may approve at this tenant?
-    async fn approver(&self, token: &str, tenant: &TenantId) -> Result<Claims, Error> {
+    /// Whose token is this, if it is one of ours, still good, and its role may approve at this tenant? And as whom?
+    async fn approver(&self, token: &str, tenant: &TenantId) -> Result<(Claims, Standing), Error> {
         let refused = |code, message: &str| Error::Refused {
             code,
             message: message.to_owned(),
@@ -75,11 +76,10 @@ impl Host {
         if known.is_none_or(|row| row.revoked.is_some() || row.expires <= self.now()) {
             return Err(refused("token_revoked", "the token was revoked, has ended, or was never issued"));
         }
-        let scopes = claims.scopes();
-        if !scopes.contains(&Scope::Approvals) && !scopes.contains(&Scope::Admin) {
-            return Err(refused("may_not_approve", "this person's role may not answer approvals"));
-        }
-        Ok(claims)
+        let who = Standing::of(&claims.scopes());
+        let who =
+            who.ok_or_else(|| refused("may_not_approve", "this person's role may not answer approvals"))?;
+        Ok((claims, who))
     }
 }
 

@@ -31,13 +31,13 @@ use cofferdam_base::{
     },
 };
 use cofferdam_policy::{
-    Policy, Reason, Verdict,
+    Policy, Reason, Standing, Verdict,
     approval::{self, Effect, Event, Span, State, may_ask},
 };
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{command, conflict, digest, for_edge, may_be_always, missing, shown, stale};
+use shown::{command, conflict, digest, for_edge, may_be_always, may_say_yes, missing, shown, stale};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -69,6 +69,8 @@ pub(crate) struct Book {
 #[derive(Clone, Debug, Default)]
 struct Said {
     by: String,
+    /// As whom; none: as nobody who may say yes.
+    who: Option<Standing>,
     words: String,
     /// The digest of what they saw.
     saw: Option<Digest>,
@@ -77,8 +79,12 @@ struct Said {
 }
 
 impl Said {
-    fn by(by: &str, words: String, saw: Option<Digest>) -> Self {
-        Self { by: by.to_owned(), words, saw, policy: None }
+    fn by(by: &str, who: Standing, words: String, saw: Option<Digest>) -> Self {
+        Self { by: by.to_owned(), who: Some(who), words, saw, policy: None }
+    }
+
+    fn operator(words: String, saw: Option<Digest>) -> Self {
+        Self::by(OPERATOR, Standing::Operator, words, saw)
     }
 }
 
@@ -312,7 +318,7 @@ impl Host {
     /// The operator's yes.
     pub async fn approve(&self, id: u64, yes: types::Approve) -> Result<types::Approval, Error> {
         let types::Approve { span, reason, shown } = yes;
-        self.yes(id, span, Said::by(OPERATOR, reason, shown)).await
+        self.yes(id, span, Said::operator(reason, shown)).await
     }
 
     async fn yes(&self, id: u64, span: types::Span, said: Said) -> Result<types::Approval, Error> {
@@ -355,6 +361,7 @@ impl Host {
         let _in_order = tenant.changes.lock().await;
         let kept = tenant.id.clone();
         let old = self.db.run(move |disk| disk.policy(&kept)).await?;
+        may_say_yes(&self.compiled(&tenant.id, &old.text)?, &known, Span::Always, &said)?;
         let text = cofferdam_policy::add_rule(&old.text, &known.destination, &format!("approval {id}"))
             .map_err(|error| crate::policies::refused(&tenant.id, &error))?;
         let mut live = self.book.live.lock().await;
@@ -365,7 +372,7 @@ impl Host {
     /// The operator's no.
     pub async fn deny(&self, id: u64, no: types::DenyRequest) -> Result<types::Approval, Error> {
         let types::DenyRequest { reason, shown } = no;
-        self.no(id, Said::by(OPERATOR, reason, shown)).await
+        self.no(id, Said::operator(reason, shown)).await
     }
 
     async fn no(&self, id: u64, said: Said) -> Result<types::Approval, Error> {
@@ -386,7 +393,7 @@ impl Host {
                 mend: format!("cofferdam policy set {}", row.tenant),
             });
         }
-        self.answer(&mut live, id, Event::Revoke, Said::by(OPERATOR, String::new(), None)).await
+        self.answer(&mut live, id, Event::Revoke, Said::operator(String::new(), None)).await
     }
 
     /// Sends a warden every grant that lives, under the lock under which one is taken back: so none is sent
@@ -480,6 +487,9 @@ impl Host {
             let policy = Policy::parse(&kept.text).ok();
             self.moved(live, id, Event::PolicyMoved, policy.as_ref()).await;
             return Err(conflict(&row, State::Stale));
+        }
+        if let Event::Approve(span) = event {
+            may_say_yes(&self.compiled(&row.tenant, &kept.text)?, &row, span, &said)?;
         }
         let effects = self.event(live, id, event, &said).await?;
         let (state, _) = approval::step(row.state, event, self.now());

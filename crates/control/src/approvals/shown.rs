@@ -2,19 +2,20 @@
 //!
 //! It owns no decision. What people see is made of the same [`Question`] that an answer is bound to.
 
+use super::Said;
 use crate::{Error, api::types, disk::StoredApproval};
 use cofferdam_base::{
     Destination, Digest, Host, Millis, TenantId,
     ipc::{
-        asked::Question,
+        asked::{Question, RequestShown},
         edge::Config,
         model::INFERENCE,
         warden::{Command, Grant, GrantSpan},
     },
 };
 use cofferdam_policy::{
-    Reason,
-    approval::{Effect, State},
+    Policy, Reason, Standing,
+    approval::{Effect, Span, State},
 };
 use cofferdam_store::ledger::Kind;
 use std::collections::BTreeMap;
@@ -162,6 +163,33 @@ pub(super) fn may_be_always(row: &StoredApproval) -> Result<(), Error> {
         message: "a model's soft limit is passed once or for a time, and by no rule".to_owned(),
         mend: format!("raise it: cofferdam model set {} with another --ask-past", row.tenant),
     })
+}
+
+/// May whoever answers say yes under this policy? A yes for more than once is one to all that is asked there.
+pub(super) fn may_say_yes(
+    policy: &Policy,
+    row: &StoredApproval,
+    span: Span,
+    said: &Said,
+) -> Result<(), Error> {
+    let request = row.request.as_ref().filter(|_| span == Span::Once);
+    let needed = policy.approver(&row.destination, request.and_then(as_asked));
+    if said.who >= Some(needed) {
+        return Ok(());
+    }
+    let mend = match needed {
+        Standing::Operator => format!("cofferdam approvals approve {}", row.id),
+        needed => format!("cofferdam token issue {} --subject WHO --role {needed}", row.tenant),
+    };
+    let message = format!("the policy leaves a yes to this to the {needed}; nothing was granted");
+    Err(Error::Refused { code: "may_not_approve", message, mend })
+}
+
+/// Method and target as they were asked; none where what is shown is not all of it, or is spelled in another way.
+fn as_asked(shown: &RequestShown) -> Option<(&str, &str)> {
+    let (_, rest) =
+        shown.url.split_once("://").filter(|_| shown.whole.is_none() && !shown.url.contains('\\'))?;
+    Some((&shown.method, &rest[rest.find('/')?..]))
 }
 
 pub(super) fn missing(id: u64) -> Error {

@@ -19,7 +19,7 @@ use cofferdam_base::{
     ipc::{
         asked::RequestShown,
         launcher::{Limits, RuntimeRef},
-        model::{Alias, Spent},
+        model::{Alias, Spent, SpentByAll},
         warden::{SealedSecret, Usage},
     },
 };
@@ -195,6 +195,8 @@ pub trait Disk: Send {
     fn change_routes(&mut self, id: &TenantId, change: &RouteChange, row: &Row) -> Result<bool, Error>;
     /// What they used in the last minute, day and month in which they used anything.
     fn spent(&mut self, id: &TenantId) -> Result<Vec<Spent>, Error>;
+    /// The same of all of them together, removed ones included.
+    fn spent_by_all(&mut self, id: &TenantId) -> Result<Vec<SpentByAll>, Error>;
 
     /// Keeps a token; the number of its subject within the tenant, from 1, never used for another.
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error>;

@@ -13,7 +13,7 @@ use cofferdam_base::{
     Clock, Digest, Millis, SecretName, Slot, TenantId,
     ipc::{
         launcher::Limits,
-        model::Spent,
+        model::{Spent, SpentByAll},
         warden::{SealedSecret, Usage},
     },
 };
@@ -249,6 +249,10 @@ impl Disk for Sqlite {
 
     fn spent(&mut self, id: &TenantId) -> Result<Vec<Spent>, Error> {
         Ok(self.state.read().spent(id)?)
+    }
+
+    fn spent_by_all(&mut self, id: &TenantId) -> Result<Vec<SpentByAll>, Error> {
+        Ok(self.state.read().spent_by_all(id)?)
     }
 
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {

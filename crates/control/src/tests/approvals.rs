@@ -303,6 +303,7 @@ async fn what_is_asked_again_is_one_question_with_a_count_and_another_request_is
             by,
             reason,
             request: String::new(),
+            seen: None,
             count: 1,
         })
     };
@@ -407,4 +408,58 @@ async fn a_delivery_is_durable_tried_again_and_outlives_control_and_only_its_war
         tokio::task::yield_now().await;
     }
     assert_eq!(second.host.webhook_set(&acme(), None).await.unwrap().webhook, None);
+}
+
+#[tokio::test]
+async fn a_yes_counts_only_of_those_to_whom_the_policy_leaves_it() {
+    let (world, warden) = running().await;
+    let set = async |text: &'static str, warden: &Arc<Warden>| {
+        let host = Arc::clone(&world.host);
+        let set = tokio::spawn(async move { host.policy_set(&acme(), text.to_owned(), None).await });
+        let reader = Arc::clone(warden);
+        // Nothing is said to it but the policy, which it reports in force.
+        let read = tokio::task::spawn_blocking(move || reader.next());
+        set.await.unwrap().unwrap();
+        drop(read);
+    };
+    let text = "version: 2\napprovers: [admin]\nrules:\n  - ask: api.example.com\n    path: /pay/**\n    approvers: [operator]\n";
+    set(text, &warden).await;
+    let edge = Edge::of(&world).await;
+    let approver = token(&world, acme(), Role::Approver).await;
+    let admin = token(&world, acme(), Role::Admin).await;
+    let ask = async |path: &str| {
+        let request = Some(get(path));
+        warden.report(&Report::Ask { destination: somewhere(), why: "default".to_owned(), request });
+        loop {
+            let waits = |row: &Approval| row.state == "waiting" && row.request == Some(get(path));
+            if let Some(row) = all(&world).await.into_iter().find(waits) {
+                break row.id;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let read = ask("read").await;
+    let shown = edge.shown(read).await;
+    let answers = async |token: &str, id, shown, decision| {
+        edge.answers(token, acme(), id, shown, decision).await.map(|refused| (refused.code, refused.message))
+    };
+    let (code, said) = answers(&approver, read, shown, Decision::AllowOnce).await.unwrap();
+    assert!(code == "may_not_approve" && said.contains("to the admin"), "{code}: {said}");
+    // For ever is for all that is asked there, and some of that is the operator's alone.
+    let (code, said) = answers(&admin, read, shown, Decision::AllowAlways).await.unwrap();
+    assert!(code == "may_not_approve" && said.contains("approvals approve"), "{code}: {said}");
+    assert_eq!(one(&world, read).await.state, "waiting");
+    assert_eq!(answers(&admin, read, shown, Decision::AllowOnce).await, None);
+    let pay = ask("pay/all").await;
+    let shown = edge.shown(pay).await;
+    let (code, said) = answers(&admin, pay, shown, Decision::AllowOnce).await.unwrap();
+    assert!(code == "may_not_approve" && said.contains("to the operator"), "{code}: {said}");
+    assert_eq!(one(&world, pay).await.state, "waiting");
+    world.host.approve(pay, yes(Span::Once)).await.unwrap();
+    assert_eq!(one(&world, pay).await.state, "granted");
+    // A no is nobody's privilege among those who may answer.
+    let other = ask("pay/more").await;
+    let shown = edge.shown(other).await;
+    assert_eq!(answers(&approver, other, shown, Decision::Deny).await, None);
+    assert_eq!(one(&world, other).await.state, "denied");
 }

@@ -392,6 +392,7 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
             by: "default".to_owned(),
             reason: "denied_by_policy".to_owned(),
             request: String::new(),
+            seen: None,
             count: 1,
         })
     };
@@ -424,6 +425,7 @@ fn told(seq: u64, what: RecordKind) -> Report {
         by: "default".to_owned(),
         reason: String::new(),
         request: String::new(),
+        seen: None,
         count: 1,
     })
 }

@@ -10,7 +10,7 @@ use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
     ipc::{
         launcher::Limits,
-        model::Spent,
+        model::{Spent, SpentByAll},
         warden::{SealedSecret, Usage},
     },
 };
@@ -306,6 +306,9 @@ impl Disk for Memory {
         Ok(true)
     }
     fn spent(&mut self, _: &TenantId) -> Result<Vec<Spent>, Error> {
+        Ok(Vec::new())
+    }
+    fn spent_by_all(&mut self, _: &TenantId) -> Result<Vec<SpentByAll>, Error> {
         Ok(Vec::new())
     }
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {

@@ -130,6 +130,7 @@ pub(super) fn facts(dir: &Path) -> Facts {
         logs: dir.to_owned(),
         limits: cofferdam_base::ipc::launcher::Limits::default(),
         prices: Vec::new(),
+        offered: ["models".parse().unwrap()].into(),
         wardens: WardenFacts { hold_ms: 30_000, relays: 256, holds: 32, ..WardenFacts::default() },
     }
 }

@@ -2,7 +2,7 @@
 
 use cofferdam_base::{
     Destination, SecretName,
-    ipc::{asked::RequestShown, warden::RecordKind},
+    ipc::{asked::RequestShown, seen::Seen, warden::RecordKind},
 };
 
 /// A row for the ledger, before it is numbered.
@@ -18,6 +18,8 @@ pub struct Row {
     pub reason: String,
     /// The request, where requests are seen, else empty.
     pub request: String,
+    /// The same as rules see it, for who asks another policy about it.
+    pub seen: Option<Box<Seen>>,
     /// How many alike.
     pub count: u32,
 }

@@ -4,7 +4,10 @@ use crate::{
     Refusal, Rules, Ruling,
     check::{Check, keeps},
 };
-use cofferdam_base::{Destination, ipc::asked::RequestShown};
+use cofferdam_base::{
+    Destination,
+    ipc::{asked::RequestShown, seen::Seen},
+};
 use cofferdam_policy::{Reason, RequestFacts};
 use std::sync::Arc;
 
@@ -43,9 +46,14 @@ impl Wanted {
         self.request.as_ref().map(|facts| facts.summary()).unwrap_or_default()
     }
 
+    /// The request as it is recorded, if it is one.
+    pub(super) fn seen(&self) -> Option<Box<Seen>> {
+        self.request.as_ref().and_then(|facts| facts.seen()).map(Box::new)
+    }
+
     /// A refusal of it.
     pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        Refusal { request: self.summary(), ..refusal }
+        Refusal { request: self.summary().into(), seen: self.seen(), ..refusal }
     }
 
     /// What the rules say of it. A connection whose requests are to be judged, and of which none is seen, is

@@ -92,15 +92,41 @@ fn what_was_kept_counts_and_what_is_known_better_stays() {
         matches!(books.ask(&fast(), &limits, tokens(1), None, true, Millis(DAY + 1)), Answer::Stop(..))
     };
     let mut books = Books::default();
-    books.restore(vec![kept(DAY, 100)]);
+    books.restore(vec![kept(DAY, 100)], vec![]);
     assert!(stops(&mut books));
     // Less, or of another day: what is known here is more.
-    books.restore(vec![kept(DAY, 3)]);
-    books.restore(vec![kept(0, 3)]);
+    books.restore(vec![kept(DAY, 3)], vec![]);
+    books.restore(vec![kept(0, 3)], vec![]);
     assert!(stops(&mut books));
     let mut books = Books::default();
-    books.restore(vec![kept(0, 100)]);
+    books.restore(vec![kept(0, 100)], vec![]);
     assert!(!stops(&mut books));
+}
+
+#[test]
+fn what_all_routes_together_may_use_is_stopped_at_whichever_asks_next() {
+    let (mut books, now) = (Books::default(), Millis(DAY));
+    let budget = [hard("tokens/day=100"), hard("usd/month=1")];
+    let price = Some("1:1".parse().unwrap());
+    let (good, none) = ("good".parse().unwrap(), []);
+    let stops = |books: &Books, want| books.stops(&budget, tokens(want), price, now);
+    assert_eq!(stops(&books, 101), Some(Answer::Stop(budget[0], Millis(2 * DAY))));
+    assert_eq!(stops(&books, 100), None);
+    assert_eq!(books.stops(&budget, tokens(1), None, now), Some(Answer::Unpriced(budget[1])));
+    assert_eq!(books.stops(&budget[..1], tokens(1), None, now), None);
+    // What one route holds, and then what it used, is no room for another.
+    let first = held(books.ask(&fast(), &none, tokens(60), price, false, now));
+    let second = held(books.ask(&good, &none, tokens(40), price, false, now));
+    assert!(stops(&books, 1).is_some());
+    books.settle(first, amount(10), now);
+    books.settle(second, amount(40), now);
+    assert_eq!((stops(&books, 51).is_some(), stops(&books, 50)), (true, None));
+    // What was kept of all counts, a route that is removed included; what is known better stays.
+    let kept = |begin, tokens| SpentByAll { span: Span::Day, begin: Millis(begin), tokens, micros: 0 };
+    books.restore(vec![], vec![kept(DAY, 99)]);
+    books.restore(vec![], vec![kept(DAY, 3)]);
+    assert_eq!((stops(&books, 2).is_some(), stops(&books, 1)), (true, None));
+    assert_eq!(books.stops(&budget, tokens(100), price, Millis(2 * DAY)), None);
 }
 
 #[derive(Clone, Debug)]

@@ -164,3 +164,21 @@ fn what_was_spent_is_that_of_the_newest_minute_day_and_month() {
     set(&mut state);
     assert_eq!(state.read().spent(&acme()).unwrap().len(), 3);
 }
+
+#[test]
+fn what_all_routes_used_is_that_of_one_span_and_of_removed_ones_too() {
+    let (_dir, mut state) = host();
+    let used = |state: &mut State, alias: &str, at| {
+        let usage = Usage { route: alias.parse().unwrap(), ..usage(at, "", 10) };
+        state.change_quietly(|tables| tables.set_route(&acme(), &route(alias), Millis(1))).unwrap();
+        state.change_quietly(|tables| tables.add_usage(&acme(), &usage)).unwrap();
+    };
+    used(&mut state, "fast", DAY);
+    used(&mut state, "good", DAY + 60_000);
+    state.change_quietly(|tables| tables.remove_route(&acme(), &"good".parse().unwrap())).unwrap();
+    let all = state.read().spent_by_all(&acme()).unwrap();
+    let of = |span: Span| all.iter().find(|it| it.span == span).map(|it| (it.begin.0, it.tokens, it.micros));
+    assert_eq!(of(Span::Minute), Some((DAY + 60_000, 11, 20)), "the minute before is over");
+    assert_eq!((of(Span::Day), of(Span::Month)), (Some((DAY, 22, 40)), Some((0, 22, 40))));
+    assert_eq!(all.len(), 3);
+}

@@ -11,7 +11,7 @@ use crate::Error;
 use cofferdam_base::{
     Millis, TenantId,
     ipc::{
-        model::{Span, Spent},
+        model::{Span, Spent, SpentByAll},
         warden::Usage,
     },
 };
@@ -174,6 +174,25 @@ impl Tables<'_> {
         all(query, [id.as_str()], |row| {
             Ok(Spent {
                 route: word(row, "route")?,
+                span: json(row, "span")?,
+                begin: Millis(count(row, "begin")?),
+                tokens: count(row, "tokens")?,
+                micros: count(row, "micros")?,
+            })
+        })
+    }
+
+    /// What all routes of a tenant together used, removed ones included, in the last minute, day and month in which one
+    /// of them used anything.
+    pub fn spent_by_all(&self, id: &TenantId) -> Result<Vec<SpentByAll>, Error> {
+        let query = self.0.prepare(
+            "SELECT span, begin, sum(tokens) AS tokens, sum(micros) AS micros FROM spent AS one
+             WHERE tenant = ?1 AND begin =
+               (SELECT max(begin) FROM spent AS other WHERE other.tenant = ?1 AND other.span = one.span)
+             GROUP BY span, begin ORDER BY span",
+        )?;
+        all(query, [id.as_str()], |row| {
+            Ok(SpentByAll {
                 span: json(row, "span")?,
                 begin: Millis(count(row, "begin")?),
                 tokens: count(row, "tokens")?,

@@ -15,6 +15,7 @@ pub use value::{AbsolutePath, NameServer};
 use crate::{Error, uids::Uids};
 use cofferdam_base::{
     HostName,
+    binding::FileName,
     ipc::{launcher::Limits, model::OwnPrice},
 };
 use cofferdam_sandbox::Protection;
@@ -54,6 +55,8 @@ pub struct HostConfig {
     pub limits: Limits,
     /// Where runtimes and packages live.
     pub cache: Cache,
+    /// Directories that policies may show their cells, read-only: each by a name, `/offered/NAME` in the cell.
+    pub filesystem: BTreeMap<FileName, AbsolutePath>,
     /// What models cost, where the list of prices does not know it or is not to be believed.
     pub price: Vec<OwnPrice>,
     /// Which layers the seal of every cell leaves out, and why.
@@ -220,6 +223,11 @@ impl HostConfig {
                 let at = text.find(key).unwrap_or(0);
                 return Err(placed(path, text, at, format!("{key} says nothing without upstream_proxy")));
             }
+        }
+        if let Some((name, _)) = config.filesystem.iter().find(|(_, path)| path.as_path() == Path::new("/")) {
+            let at = text.find("[filesystem]").unwrap_or(0);
+            let message = format!("filesystem.{name}: the whole host is offered to no cell");
+            return Err(placed(path, text, at, message));
         }
         for LeftOut { layer, reason } in &config.without {
             let at = text.find(layer.as_str()).unwrap_or(0);

@@ -117,3 +117,13 @@ fn a_layer_is_left_out_by_its_name_and_with_a_reason() {
         assert!(error.contains(why) && error.contains("2:"), "{error}");
     }
 }
+
+#[test]
+fn directories_are_offered_by_name_and_never_the_whole_host() {
+    let parse = |text: &str| HostConfig::parse(Path::new("c"), text);
+    let config = parse("[filesystem]\nmodels = \"/srv/models\"\n").unwrap();
+    assert_eq!(config.filesystem[&"models".parse().unwrap()].as_path(), Path::new("/srv/models"));
+    for bad in ["models = \"/\"", "\"../x\" = \"/srv\"", "x = \"srv\"", "x = \"/srv/../etc\""] {
+        assert!(parse(&format!("[filesystem]\n{bad}\n")).is_err(), "{bad}");
+    }
+}

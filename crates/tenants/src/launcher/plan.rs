@@ -14,7 +14,8 @@ use crate::{
 };
 use cofferdam_base::{
     Digest, TenantId,
-    ipc::launcher::{CellOrder, Failure, Limits, RuntimeRef},
+    binding::FileName,
+    ipc::launcher::{CellOrder, Failure, Limits, MOST_OFFERED, OFFERED, RuntimeRef},
 };
 use cofferdam_sandbox::{CellPlan, Protection};
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,7 @@ impl Boot {
             RuntimeRef::Native => (native()?, false),
         };
         super::placeholders::show(data, order, &mut runtime)?;
+        runtime.binds.extend(self.offered(order)?);
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         let without = self.config.left_out();
         let image = self.image(data, &order.tenant);
@@ -140,6 +142,31 @@ impl Boot {
         }
         let trust = order.authority.is_some().then_some(trust);
         Ok(CellSpec { uid, cgroup, home, image, runtime, trust, limits: order.limits, without, drift })
+    }
+
+    /// What an order asks for of what the operator offers. A message names it and adds nothing to it.
+    fn offered(&self, order: &CellOrder) -> Result<Vec<Bind>, Failure> {
+        if order.offered.len() > MOST_OFFERED {
+            return Err(failure(format!("a cell sees at most {MOST_OFFERED} offered directories")));
+        }
+        let one = |name: &FileName| {
+            let Some(source) = self.config.filesystem.get(name) else {
+                return Err(Failure {
+                    message: format!("cofferdam.toml offers no directory {name}, which the policy asks for"),
+                    mend: "add it to [filesystem] and start the host anew, or take it out of the policy"
+                        .to_owned(),
+                });
+            };
+            let (path, ours) = (source.as_path(), self.data_dir.as_path());
+            if path.starts_with(ours) || ours.starts_with(path) {
+                return Err(failure(format!(
+                    "{} holds what is this host's own, or is a part of it",
+                    path.display()
+                )));
+            }
+            bind(path, &format!("{OFFERED}/{name}"))
+        };
+        order.offered.iter().map(one).collect()
     }
 
     /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
@@ -292,6 +319,38 @@ mod tests {
         assert_eq!(spec.cgroup, format!("cofferdam.{}.acme", boot.instance()));
         assert_eq!(boot.instance().len(), 16);
         assert_eq!(spec.uid, boot.strict.then_some(1_500_131_074));
+    }
+
+    #[test]
+    fn a_cell_sees_of_the_host_what_the_operator_offers_by_its_name_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut boot, data) = host(dir.path());
+        data.make_tenant(&tenant("acme"), boot.config.uids.base.tenant(slot(2))).unwrap();
+        let offer = |boot: &mut Boot, name: &str, path: &Path| {
+            let path = AbsolutePath::try_from(path.to_owned()).unwrap();
+            boot.config.filesystem.insert(name.parse().unwrap(), path);
+        };
+        offer(&mut boot, "models", Path::new("/srv/models"));
+        offer(&mut boot, "ours", &data.home(&tenant("acme")));
+        offer(&mut boot, "above", dir.path());
+        let asks = |names: &[&str]| {
+            let offered = names.iter().map(|name| name.parse().unwrap()).collect();
+            CellOrder { offered, ..order("acme", 2, 1) }
+        };
+        let binds = |names: &[&str]| boot.cell(&data, &asks(names)).map(|spec| spec.runtime.binds);
+        let none = binds(&[]).unwrap();
+        let one = binds(&["models"]).unwrap();
+        let added = &one[none.len()..];
+        assert_eq!(added, [bind(Path::new("/srv/models"), "/offered/models").unwrap()]);
+        for (names, said) in [
+            (&["else"][..], "offers no directory else"),
+            (&["ours"], "this host's own"),
+            (&["models", "above"], "this host's own"),
+            (&["models"; 17], "at most 16"),
+        ] {
+            let refused = binds(names).unwrap_err();
+            assert!(refused.message.contains(said), "{refused:?}");
+        }
     }
 
     #[test]

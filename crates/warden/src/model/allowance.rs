@@ -1,4 +1,4 @@
-//! What a route may use: asked before each request, settled after it.
+//! What a route may use, and all of them together: asked before each request, settled after it.
 //!
 //! The books are `policy::spend`'s; here they meet the time, the person who is asked past a soft limit and the cell
 //! that reads why it is refused. What is refused is no request: nothing was dialled and no key opened.
@@ -53,7 +53,16 @@ impl Drop for Holding {
 impl Model {
     /// Holds what a request could use, once that is allowed.
     pub(super) async fn allowed(&self, route: &ModelRoute, once: &Once<'_>) -> Result<Holding, Missed> {
-        let money = route.limits.iter().any(|limit| limit.unit == Unit::Usd);
+        let Some(rules) = self.gate.rules() else {
+            return Err(self.stopped(
+                once.call.api().wire(),
+                Refusal::new(Reason::NotReady, by(route)),
+                None,
+            ));
+        };
+        let limits = [route.limits.as_slice(), &rules.policy.route_limits(&route.route)].concat();
+        let budget = rules.policy.budget();
+        let money = limits.iter().chain(&budget).any(|limit| limit.unit == Unit::Usd);
         let wire = once.call.api().wire();
         if money && once.asked.dearer {
             let said = "money is limited here: `service_tier` is default, flex or left out";
@@ -63,14 +72,16 @@ impl Model {
         let mut approved = false;
         loop {
             let now = self.clock.now();
-            let answer = self.books.lock().unwrap_or_else(PoisonError::into_inner).ask(
-                &route.route,
-                &route.limits,
-                want,
-                route.price,
-                approved,
-                now,
-            );
+            let (answer, whose) = {
+                let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+                match books.stops(&budget, want, route.price, now) {
+                    Some(stop) => (stop, "all routes".to_owned()),
+                    None => (
+                        books.ask(&route.route, &limits, want, route.price, approved, now),
+                        format!("route {}", route.route),
+                    ),
+                }
+            };
             match answer {
                 Answer::Go(held) => {
                     let (books, clock) = (Arc::clone(&self.books), Arc::clone(&self.clock));
@@ -81,12 +92,12 @@ impl Model {
                     approved = true;
                 }
                 Answer::Stop(limit, until) => {
-                    let said = format!("{limit} of route {} is used up", route.route);
+                    let said = format!("{limit} of {whose} is used up");
                     let refusal = Refusal::new(Reason::ModelBudget, by(route)).said(said);
                     return Err(self.stopped(wire, refusal, Some(until.since(now).div_ceil(1000))));
                 }
                 Answer::Unpriced(limit) => {
-                    let said = format!("{limit} of route {} cannot be kept", route.route);
+                    let said = format!("{limit} of {whose} cannot be kept");
                     return Err(self.stopped(
                         wire,
                         Refusal::new(Reason::NoPrice, by(route)).said(said),

@@ -79,7 +79,7 @@ impl Host {
     /// These routes, the first of them the default.
     fn route(&self, routes: Vec<ModelRoute>) {
         let default = routes.first().map(|route| route.route.clone());
-        self.office.model.set_routes(ModelRoutes { default, routes }, Vec::new());
+        self.office.model.set_routes(ModelRoutes { default, routes }, Vec::new(), Vec::new());
     }
 
     fn configure(&self, opened: &[&str], limits: GateLimits) {
@@ -89,6 +89,13 @@ impl Host {
         let policy = "version: 1\ndefault: deny\nrules:\n  - deny: 93.184.216.34\n  - deny: api.example\n";
         let rules = Rules { policy: Policy::parse(policy).unwrap(), guard };
         self.office.egress.gate.configure(Arc::new(rules), limits);
+    }
+
+    /// Puts this policy in force.
+    fn policy(&self, text: &str) {
+        let guard = Guard { operator_private: Vec::new(), host_addresses: Vec::new() };
+        let rules = Rules { policy: Policy::parse(text).unwrap(), guard };
+        self.office.egress.gate.configure(Arc::new(rules), LIMITS);
     }
 
     /// From now on no name resolves.

@@ -21,6 +21,7 @@ fn row(what: RecordKind) -> Row {
         by: "rule".into(),
         reason: String::new(),
         request: String::new(),
+        seen: None,
         count: 1,
     }
 }

@@ -239,6 +239,20 @@ pub struct Spent {
     pub micros: u64,
 }
 
+/// What all routes of a tenant together used in one span of time, those that are removed by now included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpentByAll {
+    /// In what span.
+    pub span: Span,
+    /// When that began.
+    pub begin: Millis,
+    /// Tokens.
+    pub tokens: u64,
+    /// Millionths of a US dollar.
+    pub micros: u64,
+}
+
 /// Dollars, written with two decimals, or more where it has more.
 #[derive(Clone, Copy, Debug)]
 pub struct Usd(pub u64);

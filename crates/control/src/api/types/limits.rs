@@ -37,4 +37,7 @@ pub struct LimitsSet {
     pub in_force: Vec<String>,
     /// Those that changed and hold from the next start.
     pub at_next_start: Vec<String>,
+    /// Those that changed and do not matter now: the policy leaves less.
+    #[serde(default)]
+    pub policy_says_less: Vec<String>,
 }

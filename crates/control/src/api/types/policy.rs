@@ -18,6 +18,9 @@ pub struct SimulateRequest {
 pub struct Simulated {
     /// Decisions that were replayed.
     pub replayed: u64,
+    /// Those of them of which the records do not tell what the draft says.
+    #[serde(default)]
+    pub unknown: u64,
     /// Since when the ledger was read.
     pub since: Millis,
     /// Those that would change.
@@ -33,7 +36,8 @@ pub struct SimulatedChange {
     pub request: String,
     /// `allow`, `deny` or `ask`: what was decided.
     pub was: String,
-    /// What the draft says: one of these, or `inspect` where that depends on requests that were not seen.
+    /// What the draft says: one of these, or `inspect` where that depends on requests that were not seen, or `unknown`
+    /// where it depends on what is not recorded of one: values of the query, arguments, a body that was not read.
     pub becomes: String,
     /// The rule of the draft that decides.
     pub by: String,

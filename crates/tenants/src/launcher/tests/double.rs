@@ -308,6 +308,7 @@ pub(in crate::launcher) fn order(id: &str, number: u16, generation: u64) -> Cell
         limits: Limits::default(),
         authority: None,
         placeholders: vec![],
+        offered: vec![],
     }
 }
 

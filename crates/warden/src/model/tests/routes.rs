@@ -292,7 +292,7 @@ async fn what_was_used_before_the_warden_was_started_anew_counts() {
     let route = limited(&host, &["tokens/day=100"], &[]);
     let spent = Spent { route: alias("main"), span: Span::Day, begin: Millis(0), tokens: 90, micros: 0 };
     let routes = ModelRoutes { default: None, routes: vec![route] };
-    host.office.model.set_routes(routes, vec![spent]);
+    host.office.model.set_routes(routes, vec![spent], Vec::new());
     assert!(told(&mut host.ask_model("x").await).await.0.starts_with("HTTP/1.1 429"));
     assert!(!host.dials());
 }
@@ -457,4 +457,69 @@ async fn a_call_for_a_person_speaks_the_wire_of_its_route() {
         let tokens = (tested.tokens.prompt, tested.tokens.completion);
         assert_eq!((tested.trouble, tested.said.as_str(), tokens), (None, "ok", (6, 2)), "{provider}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_the_policy_does_not_name_is_neither_asked_nor_fallen_back_to() {
+    let mut host = host("http://api.example/v1", ADDRESS);
+    chain(&host, &["good", "fast", "dear"]);
+    host.policy("version: 2\ninference: {routes: [good, dear]}\n");
+    let (head, body) = told(&mut host.ask_model("fast").await).await;
+    assert!(head.starts_with("HTTP/1.1 403") && body.contains("route_not_allowed"), "{head}{body}");
+    let (_, body) = told(&mut host.ask_model("else").await).await;
+    assert!(body.contains("good, dear") && !body.contains("fast"), "{body}");
+    assert!(!host.dials(), "nothing was dialled");
+    let mut client = host.ask_model("good").await;
+    let (_, mut provider) = host.asked().await;
+    answer(&mut provider, 503, "{}").await;
+    let (text, mut provider) = host.asked().await;
+    assert!(text.contains("host: dear.example"), "{text}");
+    answer(&mut provider, 200, WHOLE).await;
+    assert!(told(&mut client).await.0.contains("cofferdam-route: dear"));
+    // The positive control, and a policy that leaves none.
+    host.policy("version: 2\n");
+    let mut client = host.ask_model("fast").await;
+    let (_, mut provider) = host.asked().await;
+    answer(&mut provider, 200, WHOLE).await;
+    assert!(told(&mut client).await.0.contains("cofferdam-route: fast"));
+    host.policy("version: 2\ninference: {routes: []}\n");
+    let (head, body) = told(&mut host.ask_model("good").await).await;
+    assert!(head.starts_with("HTTP/1.1 ") && body.contains("no_model") && !host.dials(), "{head}{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_of_the_policy_is_checked_before_the_request_and_across_all_routes() {
+    let mut host = host("http://api.example/v1", ADDRESS);
+    chain(&host, &["good", "fast"]);
+    host.policy(
+        "version: 2\ninference: {routes: {good: [tokens/day=70], fast: []}, budget: [tokens/day=140]}\n",
+    );
+    answered(&mut host, "good").await;
+    // 64 tokens are used: of `good` there is no room for more, though of all there is.
+    let (head, body) = told(&mut host.ask_model("good").await).await;
+    assert!(head.starts_with("HTTP/1.1 429") && body.contains("tokens/day=70 of route good"), "{head}{body}");
+    answered(&mut host, "fast").await;
+    let (head, body) = told(&mut host.ask_model("fast").await).await;
+    assert!(
+        head.starts_with("HTTP/1.1 429") && body.contains("tokens/day=140 of all routes"),
+        "{head}{body}"
+    );
+    assert!(!host.dials() && host.reasons().iter().all(|reason| *reason == Reason::ModelBudget));
+    // Money needs a price.
+    host.policy("version: 2\ninference: {budget: [usd/day=1]}\n");
+    let (head, body) = told(&mut host.ask_model("fast").await).await;
+    assert!(
+        head.starts_with("HTTP/1.1 ") && body.contains("usd/day=1.00 of all routes cannot be kept"),
+        "{body}"
+    );
+    host.policy("version: 2\n");
+    assert!(answered(&mut host, "fast").await.starts_with("HTTP/1.1 200"));
+}
+
+/// The head of an answer that this route gives, over a connection of its own.
+async fn answered(host: &mut Host, route: &str) -> String {
+    let mut client = host.ask_model(route).await;
+    let (_, mut provider) = host.asked().await;
+    answer(&mut provider, 200, WHOLE).await;
+    told(&mut client).await.0
 }
