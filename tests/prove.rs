@@ -219,7 +219,7 @@ fn a_tenant_whose_last_proof_escaped_does_not_start_until_it_is_mended_or_accept
     let (code, told) = prove(&host, &["acme"]);
     assert_eq!((code, &told["standing"]["barred"]), (Some(0), &Value::Null), "{told}");
     host.ready("acme");
-    let kinds = host.cli(&["--json", "ledger", "tail", "--count", "1000"]);
+    let kinds = host.cli(&["--json", "ledger", "tail", "-n", "1000"]);
     let kinds = String::from_utf8_lossy(&kinds.stdout).into_owned();
     assert!(kinds.contains("\"escaped\"") && kinds.contains("\"proved\""), "{kinds}");
 }
