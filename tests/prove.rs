@@ -153,3 +153,73 @@ fn a_layer_that_the_operator_leaves_out_changes_rows_the_receipt_and_all_that_is
     let status = host.json(&["status"]);
     assert!(status["degradations"].to_string().contains(reason), "{status}");
 }
+
+fn rows(told: &Value, verdict: &str) -> Vec<String> {
+    let rows = told["proof"]["rows"].as_array().unwrap().iter();
+    rows.filter(|row| row["verdict"] == verdict).map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Configured anew, and started.
+fn configured(host: &mut Host, text: &str) {
+    assert_eq!(host.stop(), Some(0), "{}", host.log());
+    fs::write(host.dir.join("cofferdam.toml"), text).unwrap();
+    host.serve();
+}
+
+#[test]
+fn a_tenant_whose_last_proof_escaped_does_not_start_until_it_is_mended_or_accepted() {
+    let mut host = Host::with(&["acme", "globex"]);
+    let file = host.dir.join("cofferdam.toml");
+    let sealed = fs::read_to_string(&file).unwrap();
+    let weak = format!("{sealed}[[without]]\nlayer = \"landlock\"\nreason = \"a test\"\n");
+    configured(&mut host, &weak);
+    host.ready("acme");
+
+    // It is found out, and said; the cell goes on and is not started anew.
+    let (code, told) = prove(&host, &["acme"]);
+    let escaped = rows(&told, "ESCAPED");
+    assert!(code == Some(1) && escaped.len() >= 5, "{escaped:?}");
+    let standing = &told["standing"];
+    assert!(standing["runs"] == true && standing["barred"].to_string().contains(&escaped[0]), "{standing}");
+    let tenant = host.json(&["tenant", "show", "acme"]);
+    assert_eq!((&tenant["state"], &tenant["proof"]["escaped"]), (&"running".into(), &escaped.clone().into()));
+    let refused = |host: &Host, verb: &str| {
+        let output = host.cli(&["--json", "tenant", verb, "acme"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("[[accepted]]"), "{verb}: {said}");
+    };
+    refused(&host, "restart");
+    assert_eq!(host.ready("acme")["generation"], tenant["generation"]);
+
+    // Neither a new start of the host nor its own wish brings it up; its neighbour comes.
+    configured(&mut host, &weak);
+    host.ready("globex");
+    let tenant = host.json(&["tenant", "show", "acme"]);
+    assert_eq!((&tenant["desired"], &tenant["state"]), (&"running".into(), &"failed".into()), "{tenant}");
+    assert!(tenant["failure"]["message"].as_str().unwrap().contains(&escaped[0]), "{tenant}");
+    assert!(host.cell_processes("acme").is_empty());
+    refused(&host, "start");
+
+    // All of its rows are accepted, and shown; or all but one.
+    let accepted: Vec<String> = escaped
+        .iter()
+        .map(|row| format!("[[accepted]]\nrow = \"{row}\"\nreason = \"another test\"\n"))
+        .collect();
+    configured(&mut host, &format!("{weak}{}", accepted[1..].concat()));
+    refused(&host, "start");
+    configured(&mut host, &format!("{weak}{}", accepted.concat()));
+    host.ready("acme");
+    assert!(host.json(&["status"])["degradations"].to_string().contains("another test"));
+    let doctor = host.own(&["--json", "doctor"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("another test"));
+
+    // Mended, it is barred until it is proved, and then comes up by itself.
+    configured(&mut host, &sealed);
+    refused(&host, "start");
+    let (code, told) = prove(&host, &["acme"]);
+    assert_eq!((code, &told["standing"]["barred"]), (Some(0), &Value::Null), "{told}");
+    host.ready("acme");
+    let kinds = host.cli(&["--json", "ledger", "tail", "-n", "1000"]);
+    let kinds = String::from_utf8_lossy(&kinds.stdout).into_owned();
+    assert!(kinds.contains("\"escaped\"") && kinds.contains("\"proved\""), "{kinds}");
+}

@@ -100,6 +100,13 @@ const WITHOUT: Known = Known {
     ..DIRECTORY
 };
 
+const ACCEPTED: Known = Known {
+    name: "[[accepted]]",
+    buys: "an attack of prove that bars no start though it gets through",
+    used_by: "every tenant",
+    ..WITHOUT
+};
+
 /// What a host would find there.
 fn data_directory(dir: &Path) -> Vec<Feature> {
     let shown = dir.display();
@@ -120,6 +127,10 @@ fn data_directory(dir: &Path) -> Vec<Feature> {
         rows.extend(config.without.iter().map(|left| {
             let found = WITHOUT.is(false, format!("{}: {}", left.layer, left.reason));
             Feature { mend: format!("take [[without]] {} out of cofferdam.toml", left.layer), ..found }
+        }));
+        rows.extend(config.accepted.iter().map(|accepted| {
+            let found = ACCEPTED.is(false, format!("{}: {}", accepted.row, accepted.reason));
+            Feature { mend: format!("take [[accepted]] {} out of cofferdam.toml", accepted.row), ..found }
         }));
     }
     let state = database(&dir.join("control/state.db"))

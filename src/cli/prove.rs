@@ -12,12 +12,22 @@ use super::{
 use cofferdam_audit::{
     Document, DocumentError, Judged, Mutants, Options, PolicyProved, Rules, Signed, Verdict, WholeHost,
 };
-use cofferdam_base::{Clock, TenantId, ipc::launcher::RuntimeRef, ipc::receipt::LayerState};
+use cofferdam_base::{
+    Clock, TenantId,
+    ipc::{
+        launcher::{self, RuntimeRef},
+        receipt::LayerState,
+    },
+};
 use cofferdam_control::api::types;
 use cofferdam_sandbox::{CellPlan, Profile};
 use cofferdam_sys::clock::SystemClock;
-use cofferdam_tenants::launcher::{Boot, instance};
+use cofferdam_tenants::{
+    config::{Accepted, HostConfig},
+    launcher::{Boot, instance},
+};
 use http::Method;
+use serde::Serialize;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -37,18 +47,20 @@ pub(super) fn run(command: &Prove, data_dir: impl FnOnce() -> Result<PathBuf, Fa
     let old = command.diff.as_deref().map(read).transpose()?;
     let data_dir = data_dir()?;
     let client = Client::new(data_dir.join("run/control.sock"));
-    let plan = plan(tenant, &data_dir, &client)?;
+    let boot =
+        Boot::read(&data_dir, crate::serve::default_cache_dir()?, false).map_err(Failure::could_not)?;
+    let plan = plan(tenant, &boot, &client)?;
     let rules = rules(tenant, &client)?;
     let policy = rules.proved.clone();
     let options = Options { host: Some(WholeHost { named: instance, rules }), mutants: command.mutants };
     let document = proved(tenant, &plan, options, policy)?;
-    let signed = signed(tenant, &document, &client)?;
+    let (signed, standing) = signed(tenant, &document, boot.config, &client)?;
     if let Some(out) = &command.out {
         let text = serde_json::to_string_pretty(&signed).map_err(Failure::could_not)?;
         fs::write(out, text + "\n").map_err(|error| cannot("write", out, &error))?;
     }
     let worse = old.map(|(old, _)| document.regressions(&old)).unwrap_or_default();
-    show(&document, &worse, json)?;
+    show(&document, &worse, &standing, json)?;
     Ok(if document.holds() && worse.is_empty() { OK } else { ExitCode::from(1) })
 }
 
@@ -57,7 +69,7 @@ fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// The tenant's plan as a start would make it now.
-fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan, Failure> {
+fn plan(tenant: &TenantId, boot: &Boot, client: &Client) -> Result<CellPlan, Failure> {
     let shown: types::Tenant = super::block_on(client.fetch(&format!("tenants/{tenant}")))??;
     let runtime = match shown.runtime.split_once(':') {
         Some(("command", name)) => RuntimeRef::Command(name.to_owned()),
@@ -67,7 +79,6 @@ fn plan(tenant: &TenantId, data_dir: &Path, client: &Client) -> Result<CellPlan,
         None if shown.runtime == "native" => RuntimeRef::Native,
         _ => return Err(Failure::could_not(format!("the runtime {} is not known here", shown.runtime))),
     };
-    let boot = Boot::read(data_dir, crate::serve::default_cache_dir()?, false).map_err(Failure::could_not)?;
     boot.sibling(tenant, &runtime, shown.policy_leaves.unwrap_or(shown.limits))
         .map_err(|failure| Failure::new(Exit::Usage, "no_plan", failure.message, failure.mend))
 }
@@ -106,17 +117,29 @@ fn proved(
     })
 }
 
-/// The document with the host's signature, which the ledger knows of.
-fn signed(tenant: &TenantId, document: &Document, client: &Client) -> Result<Signed, Failure> {
+/// The document with the host's signature, which the ledger knows of, and what the host makes of it.
+fn signed(
+    tenant: &TenantId,
+    document: &Document,
+    config: HostConfig,
+    client: &Client,
+) -> Result<(Signed, Standing), Failure> {
     let text = serde_json::to_string(document).map_err(Failure::could_not)?;
     let verdicts = document.totals().into_iter().map(|(verdict, count)| {
         (format!("{verdict:?}").to_lowercase(), u32::try_from(count).unwrap_or(u32::MAX))
     });
-    let new =
-        types::NewProof { digest: cofferdam_audit::digest(text.as_bytes()), verdicts: verdicts.collect() };
+    let escaped = document.rows.iter().filter(|row| row.verdict == Verdict::Escaped);
+    let new = types::NewProof {
+        digest: cofferdam_audit::digest(text.as_bytes()),
+        verdicts: verdicts.collect(),
+        escaped: escaped.map(|row| row.id.clone()).collect(),
+        without: config.without.into_iter().map(|left| left.layer).collect(),
+    };
     let path = format!("tenants/{tenant}/proofs");
-    let signed: types::SignedProof = super::block_on(client.call(Method::POST, &path, Some(&new)))??;
-    Ok(Signed { document: text, key: signed.key, signature: signed.signature })
+    let types::SignedProof { key, signature, barred, runs } =
+        super::block_on(client.call(Method::POST, &path, Some(&new)))??;
+    let standing = Standing { accepted: config.accepted, barred, runs };
+    Ok((Signed { document: text, key, signature }, standing))
 }
 
 /// A proof from a file, whose signature fits.
@@ -137,16 +160,29 @@ fn verify(file: &Path, old: Option<&Path>, json: bool) -> Done {
         Some(old) => document.regressions(&read(old)?.0),
         None => Vec::new(),
     };
-    show(&document, &worse, json)?;
+    show(&document, &worse, &Standing::default(), json)?;
     if !json {
         print::line(&format!("The signature fits the key {}; is it your host's?", signature.key))?;
     }
     Ok(if document.holds() && worse.is_empty() { OK } else { ExitCode::from(1) })
 }
 
-fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure> {
+/// What the host makes of a proof; nothing without one.
+#[derive(Default, Serialize)]
+struct Standing {
+    /// What its operator lives with.
+    accepted: Vec<Accepted>,
+    /// Why no cell of the tenant is started from now on, if none is.
+    barred: Option<launcher::Failure>,
+    /// A cell of it runs, and goes on.
+    runs: bool,
+}
+
+fn show(document: &Document, worse: &[String], standing: &Standing, json: bool) -> Result<(), Failure> {
     if json {
-        let told = serde_json::json!({ "proof": document, "holds": document.holds(), "regressions": worse });
+        let told = serde_json::json!({
+            "proof": document, "holds": document.holds(), "regressions": worse, "standing": standing,
+        });
         print::json(&told)?;
         return Ok(());
     }
@@ -164,6 +200,11 @@ fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure
     }
     for row in &document.rows {
         print::line(&told(row))?;
+        let accepted =
+            standing.accepted.iter().filter(|one| one.row == row.id && row.verdict == Verdict::Escaped);
+        for Accepted { row: _, reason } in accepted {
+            print::line(&format!("  accepted   {reason}"))?;
+        }
     }
     if let Some(Mutants { killed, survivors, idle }) = &document.mutants {
         let all = killed.len() + survivors.len();
@@ -180,6 +221,13 @@ fn show(document: &Document, worse: &[String], json: bool) -> Result<(), Failure
     }
     let totals = document.totals().into_iter().map(|(verdict, count)| format!("{count} {}", word(verdict)));
     print::line(&format!("\n{}", totals.collect::<Vec<_>>().join(", ")))?;
+    if let Some(launcher::Failure { message, mend }) = &standing.barred {
+        print::line(&format!("\n{message}\n  mend     {mend}"))?;
+        if standing.runs {
+            let stop = format!("cofferdam tenant stop {tenant}, or cofferdam kill {tenant}");
+            print::line(&format!("The cell that runs goes on. To end it: {stop}"))?;
+        }
+    }
     Ok(())
 }
 

@@ -181,6 +181,13 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
             print::line(&format!("  mend     {}", failure.mend))?;
         }
     }
+    if let Some(proof) = &tenant.proof {
+        let found = match &proof.escaped[..] {
+            [] => "nothing escaped".to_owned(),
+            rows => format!("ESCAPED {}", rows.join(", ")),
+        };
+        print::line(&format!("proved     {}, {found}", moment(proof.at)))?;
+    }
     if let Some(receipt) = &tenant.receipt {
         print::line(&format!("seal       {}", sealed(tenant)))?;
         for row in &receipt.layers {

@@ -7,7 +7,7 @@ use cofferdam_base::{
     ipc::{launcher::Limits, model::OwnPrice, proxy::UpstreamProxy},
 };
 use cofferdam_tenants::{
-    config::{CommandRuntime, LeftOut},
+    config::{CommandRuntime, HostConfig},
     launcher::Boot,
 };
 use std::{
@@ -27,8 +27,12 @@ pub struct Facts {
     pub domain: Option<String>,
     /// `strict` or `rootless`.
     pub profile: &'static str,
-    /// What the profile does not keep, and what the operator left out.
+    /// What the profile does not keep, and what the operator left out or accepted.
     pub degradations: Vec<String>,
+    /// The layers that the seal of every cell leaves out, by the operator's word.
+    pub without: BTreeSet<String>,
+    /// Rows of `prove` that may escape and bar no start, by the operator's word.
+    pub accepted: BTreeSet<String>,
     /// The command runtimes: name and program.
     pub commands: BTreeMap<String, String>,
     /// What a cell may use unless its tenant has limits of its own.
@@ -93,7 +97,9 @@ impl Facts {
             edge: config.edge.listen,
             domain: (domain != "localhost").then(|| domain.to_owned()),
             profile: if rootless { "rootless" } else { "strict" },
-            degradations: degradations(rootless, &config.without),
+            degradations: degradations(rootless, config),
+            without: config.without.iter().map(|left| left.layer.clone()).collect(),
+            accepted: config.accepted.iter().map(|accepted| accepted.row.clone()).collect(),
             commands: config.runtime.command.iter().map(command).collect(),
             limits: config.limits,
             cache: cache_dir.clone(),
@@ -126,7 +132,7 @@ fn upstream_proxy(egress: &cofferdam_tenants::config::Egress) -> Option<Upstream
 }
 
 /// The ceiling, if it can be read: a host that cannot read it does not start.
-fn ceiling(config: &cofferdam_tenants::config::HostConfig) -> Result<Option<String>, Error> {
+fn ceiling(config: &HostConfig) -> Result<Option<String>, Error> {
     let Some(ceiling) = &config.ceiling else { return Ok(None) };
     // It travels to each warden beside the tenant's own.
     if ceiling.policy.len() > LONGEST_CEILING {
@@ -182,18 +188,20 @@ fn addresses6(text: &str) -> Vec<IpAddr> {
 }
 
 /// What this host does not keep: by its profile, and by its operator's word.
-fn degradations(rootless: bool, without: &[LeftOut]) -> Vec<String> {
+fn degradations(rootless: bool, config: &HostConfig) -> Vec<String> {
     let unkept = cofferdam_sandbox::ROOTLESS.iter().filter(|_| rootless);
     let profile = unkept.map(|row| format!("promise {}: {}", row.promise, row.lacks));
-    let named = without.iter().map(|left| format!("{}, left out of every cell: {}", left.layer, left.reason));
-    profile.chain(named).collect()
+    let left = config.without.iter();
+    let left = left.map(|left| format!("{}, left out of every cell: {}", left.layer, left.reason));
+    let accepted = config.accepted.iter();
+    let accepted = accepted.map(|one| format!("{}, which may escape in a proof: {}", one.row, one.reason));
+    profile.chain(left).chain(accepted).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use cofferdam_tenants::config::HostConfig;
     use std::path::Path;
 
     #[test]

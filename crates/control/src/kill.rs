@@ -126,6 +126,7 @@ impl Host {
                     mend: format!("cofferdam tenant show {id}"),
                 });
             }
+            self.may_start(&tenant)?;
             // First the launcher: a control that dies between the two finds it killed in the store, as it was.
             let lift = Command::Resume { op: self.launcher().op(), tenant: id.clone() };
             self.launcher().ask(&lift, &[]).await?;

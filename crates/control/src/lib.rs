@@ -29,6 +29,7 @@ mod models;
 mod plain;
 mod policies;
 mod probe;
+mod proofs;
 mod proxy;
 pub mod scribe;
 mod secrets;

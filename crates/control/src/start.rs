@@ -13,6 +13,7 @@ use crate::{
     host::Host,
     keys::Issuer,
     launcher::Launcher,
+    proofs::bar,
     tenant::Tenant,
     warden::Heard,
 };
@@ -150,7 +151,9 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
     let told = disk.told();
     let tenants = stored.into_iter().map(|stored| {
         let heard = Heard::before(told.get(&stored.id));
-        let state = TenantState::new(stored.desired, stored.generation);
+        let proof = stored.proof.as_ref();
+        let barred = proof.is_some_and(|proof| bar(&stored.id, proof, &facts.accepted).is_some());
+        let state = TenantState { barred, ..TenantState::new(stored.desired, stored.generation) };
         let (tenant, inbox) = Tenant::new(
             (stored.id, stored.slot),
             (stored.runtime, stored.limits),
@@ -158,6 +161,7 @@ pub async fn begin(parts: Parts) -> Result<(Arc<Host>, tokio::task::JoinHandle<E
             &state,
             heard,
         );
+        tenant.note_proof(stored.proof);
         (tenant, state, inbox)
     });
     let tenants: Vec<_> = tenants.collect();

@@ -5,6 +5,7 @@
 //! both again and goes on. The threat: two truths. There is one mailbox, read by one task.
 
 use crate::{
+    api::types::LastProof,
     host::Host,
     probe,
     under_way::UnderWay,
@@ -80,6 +81,8 @@ pub struct Tenant {
     pub(crate) tripped: AtomicBool,
     /// Why it was killed, as far as this control knows.
     pub(crate) killed_for: std::sync::Mutex<Option<String>>,
+    /// What its last proof found.
+    pub(crate) proof: std::sync::Mutex<Option<LastProof>>,
     /// Held while a wish becomes durable and is told.
     pub(crate) wishes: Mutex<()>,
     mailbox: mpsc::UnboundedSender<Mail>,
@@ -148,6 +151,7 @@ impl Tenant {
             alerts: AtomicU64::new(0),
             tripped: AtomicBool::new(false),
             killed_for: std::sync::Mutex::default(),
+            proof: std::sync::Mutex::default(),
             heard,
             heard_uses: Heard::default(),
             under_way: UnderWay::default(),

@@ -100,7 +100,7 @@ impl Host {
     }
 
     pub(crate) async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
-        let View { desired, phase, generation, trouble, cell: _, receipt, struck: _ } = tenant.view();
+        let View { desired, phase, generation, trouble, cell, receipt, struck: _ } = tenant.view();
         let policy_revision = self.revision(&tenant.id).await?;
         let limits = *tenant.limits.lock().await;
         // A policy that is none any more lowers nothing; the warden says what is wrong with it.
@@ -131,12 +131,14 @@ impl Host {
             alerts: tenant.alerts.load(Ordering::Relaxed),
             failure: match desired {
                 Desired::Killed => Some(kill::standing(tenant)),
+                Desired::Running if cell.is_none() && self.barred(tenant).is_some() => self.barred(tenant),
                 _ => (!trouble.is_empty()).then(|| Failure {
                     message: trouble,
                     mend: format!("cofferdam tenant logs {}", tenant.id),
                 }),
             },
             receipt,
+            proof: tenant.proof(),
         })
     }
 
@@ -242,6 +244,9 @@ impl Host {
         if tenant.view().desired == Desired::Killed && desired != Desired::Deleted {
             return Err(Error::killed(&tenant.id));
         }
+        if desired == Desired::Running {
+            self.may_start(tenant)?;
+        }
         let (id, row) = (tenant.id.clone(), self.row(Some(&tenant.id), kind, json!({})));
         self.db.run(move |disk| disk.set_desired(&id, desired, &row)).await?;
         tenant.tell(wish).await;
@@ -256,6 +261,7 @@ impl Host {
         if view.phase == Phase::Running {
             return Ok(());
         }
+        self.may_start(tenant)?;
         let mend = format!("cofferdam tenant logs {}", tenant.id);
         Err(Error::Launcher(Failure {
             message: format!("{} did not start: {}", tenant.id, view.trouble),

@@ -6,7 +6,7 @@
 
 use crate::{
     Error,
-    api::types::{IssuedToken, NewProof, NewToken, SignedProof, Token, Tokens},
+    api::types::{IssuedToken, NewToken, Token, Tokens},
     host::Host,
     tenant::Tenant,
 };
@@ -70,18 +70,6 @@ impl Host {
         let tokens = self.db.run(|disk| disk.tokens(None)).await?;
         let live = tokens.into_iter().filter(|t| t.revoked.is_some() && t.expires > now);
         Ok(live.map(|t| (t.jti, t.expires.seconds())).collect())
-    }
-
-    /// Signs a proof, after the ledger has it. What it says is its maker's word: whoever may ask is the operator.
-    pub async fn sign_proof(&self, id: &TenantId, new: NewProof) -> Result<SignedProof, Error> {
-        self.tenant(id)?;
-        let NewProof { digest, verdicts } = new;
-        if verdicts.len() > 8 || verdicts.keys().any(|verdict| verdict.len() > 16) {
-            return Err(Error::Usage("a proof has at most eight verdicts".to_owned()));
-        }
-        self.journal(id, Kind::Proved, json!({ "digest": digest, "verdicts": verdicts })).await?;
-        let (key, signature) = self.issuer.sign_proof(digest);
-        Ok(SignedProof { key, signature })
     }
 
     /// A token for the readiness probe.

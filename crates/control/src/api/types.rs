@@ -209,6 +209,21 @@ pub struct Tenant {
     pub failure: Option<Failure>,
     /// The seal of the running cell, layer by layer.
     pub receipt: Option<Receipt>,
+    /// What its last proof found; none before the first.
+    #[serde(default)]
+    pub proof: Option<LastProof>,
+}
+
+/// What the last proof of a tenant's cell found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastProof {
+    /// SHA-256 of its document's text.
+    pub digest: cofferdam_base::Digest,
+    /// When it was signed.
+    pub at: Millis,
+    /// The rows that escaped.
+    pub escaped: Vec<String>,
 }
 
 /// A proof that was made, to be signed.
@@ -219,6 +234,11 @@ pub struct NewProof {
     pub digest: cofferdam_base::Digest,
     /// Rows by verdict, for the ledger.
     pub verdicts: std::collections::BTreeMap<String, u32>,
+    /// The rows that escaped, by their names. Unless the operator accepted all of them, no cell of the tenant is
+    /// started until a later proof finds none.
+    pub escaped: Vec<String>,
+    /// The layers that the proved plan leaves out: those of this host, or the proof is of another one.
+    pub without: std::collections::BTreeSet<String>,
 }
 
 /// The host's signature.
@@ -228,6 +248,10 @@ pub struct SignedProof {
     pub key: String,
     /// Base64url.
     pub signature: String,
+    /// Why no cell of the tenant is started from now on, if none is.
+    pub barred: Option<Failure>,
+    /// A cell of it runs, and goes on.
+    pub runs: bool,
 }
 
 /// Of `logs`.

@@ -10,7 +10,8 @@ pub use sqlite::open;
 use crate::{
     Error,
     api::types::{
-        LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+        LastProof, LedgerRow, LedgerVerified, ModelRoute, Policy, SecretRow, Token, UsageRow, Webhook,
+        WebhookSet,
     },
     db::Row,
 };
@@ -46,6 +47,8 @@ pub struct StoredTenant {
     pub generation: u64,
     /// When it was made.
     pub created: Millis,
+    /// What its last proof found.
+    pub proof: Option<LastProof>,
 }
 
 /// A tenant to be made.
@@ -161,6 +164,8 @@ pub trait Disk: Send {
     fn kill_tenant(&mut self, id: &TenantId, at: Millis, row: &Row) -> Result<Vec<Token>, Error>;
     /// Notes other limits.
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error>;
+    /// Notes what its last proof found.
+    fn set_proof(&mut self, id: &TenantId, proof: &LastProof, row: &Row) -> Result<(), Error>;
     /// Notes the number of a start.
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error>;
     /// Strikes a tenant with its secrets, policies, tokens and approvals.

@@ -6,7 +6,9 @@
 use super::{Delivery, Disk, NewStoredTenant, RouteChange, StoredApproval, StoredRoute, StoredTenant};
 use crate::{
     Error,
-    api::types::{LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet},
+    api::types::{
+        LastProof, LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+    },
     db::Row,
 };
 use cofferdam_base::{
@@ -160,6 +162,11 @@ impl Disk for Sqlite {
 
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
         self.change(row, |tables| tables.set_limits(id, limits))
+    }
+
+    fn set_proof(&mut self, id: &TenantId, proof: &LastProof, row: &Row) -> Result<(), Error> {
+        let proof = write(proof)?;
+        self.change(row, |tables| tables.set_proof(id, &proof))
     }
 
     fn set_generation(&mut self, id: &TenantId, generation: u64, row: &Row) -> Result<(), Error> {
@@ -439,9 +446,9 @@ fn ledger_row(row: StoredRow) -> LedgerRow {
 }
 
 fn stored_tenant(row: state::TenantRow) -> Result<StoredTenant, Error> {
-    let state::TenantRow { id, slot, runtime, limits, desired, generation, created } = row;
-    let desired = read(&desired)?;
-    Ok(StoredTenant { id, slot, runtime, limits, desired, generation, created })
+    let state::TenantRow { id, slot, runtime, limits, desired, generation, created, proof } = row;
+    let (desired, proof) = (read(&desired)?, read(&proof)?);
+    Ok(StoredTenant { id, slot, runtime, limits, desired, generation, created, proof })
 }
 
 fn policy(row: state::PolicyRow) -> Policy {

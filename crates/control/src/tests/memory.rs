@@ -2,7 +2,9 @@
 
 use crate::{
     Error,
-    api::types::{LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet},
+    api::types::{
+        LastProof, LedgerRow, LedgerVerified, Policy, SecretRow, Token, UsageRow, Webhook, WebhookSet,
+    },
     db::Row,
     disk::{Delivery, Disk, Ledger, NewStoredTenant, RouteChange, StoredApproval, StoredRoute, StoredTenant},
 };
@@ -178,7 +180,8 @@ impl Disk for Memory {
         let slot = Slot::try_from(u16::try_from(tables.tenants.len()).unwrap() + 2).unwrap();
         let NewStoredTenant { id, runtime, limits, desired, key, policy } = new.clone();
         tables.add_policy(&id, &policy, "default", row.at);
-        let stored = StoredTenant { id, slot, runtime, limits, desired, generation: 0, created: row.at };
+        let (generation, created, proof) = (0, row.at, None);
+        let stored = StoredTenant { id, slot, runtime, limits, desired, generation, created, proof };
         tables.tenants.push((stored, key));
         tables.add(row, "A");
         Ok(slot)
@@ -204,6 +207,13 @@ impl Disk for Memory {
     fn set_limits(&mut self, id: &TenantId, limits: &Limits, row: &Row) -> Result<(), Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
         tables.tenants.iter_mut().filter(|(t, _)| t.id == *id).for_each(|(t, _)| t.limits = *limits);
+        tables.add(row, "A");
+        Ok(())
+    }
+    fn set_proof(&mut self, id: &TenantId, proof: &LastProof, row: &Row) -> Result<(), Error> {
+        let mut tables = self.change(std::slice::from_ref(row))?;
+        let found = tables.tenants.iter_mut().filter(|(t, _)| t.id == *id);
+        found.for_each(|(t, _)| t.proof = Some(proof.clone()));
         tables.add(row, "A");
         Ok(())
     }

@@ -19,7 +19,7 @@ use cofferdam_base::{
 use cofferdam_sys::channel::{Channel, pair};
 use cofferdam_vault::MasterKey;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::TcpListener,
     os::fd::AsFd,
@@ -125,6 +125,8 @@ pub(super) fn facts(dir: &Path) -> Facts {
         domain: None,
         profile: "strict",
         degradations: vec![],
+        without: BTreeSet::new(),
+        accepted: BTreeSet::from(["files.known".to_owned()]),
         commands: BTreeMap::from([("echo".to_owned(), "/bin/echo".to_owned())]),
         cache: dir.join("cache"),
         logs: dir.to_owned(),

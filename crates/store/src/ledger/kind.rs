@@ -53,6 +53,8 @@ impl Kind {
             | Self::Tripped
             | Self::TenantResumed
             | Self::LimitsSet
+            | Self::Proved
+            | Self::Escaped
             | Self::TenantDelete
             | Self::TenantDeleted
             | Self::PolicySet
@@ -80,7 +82,6 @@ impl Kind {
             | Self::Failed
             | Self::ConfigDrift
             | Self::CellSealed
-            | Self::Proved
             | Self::Allow
             | Self::Hold
             | Self::Use
@@ -133,7 +134,8 @@ kinds! {
     WebhookSet "webhook_set" false "Where approvals are posted was set or removed."
     TokenIssued "token_issued" false "A token was issued."
     TokenRevoked "token_revoked" true "A token was revoked."
-    Proved "proved" false "A seal was proved, and the proof signed."
+    Proved "proved" false "A seal was proved: nothing escaped, and the proof was signed."
+    Escaped "escaped" true "A proof found what escapes; no cell of the tenant starts until a later one finds nothing."
     // What control has the launcher do.
     MakeHome "make_home" false "A home is made."
     RemoveHome "remove_home" true "A home is removed, which makes room."

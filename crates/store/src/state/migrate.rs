@@ -14,6 +14,7 @@ pub(super) const ALL: &[&str] = &[
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
+    include_str!("migrations/0005.sql"),
 ];
 
 /// Brings the database to the newest of these schemas; whether it was one of ours already.

@@ -28,6 +28,8 @@ pub struct TenantRow {
     pub generation: u64,
     /// When it was made.
     pub created: Millis,
+    /// What its last proof found, as text.
+    pub proof: String,
 }
 
 /// A tenant to be made.

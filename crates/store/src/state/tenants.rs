@@ -69,6 +69,12 @@ impl Tables<'_> {
         touched(self.0.execute(sql, params![id.as_str(), text(limits)?])?, id)
     }
 
+    /// Notes what its last proof found, as text.
+    pub fn set_proof(&self, id: &TenantId, proof: &str) -> Result<(), Error> {
+        let sql = "UPDATE tenants SET proof = ?2 WHERE id = ?1";
+        touched(self.0.execute(sql, params![id.as_str(), proof])?, id)
+    }
+
     /// Notes the number of a start, which only grows.
     pub fn set_generation(&self, id: &TenantId, generation: u64) -> Result<(), Error> {
         let sql = "UPDATE tenants SET generation = max(generation, ?2) WHERE id = ?1";
@@ -137,6 +143,7 @@ fn tenant(row: &Row<'_>) -> Result<TenantRow, Error> {
         desired: row.get("desired")?,
         generation: count(row, "generation")?,
         created: Millis(count(row, "created")?),
+        proof: row.get("proof")?,
     })
 }
 

@@ -61,6 +61,8 @@ pub struct HostConfig {
     pub price: Vec<OwnPrice>,
     /// Which layers the seal of every cell leaves out, and why.
     pub without: Vec<LeftOut>,
+    /// Which attacks of `prove` may get through, and why.
+    pub accepted: Vec<Accepted>,
 }
 
 /// Which promises a host keeps.
@@ -79,6 +81,17 @@ pub enum Profile {
 pub struct LeftOut {
     /// As a receipt names it: `landlock`, `cgroup cpu`.
     pub layer: String,
+    /// For those who read it later.
+    pub reason: String,
+}
+
+/// `[[accepted]]`: an attack of `prove` that this host's operator lives with, for all tenants. A tenant whose last
+/// proof found another that escapes is not started. It is shown for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// The row's name, as `prove --json` has it: `files.outside`.
+    pub row: String,
     /// For those who read it later.
     pub reason: String,
 }
@@ -243,6 +256,18 @@ impl HostConfig {
             }
             if reason.trim().is_empty() {
                 return Err(placed(path, text, at, format!("leaving out {layer} needs a reason")));
+            }
+        }
+        for Accepted { row, reason } in &config.accepted {
+            let at = text.find(row.as_str()).unwrap_or(0);
+            let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+            if !row.contains('.') || !row.chars().all(known) {
+                let message =
+                    format!("{row:?} is no row of a proof: cofferdam prove TENANT --json names them");
+                return Err(placed(path, text, at, message));
+            }
+            if reason.trim().is_empty() {
+                return Err(placed(path, text, at, format!("accepting {row} needs a reason")));
             }
         }
         for (name, runtime) in &config.runtime.command {

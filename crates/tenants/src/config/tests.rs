@@ -127,3 +127,15 @@ fn directories_are_offered_by_name_and_never_the_whole_host() {
         assert!(parse(&format!("[filesystem]\n{bad}\n")).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn what_may_escape_is_accepted_by_its_row_and_with_a_reason() {
+    let config = parse("[[accepted]]\nrow = \"files.outside\"\nreason = \"an old kernel\"\n").unwrap();
+    assert_eq!(config.accepted[0].row, "files.outside");
+    for (row, reason, why) in
+        [("files", "x", "no row"), ("files.*", "x", "no row"), ("files.outside", " ", "needs a reason")]
+    {
+        let error = parse(&format!("[[accepted]]\nrow = \"{row}\"\nreason = \"{reason}\"\n")).unwrap_err();
+        assert!(error.contains(why) && error.contains("2:"), "{error}");
+    }
+}

@@ -246,7 +246,7 @@ impl Boot {
 }
 
 /// The plan of the gateway in this very program.
-fn native() -> Result<RuntimePlan, Failure> {
+pub(super) fn native() -> Result<RuntimePlan, Failure> {
     let program = std::env::current_exe();
     let program = program.map_err(|error| failure(format!("this program's own path: {error}")))?;
     Ok(RuntimePlan::native(bind(&program, CELL_PROGRAM)?))

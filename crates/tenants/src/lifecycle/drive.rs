@@ -68,6 +68,7 @@ impl TenantState {
                     self.restart = true;
                 }
             }
+            Event::Barred(barred) => self.barred = barred,
             Event::Woken => {}
         }
     }
@@ -103,7 +104,7 @@ impl TenantState {
             self.cell = Cell::Probing;
             effects.push(Effect::Probe { generation: self.generation });
         }
-        if self.failed && self.cell == Cell::Absent {
+        if (self.failed || self.barred) && self.cell == Cell::Absent {
             return;
         }
         if self.home == Home::Unknown && due(self.cell_retry, now, wake) {

@@ -2,8 +2,8 @@
 //!
 //! [`step`] has no I/O and no clock. Control's reconciler hands it events and the time, journals the new
 //! state and carries out the effects; each effect that is a launcher command comes back as
-//! [`Event::Done`] or [`Event::Failed`]. Two promises are model-checked below: a cell is never started
-//! before its warden is configured, and never twice.
+//! [`Event::Done`] or [`Event::Failed`]. Three promises are model-checked below: a cell is never started
+//! before its warden is configured, never twice, and never while its last proof bars it.
 //!
 //! It owns no probe, no wire and no storage, and it knows nothing of policies.
 
@@ -115,6 +115,8 @@ pub struct TenantState {
     pub trouble: String,
     /// Starting was given up, because of `trouble`, until somebody asks again.
     pub failed: bool,
+    /// Its last proof found what escapes: no cell is started. One that runs goes on.
+    pub barred: bool,
 }
 
 /// What happened.
@@ -125,6 +127,8 @@ pub enum Event {
     Want(Desired),
     /// Somebody wants the cell stopped and started anew; implies `Want(Running)`.
     Restart,
+    /// A proof found what escapes, or found nothing any more.
+    Barred(bool),
     /// The launcher told what runs (`Command::Observe`, sent once, before all else). `cell` is the
     /// generation of the running cell.
     Observed { warden: bool, cell: Option<u64> },
@@ -237,6 +241,7 @@ impl TenantState {
             undo_retry: Retry::default(),
             trouble: String::new(),
             failed: false,
+            barred: false,
         }
     }
 
@@ -249,7 +254,7 @@ impl TenantState {
             (Desired::Stopped, Cell::Absent, Warden::Absent) => Phase::Stopped,
             (Desired::Stopped, ..) => Phase::Stopping,
             (Desired::Killed, ..) => Phase::Killed,
-            (Desired::Running, Cell::Absent, _) if self.failed => Phase::Failed,
+            (Desired::Running, Cell::Absent, _) if self.failed || self.barred => Phase::Failed,
             (Desired::Running, Cell::Ready { .. }, Warden::Configured) => Phase::Running,
             (Desired::Running, Cell::Ready { .. }, _) => Phase::Degraded,
             (Desired::Running, ..) => Phase::Starting,

@@ -9,7 +9,7 @@ use super::{
         core::{CELL_EXECS, Core, REMOVALS, WAITERS},
         effects::{Cell, Ended, Launched, Process, failure},
         machine::{Engine, Machine},
-        plan::{Boot, CellSpec, PartSpec},
+        plan::{Boot, CellSpec, PartSpec, native},
     },
     double::null,
 };
@@ -251,6 +251,7 @@ impl Engine for Recorder {
         let named = match &order.runtime {
             RuntimeRef::Command(name) => RuntimePlan::of_command(&boot.config, name).ok(),
             RuntimeRef::Openclaw(_) => None,
+            RuntimeRef::Native => native().ok(),
         };
         world.check(named.as_ref() == Some(&spec.runtime), || format!("runs {:?}", spec.runtime));
         world.alone(Kind::Cell, tenant, uid);
@@ -716,7 +717,10 @@ proptest! {
         prop_assert!(spec.uid.is_none_or(|uid| uid == uids.tenant(order.slot) && uids.contains(uid)));
         prop_assert_eq!(&spec.home, &boot.data_dir.join("tenants").join(order.tenant.as_str()).join("home"));
         prop_assert!(spec.home.starts_with(&boot.data_dir));
-        let RuntimeRef::Command(name) = &order.runtime else { return Err(TestCaseError::fail("not installed")) };
+        let RuntimeRef::Command(name) = &order.runtime else {
+            prop_assert_eq!(&order.runtime, &RuntimeRef::Native, "not installed");
+            return Ok(());
+        };
         prop_assert_eq!(&spec.runtime, &RuntimePlan::of_command(&boot.config, name).unwrap());
         for bind in &spec.runtime.binds {
             prop_assert_eq!(bind.source.as_path(), Path::new("/srv/echo"));

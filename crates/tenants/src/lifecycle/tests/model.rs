@@ -1,5 +1,5 @@
 //! Every order of answers, ends, crashes, losses, repetitions and wishes, exhaustively, over the real `step`;
-//! and over three steps that were broken on purpose, each of which must be found out.
+//! and over four steps that were broken on purpose, each of which must be found out.
 
 #![allow(clippy::print_stdout)] // How much was seen is what a run is for.
 
@@ -106,6 +106,20 @@ fn a_step_that_trusts_a_warden_too_soon_is_found_out_by_the_shortest_way() {
     // Home, warden and cell are each asked for and made: nothing has to go wrong.
     let way = [Move::Execute, Move::Read, Move::Execute, Move::Read, Move::Execute];
     assert_eq!(found.path, way, "{found}");
+}
+
+/// A machine that, when its warden is ready, has forgotten what the last proof found.
+fn forgets_its_proof(state: &TenantState, event: Event, now: Millis) -> (TenantState, Vec<Effect>) {
+    let mut state = state.clone();
+    state.barred &= event != Event::WardenConfigured;
+    step(&state, event, now)
+}
+
+#[test]
+fn a_step_that_forgets_its_proof_is_found_out_by_the_shortest_way() {
+    let found = found(Machine(forgets_its_proof), 0, 1);
+    assert_eq!(found.why, "a start of what escapes");
+    assert!(found.path.contains(&Move::Proof(true)), "{found}");
 }
 
 /// A machine that does not hear that its cell was stopped.

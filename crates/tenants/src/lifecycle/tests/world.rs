@@ -74,6 +74,8 @@ pub(super) struct World {
     events: VecDeque<Event>,
     crashes: u8,
     wishes: u8,
+    /// The last proof found what escapes.
+    barred: bool,
     /// What must never happen, and did.
     pub(super) wrong: Option<&'static str>,
 }
@@ -103,6 +105,8 @@ pub(super) enum Move {
     CrashControl(usize),
     Wish(Desired),
     WishRestart,
+    /// A proof found what escapes, or nothing any more.
+    Proof(bool),
 }
 
 /// What happens by itself.
@@ -119,7 +123,7 @@ pub(super) const CALM: [Move; 9] = [
 ];
 
 /// What happens to it.
-pub(super) const ROUGH: [Move; 16] = [
+pub(super) const ROUGH: [Move; 18] = [
     Move::SleepOn,
     Move::Refuse,
     Move::Repeat,
@@ -136,6 +140,8 @@ pub(super) const ROUGH: [Move; 16] = [
     Move::Wish(Desired::Deleted),
     Move::Wish(Desired::Killed),
     Move::WishRestart,
+    Move::Proof(true),
+    Move::Proof(false),
 ];
 
 /// Longer than any wait of the machine, and long enough for a cell to be forgiven.
@@ -162,6 +168,7 @@ impl World {
             events: VecDeque::new(),
             crashes,
             wishes,
+            barred: false,
             wrong: None,
         };
         world.feed(Event::Observed { warden: false, cell: None });
@@ -210,6 +217,7 @@ impl World {
             }
             Effect::StartCell { generation } => {
                 self.forbid(self.state.desired == Desired::Killed, "a start of what was killed");
+                self.forbid(self.barred, "a start of what escapes");
                 self.forbid(self.state.warden != Warden::Configured, "a cell before its warden");
                 self.commands.push_back((Action::StartCell, generation));
                 let starts = self.commands.iter().filter(|(sent, _)| *sent == Action::StartCell).count();
@@ -316,7 +324,7 @@ impl World {
     pub(super) fn after(&self, choice: &Move) -> Option<Self> {
         let mut next = self.clone();
         match choice {
-            Move::Wish(_) | Move::WishRestart => next.wishes = next.wishes.checked_sub(1)?,
+            Move::Wish(_) | Move::WishRestart | Move::Proof(_) => next.wishes = next.wishes.checked_sub(1)?,
             rough if !CALM.contains(rough) => next.crashes = next.crashes.checked_sub(1)?,
             _ => {}
         }
@@ -396,6 +404,10 @@ impl World {
             Move::CrashControl(heard) => self.crash_control(*heard)?,
             Move::Wish(desired) => self.feed(Event::Want(*desired)),
             Move::WishRestart => self.feed(Event::Restart),
+            Move::Proof(barred) => {
+                self.barred = (self.barred != *barred).then_some(*barred)?;
+                self.feed(Event::Barred(*barred));
+            }
         }
         Some(())
     }
@@ -420,7 +432,9 @@ impl World {
         if let Some(home) = &mut self.home {
             home.asked = false;
         }
-        self.state = TenantState::new(self.state.desired, self.state.generation);
+        // What the last proof found is kept.
+        let fresh = TenantState::new(self.state.desired, self.state.generation);
+        self.state = TenantState { barred: self.barred, ..fresh };
         self.feed(Event::Observed { warden: self.warden.is_some(), cell: self.cell() });
         Some(())
     }
@@ -442,6 +456,7 @@ impl World {
         let phase = self.state.phase();
         quiet
             && match self.state.desired {
+                Desired::Running if self.barred && self.cell.is_none() => phase == Phase::Failed,
                 Desired::Running => {
                     let warden = self.warden.is_some_and(|it| it.configured && !it.ending.begun);
                     let cell = self.cell.is_some_and(|it| !it.ending.begun);
