@@ -9,6 +9,7 @@ mod authority;
 mod cut;
 mod grpc;
 mod head;
+mod rest;
 mod upstream;
 mod websocket;
 
@@ -35,6 +36,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rest::Rest;
 use rustls::{RootCertStore, ServerConfig};
 use std::{
     convert::Infallible,
@@ -184,6 +186,7 @@ impl Egress {
     ) -> Response<Body> {
         let two = request.version() == Version::HTTP_2;
         let grpc = judged::is_grpc(request.version(), request.headers());
+        let request = request.map(|body| Rest::new(body, two));
         let outcome = match (head::check(&request, destination), &destination.host) {
             // No more than over plain HTTP: nothing is upgraded, and nothing goes out.
             (Ok(_), Host::Name(name)) if self.is_local(&destination.host) => {
@@ -211,7 +214,7 @@ impl Egress {
     async fn onward(
         self: &Arc<Self>,
         destination: &Destination,
-        mut request: Request<Incoming>,
+        mut request: Request<Rest>,
         asks: Asks,
     ) -> Result<Response<Body>, Refusal> {
         let record = |refusal| self.gate.refuse(Some(destination), refusal);
