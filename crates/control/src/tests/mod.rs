@@ -9,4 +9,5 @@ mod drafts;
 mod hubs;
 mod kills;
 mod memory;
+mod rotated;
 mod world;
