@@ -7,9 +7,17 @@ mod world;
 
 use host::{Host, until};
 use serde_json::Value;
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Child, Command},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 use world::{
-    WEB,
+    WEB, WEB_NAME,
     tls::{Authority, Server},
 };
 
@@ -283,6 +291,154 @@ except Exception as error:
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.starts_with("data: 0\ndata: 1\n") && said.lines().count() == 3, "{output:?}");
+}
+
+/// A WebSocket over HTTP/2 (RFC 8441), as Node's own HTTP/2 asks for it: what it gets of `/open/ws`, where there is none
+/// by the rules, then an echo of `/ws`. It goes on until that is over, or sends `$KEY` once it may.
+const OVER_TWO: &str = "
+const frame = (text) => {
+  const [mask, payload] = [Buffer.from([7, 250, 0, 99]), Buffer.from(text)];
+  return Buffer.concat([Buffer.from([0x81, 0x80 | payload.length]), mask, payload.map((byte, at) => byte ^ mask[at % 4])]);
+};
+const session = require('node:http2').connect('https://api.example.com');
+session.on('error', (error) => console.log(String(error)));
+const asked = (path, got) => {
+  const stream = session.request({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': path,
+    'sec-websocket-version': '13' });
+  stream.on('response', (headers) => got(stream, headers)).on('error', () => {});
+};
+session.on('remoteSettings', () => asked('/open/ws', (_, refused) => asked('/ws', (stream, headers) => {
+  const said = [refused[':status'], refused['cofferdam-reason'], headers[':status']];
+  stream.on('data', (data) => {
+    console.log(JSON.stringify([...said, data.subarray(2).toString()]));
+    if (process.env.KEY) stream.write(frame(process.env.KEY));
+  });
+  stream.on('close', () => process.exit(0));
+  stream.write(frame('hello'));
+})));
+";
+
+#[test]
+fn a_websocket_over_http_2_is_judged_as_one_and_a_secret_does_not_leave_in_it() {
+    const KEY: &str = "sk-live/Zx81-0123456789abcdef";
+    let (host, server) = inspecting();
+    assert!(host.feed(&["secret", "set", "acme", "KEY", "--purpose", "other"], KEY).status.success());
+    let output = |key: &str| {
+        let output = host.exec("acme", &["env", &format!("KEY={key}"), "node", "-e", OVER_TWO]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let good = r#"[403,"no_rule",200,"hello"]"#;
+    // The key does not come back, and the connection is over.
+    assert_eq!(output(KEY).trim(), good);
+    until("a server that sees the end", || (server.open() == 0).then_some(()));
+    let seen = server.seen();
+    let sockets: Vec<_> = seen.iter().filter(|(.., path)| path.ends_with("ws")).collect();
+    assert!(
+        matches!(&sockets[..], [(version, method, host, path)]
+        if version == "HTTP/1.1" && method == "GET" && host == API && path == "/ws"),
+        "{seen:?}"
+    );
+    let rows = host.cli(&["--json", "ledger", "tail", "-n", "1000", "--tenant", "acme"]);
+    let rows = String::from_utf8(rows.stdout).unwrap();
+    assert!(rows.contains("loss_blocked") && rows.contains("secret KEY") && !rows.contains(KEY), "{rows}");
+}
+
+/// What holds something open in a cell: it prints a line once that is so, and ends when that is over.
+const HOLDING: [(&str, &[&str]); 7] = [
+    ("a tunnel through the proxy", &["curl", "-sN", "https://opaque.example.com/open/events"]),
+    ("a captured tunnel", &["curl", "-sN", "--noproxy", "*", "https://opaque.example.com/open/events"]),
+    ("an inspected download", &["curl", "-sN", "--http1.1", "https://api.example.com/open/events"]),
+    ("one over HTTP/2", &["curl", "-sN", "--http2", "https://api.example.com/open/events"]),
+    (
+        "an inspected WebSocket",
+        &[
+            "node",
+            "--experimental-websocket",
+            "-e",
+            "const socket = new WebSocket('wss://api.example.com/ws');
+             socket.onopen = () => socket.send('open');
+             socket.onmessage = (event) => console.log(event.data);
+             socket.onclose = () => process.exit(0);",
+        ],
+    ),
+    ("a WebSocket over HTTP/2", &["node", "-e", OVER_TWO]),
+    (
+        "a raw connection",
+        &[
+            "/usr/bin/python3",
+            "-c",
+            "import socket
+stream = socket.create_connection(('web.example.com', 8080))
+stream.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+print(stream.recv(4096), flush=True)
+try:
+    stream.recv(1)
+except OSError:
+    pass",
+        ],
+    ),
+];
+
+/// Waits for the first line of what was begun, then for its end on a thread of its own, which tells when that was.
+fn watch(mut child: Child, what: &'static str, ends: &mpsc::Sender<(&'static str, Instant)>) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    assert!(!first.trim().is_empty(), "{what}: {:?}", child.wait_with_output());
+    let ends = ends.clone();
+    std::thread::spawn(move || {
+        lines.read_to_end(&mut Vec::new()).unwrap();
+        ends.send((what, Instant::now())).unwrap();
+        child.wait().unwrap();
+    });
+}
+
+/// The servers of the world end nothing of it, so what ends was ended by the withdrawal: a minute tells that from what
+/// stays open, and the times are printed.
+#[test]
+#[allow(clippy::print_stdout)]
+fn whatever_is_open_is_closed_on_both_sides_when_its_permission_goes() {
+    const PATIENCE: Duration = Duration::from_mins(1);
+    let (host, server) = inspecting();
+    let raw = format!("{POLICY}  - {{allow: {WEB_NAME}, protocol: tcp, ports: [8080]}}\n");
+    host.policy("acme", &raw);
+    let (ends, ended) = mpsc::channel();
+    for (what, argv) in HOLDING {
+        watch(host.begin("acme", argv), what, &ends);
+    }
+    // All but the raw one, which goes to another server.
+    assert_eq!(server.open(), HOLDING.len() - 1);
+    // Rules that let the same through end nothing.
+    host.policy("acme", &format!("{raw}  - allow: elsewhere.example.com\n"));
+    assert!(ended.try_recv().is_err());
+    assert_eq!(server.open(), HOLDING.len() - 1);
+    let begun = Instant::now();
+    host.policy("acme", "version: 1\ndefault: deny\n");
+    println!("the policy is in force {:?} after it was sent", begun.elapsed());
+    for _ in HOLDING {
+        let (what, end) = ended.recv_timeout(PATIENCE).expect("it stays open");
+        println!("{what} ended {:?} after the policy was sent", end - begun);
+    }
+    until("a server that sees every end", || (server.open() == 0).then_some(()));
+
+    // The same of what people allowed, and take back.
+    host.policy("acme", "version: 1\ndefault: ask\n");
+    for (what, argv) in [HOLDING[0], HOLDING[1]] {
+        let child = host.begin("acme", argv);
+        let id = until("a question", || {
+            let all = host.json(&["approvals", "list", "--tenant", "acme"]);
+            let all = all["approvals"].as_array()?;
+            Some(all.iter().find(|row| row["state"] == "waiting")?["id"].to_string())
+        });
+        host.json(&["approvals", "approve", &id, "--for", "1h"]);
+        watch(child, what, &ends);
+        assert_eq!(server.open(), 1);
+        let begun = Instant::now();
+        host.json(&["approvals", "revoke", &id]);
+        let (what, end) = ended.recv_timeout(PATIENCE).expect("it stays open");
+        println!("{what} ended {:?} after its grant was revoked", end - begun);
+        until("a server that sees the end", || (server.open() == 0).then_some(()));
+    }
 }
 
 #[test]

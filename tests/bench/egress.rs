@@ -3,7 +3,7 @@
 use super::{
     Awake, BULK, Inside, at_host,
     client::{Way, trusting},
-    decisions, in_front, peers,
+    decisions, in_front, like_the_rest, peers,
     stats::{Contender, Table, Target},
     upstream::Upstream,
     wardens,
@@ -104,6 +104,8 @@ pub fn run(part: Option<&str>) {
         if wanted("inspected") {
             inspected(&setting, scratch.path(), &mut met);
         }
+        // What the next host starts would be in front of all, for which its groups have no time.
+        like_the_rest(&[]);
     }
     if wanted("decisions") {
         decisions::verdicts(&mut met);

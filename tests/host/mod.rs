@@ -180,6 +180,7 @@ impl Host {
         self.spawn();
         until("a serving edge", || {
             if let Some(status) = self.server.as_mut().unwrap().try_wait().unwrap() {
+                self.server = None;
                 panic!("the host ended with {status}:\n{}", self.log());
             }
             let status = self.cli(&["--json", "status"]);

@@ -17,7 +17,10 @@ use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::{runtime::Runtime, sync::Notify};
 use tokio_rustls::TlsAcceptor;
@@ -50,6 +53,24 @@ struct Shared {
     pages: Mutex<HashMap<String, Page>>,
     asked: Mutex<Vec<Asked>>,
     go: Notify,
+    /// Streams of events and WebSockets that are under way.
+    open: AtomicUsize,
+}
+
+/// One of them, as long as it lasts.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 type Page = Box<dyn Fn(&Asked) -> (u16, String) + Send + Sync>;
@@ -169,6 +190,11 @@ impl Server {
         self.shared.keys.lock().unwrap().clone()
     }
 
+    /// How many streams of events and WebSockets are under way, as the server sees it.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// Below this path git's own server serves the repositories of a directory.
     pub fn git(&self, path: &str, directory: PathBuf) {
         self.shared.git.lock().unwrap().insert(path.to_owned(), directory);
@@ -208,22 +234,19 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         "/v1/echo" => return Response::new(Full::from(key.unwrap_or_default()).boxed_unsync()),
         "/open/go" => shared.go.notify_one(),
         "/open/events" => {
-            let events = futures_util::stream::unfold(0, move |at| {
-                let shared = Arc::clone(&shared);
-                async move {
-                    if at > 0 {
-                        shared.go.notified().await;
-                    }
-                    let event = Frame::data(Bytes::from(format!("data: {at}\n\n")));
-                    Some((Ok::<_, Infallible>(event), at + 1))
+            let events = futures_util::stream::unfold((0, Open::new(&shared)), |(at, open)| async move {
+                if at > 0 {
+                    open.0.go.notified().await;
                 }
+                let event = Frame::data(Bytes::from(format!("data: {at}\n\n")));
+                Some((Ok::<_, Infallible>(event), (at + 1, open)))
             });
             return Response::builder()
                 .header(header::CONTENT_TYPE, "text/event-stream")
                 .body(StreamBody::new(events).boxed_unsync())
                 .unwrap();
         }
-        "/ws" => return websocket(request),
+        "/ws" => return websocket(request, Open::new(&shared)),
         _ => {}
     }
     let git = {
@@ -282,12 +305,13 @@ async fn page(
     response
 }
 
-fn websocket(mut request: Request<Incoming>) -> Response<Body> {
+fn websocket(mut request: Request<Incoming>, open: Open) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
         return Response::new(Full::from("no WebSocket").boxed_unsync());
     };
     let accept = derive_accept_key(key.as_bytes());
     tokio::spawn(async move {
+        let _open = open;
         let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         while let Some(Ok(message)) = socket.next().await {

@@ -152,6 +152,8 @@ cofferdam_base::checks! {
     HostIsShown,
     /// No connection becomes anything but a WebSocket, by a request that is nothing else.
     OnlyWebSocket,
+    /// A WebSocket of HTTP/2 is one to which its server agreed.
+    WebSocketAgreed,
     /// What is inspected ends with its permission, whether anybody reads it just then or not.
     WithdrawnInspected,
     /// A connection that others used before is not used once its address is refused.

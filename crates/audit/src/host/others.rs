@@ -5,7 +5,7 @@ use crate::{
     Error,
     battery::wires::{
         DEFAULTED, GOOD, INSPECTED, NEIGHBOUR,
-        inspected::{BOUND, LINES, NEIGHBOURS, PLACEHOLDER, POLICY},
+        inspected::{AUTHORITIES, BOUND, LINES, PLACEHOLDER, POLICY},
     },
     rules::Rules,
 };
@@ -25,8 +25,8 @@ impl Host {
         let (theirs, own) = (self.authority(NEIGHBOUR)?, self.authority(INSPECTED)?);
         self.made = vec![
             (PLACEHOLDER, placeholder),
-            // Within a text of JSON.
-            (NEIGHBOURS, theirs.replace('\n', "\\n")),
+            (AUTHORITIES[0], in_json(&theirs)),
+            (AUTHORITIES[1], in_json(&own)),
             (LINES[0], line(&theirs)?),
             (LINES[1], line(&own)?),
         ];
@@ -45,6 +45,11 @@ impl Host {
     pub(super) fn spelt(&self, attempts: String) -> String {
         self.made.iter().fold(attempts, |text, (word, stands)| text.replace(word, stands))
     }
+}
+
+/// As a text of JSON has it.
+fn in_json(pem: &str) -> String {
+    pem.replace('\n', "\\n")
 }
 
 /// The longest last line of a certificate: of its signature, so that no other has it.

@@ -364,7 +364,7 @@ async fn a_forged_frame_is_in_the_ledger_and_an_alarm() {
 }
 
 /// The next thing that the warden is to post; what it is told besides is passed over.
-async fn to_post(warden: &Arc<Warden>) -> (u64, String) {
+pub(super) async fn to_post(warden: &Arc<Warden>) -> (u64, String) {
     loop {
         if let warden::Command::Post { delivery, url, body, .. } = next(warden).await {
             assert_eq!(url, "https://hooks.example.com/x");

@@ -1,12 +1,13 @@
 //! Canaries against the world: planted by the operator, and what follows when a warden says that one was sent.
 
 use super::{
+    approvals::to_post,
     hubs::{running, somewhere},
     world::acme,
 };
 use crate::{
     Error,
-    api::types::{Happening, NewCanary, SecretValue},
+    api::types::{Happening, NewCanary, SecretValue, Webhook},
 };
 use cofferdam_base::{
     canary::Like,
@@ -67,10 +68,42 @@ async fn a_canary_that_was_sent_freezes_first_then_raises_the_alarm_and_then_kil
     assert!(frozen < place(|it| matches!(it, Command::Kill { .. })).unwrap(), "{commands:?}");
     let kinds = world.disk.kinds();
     assert_eq!(kinds.iter().filter(|kind| **kind == "canary_tripped").count(), 1, "{kinds:?}");
+    let row = |wanted: &str| kinds.iter().position(|kind| kind == wanted).unwrap();
+    assert!(row("canary_tripped") < row("tenant_killed"), "{kinds:?}");
     let Happening::Alarm(alarm) = happens.recv().await.unwrap() else { panic!("no alarm") };
     assert_eq!((alarm.what.as_str(), alarm.subject.as_str()), ("canary", "BAIT"));
     let shown = world.host.show(&acme()).await.unwrap();
     assert_eq!(shown.state, "killed");
     let said = shown.failure.unwrap().message;
     assert!(said.contains(&format!("canary BAIT was about to be sent to {}", somewhere())), "{said}");
+}
+
+#[tokio::test]
+async fn the_alarm_is_raised_before_the_kill_which_a_webhook_that_never_answers_does_not_stop() {
+    let (world, warden) = running().await;
+    let hook = "HOOK".parse::<cofferdam_base::SecretName>().unwrap();
+    world.host.secret_set(&acme(), hook.clone(), secret(Some("webhook"))).await.unwrap();
+    let webhook = Webhook { url: "https://hooks.example.com/x".to_owned(), secret: hook };
+    world.host.webhook_set(&acme(), Some(webhook)).await.unwrap();
+    let mut happens = world.host.watch();
+    world.commands.try_iter().for_each(drop);
+    warden.report(&Report::Tripped { canary: "BAIT".parse().unwrap(), destination: somewhere() });
+    // Its warden is given the alarm, and nobody ever answers: there is no kill yet, and all else is done.
+    let (_, body) = to_post(&warden).await;
+    assert!(body.contains("BAIT"), "{body}");
+    let commands: Vec<_> = world.commands.try_iter().collect();
+    let killed = |it: &Command| matches!(it, Command::Kill { .. });
+    assert!(commands.iter().any(|it| matches!(it, Command::Freeze { .. })), "{commands:?}");
+    assert!(!commands.iter().any(killed), "{commands:?}");
+    assert!(matches!(happens.try_recv().unwrap(), Happening::Alarm(alarm) if alarm.what == "canary"));
+    let kinds = world.disk.kinds();
+    assert!(kinds.iter().any(|kind| kind == "canary_tripped"), "{kinds:?}");
+    assert!(!kinds.iter().any(|kind| kind == "tenant_killed"), "{kinds:?}");
+    while !world.disk.kinds().iter().any(|kind| kind == "tenant_killed") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(world.commands.try_iter().any(|it| killed(&it)));
+    assert_eq!(world.host.show(&acme()).await.unwrap().state, "killed");
+    // It goes out once the tenant runs again.
+    assert_eq!(world.host.webhook_show(&acme()).await.unwrap().waiting, 1);
 }

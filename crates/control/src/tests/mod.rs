@@ -10,4 +10,5 @@ mod hubs;
 mod kills;
 mod memory;
 mod proofs;
+mod rotated;
 mod world;

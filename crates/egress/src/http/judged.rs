@@ -5,7 +5,7 @@
 //! The threat: a body that the server reads otherwise than the rule did, so what has a coding or another charset
 //! counts as unreadable.
 
-use super::{Body, full, head};
+use super::{Body, BodyError, full, head};
 use crate::{
     Egress, Refusal,
     check::{Check, keeps},
@@ -16,18 +16,21 @@ use cofferdam_base::Destination;
 use cofferdam_policy::{Body as Known, Inspection, MAX_BODY, Reason, RequestFacts, Target};
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use std::time::Duration;
 
 /// How long a client may take for a body that is judged, the wait for its turn included.
 pub(crate) const READING: Duration = Duration::from_secs(30);
 
 /// The request as it goes on, what rules judge of it, and who watches over its body.
-pub(crate) async fn known(
+pub(crate) async fn known<B>(
     egress: &Egress,
     destination: &Destination,
-    request: Request<Incoming>,
-) -> Result<(Request<Body>, RequestFacts, Alarm), Refusal> {
+    request: Request<B>,
+) -> Result<(Request<Body>, RequestFacts, Alarm), Refusal>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BodyError>,
+{
     let alarm = egress.alarm(destination);
     alarm.head(&request)?;
     let Some(rules) = egress.gate.rules() else {

@@ -178,12 +178,16 @@ fn place(
 
 /// A request for a name that is served here, over whichever protocol it came. What it says may go on to others: a
 /// model's provider.
-pub(crate) async fn served(
+pub(crate) async fn served<B>(
     egress: &Egress,
     name: &HostName,
     destination: &Destination,
-    request: Request<Incoming>,
-) -> Response<Body> {
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BodyError>,
+{
     if name.as_str() == OWN_NAME {
         return own(egress, &request);
     }
@@ -201,7 +205,7 @@ pub(crate) async fn served(
 }
 
 /// `http://cofferdam.local`.
-fn own(egress: &Egress, request: &Request<Incoming>) -> Response<Body> {
+fn own<B>(egress: &Egress, request: &Request<B>) -> Response<Body> {
     let known = request.uri().path() == "/denied";
     if !known || !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = Response::new(full("this host answers GET /denied\n"));

@@ -1,6 +1,7 @@
 //! The head of a request inside TLS: it means the one host of its connection, its framing is beyond doubt, and it
 //! leaves rebuilt for whatever HTTP the other side speaks.
 
+use super::websocket;
 use crate::{
     Refusal,
     check::{Check, keeps},
@@ -33,7 +34,7 @@ pub(super) fn check<B>(request: &Request<B>, meant: &Destination) -> Result<Asks
     if !matches!(version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return bad("only HTTP/1 and HTTP/2 are spoken here");
     }
-    if *request.method() == Method::CONNECT {
+    if *request.method() == Method::CONNECT && !websocket::is_extended(request) {
         return bad("CONNECT is for the proxy");
     }
     if let Err(said) = head::framing(headers) {
@@ -93,19 +94,21 @@ fn host<B>(request: &Request<B>, meant: &Destination, two: bool) -> Result<(), R
 fn upgrade<B>(request: &Request<B>, two: bool) -> Result<Asks, Refusal> {
     let headers = request.headers();
     let asked = headers.contains_key(header::UPGRADE) || headers.contains_key(HTTP2_SETTINGS);
-    if two || !asked {
+    let fits = if websocket::is_extended(request) {
+        websocket::fits(request)
+    } else if two || !asked {
         return Ok(Asks::Answer);
-    }
-    let body = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|it| headers.contains_key(it));
-    let one = |name: &HeaderName| headers.get_all(name).iter().count() == 1;
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    let fits = head::wants_websocket(headers)
-        && *request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && !body
-        && !headers.contains_key(HTTP2_SETTINGS)
-        && version
-        && one(&SEC_WEBSOCKET_KEY);
+    } else {
+        let one = |name: &HeaderName| headers.get_all(name).iter().count() == 1;
+        let body = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+        head::wants_websocket(headers)
+            && *request.method() == Method::GET
+            && request.version() == Version::HTTP_11
+            && !body.iter().any(|it| headers.contains_key(it))
+            && !headers.contains_key(HTTP2_SETTINGS)
+            && headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+            && one(&SEC_WEBSOCKET_KEY)
+    };
     if fits || !keeps(Check::OnlyWebSocket) {
         return Ok(Asks::WebSocket);
     }

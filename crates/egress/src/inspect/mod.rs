@@ -9,7 +9,9 @@ mod authority;
 mod cut;
 mod grpc;
 mod head;
+mod rest;
 mod upstream;
+mod websocket;
 
 pub use authority::{Authority, Failed};
 
@@ -34,6 +36,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rest::Rest;
 use rustls::{RootCertStore, ServerConfig};
 use std::{
     convert::Infallible,
@@ -152,6 +155,7 @@ impl Egress {
                 .max_header_list_size(64 * 1024)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(WINDOW)
+                .enable_connect_protocol()
                 .serve_connection(TokioIo::new(tls), service)
                 .await
         } else {
@@ -182,10 +186,16 @@ impl Egress {
     ) -> Response<Body> {
         let two = request.version() == Version::HTTP_2;
         let grpc = judged::is_grpc(request.version(), request.headers());
+        let request = request.map(|body| Rest::new(body, two));
         let outcome = match (head::check(&request, destination), &destination.host) {
             // No more than over plain HTTP: nothing is upgraded, and nothing goes out.
             (Ok(_), Host::Name(name)) if self.is_local(&destination.host) => {
-                Ok(served(self, name, destination, request).await)
+                if websocket::is_extended(&request) {
+                    let refusal = Refusal::new(Reason::BadRequest, "https").said("it has no WebSocket");
+                    Err(self.gate.refuse(Some(destination), refusal))
+                } else {
+                    Ok(served(self, name, destination, request).await)
+                }
             }
             (Ok(asks), _) => self.onward(destination, request, asks).await,
             (Err(refusal), _) => Err(self.gate.refuse(Some(destination), refusal)),
@@ -204,12 +214,14 @@ impl Egress {
     async fn onward(
         self: &Arc<Self>,
         destination: &Destination,
-        request: Request<Incoming>,
+        mut request: Request<Rest>,
         asks: Asks,
     ) -> Result<Response<Body>, Refusal> {
+        let record = |refusal| self.gate.refuse(Some(destination), refusal);
+        let extended = websocket::is_extended(&request);
+        let key = extended.then(|| websocket::unfolded(&mut request)).transpose().map_err(record)?;
         let known = judged::known(self, destination, request).await;
-        let (mut request, facts, alarm) =
-            known.map_err(|refusal| self.gate.refuse(Some(destination), refusal))?;
+        let (mut request, facts, alarm) = known.map_err(record)?;
         // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
         let shown = crate::http::head::shown(&facts, &request);
         let pass = Arc::new(self.gate.admit_request(facts, shown).await?);
@@ -230,12 +242,13 @@ impl Egress {
         }
         let patterns = credentials.patterns(destination);
         if !Credentials::incoming(&patterns, answer.headers_mut(), bound) {
-            return Err(self.gate.refuse(Some(destination), unreadable("https")));
+            return Err(record(unreadable("https")));
         }
+        key.as_ref().map_or(Ok(()), |key| key.judge(&answer)).map_err(record)?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let unasked =
                 || Refusal::new(Reason::ConnectFailed, "https").said("it switched protocols unasked");
-            let cell = upgrade.ok_or_else(|| self.gate.refuse(Some(destination), unasked()))?;
+            let cell = upgrade.ok_or_else(|| record(unasked()))?;
             let world = hyper::upgrade::on(&mut answer);
             tokio::spawn(async move {
                 if let (Ok(world), Ok(cell)) = tokio::join!(world, cell) {
@@ -243,7 +256,10 @@ impl Egress {
                 }
             });
             let mut response = rebuilt(&answer, full(Bytes::new()));
-            crate::http::head::switch_headers(response.headers_mut());
+            match key {
+                Some(_) => websocket::folded(&mut response),
+                None => crate::http::head::switch_headers(response.headers_mut()),
+            }
             return Ok(response);
         }
         let (head, body) = answer.into_parts();

@@ -32,8 +32,8 @@ pub(crate) const FORGED: &str = "forged.example";
 pub(crate) const BOUND: &str = "canary-of-the-bound-key";
 /// Stands for its placeholder, which the host makes.
 pub(crate) const PLACEHOLDER: &str = "@PLACEHOLDER@";
-/// Stands for the certificate of the neighbour's authority, PEM.
-pub(crate) const NEIGHBOURS: &str = "@NEIGHBOURS@";
+/// Stands for the certificate of the neighbour's authority, PEM, and for that of the tenant's own.
+pub(crate) const AUTHORITIES: [&str; 2] = ["@NEIGHBOURS@", "@OWN@"];
 /// Stands for a line of it, and for the same line of the tenant's own.
 pub(crate) const LINES: [&str; 2] = ["@THEIR-LINE@", "@OWN-LINE@"];
 
@@ -276,7 +276,10 @@ fn authorities() -> Vec<Wire> {
         How::In(INSPECTED, Find { words: words.into(), below: below.iter().map(Into::into).collect() })
     };
     let files = ["/etc/cofferdam", "/opt/cofferdam", "/sandbox", "/tmp"];
-    let theirs = Tls { authorities: NEIGHBOURS.into(), ..client(GOOD, &request("GET", "/", GOOD)) };
+    let vouched = |by: &str| {
+        let client = Tls { authorities: by.to_owned(), ..client(GOOD, &request("GET", "/", GOOD)) };
+        How::In(INSPECTED, Attempt::Tls(client))
+    };
     let good = || inside(false, &request("GET", "/", GOOD));
     let forged = client(FORGED, &request("GET", "/forged-inside", FORGED));
     let rows: [Row; 6] = [
@@ -291,10 +294,10 @@ fn authorities() -> Vec<Wire> {
         (
             "neighbours-authority",
             "have the neighbour's authority vouch for a name",
-            How::In(INSPECTED, Attempt::Tls(theirs)),
+            vouched(AUTHORITIES[0]),
             "",
             &["an authority of each tenant"],
-            good(),
+            vouched(AUTHORITIES[1]),
         ),
         (
             "neighbours-trusted",

@@ -408,7 +408,7 @@ async fn a_stream_of_events_passes_as_it_comes_and_ends_with_its_permission() {
 }
 
 /// A client of HTTP/2.
-async fn two(cell: &Cell) -> hyper::client::conn::http2::SendRequest<http::Body> {
+pub(super) async fn two(cell: &Cell) -> hyper::client::conn::http2::SendRequest<http::Body> {
     let tls = connect(cell, "open.example", H2).await.unwrap();
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (sender, connection) =
@@ -437,18 +437,130 @@ async fn echo(server: Server) {
         .await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_websocket_over_http_2_is_not_offered() {
-    let cell = inspecting();
-    let mut client = two(&cell).await;
-    let mut socket = ask("https://open.example/open/ws");
+/// What asks for a WebSocket over HTTP/2.
+fn extended(path: &str) -> Request<http::Body> {
+    let mut socket = ask(&format!("https://open.example{path}"));
     *socket.method_mut() = ::http::Method::CONNECT;
+    socket.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
     socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-    let answered = client.send_request(socket).await;
-    // Its client knows our settings, or sent it before it did.
-    assert!(answered.as_ref().map_or(true, |answer| answer.status() == 400), "{answered:?}");
+    socket
+}
+
+/// How a server of HTTP/1.1 agrees to the WebSocket of this head.
+fn agreed(head: &str) -> String {
+    use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let shown =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let shown = STANDARD.encode(shown);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {shown}\r\n\r\n"
+    )
+}
+
+/// A client of HTTP/2 that knows that it may ask for WebSockets.
+async fn two_that_may(cell: &Cell) -> hyper::client::conn::http2::SendRequest<http::Body> {
+    let mut client = two(cell).await;
+    assert_eq!(client.send_request(ask("https://open.example/other")).await.unwrap().status(), 403);
+    client
+}
+
+type Socket = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Both ends of a WebSocket that a client of HTTP/2 has with a server of HTTP/1.1.
+pub(super) async fn over_two(cell: &Cell) -> (Socket, Server) {
+    let mut client = two_that_may(cell).await;
+    let asking = tokio::spawn(async move {
+        let answer = client.send_request(extended("/open/ws")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("sec-websocket-accept"), "{answer:?}");
+        (hyper::upgrade::on(answer).await.unwrap(), client)
+    });
+    let mut server = served(cell, &["h2", "http/1.1"]).await;
+    let head = message(&mut server).await;
+    assert!(head.starts_with("GET /open/ws HTTP/1.1\r\n"), "{head}");
+    assert!(head.to_ascii_lowercase().contains("upgrade: websocket\r\n"), "{head}");
+    say(&mut server, &agreed(&head)).await;
+    let (socket, client) = asking.await.unwrap();
+    // What its client is dropped for would end the connection.
+    tokio::spawn(async move {
+        let _client = client;
+        std::future::pending::<()>().await;
+    });
+    (TokioIo::new(socket), server)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_over_http_2_passes_after_it_was_judged_and_ends_with_its_permission() {
+    let cell = inspecting();
+    let (mut socket, mut server) = over_two(&cell).await;
+    let mut frame = [0; 5];
+    say(&mut server, "first").await;
+    socket.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame, b"first");
+    say(&mut socket, "frame").await;
+    server.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame, b"frame");
+    cell.egress.gate.configure(rules("version: 1\ndefault: deny\n"), LIMITS);
+    assert!(matches!(socket.read(&mut frame).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_websocket_over_http_2_is_refused_before_anything_is_dialled() {
+    let cell = inspecting();
+    let mut client = two_that_may(&cell).await;
+    let mut refused = async |request| {
+        let answer = client.send_request(request).await.unwrap();
+        (answer.status().as_u16(), answer.headers()["cofferdam-reason"].to_str().unwrap().to_owned())
+    };
+    let denied = |reason: &str| (403, reason.to_owned());
+    assert_eq!(refused(extended("/other")).await, denied("denied_by_rule"));
+    // Only `ws` is allowed there, and here only `https`.
+    assert_eq!(refused(ask("https://open.example/elsewhere")).await, denied("no_rule"));
+    assert_eq!(refused(extended("/open/page")).await, denied("no_rule"));
+    let mut elsewhere = extended("/open/ws");
+    *elsewhere.uri_mut() = "https://web.example/open/ws".parse().unwrap();
+    assert_eq!(refused(elsewhere).await, (421, "host_mismatch".to_owned()));
+    let bad = || (400, "bad_request".to_owned());
+    let mut other = extended("/open/ws");
+    other.extensions_mut().insert(hyper::ext::Protocol::from_static("connect-udp"));
+    assert_eq!(refused(other).await, bad());
+    let mut keyed = extended("/open/ws");
+    keyed.headers_mut().insert("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==".parse().unwrap());
+    assert_eq!(refused(keyed).await, bad());
+    let mut old = extended("/open/ws");
+    old.headers_mut().insert("sec-websocket-version", "8".parse().unwrap());
+    assert_eq!(refused(old).await, bad());
     assert_eq!(cell.dialled(), 0);
 }
+
+/// What a client of HTTP/2 is told when its server answers a WebSocket so.
+pub(super) async fn answered_with(cell: &Cell, text: &str) -> u16 {
+    let mut client = two_that_may(cell).await;
+    let asking =
+        tokio::spawn(
+            async move { client.send_request(extended("/open/ws")).await.unwrap().status().as_u16() },
+        );
+    let mut server = served(cell, H1).await;
+    message(&mut server).await;
+    say(&mut server, text).await;
+    asking.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_2_has_no_websocket_to_which_its_server_did_not_agree() {
+    for (text, status) in
+        [(OK, 502), (SWITCHED, 502), ("HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno", 404)]
+    {
+        assert_eq!(answered_with(&inspecting(), text).await, status, "{text}");
+    }
+}
+
+/// A switch that whoever says it need not have seen a key for.
+pub(super) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn http_2_passes_with_trailers_on_one_connection_and_each_of_its_requests_is_judged() {

@@ -350,6 +350,27 @@ async fn a_websocket_breaks_before_a_known_value_is_out_in_however_many_frames()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_websocket_over_http_2_breaks_before_a_known_value_is_out() {
+    use crate::loss::frame;
+    let hello = frame(0x81, b"hello");
+    for (text, whole) in [("and no more", true), (SECRET, false)] {
+        let cell = inspected::inspecting();
+        cell.egress.set_watch(watch());
+        let (mut socket, mut server) = inspected::over_two(&cell).await;
+        let last = frame(0x81, text.as_bytes());
+        for frame in [&hello, &last] {
+            let _ = socket.write_all(frame).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(socket);
+        let arrived = all_of(&mut server).await;
+        assert_eq!(arrived == [&hello[..], &last].concat(), whole);
+        assert!(arrived.starts_with(&hello));
+        assert_eq!(cell.reasons().contains(&"loss_blocked".to_owned()), !whole, "{:?}", cell.reasons());
+    }
+}
+
 /// What comes until the connection ends, in whatever way.
 async fn all_of(stream: &mut inspected::Server) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -830,6 +830,9 @@ fn attack(check: Check) -> Result<(), String> {
         Check::OnlyWebSocket => alone(&|| {
             inside("GET /open HTTP/1.1\r\nHost: open.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
         }),
+        Check::WebSocketAgreed => alone(&|| {
+            comes(async { inspected::answered_with(&inspecting(), inspected::SWITCHED).await == 200 })
+        }),
         Check::WithdrawnInspected => {
             tried(&[Check::WithdrawnInspected, Check::WithdrawnDrive], &inspected_outlives)
         }
