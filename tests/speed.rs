@@ -15,5 +15,5 @@ fn egress() {
 #[test]
 #[ignore = "a bench: cargo xtask bench inference"]
 fn inference() {
-    bench::inference::run();
+    bench::inference::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
 }

@@ -44,13 +44,17 @@ impl Inside {
         Self(File::open(format!("/proc/{init}/ns/net")).unwrap())
     }
 
-    /// Does something on a thread there.
+    /// Does something on a thread there, on the clients' processor.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        netns::inside(self.0.as_fd(), || {
+        self.unpinned(|| {
             keep_on(0);
             work()
         })
-        .unwrap()
+    }
+
+    /// The same on any processor.
+    pub fn unpinned<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::inside(self.0.as_fd(), work).unwrap()
     }
 }
 
@@ -89,8 +93,13 @@ impl Drop for Awake {
 
 /// The wardens of a host.
 pub fn wardens(host: &Host) -> Vec<i32> {
+    own(host, "__warden")
+}
+
+/// The processes of a host that were started for this.
+pub fn own(host: &Host, entry: &str) -> Vec<i32> {
     let mut found = host.own_processes();
-    found.retain(|(_, _, line)| line.contains("__warden"));
+    found.retain(|(_, _, line)| line.contains(entry));
     found.into_iter().map(|(pid, ..)| pid).collect()
 }
 

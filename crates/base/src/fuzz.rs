@@ -32,7 +32,7 @@ pub fn control_wires(packet: &[u8]) {
     stable::<edge::Config>(packet);
     stable::<edge::Report>(packet);
     stable::<warden::Command>(packet);
-    stable::<warden::Report>(packet);
+    stable::<Vec<warden::Report>>(packet);
 }
 
 /// Reads a packet, writes it and reads that: the same message.

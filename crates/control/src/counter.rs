@@ -1,16 +1,17 @@
-//! The sums of what models used: all reports that wait are counted in one transaction.
+//! The sums of what models used: reports gather, and all that wait are counted in one transaction.
 //!
-//! While one transaction is written the next reports gather, so a tenant that asks fast waits for the disk and not for
-//! one commit a request. It acknowledges nothing that is not on disk, and forgets nothing that is not: a disk that
-//! takes no more is tried again, and meanwhile the wardens run out of room and stop asking. The threat: use that no
-//! budget saw, and a tenant whose reports hold back another's.
+//! Who asks fast waits for no commit a request. It acknowledges nothing that is not on disk, and forgets nothing that is
+//! not: a disk that takes no more is tried again, and meanwhile the wardens run out of room and stop asking. The threat:
+//! use that no budget saw, and a tenant whose reports hold back another's.
 
-use crate::db::Db;
+use crate::{db::Db, scribe::gathered};
 use cofferdam_base::{TenantId, ipc::warden::Usage};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// So many reports at most are one transaction.
+/// How long a report waits for others, unless so many wait already, which is the most that one transaction counts. Until
+/// then its warden keeps it.
+const GATHER: Duration = Duration::from_millis(10);
 const BATCH: usize = 512;
 /// So many wait for the next ones; who has more to say waits.
 const QUEUE: usize = 4096;
@@ -57,9 +58,9 @@ impl Counter {
 }
 
 async fn count(db: Db, mut queue: mpsc::Receiver<Entry>) {
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let (uses, done): (Vec<_>, Vec<_>) = std::mem::take(&mut batch).into_iter().unzip();
+    while let Some(first) = queue.recv().await {
+        let batch = gathered(first, &mut queue, GATHER, BATCH).await;
+        let (uses, done): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let uses: Vec<_> = uses.into_iter().flatten().collect();
         keep(&db, uses).await;
         for done in done {

@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// Rows of class B wait no longer than this for others, which leaves the disk the rest of 5 ms.
@@ -96,13 +96,7 @@ impl Desk {
                 queue.recv().await
             };
             let Some(first) = first else { return };
-            let deadline = Instant::now() + GATHER;
-            let mut batch = vec![first];
-            while batch.len() < BATCH
-                && let Ok(Some(entry)) = timeout_at(deadline, queue.recv()).await
-            {
-                batch.push(entry);
-            }
+            let batch = gathered(first, &mut queue, GATHER, BATCH).await;
             if self.is_behind() {
                 self.apart(batch).await;
             } else if self.append(&batch).await {
@@ -169,11 +163,31 @@ impl Desk {
                 Err(Error::DiskFull) => return false,
                 Err(error) => {
                     tracing::error!(%error, rows = entries.len(), "the ledger cannot be written");
-                    tokio::time::sleep(AGAIN).await;
+                    sleep(AGAIN).await;
                 }
             }
         }
     }
+}
+
+/// What came first, and what waits behind it after a pause, so many at most; no pause if so many wait already. Nobody is
+/// woken for each of them.
+pub(crate) async fn gathered<T>(
+    first: T,
+    queue: &mut mpsc::Receiver<T>,
+    pause: Duration,
+    most: usize,
+) -> Vec<T> {
+    if queue.len() < most {
+        sleep(pause).await;
+    }
+    let mut batch = vec![first];
+    while batch.len() < most
+        && let Ok(next) = queue.try_recv()
+    {
+        batch.push(next);
+    }
+    batch
 }
 
 /// Does a full disk take it? What is no row needs no room.

@@ -113,13 +113,13 @@ impl Link {
         let mut boot = None;
         let mut ended = self.configured.subscribe();
         let acknowledge = tokio::spawn(Arc::clone(self).acknowledge());
-        loop {
+        'wire: loop {
             let received = tokio::select! {
-                received = self.wire.recv::<Report>() => received,
+                received = self.wire.recv::<Vec<Report>>() => received,
                 _ = ended.wait_for(|c| c.ended) => break,
             };
-            let report = match received {
-                Ok(Some((report, none))) if none.is_empty() => report,
+            let reports = match received {
+                Ok(Some((reports, none))) if none.is_empty() => reports,
                 Ok(None) => break,
                 Ok(Some(_)) => {
                     tracing::warn!(tenant = %tenant.id, "the warden sent descriptors");
@@ -130,9 +130,11 @@ impl Link {
                     break;
                 }
             };
-            if let Err(error) = self.take(report, &mut boot, host, tenant).await {
-                tracing::warn!(tenant = %tenant.id, %error, "the warden's wire is given up");
-                break;
+            for report in reports {
+                if let Err(error) = self.take(report, &mut boot, host, tenant).await {
+                    tracing::warn!(tenant = %tenant.id, %error, "the warden's wire is given up");
+                    break 'wire;
+                }
             }
         }
         acknowledge.abort();

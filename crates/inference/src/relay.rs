@@ -283,15 +283,14 @@ impl Exchange {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.report.saw(frame);
-                self.idle.as_mut().reset(Instant::now() + self.patience);
-            }
-            Poll::Ready(None) => {
-                self.report.whole = true;
-                self.report.end();
-                if let (Some(line), Ok(runtime)) = (self.line.take(), Handle::try_current()) {
-                    runtime.spawn(line.give_back());
+                // Whoever knows its length does not ask for what comes after it.
+                if self.incoming.is_end_stream() {
+                    self.over();
+                } else {
+                    self.idle.as_mut().reset(Instant::now() + self.patience);
                 }
             }
+            Poll::Ready(None) => self.over(),
             Poll::Ready(Some(Err(_))) => self.report.end(),
             Poll::Pending if self.idle.as_mut().poll(cx).is_ready() => {
                 self.report.end();
@@ -300,6 +299,15 @@ impl Exchange {
             Poll::Pending => {}
         }
         polled
+    }
+
+    /// The provider's last byte was read.
+    fn over(&mut self) {
+        self.report.whole = true;
+        self.report.end();
+        if let (Some(line), Ok(runtime)) = (self.line.take(), Handle::try_current()) {
+            runtime.spawn(line.give_back());
+        }
     }
 
     /// Reads on for the usage, which comes last.

@@ -12,7 +12,7 @@ use cofferdam_egress::{
     proxy::{Credentials, Proxy},
 };
 use cofferdam_policy::{Guard, Policy, Reason};
-use cofferdam_sys::channel::{AsyncChannel, exactly};
+use cofferdam_sys::channel::{AsyncChannel, ChannelError, exactly};
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 /// Everything that a command may change.
@@ -42,9 +42,20 @@ impl Office {
 
     async fn speak(&self, wire: &AsyncChannel) -> Result<(), Error> {
         loop {
-            let report = self.outbox.next().await;
-            wire.send(&report, &[]).await?;
-            self.outbox.sent(&report);
+            let reports = self.outbox.next().await;
+            match wire.send(&reports, &[]).await {
+                // One by one they fit.
+                Err(ChannelError::TooLong(_)) => {
+                    for report in reports.chunks(1) {
+                        wire.send(&report, &[]).await?;
+                        self.outbox.sent(report);
+                    }
+                }
+                sent => {
+                    sent?;
+                    self.outbox.sent(&reports);
+                }
+            }
         }
     }
 

@@ -302,6 +302,7 @@ impl Model {
             ));
         };
         let to = provider(once, route, &place)?;
+        self.outbox.room_soon().await;
         let holding = self.allowed(route, once).await?;
         let pass = self.pass(&to, wire)?;
         let key = self.key(route)?;

@@ -28,9 +28,14 @@ const ROOM_FOR_USAGE: usize = 1024;
 /// How many other messages may wait for a wire.
 const WAITING: usize = 1024;
 
-/// How long a row of what was let through waits for others, and for how many.
+/// How long a row of what was let through, and what a model used, waits for others, and for how many.
 const GATHER: Duration = Duration::from_millis(2);
 const COMPANY: usize = 64;
+/// So many messages at most go together.
+const TOGETHER: usize = 64;
+
+/// How long a request waits for room before it is refused.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// The queue.
 pub(crate) struct Outbox {
@@ -39,6 +44,8 @@ pub(crate) struct Outbox {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     more: Notify,
+    /// There is room again.
+    room: Notify,
 }
 
 impl fmt::Debug for Outbox {
@@ -65,7 +72,7 @@ struct State {
     last_request: u64,
     /// What else waits for this wire, and what of it is on its way.
     waiting: VecDeque<Report>,
-    going: Option<Report>,
+    going: VecDeque<Report>,
     /// Whose turn it is.
     turn: Turn,
     /// Denials that found no room.
@@ -86,8 +93,10 @@ enum Turn {
 }
 
 impl Turn {
-    const fn next(self) -> Self {
+    /// Whose turn comes next. That a canary was sent, if it is the next of the others, waits for nobody.
+    fn after(self, other: Option<&Report>) -> Self {
         match self {
+            _ if matches!(other, Some(Report::Tripped { .. })) => Self::Others,
             Self::Others => Self::Usage,
             Self::Usage => Self::Records,
             Self::Records => Self::Others,
@@ -102,34 +111,47 @@ fn next<T: Clone>(rows: &VecDeque<T>, first: u64, sent: u64) -> Option<T> {
 }
 
 impl State {
-    /// The next message, of the first kind from this turn on that has one.
-    fn pick(&mut self) -> Option<Report> {
-        // It was picked before, and did not go out.
-        if self.going.is_some() {
-            return self.going.clone();
-        }
-        let mut turn = self.turn;
-        for _ in 0..3 {
-            let picked = match turn {
+    /// The next messages, of each kind in its turn. What was picked before and did not go out is picked again.
+    fn pick(&mut self) -> Vec<Report> {
+        let (mut turn, mut sent, mut sent_usage, mut going) = (self.turn, self.sent, self.sent_usage, 0);
+        let (mut picked, mut without) = (Vec::new(), 0);
+        while picked.len() < TOGETHER && without < 3 {
+            let report = match turn {
                 Turn::Others => {
-                    self.going = self.waiting.pop_front();
-                    self.going.clone()
+                    if going == self.going.len() {
+                        self.going.extend(self.waiting.pop_front());
+                    }
+                    let other = self.going.get(going).cloned();
+                    going += usize::from(other.is_some());
+                    other
                 }
                 Turn::Usage => {
                     let first = self.usage.front().map_or(0, |first| first.seq);
-                    next(&self.usage, first, self.sent_usage).map(Report::Usage)
+                    let usage = next(&self.usage, first, sent_usage);
+                    sent_usage += u64::from(usage.is_some());
+                    usage.map(Report::Usage)
                 }
                 Turn::Records => {
                     let first = self.kept.front().map_or(0, |first| first.seq);
-                    next(&self.kept, first, self.sent).map(Report::Record)
+                    let record = next(&self.kept, first, sent);
+                    sent += u64::from(record.is_some());
+                    record.map(Report::Record)
                 }
             };
-            if picked.is_some() {
-                return picked;
-            }
-            turn = turn.next();
+            without = if report.is_some() { 0 } else { without + 1 };
+            picked.extend(report);
+            turn = turn.after(self.going.get(going).or(self.waiting.front()));
         }
-        None
+        picked
+    }
+
+    fn has_room_for_usage(&self) -> bool {
+        self.usage.len() + self.promised.len() < ROOM_FOR_USAGE
+    }
+
+    /// Is there room for the rows and the use of one more request to a model?
+    fn has_room(&self) -> bool {
+        self.has_room_for_usage() && self.kept.len() < ROOM
     }
 
     /// Keeps what a request used.
@@ -146,18 +168,20 @@ impl State {
         self.waiting.len() < before
     }
 
-    /// Is there nothing but rows of what was let through, and not too many?
+    /// Is there nothing but rows of what was let through and uses of models, and not too many? Of a use that is not said
+    /// control knows the most that it can be.
     fn may_wait(&self) -> bool {
         let unsent = self.kept.iter().rev().take_while(|it| it.seq > self.sent);
-        let (mut count, mut passed) = (0, true);
+        let used = self.usage.iter().rev().take_while(|it| it.seq > self.sent_usage).count();
+        let (mut count, mut passed) = (used, true);
         for row in unsent {
             count += 1;
             passed &= matches!(row.what, RecordKind::Allow | RecordKind::Use);
             if !passed || count >= COMPANY {
-                return false;
+                break;
             }
         }
-        self.going.is_none() && self.waiting.is_empty() && self.sent_usage == self.last_usage
+        passed && count < COMPANY && self.going.is_empty() && self.waiting.is_empty()
     }
 
     /// Puts a message at the end. Of one destination no more than one question and one end of it wait.
@@ -219,7 +243,14 @@ impl Drop for UsagePlace {
 
 impl Outbox {
     pub(crate) fn new(tenant: TenantId, boot: u64, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { tenant, boot, clock, state: Mutex::default(), more: Notify::new() })
+        Arc::new(Self {
+            tenant,
+            boot,
+            clock,
+            state: Mutex::default(),
+            more: Notify::new(),
+            room: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -235,7 +266,7 @@ impl Outbox {
         state.sent = state.kept.front().map_or(state.last, |first| first.seq - 1);
         state.sent_usage = state.usage.front().map_or(state.last_usage, |first| first.seq - 1);
         state.turn = Turn::Others;
-        let told = state.going.take().into_iter().chain(std::mem::take(&mut state.waiting));
+        let told = std::mem::take(&mut state.going).into_iter().chain(std::mem::take(&mut state.waiting));
         // What was asked or spent on the old wire is void; what ended is still over, unless it is asked again.
         let lasting: Vec<Report> = told.filter(|report| matches!(report, Report::HoldEnded { .. })).collect();
         state.waiting.push_back(Report::Hello { tenant: self.tenant.clone(), boot: self.boot });
@@ -254,11 +285,12 @@ impl Outbox {
         self.lock().wired = false;
     }
 
-    /// The next message for the wire, waiting for it. It is taken out only once it was sent: [`Self::sent`].
-    pub(crate) async fn next(&self) -> Report {
+    /// The next messages for the wire, waiting for one. They are taken out only once they were sent: [`Self::sent`].
+    pub(crate) async fn next(&self) -> Vec<Report> {
         loop {
-            if let Some(report) = self.lock().pick() {
-                return report;
+            let reports = self.lock().pick();
+            if !reports.is_empty() {
+                return reports;
             }
             self.more.notified().await;
             // Whatever caused it goes on first: what is said to control is on no request's way to its server.
@@ -267,8 +299,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for company, if all that waits are rows of what was let through: each that went by itself would wake
-    /// control in the middle of the very connection that it tells of.
+    /// Waits for company, if all that waits may: each row that went by itself would wake control in the middle of the very
+    /// connection that it tells of.
     async fn gather(&self) {
         let company = async {
             while self.lock().may_wait() {
@@ -279,24 +311,26 @@ impl Outbox {
         let _ = tokio::time::timeout(GATHER, company).await;
     }
 
-    /// A message of [`Self::next`] went out.
-    pub(crate) fn sent(&self, report: &Report) {
+    /// The first messages of [`Self::next`] went out.
+    pub(crate) fn sent(&self, reports: &[Report]) {
         let mut state = self.lock();
-        state.turn = match report {
-            Report::Record(record) => {
-                state.sent = record.seq;
-                Turn::Others
-            }
-            Report::Usage(usage) => {
-                state.sent_usage = usage.seq;
-                Turn::Records
-            }
-            _ => {
-                state.going = None;
-                let tripped = matches!(state.waiting.front(), Some(Report::Tripped { .. }));
-                if tripped { Turn::Others } else { Turn::Usage }
-            }
-        };
+        for report in reports {
+            let turn = match report {
+                Report::Record(record) => {
+                    state.sent = record.seq;
+                    Turn::Records
+                }
+                Report::Usage(usage) => {
+                    state.sent_usage = usage.seq;
+                    Turn::Usage
+                }
+                _ => {
+                    state.going.pop_front();
+                    Turn::Others
+                }
+            };
+            state.turn = turn.after(state.going.front().or(state.waiting.front()));
+        }
     }
 
     /// Usage up to this number is counted.
@@ -305,6 +339,8 @@ impl Outbox {
         while state.usage.front().is_some_and(|usage| usage.seq <= through) {
             state.usage.pop_front();
         }
+        drop(state);
+        self.room.notify_waiters();
     }
 
     /// Records up to this number are in the ledger.
@@ -328,6 +364,7 @@ impl Outbox {
         }
         drop(state);
         self.more.notify_one();
+        self.room.notify_waiters();
     }
 
     /// Anything else for control.
@@ -340,7 +377,7 @@ impl Outbox {
     /// Room for what a request to a model will have used, which is no more than `most`; none: it must not be made.
     pub(crate) fn usage_place(self: &Arc<Self>, mut most: Usage) -> Option<UsagePlace> {
         let mut state = self.lock();
-        if state.usage.len() + state.promised.len() >= ROOM_FOR_USAGE {
+        if !state.has_room_for_usage() {
             return None;
         }
         state.last_request += 1;
@@ -354,6 +391,25 @@ impl Outbox {
         drop(state);
         self.more.notify_one();
         Some(UsagePlace { outbox: Arc::clone(self), request })
+    }
+
+    /// Waits until there is room for a request to a model, but not for ever: control's disk may stand still for a moment,
+    /// and who asks then is not refused at once.
+    pub(crate) async fn room_soon(&self) {
+        let room = async {
+            loop {
+                let freed = self.room.notified();
+                tokio::pin!(freed);
+                // From here on no room that is made is missed.
+                freed.as_mut().enable();
+                if self.lock().has_room() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        // If there is none then, the request is refused where it wants some.
+        let _ = tokio::time::timeout(STANDSTILL, room).await;
     }
 
     fn push(&self, state: &mut State, row: Row) {

@@ -178,7 +178,7 @@ impl GrantSpan {
     }
 }
 
-/// Warden → control.
+/// Warden → control; a packet is a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {

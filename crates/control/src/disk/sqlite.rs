@@ -326,13 +326,7 @@ impl Disk for Sqlite {
     }
 
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
-        Ok(self.state.change_quietly(|tables| {
-            uses.iter().try_for_each(|(id, usage)| match tables.add_usage(id, usage) {
-                // It was forgotten while its report waited.
-                Err(cofferdam_store::Error::NotFound { .. }) => Ok(()),
-                added => added,
-            })
-        })?)
+        Ok(self.state.change_quietly(|tables| tables.add_usage(uses))?)
     }
 
     fn usage(&mut self, tenant: Option<&TenantId>, since: Millis, by: &[By]) -> Result<Vec<UsageRow>, Error> {

@@ -523,7 +523,9 @@ async fn uses_that_wait_are_counted_in_one_transaction_and_none_is_lost_or_count
     assert_eq!(world.disk.counted(), (0, 0));
     world.disk.1.store(false, Ordering::Relaxed);
     counted(&warden, 100).await;
-    assert_eq!(world.disk.counted(), (100, 2), "the first by itself, all that waited behind it at once");
+    let (uses, changes) = world.disk.counted();
+    // What came before the disk was first tried, and all that waited behind it.
+    assert!(uses == 100 && changes <= 2, "{uses} {changes}");
     (99..=101).for_each(|seq| warden.report(&used(seq)));
     counted(&warden, 101).await;
     assert_eq!(world.disk.counted().0, 101, "what is sent again is answered and not counted again");

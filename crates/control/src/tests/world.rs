@@ -68,7 +68,7 @@ impl Warden {
     }
 
     pub(super) fn report(&self, report: &warden::Report) {
-        self.0.send(report, &[]).unwrap();
+        self.0.send(&[report], &[]).unwrap();
     }
 }
 

@@ -102,9 +102,9 @@ fn the_one_route_and_the_sums_of_the_schema_before_are_there_after_it() {
 #[test]
 fn usage_is_summed_by_what_is_asked_for_and_from_when_it_is() {
     let (_dir, mut state) = host();
-    for one in [usage(DAY, "ada", 10), usage(DAY + 5, "bob", 20), usage(2 * DAY, "ada", 7)] {
-        state.change_quietly(|tables| tables.add_usage(&acme(), &one)).unwrap();
-    }
+    let uses = [(DAY, "ada", 10), (DAY + 5, "bob", 20), (2 * DAY, "ada", 7)];
+    let uses = uses.map(|(at, user, tokens)| (acme(), usage(at, user, tokens)));
+    state.change_quietly(|tables| tables.add_usage(&uses)).unwrap();
     let sums = |since, by: &[By]| state.read().usage(Some(&acme()), Millis(since), by).unwrap();
     let all = sums(0, &[]);
     assert_eq!((all.len(), all[0].requests, all[0].prompt_tokens, all[0].completion_tokens), (1, 3, 37, 3));
@@ -119,15 +119,54 @@ fn usage_is_summed_by_what_is_asked_for_and_from_when_it_is() {
 }
 
 #[test]
+fn uses_that_come_together_are_summed_as_if_each_came_alone() {
+    let gone: TenantId = "gone".parse().unwrap();
+    let uses: Vec<_> =
+        [(DAY, "ada"), (DAY + 59_999, "ada"), (DAY + 60_000, "ada"), (DAY, "bob"), (2 * DAY, "ada")]
+            .into_iter()
+            .enumerate()
+            .map(|(at, (time, user))| {
+                (
+                    acme(),
+                    Usage {
+                        micros: (at != 1).then_some(9),
+                        prompt_tokens: 1 << (8 * at),
+                        ..usage(time, user, 0)
+                    },
+                )
+            })
+            .chain([
+                (gone, usage(DAY, "ada", 1)),
+                (acme(), Usage { completion_tokens: u64::MAX, ..usage(2 * DAY, "ada", 0) }),
+            ])
+            .collect();
+    let counted = |each: usize| {
+        let (_dir, mut state) = host();
+        state.change_quietly(|tables| tables.set_route(&acme(), &route("fast"), Millis(1))).unwrap();
+        for uses in uses.chunks(each) {
+            state.change_quietly(|tables| tables.add_usage(uses)).unwrap();
+        }
+        let tables = state.read();
+        (
+            tables.usage(None, Millis(0), &[By::Tenant, By::Day, By::User]).unwrap(),
+            tables.spent(&acme()).unwrap(),
+        )
+    };
+    let (sums, spent) = counted(1);
+    assert_eq!((sums.len(), spent.len()), (3, 3), "{sums:?} {spent:?}");
+    assert_eq!(counted(uses.len()), (sums, spent));
+}
+
+#[test]
 fn a_cell_that_asks_as_ever_another_user_fills_no_disk() {
     let (_dir, mut state) = host();
     state
         .change_quietly(|tables| {
             for number in 0..600 {
-                tables.add_usage(&acme(), &usage(DAY, &format!("user-{number}"), 1))?;
+                tables.add_usage(&[(acme(), usage(DAY, &format!("user-{number}"), 1))])?;
             }
             // One that was told apart before still is.
-            tables.add_usage(&acme(), &usage(DAY, "user-3", 1))
+            tables.add_usage(&[(acme(), usage(DAY, "user-3", 1))])
         })
         .unwrap();
     let rows = state.read().usage(None, Millis(0), &[By::User]).unwrap();
@@ -143,7 +182,7 @@ fn what_was_spent_is_that_of_the_newest_minute_day_and_month() {
     };
     set(&mut state);
     for at in [DAY, DAY + 1, DAY + 60_000, DAY + 2, 40 * DAY] {
-        state.change_quietly(|tables| tables.add_usage(&acme(), &usage(at, "", 10))).unwrap();
+        state.change_quietly(|tables| tables.add_usage(&[(acme(), usage(at, "", 10))])).unwrap();
         let spent = state.read().spent(&acme()).unwrap();
         let of = |span: Span| {
             spent.iter().find(|it| it.span == span).map(|it| (it.begin.0, it.tokens, it.micros)).unwrap()
@@ -171,7 +210,7 @@ fn what_all_routes_used_is_that_of_one_span_and_of_removed_ones_too() {
     let used = |state: &mut State, alias: &str, at| {
         let usage = Usage { route: alias.parse().unwrap(), ..usage(at, "", 10) };
         state.change_quietly(|tables| tables.set_route(&acme(), &route(alias), Millis(1))).unwrap();
-        state.change_quietly(|tables| tables.add_usage(&acme(), &usage)).unwrap();
+        state.change_quietly(|tables| tables.add_usage(&[(acme(), usage.clone())])).unwrap();
     };
     used(&mut state, "fast", DAY);
     used(&mut state, "good", DAY + 60_000);

@@ -120,9 +120,12 @@ impl Tables<'_> {
 
     /// Refuses what is about a tenant that is not there.
     pub(super) fn must_exist(&self, id: &TenantId) -> Result<(), Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM tenants WHERE id = ?1)";
-        let there: bool = self.0.query_row(sql, [id.as_str()], |row| row.get(0))?;
-        if there { Ok(()) } else { Err(no_tenant(id)) }
+        if self.exists(id)? { Ok(()) } else { Err(no_tenant(id)) }
+    }
+
+    pub(super) fn exists(&self, id: &TenantId) -> Result<bool, Error> {
+        let mut there = self.0.prepare_cached("SELECT EXISTS (SELECT 1 FROM tenants WHERE id = ?1)")?;
+        Ok(there.query_row([id.as_str()], |row| row.get(0))?)
     }
 }
 

@@ -11,11 +11,12 @@ use crate::Error;
 use cofferdam_base::{
     Millis, TenantId,
     ipc::{
-        model::{Span, Spent, SpentByAll},
+        model::{Alias, Span, Spent, SpentByAll},
         warden::Usage,
     },
 };
 use rusqlite::params;
+use std::collections::BTreeMap;
 
 /// No single request counts for more.
 const MOST: u64 = 1 << 32;
@@ -85,46 +86,84 @@ pub struct UsageRow {
     pub unpriced: u64,
 }
 
+/// Requests that no sum tells apart. The minute comes second, so that an earlier one is added first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Alike<'a> {
+    tenant: &'a TenantId,
+    minute: Millis,
+    route: &'a Alias,
+    model: &'a str,
+    user: &'a str,
+    agent: &'a str,
+}
+
+impl<'a> Alike<'a> {
+    fn new(tenant: &'a TenantId, usage: &'a Usage) -> Self {
+        let Usage { at, route, model, user, agent, .. } = usage;
+        Self { tenant, minute: Span::Minute.begin(*at), route, model, user, agent }
+    }
+}
+
+/// What they used together.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    requests: i64,
+    prompt: i64,
+    completion: i64,
+    micros: i64,
+    unpriced: i64,
+}
+
+impl Sum {
+    fn add(&mut self, usage: &Usage) -> Result<(), Error> {
+        let more = |sum: &mut i64, by: u64| -> Result<(), Error> {
+            *sum = sum.saturating_add(cut(by)?).min(MOST_SUM);
+            Ok(())
+        };
+        more(&mut self.requests, 1)?;
+        more(&mut self.prompt, usage.prompt_tokens)?;
+        more(&mut self.completion, usage.completion_tokens)?;
+        more(&mut self.micros, usage.micros.unwrap_or_default())?;
+        more(&mut self.unpriced, usage.micros.is_none().into())
+    }
+}
+
 impl Tables<'_> {
-    /// Adds one request.
-    pub fn add_usage(&self, id: &TenantId, usage: &Usage) -> Result<(), Error> {
-        let Usage {
-            seq: _,
-            request: _,
-            at,
-            route,
-            model,
-            prompt_tokens,
-            completion_tokens,
-            status: _,
-            estimated: _,
-            micros,
-            user,
-            agent,
-        } = usage;
-        self.must_exist(id)?;
-        let day = number(at.0 / 86_400_000)?;
+    /// Adds requests, all that no sum tells apart at once. Those of a tenant that is not there add nothing.
+    pub fn add_usage(&self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
+        let mut sums: BTreeMap<Alike<'_>, Sum> = BTreeMap::new();
+        for (tenant, usage) in uses {
+            sums.entry(Alike::new(tenant, usage)).or_default().add(usage)?;
+        }
+        sums.iter().try_for_each(|(alike, sum)| self.add_sum(alike, *sum))
+    }
+
+    fn add_sum(&self, alike: &Alike<'_>, sum: Sum) -> Result<(), Error> {
+        let Alike { tenant, minute, route, model, user, agent } = alike;
+        if !self.exists(tenant)? {
+            return Ok(());
+        }
+        let day = number(minute.0 / 86_400_000)?;
         let full = "SELECT count(*) >= ?3 FROM used WHERE tenant = ?1 AND day = ?2";
         let mut full = self.0.prepare_cached(full)?;
-        let full: bool = full.query_row(params![id.as_str(), day, MOST_ROWS], |row| row.get(0))?;
+        let full: bool = full.query_row(params![tenant.as_str(), day, MOST_ROWS], |row| row.get(0))?;
         let known = "SELECT count(*) > 0 FROM used
                      WHERE tenant = ?1 AND day = ?2 AND route = ?3 AND model = ?4 AND user = ?5 AND agent = ?6";
-        let these = params![id.as_str(), day, route.as_str(), model, user, agent];
+        let these = params![tenant.as_str(), day, route.as_str(), model, user, agent];
         let apart = !full || self.0.query_row(known, these, |row| row.get::<_, bool>(0))?;
-        let (user, agent) = if apart { (user.as_str(), agent.as_str()) } else { (OTHERS, OTHERS) };
-        let (prompt, completion) = (cut(*prompt_tokens)?, cut(*completion_tokens)?);
-        let (cost, unpriced) = (cut(micros.unwrap_or_default())?, i64::from(micros.is_none()));
+        let (user, agent) = if apart { (*user, *agent) } else { (OTHERS, OTHERS) };
+        let Sum { requests, prompt, completion, micros, unpriced } = sum;
         let mut add = self.0.prepare_cached(
-            "INSERT INTO used VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)
+            "INSERT INTO used VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?12, ?7, ?8, ?9, ?10)
              ON CONFLICT (tenant, day, route, model, user, agent) DO UPDATE SET
-               requests = requests + 1,
+               requests = requests + ?12,
                prompt_tokens = min(prompt_tokens + ?7, ?11),
                completion_tokens = min(completion_tokens + ?8, ?11),
                micros = min(micros + ?9, ?11),
                unpriced = unpriced + ?10",
         )?;
         add.execute(params![
-            id.as_str(),
+            tenant.as_str(),
             day,
             route.as_str(),
             model,
@@ -132,19 +171,17 @@ impl Tables<'_> {
             agent,
             prompt,
             completion,
-            cost,
+            micros,
             unpriced,
-            MOST_SUM
+            MOST_SUM,
+            requests
         ])?;
-        for span in Span::ALL {
-            self.spend(id, usage, span, prompt + completion, cost)?;
-        }
-        Ok(())
+        Span::ALL.iter().try_for_each(|span| self.spend(alike, *span, prompt + completion, micros))
     }
 
     /// Adds to what a route used in a span. One that is over makes room for the next; a late
     /// word of it, or one by a clock that went back, counts in the one that is there.
-    fn spend(&self, id: &TenantId, usage: &Usage, span: Span, tokens: i64, micros: i64) -> Result<(), Error> {
+    fn spend(&self, alike: &Alike<'_>, span: Span, tokens: i64, micros: i64) -> Result<(), Error> {
         let mut add = self.0.prepare_cached(
             "INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (tenant, route, span) DO UPDATE SET
@@ -153,10 +190,10 @@ impl Tables<'_> {
                begin = max(begin, ?4)",
         )?;
         add.execute(params![
-            id.as_str(),
-            usage.route.as_str(),
+            alike.tenant.as_str(),
+            alike.route.as_str(),
             super::rows::text(&span)?,
-            number(span.begin(usage.at).0)?,
+            number(span.begin(alike.minute).0)?,
             tokens,
             micros,
             MOST_SUM

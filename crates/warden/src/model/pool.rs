@@ -8,10 +8,10 @@ use cofferdam_base::Destination;
 use cofferdam_egress::{Pass, dial::Reached};
 use cofferdam_inference::{Keeper, Kept};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 /// How many wait at most.
 const MOST: usize = 8;
@@ -22,7 +22,15 @@ const OLD: Duration = Duration::from_mins(5);
 
 /// What waits.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<Waiting>>);
+pub(crate) struct Pool(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The longest first.
+    waiting: Vec<Waiting>,
+    /// Is there a task that closes what waits too long?
+    swept: bool,
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -48,7 +56,7 @@ impl Line {
 impl Pool {
     /// A connection to where this permission leads, if its address still may be dialled.
     pub(crate) fn take(&self, pass: &Pass) -> Option<(Line, Kept)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut self.lock().waiting;
         waiting.retain(Waiting::is_fresh);
         while let Some(at) = waiting.iter().rposition(|it| it.line.destination == *pass.destination()) {
             let Waiting { line, kept, since: _ } = waiting.remove(at);
@@ -63,21 +71,39 @@ impl Pool {
     pub(crate) fn keeper(self: &Arc<Self>, line: Line) -> Keeper {
         let pool = Arc::clone(self);
         Box::new(move |kept| {
-            pool.put(Waiting { line, kept, since: Instant::now() });
-            tokio::spawn(async move {
-                sleep(IDLE).await;
-                pool.0.lock().unwrap_or_else(PoisonError::into_inner).retain(Waiting::is_fresh);
-            });
+            if !pool.put(Waiting { line, kept, since: Instant::now() }) {
+                tokio::spawn(pool.sweep());
+            }
         })
     }
 
-    fn put(&self, it: Waiting) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Keeps it; is there a task already that will close it?
+    fn put(&self, it: Waiting) -> bool {
+        let State { waiting, swept } = &mut *self.lock();
         waiting.retain(Waiting::is_fresh);
         if waiting.len() >= MOST {
             waiting.remove(0);
         }
         waiting.push(it);
+        std::mem::replace(swept, true)
+    }
+
+    /// Closes what waited too long, until nothing waits.
+    async fn sweep(self: Arc<Self>) {
+        let mut next = Instant::now();
+        loop {
+            sleep_until(next + IDLE).await;
+            let State { waiting, swept } = &mut *self.lock();
+            waiting.retain(Waiting::is_fresh);
+            match waiting.first() {
+                Some(first) => next = first.since,
+                None => return *swept = false,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,9 +27,9 @@ fn row(what: RecordKind) -> Row {
 }
 
 async fn take(outbox: &Outbox) -> Report {
-    let report = outbox.next().await;
-    outbox.sent(&report);
-    report
+    let reports = outbox.next().await;
+    outbox.sent(&reports[..1]);
+    reports[0].clone()
 }
 
 #[tokio::test]
@@ -159,6 +159,28 @@ async fn a_flood_of_questions_holds_no_record_back() {
 }
 
 #[tokio::test]
+async fn what_waits_goes_together_and_again_what_did_not_go_out() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    take(&outbox).await;
+    (1..=40).for_each(|n| assert!(outbox.tell(ask(n))));
+    (0..40).for_each(|_| assert!(outbox.record(row(RecordKind::Deny))));
+    let all = outbox.next().await;
+    assert_eq!(all.len(), TOGETHER);
+    assert_eq!(outbox.next().await, all, "nothing of it was sent");
+    outbox.sent(&all[..5]);
+    let rest = outbox.next().await;
+    assert_eq!(rest[..TOGETHER - 5], all[5..]);
+    outbox.sent(&rest);
+    let last = outbox.next().await;
+    let records = |reports: &[Report]| reports.iter().filter(|it| matches!(it, Report::Record(_))).count();
+    assert_eq!(
+        (all[..5].len() + rest.len() + last.len(), records(&[&all[..5], &rest, &last].concat())),
+        (80, 40)
+    );
+}
+
+#[tokio::test]
 async fn of_one_destination_one_question_and_one_end_wait() {
     let outbox = outbox();
     outbox.attach(Vec::new());
@@ -176,7 +198,7 @@ async fn of_one_destination_one_question_and_one_end_wait() {
     outbox.tell(ended(1));
     outbox.tell(ask(1));
     assert_eq!(take(&outbox).await, report(ask(1)));
-    assert!(outbox.lock().pick().is_none());
+    assert!(outbox.lock().pick().is_empty());
 }
 
 #[tokio::test]
@@ -212,12 +234,9 @@ async fn what_a_request_could_use_is_said_before_it_is_made_and_again_until_it_i
     let outbox = outbox();
     outbox.attach(Vec::new());
     take(&outbox).await;
-    let (first, second, third) = (
-        outbox.usage_place(usage()).unwrap(),
-        outbox.usage_place(usage()).unwrap(),
-        outbox.usage_place(usage()).unwrap(),
-    );
+    let first = outbox.usage_place(usage()).unwrap();
     assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 1));
+    let (second, third) = (outbox.usage_place(usage()).unwrap(), outbox.usage_place(usage()).unwrap());
     // One that is over before it was said is not said after it; one that was never made used nothing.
     second.fill(usage());
     assert!(matches!(take(&outbox).await, Report::Usage(usage) if (usage.seq, usage.request) == (1, 2)));
@@ -283,4 +302,25 @@ async fn a_request_that_could_not_be_said_is_not_made_and_used_nothing() {
     assert!(matches!(take(&outbox).await, Report::Asking(most) if most.request == 2));
     drop(place);
     assert!(matches!(take(&outbox).await, Report::Usage(unused) if unused.request == 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_a_moment_for_room_and_no_longer() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    let waited = async || {
+        let begun = tokio::time::Instant::now();
+        outbox.room_soon().await;
+        begun.elapsed()
+    };
+    assert_eq!(waited().await, Duration::ZERO);
+    for _ in 0..ROOM {
+        assert!(outbox.record(row(RecordKind::Allow)));
+    }
+    assert_eq!(waited().await, STANDSTILL);
+    let (waited, ()) = tokio::join!(waited(), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        outbox.recorded(1);
+    });
+    assert_eq!(waited, Duration::from_millis(300));
 }

@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use cofferdam_base::ipc::warden::Report;
+use cofferdam_base::{
+    Destination, Host, Protocol,
+    ipc::{MAX_PACKET, warden::Report},
+};
 use cofferdam_sys::channel::pair;
-use std::fs::File;
+use std::{fs::File, num::NonZeroU16};
 
 /// Set in the child, whose limit of descriptors is low.
 const CHILD: &str = "COFFERDAM_TEST_FEW_DESCRIPTORS";
@@ -46,9 +49,42 @@ fn few_descriptors() {
         drop(ours);
         hold();
         assert!(File::open("/dev/null").is_err());
-        let hello = control.recv::<Report>().await.unwrap().map(|(report, _)| report);
-        assert!(matches!(hello, Some(Report::Hello { .. })), "{hello:?}");
+        let hello = control.recv::<Vec<Report>>().await.unwrap().map(|(reports, _)| reports);
+        assert!(matches!(hello.as_deref(), Some([Report::Hello { .. }, ..])), "{hello:?}");
         drop(launcher);
         feeding.await.unwrap().unwrap();
     });
+}
+
+#[tokio::test]
+async fn reports_that_are_too_long_together_go_one_by_one() {
+    let office =
+        office("acme".parse().unwrap(), Arc::new(SystemClock), rustls::RootCertStore::empty()).unwrap();
+    let (ours, control) = pair().unwrap();
+    let control = AsyncChannel::new(control).unwrap();
+    tokio::spawn(office.clone().serve(AsyncChannel::new(ours).unwrap()));
+    let (hello, _) = control.recv::<Vec<Report>>().await.unwrap().unwrap();
+    assert!(matches!(hello[..], [Report::Hello { .. }]), "{hello:?}");
+    let ask = |name: &str| {
+        let (host, why) = (Host::Name(name.parse().unwrap()), "why ".repeat(MAX_PACKET / 10));
+        let destination = Destination { host, port: NonZeroU16::MIN, protocol: Protocol::Tcp };
+        Report::Ask { destination, why, request: None }
+    };
+    let asked = ["a.example", "b.example", "c.example", "d.example"].map(ask);
+    for it in &asked {
+        assert!(office.outbox.say(it.clone()));
+    }
+    for it in &asked {
+        let (reports, _) = control.recv::<Vec<Report>>().await.unwrap().unwrap();
+        assert_eq!(reports, std::slice::from_ref(it));
+    }
+    // The positive control: what fits goes together.
+    let ended = ["a.example", "b.example"].map(|name| {
+        let Report::Ask { destination, .. } = ask(name) else { unreachable!() };
+        Report::HoldEnded { destination }
+    });
+    for it in &ended {
+        assert!(office.outbox.say(it.clone()));
+    }
+    assert_eq!(control.recv::<Vec<Report>>().await.unwrap().unwrap().0, ended);
 }

@@ -72,12 +72,11 @@ impl Host {
     /// The next thing that is said to control and is no row.
     async fn said(&self) -> Report {
         loop {
-            let report = self.office.outbox.next().await;
-            self.office.outbox.sent(&report);
-            if let Report::Record(record) = &report {
-                self.office.outbox.recorded(record.seq);
-            } else {
-                return report;
+            let reports = self.office.outbox.next().await;
+            self.office.outbox.sent(&reports[..1]);
+            match &reports[0] {
+                Report::Record(record) => self.office.outbox.recorded(record.seq),
+                other => return other.clone(),
             }
         }
     }
