@@ -99,7 +99,7 @@ fn a_database_that_lived_is_backed_up_once_a_day_and_a_new_one_is_not() {
     }
     let kept = backups(dir.path());
     assert_eq!(kept.len(), 7);
-    assert!(kept.iter().any(|path| path.ends_with(format!("state-4-{}.db", 19 * DAY + 2))), "{kept:?}");
+    assert!(kept.iter().any(|path| path.ends_with(format!("state-5-{}.db", 19 * DAY + 2))), "{kept:?}");
     assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -148,7 +148,7 @@ fn an_older_schema_is_backed_up_first_and_then_brought_forward() {
     assert_eq!(state.connection.query_row(second, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
     drop(state);
     let backup = backups(dir.path()).remove(0);
-    assert_eq!(backup.file_name().unwrap(), "state-4-5.db");
+    assert_eq!(backup.file_name().unwrap(), "state-5-5.db");
     let old = tempfile::tempdir().unwrap();
     fs::copy(&backup, old.path().join("state.db")).unwrap();
     let old = State::open(old.path(), Millis(6)).unwrap();
