@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// What can run in cells
     #[command(subcommand)]
     Runtime(Runtime),
-    /// Show that the seal of a tenant's cell holds: two hundred attacks, each with a
+    /// Show that the seal of a tenant's cell holds: three hundred attacks, each with a
     /// control; exits 0 if it holds, 1 if not, 2 if it could not be tried
     Prove(Prove),
     /// Freeze a tenant's cell, close all its connections, revoke its tokens and grants
@@ -126,6 +126,8 @@ pub(crate) enum DemoRuntime {
 }
 
 /// Exits 0 if everything holds, 1 if something does not, 2 if it could not be tried.
+/// What escapes bars the tenant's next start, unless [[accepted]] of cofferdam.toml
+/// names it; a later proof that finds nothing lifts the bar.
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
     /// Whose cell; its sibling is tried, in a world of its own
