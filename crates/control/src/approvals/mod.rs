@@ -37,7 +37,9 @@ use cofferdam_policy::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{command, conflict, digest, for_edge, may_be_always, may_say_yes, missing, shown, stale};
+use shown::{
+    command, conflict, digest, for_edge, is_same, may_be_always, may_say_yes, missing, shown, stale,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -580,15 +582,6 @@ impl Host {
     pub(crate) fn alarm(&self, alarm: types::Alarm) {
         tracing::warn!(tenant = ?alarm.tenant, what = alarm.what, subject = alarm.subject, "an alarm");
         let _ = self.book.changes.send(Happening::Alarm(alarm));
-    }
-}
-
-/// Does this approval cover what is asked at its destination? While it waits, and where it was granted for more
-/// than one request, whatever is asked there; else its own request.
-fn is_same(row: &StoredApproval, request: Option<&RequestShown>) -> bool {
-    match row.state {
-        State::HoldEnded { .. } | State::Granted(GrantSpan::Once { .. }) => row.request.as_ref() == request,
-        _ => true,
     }
 }
 

@@ -224,3 +224,12 @@ pub(super) fn stale(row: &StoredApproval, why: &str) -> Error {
         mend: format!("cofferdam approvals list --tenant {}", row.tenant),
     }
 }
+
+/// Does this approval cover what is asked at its destination? While it waits, and where it was granted for more
+/// than one request, whatever is asked there; else its own request.
+pub(super) fn is_same(row: &StoredApproval, request: Option<&RequestShown>) -> bool {
+    match row.state {
+        State::HoldEnded { .. } | State::Granted(GrantSpan::Once { .. }) => row.request.as_ref() == request,
+        _ => true,
+    }
+}
