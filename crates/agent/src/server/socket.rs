@@ -84,11 +84,12 @@ async fn serve(gateway: Arc<Gateway>, caller: Caller, mut socket: Socket) {
         Ok(None) => return,
         Err(_) => return close(&mut socket, CloseCode::Policy, "handshake timeout").await,
     };
+    // It hears nothing before that it is in.
+    let hello = hello(&gateway, &client);
+    client.send(response(&id, &Ok(hello)));
     let client = Arc::new(client);
     let number = gateway.join(&client);
     let _gone = Gone(&gateway, number);
-    let hello = hello(&gateway, &client);
-    client.send(response(&id, &Ok(hello)));
     run(&gateway, &client, socket, outgoing).await;
 }
 
@@ -102,7 +103,10 @@ impl Drop for Gone<'_> {
 }
 
 fn hello(gateway: &Arc<Gateway>, client: &Client) -> Value {
-    let (presence, presence_version) = gateway.presence();
+    let (mut presence, presence_version) = gateway.presence();
+    if let Some(rows) = presence.as_array_mut() {
+        rows.push(client.presence());
+    }
     let health = calls::health(gateway).unwrap_or_else(|_| json!({}));
     let hello = Hello {
         connection: &uuid(),
@@ -110,7 +114,7 @@ fn hello(gateway: &Arc<Gateway>, client: &Client) -> Value {
         scopes: client.scopes(),
         presence,
         health,
-        presence_version,
+        presence_version: presence_version + 1,
         uptime_ms: gateway.now().saturating_sub(gateway.started_at),
     };
     hello.payload()

@@ -217,6 +217,8 @@ impl Socket {
             .await
             .unwrap();
         assert_eq!(hello["type"], "hello-ok");
+        assert!(self.events.is_empty(), "nothing comes before it: {:?}", self.events);
+        assert!(!hello["snapshot"]["presence"].as_array().unwrap().is_empty());
         self
     }
 
