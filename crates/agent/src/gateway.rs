@@ -5,7 +5,7 @@
 
 use crate::{
     ids::uuid,
-    protocol::{Fault, event, methods},
+    protocol::{Fault, event, methods, params::is_message},
     server::Client,
     store::{Error, Message, Role, Run, RunState, Session, Store},
     turn::{
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for their turn in one session.
 const WAITING: usize = 32;
+/// The longest id of a run.
+const LONGEST_ID: usize = 256;
 /// Runs whose end is remembered in memory; older ones are in the store.
 const REMEMBERED: usize = 256;
 
@@ -299,6 +301,10 @@ impl Gateway {
     ) -> Result<(Arc<Active>, Taken), Fault> {
         use crate::protocol::params::Queue;
         let lost = |error: Error| Fault::unavailable(error.to_string());
+        is_message(text)?;
+        if id.is_empty() || id.len() > LONGEST_ID {
+            return Err(Fault::invalid(format!("`idempotencyKey` has 1 to {LONGEST_ID} bytes")));
+        }
         if let Some(known) = self.known(id).map_err(lost)? {
             return Ok(known);
         }
@@ -308,13 +314,14 @@ impl Gateway {
         let active = Arc::new(Active::new(id.to_owned(), &session, now));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);
-        if running.is_some() && state.waiting.get(key).is_some_and(|queue| queue.len() >= WAITING) {
+        let steering = running.as_ref().map_or(0, |running| lock(&running.steering).len());
+        if steering + state.waiting.get(key).map_or(0, VecDeque::len) >= WAITING {
             return Err(Fault::unavailable(format!("{WAITING} messages wait in this session already")));
         }
         let taken = match (&running, queue) {
             (None, _) => Taken::Started,
-            (Some(_), Queue::Steer) => Taken::Steered,
-            (Some(_), Queue::Followup | Queue::Interrupt) => Taken::Queued,
+            (Some(running), Queue::Steer) if !running.stop.is_cancelled() => Taken::Steered,
+            (Some(_), _) => Taken::Queued,
         };
         // Under the lock, so that the order of messages is that of runs.
         let steered = Run { state: RunState::Done, ended_at: Some(now), ..active.row() };
@@ -326,12 +333,12 @@ impl Gateway {
             self.tell_message(key, &Message { seq, ..message });
             tokio::spawn(turn::run(Arc::clone(self), Arc::clone(&active), wish));
         } else {
-            self.store.pend(&session, &message, &active.row()).map_err(lost)?;
+            let row = if taken == Taken::Steered { steered.clone() } else { active.row() };
+            self.store.pend(&session, &message, &row).map_err(lost)?;
             state.remember(&active);
             if let (Taken::Steered, Some(running)) = (taken, &running) {
                 lock(&running.steering).push_back(message);
                 drop(state);
-                self.store.end(&session, &steered).map_err(lost)?;
                 active.end.send_replace(Some(steered));
             } else {
                 state.waiting.entry(key.to_owned()).or_default().push_back((
@@ -400,9 +407,21 @@ impl Gateway {
                 ..active.row()
             };
             self.put_end(&active, run);
+            self.chat_event(&active, json!({ "state": "aborted", "stopReason": "aborted" }));
             stopped.push(active.id.clone());
         }
         stopped
+    }
+
+    /// What was said into a run that was stopped, among its session's messages; unless that is another one, or gone.
+    fn keep_unread(&self, active: &Active, message: Message) {
+        let kept = self.store.session(&active.session_key).and_then(|session| match session {
+            Some(session) if session.id == message.session => self.append(&session, message).map(drop),
+            _ => self.store.forget(&message.id),
+        });
+        if let Err(error) = kept {
+            tracing::error!(%error, run = active.id, "what was said into a run is not kept");
+        }
     }
 
     fn put_end(&self, active: &Active, run: Run) {
@@ -427,8 +446,8 @@ impl Gateway {
     /// What an answer used, in its run and its session.
     pub(crate) fn used(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
         let mut usage = lock(&active.usage);
-        usage.input += answer.input_tokens;
-        usage.output += answer.output_tokens;
+        usage.input = usage.input.saturating_add(answer.input_tokens);
+        usage.output = usage.output.saturating_add(answer.output_tokens);
         usage.model.clone_from(&answer.model);
         drop(usage);
         let session = self.session(&active.session_key)?;
@@ -453,13 +472,18 @@ impl Gateway {
         let key = &active.session_key;
         let mut state = self.state();
         state.active.remove(key);
-        // What was said too late to be read in this run is the next one.
-        let late = std::mem::take(&mut *lock(&active.steering));
-        for message in late.into_iter().rev() {
-            let id = uuid();
-            if let Ok(session) = self.session(key) {
-                let next = Arc::new(Active::new(id, &session, self.now()));
-                state.waiting.entry(key.clone()).or_default().push_front((next, message, Wish::default()));
+        let mut late = std::mem::take(&mut *lock(&active.steering));
+        if run.state != RunState::Aborted {
+            // What was said too late to be read in this run is the next one.
+            for message in late.drain(..).rev() {
+                if let Ok(session) = self.session(key) {
+                    let next = Arc::new(Active::new(uuid(), &session, self.now()));
+                    state.waiting.entry(key.clone()).or_default().push_front((
+                        next,
+                        message,
+                        Wish::default(),
+                    ));
+                }
             }
         }
         let queue = state.waiting.get_mut(key);
@@ -471,10 +495,16 @@ impl Gateway {
             state.active.insert(key.clone(), Arc::clone(next));
         }
         drop(state);
+        // Whoever stopped it did not mean that its words begin another; they are kept.
+        for message in late {
+            self.keep_unread(active, message);
+        }
         active.end.send_replace(Some(run));
         self.sessions_changed(key, "run");
         if let Some((next, message, wish)) = next {
             let begun = self.session(key).and_then(|session| {
+                // The transcript may be another by now.
+                let message = Message { session: session.id.clone(), ..message };
                 let seq = self.store.begin(&session, &message, &next.row())?;
                 self.tell_message(key, &Message { seq, ..message });
                 Ok(())
@@ -491,7 +521,9 @@ impl Gateway {
 impl State {
     fn remember(&mut self, active: &Arc<Active>) {
         if self.ends.len() >= REMEMBERED {
-            self.ends.pop_front();
+            // Of one that has not ended, whoever waits for it wants to hear.
+            let ended = self.ends.iter().position(|it| it.end.borrow().is_some());
+            self.ends.remove(ended.unwrap_or(0));
         }
         self.ends.push_back(Arc::clone(active));
     }

@@ -29,15 +29,10 @@ impl Host {
         let tenant = self.tenant(id)?;
         check(&new)?;
         let NewProof { digest, verdicts, escaped, without } = new;
-        if without != self.facts.without {
-            return Err(Error::Conflict {
-                code: "other_configuration",
-                message:
-                    "the proof is of cofferdam.toml as it is now, and the host runs with what it was: the \
-                          layers that it leaves out are others"
-                        .to_owned(),
-                mend: format!("start the host anew, then cofferdam prove {id}"),
-            });
+        let other = without != self.facts.without;
+        // What escaped bars a start whatever the host left out.
+        if other && escaped.is_empty() {
+            return Err(other_configuration(id));
         }
         let _in_order = tenant.wishes.lock().await;
         let kind = if escaped.is_empty() { Kind::Proved } else { Kind::Escaped };
@@ -53,6 +48,9 @@ impl Host {
             tenant.tell(Happened::Barred(self.barred(&tenant).is_some())).await;
         }
         kept?;
+        if other {
+            return Err(other_configuration(&tenant.id));
+        }
         let (key, signature) = self.issuer.sign_proof(digest);
         let runs = tenant.view().cell.is_some();
         Ok(SignedProof { key, signature, barred: self.barred(&tenant), runs })
@@ -70,6 +68,13 @@ impl Host {
             Some(Failure { message, mend }) => Err(Error::Conflict { code: "escaped", message, mend }),
         }
     }
+}
+
+fn other_configuration(id: &TenantId) -> Error {
+    let message = "the proof is of cofferdam.toml as it is now, and the host runs with what it was: the layers that it \
+                   leaves out are others";
+    let mend = format!("start the host anew, then cofferdam prove {id}");
+    Error::Conflict { code: "other_configuration", message: message.to_owned(), mend }
 }
 
 /// What of a proof bars a start: every row that escaped, but for those that the operator accepted.

@@ -392,6 +392,10 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         Ok(policy) => policy,
         Err(error) => return tenant.post(Event::Failed(Action::StartCell, error.to_string())),
     };
+    // A proof may have ended since this start was begun.
+    if let Some(bar) = host.barred(tenant) {
+        return tenant.post(Event::Failed(Action::StartCell, format!("{}; {}", bar.message, bar.mend)));
+    }
     let order = CellOrder {
         op: host.launcher().op(),
         tenant: tenant.id.clone(),

@@ -15,17 +15,16 @@ use cofferdam_base::{
 };
 use serde_json::{Map, Value};
 
-/// A longer path or name, and more of any, is not recorded.
-const LONGEST_PATH: usize = 2048;
-const LONGEST_NAME: usize = 128;
-const MOST: usize = 64;
+/// More, in bytes of JSON, is not recorded: whoever sends much must not fill the day's room for its own records.
+const LONGEST: usize = 2048;
 
 impl RequestFacts {
     /// What of it goes into records; none if that is too much.
     pub fn seen(&self) -> Option<Seen> {
         let Self { destination: _, method, target, headers, websocket, grpc, body } = self;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        // What has no `=` may be a value as well.
+        let name = |pair: &str| pair.split_once('=').map_or_else(String::new, |(name, _)| name.to_owned());
         let query: Vec<String> = query.split('&').filter(|pair| !pair.is_empty()).map(name).collect();
         let body = match body {
             Body::None => SeenBody::None,
@@ -56,22 +55,7 @@ impl RequestFacts {
 }
 
 fn is_short(seen: &Seen) -> bool {
-    let Seen { method, path, query, headers, websocket: _, grpc: _, body } = seen;
-    let short = |name: &String| name.len() <= LONGEST_NAME;
-    let few = |names: &[String]| names.len() <= MOST && names.iter().all(short);
-    let body = match body {
-        SeenBody::None | SeenBody::Unread | SeenBody::Other => true,
-        SeenBody::Calls(all) => {
-            let mut names = all.iter().flat_map(|(method, tool)| method.iter().chain(tool));
-            all.len() <= MOST && names.all(short)
-        }
-        SeenBody::Operations(all) => {
-            let fields: usize = all.iter().map(|(_, _, fields)| 1 + fields.len()).sum();
-            let mut names = all.iter().flat_map(|(_, name, fields)| name.iter().chain(fields));
-            fields <= MOST && names.all(short)
-        }
-    };
-    path.len() <= LONGEST_PATH && short(method) && few(query) && few(headers) && body
+    serde_json::to_vec(seen).is_ok_and(|text| text.len() <= LONGEST)
 }
 
 /// A request with what is recorded of it, and nothing where that was not.
@@ -145,7 +129,8 @@ fn may_speak(condition: &Condition, head: Head<'_>, verb: Verb) -> bool {
     let mut rest = condition.clone();
     let mut open = false;
     let asked = |name: &String| {
-        head.target.is_some_and(|it| it.query.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)))
+        let is_it = |given: &str| given.is_empty() || given.eq_ignore_ascii_case(name);
+        head.target.is_some_and(|it| it.query.iter().any(|(given, _)| is_it(given)))
     };
     // A parameter that is not there speaks for nothing; one that is may have had any value.
     if !rest.query.is_empty() && rest.query.keys().all(asked) {

@@ -12,7 +12,7 @@ use crate::{
     turn::context,
 };
 use serde_json::{Value, json, value::RawValue};
-use std::{fs, io, path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
@@ -32,7 +32,8 @@ pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
 pub(super) fn identity(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: OfAgent = params::read("agent.identity.get", params)?;
     is_ours(asked.agent_id.as_deref())?;
-    let text = fs::read_to_string(gateway.workspace.join("IDENTITY.md")).unwrap_or_default();
+    // None, or one that cannot be read, names nobody.
+    let text = tools::text_within(&gateway.workspace.join("IDENTITY.md"), LONGEST as u64).unwrap_or_default();
     let name = text.lines().find_map(|line| line.trim_start_matches(['-', '*', ' ']).strip_prefix("Name:"));
     Ok(match name.map(|name| name.trim_matches(['*', ' '])).filter(|name| !name.is_empty()) {
         Some(name) => json!({ "agentId": AGENT, "name": name, "nameSource": "workspace" }),
@@ -43,9 +44,8 @@ pub(super) fn identity(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
 /// A file as clients read it, with its text if that is wanted.
 fn described(path: &Path, name: &str, content: bool) -> io::Result<Value> {
     let mut file = json!({ "name": name, "path": path.display().to_string(), "missing": true });
-    let meta = match fs::metadata(path) {
-        Ok(meta) if meta.is_file() => meta,
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+    let meta = match tools::open(path) {
+        Ok((_, meta)) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(file),
         Err(error) => return Err(error),
     };
@@ -54,13 +54,7 @@ fn described(path: &Path, name: &str, content: bool) -> io::Result<Value> {
     (file["missing"], file["size"], file["updatedAtMs"]) =
         (false.into(), meta.len().into(), changed.unwrap_or(0).into());
     if content {
-        if meta.len() > LONGEST as u64 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("it is longer than {LONGEST} bytes"),
-            ));
-        }
-        file["content"] = fs::read_to_string(path)?.into();
+        file["content"] = tools::text_within(path, LONGEST as u64)?.into();
     }
     Ok(file)
 }

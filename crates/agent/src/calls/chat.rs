@@ -7,7 +7,7 @@ use crate::{
     ids::uuid,
     protocol::{
         Fault,
-        params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait},
+        params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait, is_message},
     },
     store::{Message, Role, Run, RunState},
     turn::Wish,
@@ -19,8 +19,6 @@ use std::{sync::Arc, time::Duration};
 const PATIENCE: u64 = 30_000;
 /// Messages of a history, if nobody says how many.
 const USUAL: u32 = 200;
-/// The longest message.
-const LONGEST: usize = 512 * 1024;
 
 /// The one agent that there is.
 pub(super) fn is_ours(agent: Option<&str>) -> Result<(), Fault> {
@@ -44,21 +42,10 @@ pub(super) fn full_key(key: String) -> String {
     if key == "main" || key == "global" { MAIN_SESSION.to_owned() } else { key }
 }
 
-fn is_message(text: &str) -> Result<(), Fault> {
-    if text.trim().is_empty() {
-        return Err(Fault::invalid("the message is empty"));
-    }
-    if text.len() > LONGEST {
-        return Err(Fault::invalid(format!("the message is longer than {LONGEST} bytes")));
-    }
-    Ok(())
-}
-
 pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: ChatSend = params::read("chat.send", params)?;
     is_ours(asked.agent_id.as_deref())?;
     is_key(&asked.session_key)?;
-    is_message(&asked.message)?;
     let key = full_key(asked.session_key);
     if let Some(leaf) = asked.expected_leaf_entry_id {
         let session = gateway.session(&key).map_err(lost)?;
@@ -160,7 +147,6 @@ pub(super) fn agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answer
 fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc<Active>, Taken), Fault> {
     let asked: Agent = params::read("agent", params)?;
     is_ours(asked.agent_id.as_deref())?;
-    is_message(&asked.message)?;
     let key = match (asked.session_key, asked.session_id) {
         (Some(key), _) => {
             is_key(&key)?;

@@ -11,7 +11,7 @@ use crate::{
     ids::uuid,
     protocol::{
         Fault,
-        params::{self, Create, Keyed, List, Patch, Queue, SessionAbort, SessionSend},
+        params::{self, Create, Delete, Keyed, List, Patch, Queue, Reset, SessionAbort, SessionSend},
     },
     server::Client,
     store::{Session, Store},
@@ -184,7 +184,7 @@ pub(super) fn patch(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
 
 /// A new transcript under the same key; the old one stays in the search of past conversations.
 pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
-    let asked: Keyed = params::read("sessions.reset", params)?;
+    let asked: Reset = params::read("sessions.reset", params)?;
     is_key(&asked.key)?;
     let key = full_key(asked.key);
     gateway.abort(&key, None);
@@ -201,9 +201,18 @@ pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
 }
 
 pub(super) fn delete(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
-    let asked: Keyed = params::read("sessions.delete", params)?;
+    let asked: Delete = params::read("sessions.delete", params)?;
     is_key(&asked.key)?;
     let key = full_key(asked.key);
+    if asked.delete_transcript == Some(false) {
+        return Err(Fault::invalid("a session is deleted with its transcript here: archive it instead"));
+    }
+    let session = gateway.store.session(&key).map_err(lost)?;
+    if let (Some(expected), Some(session)) = (&asked.expected_session_id, &session)
+        && *expected != session.id
+    {
+        return Err(Fault::invalid("the session is another one by now: read it again"));
+    }
     if key == crate::MAIN_SESSION {
         return Err(Fault::invalid("the main session cannot be deleted: reset it"));
     }

@@ -11,6 +11,20 @@ pub fn read<T: DeserializeOwned>(method: &str, params: Option<&RawValue>) -> Res
     serde_json::from_str(text).map_err(|error| Fault::invalid(format!("invalid {method} params: {error}")))
 }
 
+/// The longest message, in bytes.
+const LONGEST: usize = 512 * 1024;
+
+/// Is it a message that an agent is asked?
+pub fn is_message(text: &str) -> Result<(), Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::invalid("the message is empty"));
+    }
+    if text.len() > LONGEST {
+        return Err(Fault::invalid(format!("the message is longer than {LONGEST} bytes")));
+    }
+    Ok(())
+}
+
 /// No parameters, or some that change nothing.
 #[derive(Debug, Deserialize)]
 pub struct Nothing {}
@@ -184,6 +198,35 @@ pub struct List {
 #[serde(rename_all = "camelCase")]
 pub struct Keyed {
     pub key: String,
+}
+
+/// `sessions.reset`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "there is one agent, and both reasons give a new transcript")]
+pub struct Reset {
+    pub key: String,
+    #[serde(default)]
+    agent_id: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// `sessions.delete`
+#[allow(clippy::struct_field_names)]
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "there is one agent, and there are no hooks")]
+pub struct Delete {
+    pub key: String,
+    #[serde(default)]
+    agent_id: Option<String>,
+    #[serde(default)]
+    pub delete_transcript: Option<bool>,
+    #[serde(default)]
+    pub expected_session_id: Option<String>,
+    #[serde(default)]
+    emit_lifecycle_hooks: Option<bool>,
 }
 
 /// `sessions.create`

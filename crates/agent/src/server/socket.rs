@@ -198,7 +198,12 @@ async fn run(
                 },
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => break (CloseCode::Unsupported, "frames are text".into()),
-                Some(Ok(Message::Close(_) | Message::Frame(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Close(_))) => {
+                    // The answer to it was queued when it was read.
+                    let _ = timeout(FAREWELL, to.flush()).await;
+                    return;
+                }
+                Some(Ok(Message::Frame(_)) | Err(_)) | None => return,
             },
         }
     };

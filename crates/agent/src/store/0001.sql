@@ -14,6 +14,12 @@ CREATE TABLE sessions (
     last_error TEXT
 ) STRICT;
 
+-- Every transcript that a session has had: a reset gives it another.
+CREATE TABLE transcripts (
+    id TEXT PRIMARY KEY,
+    session_key TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE messages (
     session TEXT NOT NULL,
     seq INTEGER NOT NULL,

@@ -92,8 +92,10 @@ impl Store {
         let change = db.transaction()?;
         let id: Option<String> =
             change.query_row("SELECT id FROM sessions WHERE key = ?1", [key], |row| row.get(0)).optional()?;
-        if let Some(id) = &id {
-            change.execute("DELETE FROM messages WHERE session = ?1", [id])?;
+        if id.is_some() {
+            let all = "SELECT id FROM transcripts WHERE session_key = ?1";
+            change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
+            change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM sessions WHERE key = ?1", [key])?;

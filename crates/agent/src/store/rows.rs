@@ -205,6 +205,8 @@ pub(super) fn put_session(db: &Connection, session: &Session) -> Result<(), Erro
         kept(session.context_tokens),
         session.last_error,
     ])?;
+    let mut had = db.prepare_cached("INSERT OR IGNORE INTO transcripts VALUES (?1, ?2)")?;
+    had.execute([&session.id, &session.key])?;
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use std::{
     fmt::Write as _,
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -78,19 +79,39 @@ pub(super) fn read(bench: &Bench<'_>, asked: &Read) -> Output {
     Output::ok(out)
 }
 
-/// A regular file's text. Pipes and devices would block the gateway, so they are none.
-pub(super) fn text_of(path: &Path) -> io::Result<String> {
-    let other = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let meta = fs::metadata(path)?;
-    if !meta.is_file() {
-        return Err(other("it is no regular file".to_owned()));
-    }
-    if meta.len() > LARGEST {
-        return Err(other(format!("it has {} bytes, and at most {LARGEST} are read", meta.len())));
+fn other(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+/// A regular file, and what is known of it. Pipes and devices would block the gateway, so they are none; that is asked
+/// of what was opened, and not of its name.
+pub(crate) fn open(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
+    let file = opened(fs::OpenOptions::new().read(true), path)?;
+    let meta = file.metadata()?;
+    Ok((file, meta))
+}
+
+fn opened(how: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    let file = how.custom_flags(NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(other("it is no regular file")) }
+}
+
+/// Nobody is waited for at the other end of a pipe.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// So much of a regular file's text, and an error if it is longer.
+pub(crate) fn text_within(path: &Path, most: u64) -> io::Result<String> {
+    let (file, meta) = open(path)?;
+    if meta.len() > most {
+        return Err(other(format!("it has {} bytes, and at most {most} are read", meta.len())));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| other("it is no UTF-8 text".to_owned()))
+    file.take(most).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|_| other("it is no UTF-8 text"))
+}
+
+pub(super) fn text_of(path: &Path) -> io::Result<String> {
+    text_within(path, LARGEST)
 }
 
 #[derive(Deserialize)]
@@ -113,9 +134,12 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
-    // What is a link, or no file, is written through: whoever made it so meant it.
+    // A link is written through: whoever made it so meant it.
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.is_file() => return fs::write(path, text),
+        Ok(meta) if !meta.is_file() => {
+            let mut file = opened(fs::OpenOptions::new().write(true), path)?;
+            return file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+        }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

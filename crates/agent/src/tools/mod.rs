@@ -7,7 +7,7 @@ mod edit;
 mod exec;
 mod files;
 
-pub(crate) use files::replace;
+pub(crate) use files::{open, replace, text_within};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};

@@ -7,7 +7,6 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
-    fs,
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -48,12 +47,12 @@ pub fn system(workspace: &Path, now: u64, more: Option<&str>) -> String {
 
 /// So many characters of a file, and a word if there are more; none if it is not there or is no text.
 fn beginning(path: &Path, cap: usize) -> Option<String> {
-    if cap == 0 || !fs::metadata(path).ok()?.is_file() {
+    if cap == 0 {
         return None;
     }
     let mut bytes = Vec::new();
     // A character has at most four bytes.
-    fs::File::open(path).ok()?.take(4 * cap as u64 + 4).read_to_end(&mut bytes).ok()?;
+    tools::open(path).ok()?.0.take(4 * cap as u64 + 4).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim();
     if text.is_empty() {
@@ -101,7 +100,11 @@ fn whole(past: &[Message]) -> Vec<std::borrow::Cow<'_, Message>> {
     };
     for message in &past[begin..] {
         match message.role {
-            Role::ToolResult => open.retain(|(id, _)| message.body["toolCallId"] != **id),
+            // One whose call was answered already, or that nobody called, is left out.
+            Role::ToolResult => match open.iter().position(|(id, _)| message.body["toolCallId"] == **id) {
+                Some(at) => drop(open.remove(at)),
+                None => continue,
+            },
             Role::User | Role::Assistant => answers(&mut out, &mut open, message),
         }
         for call in calls(message) {
@@ -114,6 +117,15 @@ fn whole(past: &[Message]) -> Vec<std::borrow::Cow<'_, Message>> {
         answers(&mut out, &mut open, last);
     }
     out
+}
+
+/// As the model wrote them, if that is an object; else providers would refuse the conversation from here on.
+fn arguments(written: &Value) -> String {
+    match written {
+        Value::Object(_) => written.to_string(),
+        Value::String(text) if text.trim().is_empty() => "{}".to_owned(),
+        other => json!({ "unreadable": other }).to_string(),
+    }
 }
 
 fn blocks(message: &Message) -> &[Value] {
@@ -136,8 +148,7 @@ fn sent(message: &Message) -> Value {
                 .map(|call| {
                     json!({ "id": call["id"], "type": "function", "function": {
                         "name": call["name"],
-                        // As the model wrote it, if it could be read.
-                        "arguments": call["arguments"].as_str().map_or_else(|| call["arguments"].to_string(), str::to_owned),
+                        "arguments": arguments(&call["arguments"]),
                     }})
                 })
                 .collect();
@@ -162,6 +173,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::store::Session;
+    use std::fs;
 
     #[test]
     fn files_are_told_as_far_as_their_caps_go() {
@@ -204,17 +216,21 @@ mod tests {
             { "type": "text", "text": "look" },
             { "type": "toolCall", "id": "1", "name": "ls", "arguments": {} },
             { "type": "toolCall", "id": "2", "name": "ls", "arguments": { "path": "a" } },
+            { "type": "toolCall", "id": "3", "name": "ls", "arguments": "{\"pa" },
         ]});
         let call = Message::new(&session, None, Role::Assistant, call, 1);
         let user = |text: &str| Message::text(&session, None, Role::User, text, 1);
-        let past = [result("0"), user("go"), call, result("1"), user("and?")];
+        // A note that was put between, and a result that comes after it.
+        let note = Message::text(&session, None, Role::Assistant, "note", 1);
+        let past = [result("0"), user("go"), call, result("1"), note, result("2"), user("and?")];
         let body: Value = serde_json::from_slice(&request("m", "s", &past, Some("high"))).unwrap();
         let messages = body["messages"].as_array().unwrap();
         let roles: Vec<_> = messages.iter().map(|it| it["role"].as_str().unwrap()).collect();
-        assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "user"]);
+        assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "tool", "assistant", "user"]);
         assert_eq!(messages[2]["tool_calls"][1]["function"]["arguments"], r#"{"path":"a"}"#);
         assert_eq!((&messages[3]["tool_call_id"], &messages[4]["tool_call_id"]), (&json!("1"), &json!("2")));
         assert_eq!(messages[4]["content"], "it was not run to its end");
+        assert_eq!(messages[2]["tool_calls"][2]["function"]["arguments"], r#"{"unreadable":"{\"pa"}"#);
         assert_eq!(body["reasoning_effort"], "high");
     }
 }

@@ -136,4 +136,10 @@ async fn a_proof_that_contradicts_itself_or_is_of_another_plan_is_not_signed_and
     let refused = world.host.sign_proof(&acme(), other).await;
     assert!(matches!(refused, Err(Error::Conflict { code: "other_configuration", .. })), "{refused:?}");
     assert!(is_barred(world.host.restart(&acme(), true).await));
+    // What escaped counts all the same.
+    proved(&world, &[]).await;
+    assert!(!is_barred(world.host.restart(&acme(), true).await));
+    let other = NewProof { without: BTreeSet::from(["landlock".to_owned()]), ..proof(&["files.open"]) };
+    world.host.sign_proof(&acme(), other).await.unwrap_err();
+    assert!(is_barred(world.host.restart(&acme(), true).await));
 }

@@ -15,8 +15,9 @@ use memchr::memmem;
 
 /// What gzip begins with: the magic number and the only method.
 const MAGIC: &[u8] = &[0x1f, 0x8b, 8];
-/// A header of gzip that is longer is none that is looked through: 64 KiB of extra fields, a name and a comment fit.
-const HEADER: usize = 128 * 1024;
+/// A header of gzip that is longer is none that is looked through. A name and a comment fit; eight in each of a cell's
+/// connections take a small part of what its warden may.
+const HEADER: usize = 16 * 1024;
 /// How many that begin in one body may be open at a time.
 const OPEN: usize = 8;
 /// What may come out at once, and more for each byte that went in.
@@ -264,9 +265,8 @@ impl Member {
 #[allow(clippy::option_option)]
 fn header(bytes: &[u8]) -> Option<Option<usize>> {
     let begins = bytes.iter().zip(MAGIC).all(|(a, b)| a == b);
-    // Flags that nobody uses: bytes that only look like it.
-    let reserved = bytes.get(3).is_some_and(|flags| flags & 0xe0 != 0);
-    if !begins || reserved {
+    // Reserved flags are left: there is software that unpacks it all the same.
+    if !begins {
         return None;
     }
     Some(header_length(bytes))

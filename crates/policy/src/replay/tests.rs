@@ -158,9 +158,18 @@ fn what_is_too_much_is_not_recorded() {
     for facts in [
         request("GET", &format!("/{long}"), Body::None),
         request("GET", &format!("/?{long}=1"), Body::None),
-        request("GET", &format!("/?{}", "a=1&".repeat(65)), Body::None),
+        request("GET", &format!("/?{}", "a=1&".repeat(700)), Body::None),
         request("POST", "/", call(&long)),
     ] {
         assert_eq!(facts.seen(), None);
     }
+}
+
+/// It may be a token, as in the address of a webhook.
+#[test]
+fn a_parameter_without_a_value_is_recorded_without_its_name() {
+    let seen = request("GET", "/hook?sk-secret&b=2", Body::None).seen().unwrap();
+    assert_eq!(seen.query, ["", "b"]);
+    let facts = request("GET", "/?sk-secret", Body::None);
+    assert_eq!(both(&policy("  - {allow: a.example, query: {q: x}}\n"), &facts).1, None);
 }

@@ -53,24 +53,28 @@ impl Drop for Holding {
 impl Model {
     /// Holds what a request could use, once that is allowed.
     pub(super) async fn allowed(&self, route: &ModelRoute, once: &Once<'_>) -> Result<Holding, Missed> {
-        let Some(rules) = self.gate.rules() else {
-            return Err(self.stopped(
-                once.call.api().wire(),
-                Refusal::new(Reason::NotReady, by(route)),
-                None,
-            ));
-        };
-        let limits = [route.limits.as_slice(), &rules.policy.route_limits(&route.route)].concat();
-        let budget = rules.policy.budget();
-        let money = limits.iter().chain(&budget).any(|limit| limit.unit == Unit::Usd);
-        let wire = once.call.api().wire();
-        if money && once.asked.dearer {
-            let said = "money is limited here: `service_tier` is default, flex or left out";
-            return Err(self.stopped(wire, Refusal::new(Reason::ModelBudget, by(route)).said(said), None));
-        }
-        let want = once.asked.tokens;
+        let (want, wire) = (once.asked.tokens, once.call.api().wire());
         let mut approved = false;
         loop {
+            // Those in force now.
+            let Some(rules) = self.gate.rules() else {
+                return Err(self.stopped(wire, Refusal::new(Reason::NotReady, by(route)), None));
+            };
+            // It may have gone while this request was read, or waited for an answer or for the routes before it.
+            if !rules.policy.serves(&route.route) {
+                return Err(self.stopped(wire, Refusal::new(Reason::RouteNotAllowed, by(route)), None));
+            }
+            let limits = [route.limits.as_slice(), &rules.policy.route_limits(&route.route)].concat();
+            let budget = rules.policy.budget();
+            let money = limits.iter().chain(&budget).any(|limit| limit.unit == Unit::Usd);
+            if money && once.asked.dearer {
+                let said = "money is limited here: `service_tier` is default, flex or left out";
+                return Err(self.stopped(
+                    wire,
+                    Refusal::new(Reason::ModelBudget, by(route)).said(said),
+                    None,
+                ));
+            }
             let now = self.clock.now();
             let (answer, whose) = {
                 let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);

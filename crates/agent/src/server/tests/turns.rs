@@ -197,3 +197,54 @@ async fn who_does_not_introduce_itself_is_told_and_closed() {
         assert_eq!(u16::from(close.code), 1008);
     }
 }
+
+#[tokio::test]
+async fn what_is_said_into_a_run_that_is_stopped_begins_no_other() {
+    let go = Arc::new(Notify::new());
+    let world = World::new(vec![Line::Holds("half", Arc::clone(&go))]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("one", "r1")).await.unwrap();
+    client.chat("delta").await;
+    assert_eq!(client.call("chat.send", message("and this", "r2")).await.unwrap()["status"], "steered");
+    client.call("chat.abort", json!({ "sessionKey": "main" })).await.unwrap();
+    assert_eq!(client.chat("aborted").await["runId"], "r1");
+    let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    let messages = history["messages"].as_array().unwrap();
+    let said: Vec<_> = messages.iter().map(|it| it["content"][0]["text"].clone()).collect();
+    assert_eq!((said, history.get("inFlightRun")), (vec![json!("one"), json!("and this")], None));
+    assert_eq!(world.script.asked.lock().unwrap().len(), 1);
+    // And a session that is deleted meanwhile stays so.
+    let key = "agent:main:dashboard:1";
+    world.script.lines.lock().unwrap().push_back(Line::Holds("half", Arc::clone(&go)));
+    let to = |text: &str, id: &str| json!({ "sessionKey": key, "message": text, "idempotencyKey": id });
+    client.call("chat.send", to("one", "d1")).await.unwrap();
+    client.chat("delta").await;
+    client.call("chat.send", to("two", "d2")).await.unwrap();
+    client.call("sessions.delete", json!({ "key": key })).await.unwrap();
+    client.chat("aborted").await;
+    let list = client.call("sessions.list", json!({})).await.unwrap();
+    assert_eq!(list["totalCount"], 1, "{list}");
+    let wrong = json!({ "key": "agent:main:main", "deleteTranscript": false });
+    assert!(client.call("sessions.delete", wrong).await.is_err());
+}
+
+/// Whoever reads it would wait for a writer, and with it all others.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_stops_nobody() {
+    let world = World::new(Vec::new()).await;
+    for name in ["IDENTITY.md", "SOUL.md"] {
+        let path = world.dir.path().join("workspace").join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
+    }
+    let mut client = world.client(ALL).await;
+    let identity = client.call("agent.identity.get", json!({})).await.unwrap();
+    assert_eq!(identity["nameSource"], "default");
+    let soul = json!({ "agentId": "main", "name": "SOUL.md" });
+    assert!(client.call("agents.files.get", soul.clone()).await.is_err());
+    let mut set = soul;
+    set["content"] = json!("x");
+    assert!(client.call("agents.files.set", set).await.is_err());
+    client.call("chat.send", message("hi", "r1")).await.unwrap();
+    assert_eq!(client.chat("final").await["runId"], "r1");
+}
