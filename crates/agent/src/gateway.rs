@@ -23,8 +23,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for their turn in one session.
@@ -79,11 +80,23 @@ pub(crate) struct Active {
     seq: AtomicU64,
     /// Its answers so far.
     text: watch::Sender<String>,
+    told: Mutex<Told>,
     /// Said between two of its steps.
     steering: Mutex<VecDeque<Message>>,
     end: watch::Sender<Option<Run>>,
     usage: Mutex<Used>,
 }
+
+/// What of a run's text clients know: where its answer begins there, how far it was told, and when.
+#[derive(Debug, Default)]
+struct Told {
+    begin: usize,
+    end: usize,
+    at: Option<Instant>,
+}
+
+/// How long more of an answer waits for still more.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What a run used.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +116,7 @@ impl Active {
             stop: CancellationToken::new(),
             seq: AtomicU64::new(0),
             text: watch::Sender::new(String::new()),
+            told: Mutex::default(),
             steering: Mutex::default(),
             end: watch::Sender::new(None),
             usage: Mutex::default(),
@@ -122,10 +136,26 @@ impl Active {
         }
     }
 
-    /// Its answer so far, with this piece.
-    pub(crate) fn grown(&self, delta: &str) -> String {
+    /// The next answer begins.
+    pub(crate) fn begin_answer(&self) {
+        let length = self.text.borrow().len();
+        *lock(&self.told) = Told { begin: length, end: length, at: None };
+    }
+
+    /// More of its answer.
+    pub(crate) fn grow(&self, delta: &str) {
         self.text.send_modify(|text| text.push_str(delta));
-        self.text()
+    }
+
+    /// What of its answer is to be told, and the answer so far; none if nothing is, or something was told just now.
+    /// Clients are told the whole each time, so each token by itself would be too much.
+    pub(crate) fn untold(&self, now: Instant, all: bool) -> Option<(String, String)> {
+        let (mut told, text) = (lock(&self.told), self.text.borrow());
+        let late = told.at.is_none_or(|at| now.duration_since(at) >= BETWEEN);
+        let delta = text.get(told.end..).filter(|delta| !delta.is_empty() && (all || late))?.to_owned();
+        let answer = text.get(told.begin..).unwrap_or_default().to_owned();
+        (told.end, told.at) = (text.len(), Some(now));
+        Some((delta, answer))
     }
 
     pub(crate) fn text(&self) -> String {

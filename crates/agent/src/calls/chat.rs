@@ -19,6 +19,8 @@ use std::{sync::Arc, time::Duration};
 const PATIENCE: u64 = 30_000;
 /// Messages of a history, if nobody says how many.
 const USUAL: u32 = 200;
+/// And so many bytes of them.
+const HISTORY: usize = 6 * 1024 * 1024;
 
 /// The one agent that there is.
 pub(super) fn is_ours(agent: Option<&str>) -> Result<(), Fault> {
@@ -85,11 +87,23 @@ pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resu
         }
         None => (Vec::new(), 0),
     };
-    let seen = u64::from(skip) + messages.len() as u64;
+    // The newest, as far as there is room for them in one frame.
+    let mut room = HISTORY;
+    let mut rows = Vec::new();
+    for message in messages.iter().rev() {
+        let row = shown(message, max);
+        room = room.saturating_sub(row.to_string().len());
+        if room == 0 && !rows.is_empty() {
+            break;
+        }
+        rows.push(row);
+    }
+    rows.reverse();
+    let seen = u64::from(skip) + rows.len() as u64;
     let mut answer = json!({
         "sessionKey": key,
         "sessionId": session.as_ref().map(|session| &session.id),
-        "messages": messages.iter().map(|message| shown(message, max)).collect::<Vec<_>>(),
+        "messages": rows,
         "activity": [],
         "pendingInputs": { "items": [], "total": 0 },
         "defaults": super::info::defaults(),

@@ -1,33 +1,33 @@
 //! `health`, `status`, `models.list` and `commands.list`.
 
 use super::lost;
-use crate::{AGENT, MAIN_SESSION, gateway::Gateway, protocol::Fault, store::Session};
+use crate::{AGENT, MAIN_SESSION, gateway::Gateway, protocol::Fault};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How many tokens a conversation may have, as far as is known: routes do not say.
 pub(super) const LIMIT: u64 = 128_000;
 /// Sessions in a summary.
-const RECENT: usize = 5;
+const RECENT: u32 = 5;
 
 pub(super) fn defaults() -> Value {
     json!({ "modelProvider": "cofferdam", "model": "default", "contextTokens": LIMIT })
 }
 
-fn summary(gateway: &Gateway, sessions: &[Session]) -> Value {
+fn summary(gateway: &Gateway) -> Result<Value, Fault> {
     let now = gateway.now();
+    let sessions = gateway.store.recent(RECENT).map_err(lost)?;
+    let count = gateway.store.session_count().map_err(lost)?;
     let recent: Vec<Value> = sessions
         .iter()
-        .take(RECENT)
         .map(|it| json!({ "key": it.key, "updatedAt": it.updated_at, "age": now.saturating_sub(it.updated_at) }))
         .collect();
-    json!({ "path": crate::STATE, "count": sessions.len(), "recent": recent })
+    Ok(json!({ "path": crate::STATE, "count": count, "recent": recent }))
 }
 
 /// As in `hello-ok` and the method of this name.
 pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
-    let sessions = gateway.store.sessions().map_err(lost)?;
-    let sessions = summary(gateway, &sessions);
+    let sessions = summary(gateway)?;
     let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
     Ok(json!({
         "ok": true,
@@ -45,9 +45,9 @@ pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
 }
 
 pub(super) fn status(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
-    let sessions = gateway.store.sessions().map_err(lost)?;
-    let recent: Vec<Value> =
-        sessions.iter().take(RECENT).map(|session| super::sessions::row(gateway, session)).collect();
+    let sessions = gateway.store.recent(RECENT).map_err(lost)?;
+    let count = gateway.store.session_count().map_err(lost)?;
+    let recent: Vec<Value> = sessions.iter().map(|session| super::sessions::row(gateway, session)).collect();
     Ok(json!({
         "runtimeVersion": env!("CARGO_PKG_VERSION"),
         "heartbeat": { "defaultAgentId": AGENT, "agents": [] },
@@ -55,8 +55,8 @@ pub(super) fn status(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
         "queuedSystemEvents": [],
         "tasks": { "total": 0, "active": 0, "terminal": 0, "failures": 0 },
         "sessions": {
-            "paths": [crate::STATE], "count": sessions.len(), "defaults": defaults(), "recent": recent,
-            "byAgent": [{ "agentId": AGENT, "path": crate::STATE, "count": sessions.len(), "recent": recent }],
+            "paths": [crate::STATE], "count": count, "defaults": defaults(), "recent": recent,
+            "byAgent": [{ "agentId": AGENT, "path": crate::STATE, "count": count, "recent": recent }],
         },
         "mainSessionKey": MAIN_SESSION,
     }))

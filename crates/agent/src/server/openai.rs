@@ -232,10 +232,10 @@ impl Streaming {
 
     async fn more(&mut self) -> String {
         loop {
-            let text = self.texts.borrow_and_update().clone();
-            if let Some(more) = text.get(self.told..).filter(|more| !more.is_empty()) {
-                self.told = text.len();
-                return more.to_owned();
+            let more = self.texts.borrow_and_update().get(self.told..).unwrap_or_default().to_owned();
+            if !more.is_empty() {
+                self.told += more.len();
+                return more;
             }
             if self.texts.changed().await.is_err() {
                 std::future::pending::<()>().await;

@@ -78,8 +78,11 @@ async fn serve(gateway: Arc<Gateway>, caller: Caller, mut socket: Socket) {
         Ok(Some(Ok(introduced))) => introduced,
         Ok(Some(Err((id, fault)))) => {
             let said = fault.message.clone();
-            let _ = timeout(FAREWELL, socket.send(text(response(&id, &Err(fault))))).await;
-            return close(&mut socket, CloseCode::Policy, &said).await;
+            let answer = response(&id, &Err(fault.clone()));
+            let _ = timeout(FAREWELL, socket.send(text(answer))).await;
+            let mismatch = fault_code(&fault) == Some("PROTOCOL_MISMATCH");
+            let code = if mismatch { CloseCode::Protocol } else { CloseCode::Policy };
+            return close(&mut socket, code, &said).await;
         }
         Ok(None) => return,
         Err(_) => return close(&mut socket, CloseCode::Policy, "handshake timeout").await,
@@ -91,6 +94,10 @@ async fn serve(gateway: Arc<Gateway>, caller: Caller, mut socket: Socket) {
     let number = gateway.join(&client);
     let _gone = Gone(&gateway, number);
     run(&gateway, &client, socket, outgoing).await;
+}
+
+fn fault_code(fault: &Fault) -> Option<&str> {
+    fault.details.as_ref()?["code"].as_str()
 }
 
 /// Tells the gateway, however it ends.

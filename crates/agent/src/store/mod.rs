@@ -76,9 +76,22 @@ impl Store {
 
     /// All sessions, the newest first.
     pub fn sessions(&self) -> Result<Vec<Session>, Error> {
+        self.recent(u32::MAX)
+    }
+
+    /// The newest sessions, so many at most.
+    pub fn recent(&self, most: u32) -> Result<Vec<Session>, Error> {
         let db = self.db();
-        let mut select = db.prepare_cached(&format!("{} ORDER BY updated_at DESC, key", rows::SESSION))?;
-        Ok(select.query_map([], rows::session)?.collect::<Result<_, _>>()?)
+        let sql = format!("{} ORDER BY updated_at DESC, key LIMIT ?1", rows::SESSION);
+        let mut select = db.prepare_cached(&sql)?;
+        Ok(select.query_map([most], rows::session)?.collect::<Result<_, _>>()?)
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> Result<u64, Error> {
+        let db = self.db();
+        let mut select = db.prepare_cached("SELECT count(*) FROM sessions")?;
+        Ok(select.query_row([], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))?)
     }
 
     /// Keeps a session, new or changed.
@@ -194,6 +207,14 @@ impl Store {
             select.query_map(params![session, limit, skip], rows::message)?.collect::<Result<_, _>>()?;
         found.reverse();
         Ok(found)
+    }
+
+    /// The last message of a role in a session.
+    pub fn last_said(&self, session: &str, role: Role) -> Result<Option<Message>, Error> {
+        let db = self.db();
+        let sql = format!("{} WHERE session = ?1 AND role = ?2 ORDER BY seq DESC LIMIT 1", rows::MESSAGE);
+        let mut select = db.prepare_cached(&sql)?;
+        Ok(select.query_row([session, role.as_str()], rows::message).optional()?)
     }
 
     /// How many messages a session has.

@@ -66,13 +66,17 @@ async fn steps(gateway: &Gateway, active: &Active, wish: &Wish) -> Result<End, F
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
         let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
+        let past =
+            context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
         let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
         let thinking = wish.thinking.as_deref().or(session.thinking.as_deref());
         let body = context::request(session.model.as_deref().unwrap_or("default"), &system, &past, thinking);
         if step == 0 {
             gateway.status(active, "starting_model");
         }
+        active.begin_answer();
         let answer = gateway.model.ask(body, |piece| gateway.piece(active, piece)).await?;
+        gateway.tell_text(active, true);
         let message = Message::new(&session, Some(&active.id), Role::Assistant, said(&answer), gateway.now());
         gateway.append(&session, message).map_err(lost)?;
         gateway.used(active, &answer).map_err(lost)?;
@@ -165,6 +169,7 @@ async fn call_one(gateway: &Gateway, active: &Active, call: &Call) -> Output {
 /// Keeps how it ended, tells it, and lets the next one of its session begin.
 fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
     let now = gateway.now();
+    gateway.tell_text(active, true);
     let mut run = Run { ended_at: Some(now), ..active.row() };
     match &end {
         End::Done(answer) => (run.state, run.said) = (RunState::Done, Some(answer.text.clone())),
@@ -219,13 +224,20 @@ impl Gateway {
     fn piece(&self, active: &Active, piece: Piece) {
         match piece {
             Piece::Text(delta) => {
-                let text = active.grown(&delta);
-                self.agent_event(active, "assistant", json!({ "text": text, "delta": delta }));
-                let message = json!({ "role": "assistant", "timestamp": self.now(),
-                    "content": [{ "type": "text", "text": text }] });
-                self.chat_event(active, json!({ "state": "delta", "deltaText": delta, "message": message }));
+                active.grow(&delta);
+                self.tell_text(active, false);
             }
             Piece::Thought(delta) => self.agent_event(active, "thinking", json!({ "delta": delta })),
+        }
+    }
+
+    /// Tells what of an answer was not told; not `all`: unless something was just now.
+    fn tell_text(&self, active: &Active, all: bool) {
+        if let Some((delta, text)) = active.untold(tokio::time::Instant::now(), all) {
+            self.agent_event(active, "assistant", json!({ "text": text, "delta": delta }));
+            let message = json!({ "role": "assistant", "timestamp": self.now(),
+                    "content": [{ "type": "text", "text": text }] });
+            self.chat_event(active, json!({ "state": "delta", "deltaText": delta, "message": message }));
         }
     }
 }
