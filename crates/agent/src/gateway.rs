@@ -4,6 +4,7 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 use crate::{
+    commands,
     ids::uuid,
     protocol::{Fault, event, methods, params::is_message},
     server::Client,
@@ -338,6 +339,11 @@ impl Gateway {
         if let Some(known) = self.known(id).map_err(lost)? {
             return Ok(known);
         }
+        if !wish.plain
+            && let Some(answer) = commands::answer(self, key, text)
+        {
+            return self.answered(key, id, answer.map_err(lost)?).map_err(lost);
+        }
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
         let message = Message::text(&session, Some(id), Role::User, text, now);
@@ -384,6 +390,36 @@ impl Gateway {
         }
         self.sessions_changed(key, "message");
         Ok((active, taken))
+    }
+
+    /// A run that ended as it began: a command was answered.
+    fn answered(self: &Arc<Self>, key: &str, id: &str, text: String) -> Result<(Arc<Active>, Taken), Error> {
+        let (session, now) = (self.session(key)?, self.now());
+        let active = Arc::new(Active::new(id.to_owned(), &session, now));
+        let run =
+            Run { state: RunState::Done, ended_at: Some(now), said: Some(text.clone()), ..active.row() };
+        self.store.end(&Session { updated_at: now, ..session }, &run)?;
+        self.state().remember(&active);
+        active.end.send_replace(Some(run));
+        let (gateway, told) = (Arc::clone(self), Arc::clone(&active));
+        // Behind the answer to whoever sent it.
+        tokio::spawn(async move {
+            let message = json!({ "role": "assistant", "timestamp": now,
+                "content": [{ "type": "text", "text": text }] });
+            gateway.chat_event(&told, json!({ "state": "final", "stopReason": "stop", "message": message }));
+            gateway.sessions_changed(&told.session_key, "command");
+        });
+        Ok((active, Taken::Started))
+    }
+
+    /// Gives a session a new transcript under the same key; the old one stays in the search of past conversations.
+    pub(crate) fn reset(&self, key: &str) -> Result<Session, Error> {
+        self.abort(key, None);
+        let Session { label, model, thinking, .. } = self.session(key)?;
+        let session = Session { label, model, thinking, ..Session::new(key, uuid(), self.now()) };
+        self.store.put_session(&session)?;
+        self.sessions_changed(key, "reset");
+        Ok(session)
     }
 
     /// A run that was asked for before.

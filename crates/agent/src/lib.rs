@@ -8,6 +8,7 @@
 //! runs [`tools`], `calls` serves the methods, `server` the sockets.
 
 mod calls;
+mod commands;
 mod gateway;
 mod ids;
 pub mod protocol;

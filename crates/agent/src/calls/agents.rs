@@ -8,7 +8,7 @@ use crate::{
         Fault,
         params::{self, File, Invoke, OfAgent},
     },
-    tools::{self, Bench, TOOLS},
+    tools::{self, Bench, Output, TOOLS},
     turn::context,
 };
 use serde_json::{Value, json, value::RawValue};
@@ -129,17 +129,14 @@ pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answe
         Ok(asked) => asked,
         Err(fault) => return Answer::Now(Err(fault)),
     };
-    if NOT_INVOKED.contains(&asked.name.as_str()) || tools::named(&asked.name).is_none() {
-        let said = format!("{:?} is no tool that a client may run", asked.name);
-        let error = json!({ "code": "not_found", "message": said });
-        return Answer::Now(Ok(json!({ "ok": false, "toolName": asked.name, "error": error })));
-    }
     let gateway = Arc::clone(gateway);
     Answer::Later(Box::pin(async move {
-        let arguments = asked.args.unwrap_or_else(|| json!({})).to_string();
-        let bench = Bench { workspace: &gateway.workspace, store: &gateway.store };
-        let output = bench.run(&asked.name, &arguments).await;
-        let mut answer = json!({ "ok": !output.is_error, "toolName": asked.name, "source": "core" });
+        let name = asked.name;
+        let Some(output) = run_tool(&gateway, &name, asked.args).await else {
+            let error = json!({ "code": "not_found", "message": format!("{name:?} is no tool that a client may run") });
+            return Ok(json!({ "ok": false, "toolName": name, "error": error }));
+        };
+        let mut answer = json!({ "ok": !output.is_error, "toolName": name, "source": "core" });
         if output.is_error {
             answer["error"] = json!({ "code": "failed", "message": output.text });
         } else {
@@ -147,4 +144,13 @@ pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answe
         }
         Ok(answer)
     }))
+}
+
+/// Runs a tool for a client; none if it is none that a client may run.
+pub(crate) async fn run_tool(gateway: &Gateway, name: &str, args: Option<Value>) -> Option<Output> {
+    if NOT_INVOKED.contains(&name) || tools::named(name).is_none() {
+        return None;
+    }
+    let arguments = args.unwrap_or_else(|| json!({})).to_string();
+    Some(Bench { workspace: &gateway.workspace, store: &gateway.store }.run(name, &arguments).await)
 }

@@ -56,7 +56,8 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
             return Err(Fault::invalid("the session has gone on since: read it again"));
         }
     }
-    let wish = Wish { thinking: asked.thinking, more: None, patience_ms: asked.timeout_ms };
+    let plain = asked.suppress_command_interpretation;
+    let wish = Wish { thinking: asked.thinking, more: None, plain, patience_ms: asked.timeout_ms };
     let (active, taken) =
         gateway.send(&key, &asked.idempotency_key, &asked.message, asked.queue_mode, wish)?;
     Ok(json!({ "runId": active.id, "status": status(taken) }))
@@ -176,7 +177,8 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
         (None, None) => MAIN_SESSION.to_owned(),
     };
     let patience_ms = asked.timeout.map(|seconds| seconds.saturating_mul(1000));
-    let wish = Wish { thinking: asked.thinking, more: asked.extra_system_prompt, patience_ms };
+    let (thinking, more) = (asked.thinking, asked.extra_system_prompt);
+    let wish = Wish { thinking, more, plain: false, patience_ms };
     // Whoever waits for the end of a run wants one of its own.
     gateway.send(&key, &asked.idempotency_key, &asked.message, Queue::Followup, wish)
 }

@@ -1,7 +1,12 @@
 //! `health`, `status`, `models.list` and `commands.list`.
 
 use super::lost;
-use crate::{AGENT, MAIN_SESSION, gateway::Gateway, protocol::Fault};
+use crate::{
+    AGENT, MAIN_SESSION,
+    commands::{COMMANDS, Command},
+    gateway::Gateway,
+    protocol::Fault,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -69,7 +74,13 @@ pub(super) fn models() -> Value {
     }]})
 }
 
-/// There are none that are typed: whatever is sent is a message.
 pub(super) fn commands() -> Value {
-    json!({ "commands": [] })
+    let one = |command: &Command| {
+        let Command { name, description, category, takes } = command;
+        json!({
+            "name": name, "textAliases": [format!("/{name}")], "description": description, "category": category,
+            "source": "native", "scope": "text", "acceptsArgs": takes,
+        })
+    };
+    json!({ "commands": COMMANDS.iter().map(one).collect::<Vec<_>>() })
 }

@@ -80,4 +80,5 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
     }
 }
 
+pub(crate) use agents::run_tool;
 pub(crate) use info::health;

@@ -182,21 +182,11 @@ pub(super) fn patch(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     Ok(json!({ "ok": true, "key": key, "path": crate::STATE, "entry": row(gateway, &session) }))
 }
 
-/// A new transcript under the same key; the old one stays in the search of past conversations.
 pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: Reset = params::read("sessions.reset", params)?;
     is_key(&asked.key)?;
     let key = full_key(asked.key);
-    gateway.abort(&key, None);
-    let (old, now) = (gateway.session(&key).map_err(lost)?, gateway.now());
-    let session = Session {
-        label: old.label,
-        model: old.model,
-        thinking: old.thinking,
-        ..Session::new(key.as_str(), uuid(), now)
-    };
-    gateway.store.put_session(&session).map_err(lost)?;
-    gateway.sessions_changed(&key, "reset");
+    let session = gateway.reset(&key).map_err(lost)?;
     Ok(json!({ "ok": true, "key": key, "entry": row(gateway, &session) }))
 }
 
@@ -228,7 +218,7 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     is_key(&asked.key)?;
     let key = full_key(asked.key);
     there(&gateway.store, &key)?;
-    let wish = Wish { thinking: asked.thinking, more: None, patience_ms: asked.timeout_ms };
+    let wish = Wish { thinking: asked.thinking, patience_ms: asked.timeout_ms, ..Wish::default() };
     let (active, taken) =
         gateway.send(&key, &fresh(asked.idempotency_key), &asked.message, Queue::Steer, wish)?;
     let interrupted = taken == Taken::Steered;

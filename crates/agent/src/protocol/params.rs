@@ -65,6 +65,8 @@ pub struct ChatSend {
     #[serde(default)]
     pub timeout_ms: Option<u64>,
     #[serde(default)]
+    pub suppress_command_interpretation: bool,
+    #[serde(default)]
     pub expected_leaf_entry_id: Option<String>,
     pub idempotency_key: String,
 }

@@ -7,6 +7,7 @@
 mod client;
 mod openai;
 mod socket;
+mod tools;
 
 pub(crate) use client::Client;
 
@@ -98,6 +99,7 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<B
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/models") => openai::models(&caller),
         (&Method::POST, "/v1/chat/completions") => openai::chat(gateway, caller, request).await,
+        (&Method::POST, "/tools/invoke") => tools::invoke(gateway, caller, request).await,
         _ => failure(StatusCode::NOT_FOUND, "not_found", "Not Found"),
     }
 }

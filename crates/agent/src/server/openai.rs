@@ -100,7 +100,7 @@ pub(super) async fn chat(
         }
         (None, None) => format!("agent:main:openai:{}", uuid()),
     };
-    let wish = Wish { more, ..Wish::default() };
+    let wish = Wish { more, plain: true, ..Wish::default() };
     let active = match gateway.send(&key, &uuid(), &message, Queue::Followup, wish) {
         Ok((active, _)) => active,
         Err(fault) => return failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &fault.message),

@@ -32,6 +32,8 @@ pub struct Wish {
     pub thinking: Option<String>,
     /// More for the model's beginning.
     pub more: Option<String>,
+    /// A slash at its beginning means nothing.
+    pub plain: bool,
     /// How long it may take, in milliseconds.
     pub patience_ms: Option<u64>,
 }

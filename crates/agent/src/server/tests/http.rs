@@ -83,3 +83,23 @@ async fn a_client_that_leaves_ends_its_run() {
     drop(stream);
     watcher.chat("aborted").await;
 }
+
+#[tokio::test]
+async fn a_tool_is_run_by_itself_unless_it_writes_or_runs_commands() {
+    let world = World::new(Vec::new()).await;
+    std::fs::write(world.dir.path().join("workspace/a.txt"), "one").unwrap();
+    let head = format!("POST /tools/invoke HTTP/1.1\r\n{WHO}");
+    let (status, body) = ask(world.address, &head, r#"{"tool":"read","args":{"path":"a.txt"}}"#).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &answer["result"]["content"][0]["text"]), (200, &json!("one")));
+    for (body, status, why) in [
+        (r#"{"name":"exec","args":{"command":"id"}}"#, 404, "not_found"),
+        (r#"{"name":"write","args":{"path":"b","content":""}}"#, 404, "not_found"),
+        (r#"{"tool":"read","args":{"path":"b"}}"#, 200, "tool_error"),
+        (r#"{"tool":"read","more":1}"#, 400, "more"),
+    ] {
+        let (got, said) = ask(world.address, &head, body).await;
+        assert!(got == status && said.contains(why), "{got} {said}");
+    }
+    assert!(!world.dir.path().join("workspace/b").exists());
+}

@@ -248,3 +248,41 @@ async fn a_pipe_in_the_place_of_a_file_stops_nobody() {
     client.call("chat.send", message("hi", "r1")).await.unwrap();
     assert_eq!(client.chat("final").await["runId"], "r1");
 }
+
+#[tokio::test]
+async fn a_command_is_answered_by_the_gateway() {
+    let world = World::new(vec![Line::Says("one"), Line::Says("two")]).await;
+    let mut client = world.client(ALL).await;
+    client.call("chat.send", message("hi", "r1")).await.unwrap();
+    client.chat("final").await;
+    let mut number = 0;
+    let mut type_in = async |client: &mut Socket, text: &str| {
+        number += 1;
+        client.call("chat.send", message(text, &format!("c{number}"))).await.unwrap();
+        client.chat("final").await["message"]["content"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let status = type_in(&mut client, "/status").await;
+    assert!(status.contains("beside the conversation:") && status.contains("7 in, 3 out"), "{status}");
+    assert!(type_in(&mut client, "/think high").await.contains("high from now on"));
+    assert!(type_in(&mut client, "/think").await.contains("off|minimal"));
+    assert!(type_in(&mut client, "/model small").await.contains("small from now on"));
+    assert!(type_in(&mut client, "/usage").await.contains("7 in"));
+    assert!(type_in(&mut client, "/stop").await.contains("Nothing runs"));
+    assert!(type_in(&mut client, "/compact").await.contains("not built"));
+    assert!(type_in(&mut client, "/help").await.contains("/think"));
+    assert_eq!(world.script.asked.lock().unwrap().len(), 1, "the model was not asked");
+    // What was chosen holds for the next turn, and what nobody knows is a message.
+    assert_eq!(type_in(&mut client, "/whatever it is").await, "two");
+    let asked = world.asked();
+    assert_eq!((&asked["model"], &asked["reasoning_effort"]), (&json!("small"), &json!("high")));
+    assert_eq!(asked["messages"].as_array().unwrap().last().unwrap()["content"], "/whatever it is");
+    assert!(type_in(&mut client, "/new").await.contains("new conversation"));
+    let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    assert_eq!(history["totalMessages"], 0);
+    // Sent again, it is the same; and one may ask that a slash means nothing.
+    assert_eq!(client.call("chat.send", message("/new", "c1")).await.unwrap()["status"], "ok");
+    let mut plain = message("/help", "p1");
+    plain["suppressCommandInterpretation"] = json!(true);
+    client.call("chat.send", plain).await.unwrap();
+    assert_eq!(client.chat("final").await["message"]["content"][0]["text"], "that is all");
+}
