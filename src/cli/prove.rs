@@ -54,7 +54,14 @@ pub(super) fn run(command: &Prove, data_dir: impl FnOnce() -> Result<PathBuf, Fa
     let policy = rules.proved.clone();
     let options = Options { host: Some(WholeHost { named: instance, rules }), mutants: command.mutants };
     let document = proved(tenant, &plan, options, policy)?;
-    let (signed, standing) = signed(tenant, &document, boot.config, &client)?;
+    let (signed, standing) = match signed(tenant, &document, boot.config, &client) {
+        Ok(signed) => signed,
+        Err(failure) => {
+            // What was found is told, though nobody signs it.
+            show(&document, &[], &Standing::default(), json)?;
+            return Err(failure);
+        }
+    };
     if let Some(out) = &command.out {
         let text = serde_json::to_string_pretty(&signed).map_err(Failure::could_not)?;
         fs::write(out, text + "\n").map_err(|error| cannot("write", out, &error))?;

@@ -1,7 +1,6 @@
 //! `sessions.*`
 
 use super::{
-    Answer,
     chat::{fresh, full_key, is_key, is_ours, status},
     info::{LIMIT, defaults},
     lost,
@@ -248,10 +247,9 @@ pub(super) fn abort(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     Ok(json!({ "ok": true, "abortedRunId": aborted, "status": status }))
 }
 
-pub(super) fn subscribe(gateway: &Arc<Gateway>, client: &Client, on: bool) -> Answer {
+pub(super) fn subscribe(client: &Client, on: bool) -> Value {
     client.follow_sessions(on);
-    let _ = gateway;
-    Ok(json!({ "subscribed": on })).into()
+    json!({ "subscribed": on })
 }
 
 pub(super) fn follow(client: &Client, params: Option<&RawValue>, on: bool) -> Result<Value, Fault> {
