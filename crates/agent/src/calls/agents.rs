@@ -17,7 +17,7 @@ use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
 /// What `tools.invoke` runs for no client: whoever writes files or runs commands asks the agent.
-const NOT_INVOKED: [&str; 3] = ["exec", "write", "edit"];
+const NOT_INVOKED: [&str; 4] = ["exec", "write", "edit", "apply_patch"];
 
 pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
     json!({

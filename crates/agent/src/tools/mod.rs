@@ -6,6 +6,7 @@
 mod edit;
 mod exec;
 mod files;
+mod patch;
 
 pub(crate) use files::{open, replace, text_within};
 
@@ -44,6 +45,7 @@ pub enum Tool {
     Read,
     Write,
     Edit,
+    ApplyPatch,
     Exec,
     MemorySearch,
 }
@@ -65,7 +67,7 @@ pub struct About {
 }
 
 /// All of them.
-pub const TOOLS: [About; 6] = [
+pub const TOOLS: [About; 7] = [
     About {
         tool: Tool::Ls,
         name: "ls",
@@ -100,6 +102,15 @@ pub const TOOLS: [About; 6] = [
         label: "Edit a file",
         description: "Replace oldText, which must occur exactly once, by newText.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"oldText":{"type":"string"},"newText":{"type":"string"}},"required":["path","oldText","newText"]}"#,
+        parallel: false,
+    },
+    About {
+        tool: Tool::ApplyPatch,
+        name: "apply_patch",
+        group: "fs",
+        label: "Change several files",
+        description: "Apply a patch: *** Begin Patch, then *** Add File: / *** Update File: / *** Delete File: PATH with lines of +, -, blank and @@, then *** End Patch.",
+        parameters: r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#,
         parallel: false,
     },
     About {
@@ -159,6 +170,7 @@ impl Bench<'_> {
             Tool::Read => read(arguments).map(|asked| files::read(self, &asked)),
             Tool::Write => read(arguments).map(|asked| files::write(self, &asked)),
             Tool::Edit => read(arguments).map(|asked| edit::edit(self, &asked)),
+            Tool::ApplyPatch => read(arguments).map(|asked| patch::apply(self, &asked)),
             Tool::MemorySearch => read(arguments).map(|asked| self.search(&asked)),
             Tool::Exec => match read(arguments) {
                 Ok(asked) => Ok(exec::exec(self, &asked).await),
