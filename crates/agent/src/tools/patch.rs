@@ -279,4 +279,26 @@ mod tests {
             assert!(error.contains(why), "{text:?}: {error}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever a model writes: no panic, and lines that no hunk names stay as they are.
+        #[test]
+        fn no_patch_panics(
+            pieces in proptest::collection::vec("(\\*\\*\\* (Begin|End) Patch|\\*\\*\\* (Add|Delete|Update) File: a|\\*\\*\\* Move to: b|@@ ?é?|[-+ ][é\\ta]{0,2}|)", 0..12),
+            text in "(a\n|é\n|\t|\n){0,6}",
+        ) {
+            let body = pieces.join("\n");
+            let _ = parse(&body);
+            let whole = format!("*** Begin Patch\n{body}\n*** End Patch");
+            for change in parse(&whole).unwrap_or_default() {
+                if let Change::Update { hunks, .. } = change
+                    && let Ok(after) = changed(&text, &hunks)
+                {
+                    let gone: usize = hunks.iter().map(|hunk| hunk.old.len()).sum();
+                    let come: usize = hunks.iter().map(|hunk| hunk.new.len()).sum();
+                    proptest::prop_assert_eq!(after.lines().count() + gone, text.lines().count() + come);
+                }
+            }
+        }
+    }
 }

@@ -385,4 +385,17 @@ mod tests {
         let said = refused(StatusCode::BAD_GATEWAY, br#"{"error":{"message":"it is down"}}"#);
         assert_eq!((&*said.said, said.status), ("HTTP 502: it is down", Some(502)));
     }
+
+    proptest::proptest! {
+        /// However it is cut, an answer is read as it is in one piece; nothing in it panics.
+        #[test]
+        fn no_answer_panics_and_cuts_do_not_matter(
+            lines in proptest::collection::vec("(data: ?|: |)(\\{\\}|\\[DONE\\]|\\{\"choices\":\\[\\{\"delta\":\\{\"content\":\"é\"\\}\\}\\]\\}|\\{\"choices\":\\[\\{\"finish_reason\":\"stop\"\\}\\]\\}|x)", 0..8),
+            step in 1_usize..9,
+        ) {
+            let text = lines.join("\n\n") + "\n";
+            let (cut, whole) = (read(&text, step), read(&text, usize::MAX));
+            proptest::prop_assert_eq!(cut.0, whole.0);
+        }
+    }
 }
