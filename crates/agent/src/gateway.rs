@@ -9,6 +9,7 @@ use crate::{
     protocol::{Fault, event, methods, params::is_message},
     server::Client,
     store::{Error, Message, Role, Run, RunState, Session, Store},
+    tools::{Bench, Processes},
     turn::{
         self, Wish,
         model::{Answer, Model},
@@ -41,6 +42,7 @@ pub(crate) struct Gateway {
     pub(crate) store: Store,
     pub(crate) model: Model,
     pub(crate) workspace: PathBuf,
+    processes: Processes,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -216,7 +218,13 @@ impl Gateway {
             }
         }
         let state = Mutex::default();
-        Ok(Arc::new(Self { store, model, workspace, boot: uuid(), started_at: now, clock, state }))
+        let (boot, processes) = (uuid(), Processes::default());
+        Ok(Arc::new(Self { store, model, workspace, processes, boot, started_at: now, clock, state }))
+    }
+
+    /// Where its tools work.
+    pub(crate) fn bench(&self) -> Bench<'_> {
+        Bench { workspace: &self.workspace, store: &self.store, processes: &self.processes }
     }
 
     pub(crate) fn now(&self) -> u64 {

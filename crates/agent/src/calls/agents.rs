@@ -8,7 +8,7 @@ use crate::{
         Fault,
         params::{self, File, Invoke, OfAgent},
     },
-    tools::{self, Bench, Output, TOOLS},
+    tools::{self, Output, TOOLS},
     turn::context,
 };
 use serde_json::{Value, json, value::RawValue};
@@ -17,7 +17,7 @@ use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
 /// What `tools.invoke` runs for no client: whoever writes files or runs commands asks the agent.
-const NOT_INVOKED: [&str; 4] = ["exec", "write", "edit", "apply_patch"];
+const NOT_INVOKED: [&str; 5] = ["exec", "process", "write", "edit", "apply_patch"];
 
 pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
     json!({
@@ -152,5 +152,5 @@ pub(crate) async fn run_tool(gateway: &Gateway, name: &str, args: Option<Value>)
         return None;
     }
     let arguments = args.unwrap_or_else(|| json!({})).to_string();
-    Some(Bench { workspace: &gateway.workspace, store: &gateway.store }.run(name, &arguments).await)
+    Some(gateway.bench().run(name, &arguments).await)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::{os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::Command,
+    process::{Child, Command},
     time::{Instant, timeout},
 };
 
@@ -29,30 +29,25 @@ pub(super) struct Exec {
     workdir: Option<String>,
     #[serde(default)]
     timeout: Option<u64>,
+    #[serde(default)]
+    background: bool,
 }
 
 pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
     let begun = Instant::now();
     let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
     let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tools of an agent are programs, and its cell is the boundary"
-    )]
-    let mut command = std::process::Command::new("/bin/sh");
-    // Both outputs are one pipe: they are read in the order in which they were written.
-    let script = format!("exec 2>&1\n{}", asked.command);
-    command.arg("-c").arg(script).current_dir(&workdir);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut command = Command::from(command);
-    command.process_group(0).kill_on_drop(true);
+    if asked.background {
+        return bench.processes.begin(bench, &asked.command, asked.workdir.as_deref());
+    }
+    let mut command = shell(bench, &asked.command, asked.workdir.as_deref());
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
             return Output::error(format!("the command does not start in {}: {error}", workdir.display()));
         }
     };
-    let group = Group(child.id());
+    let group = Group::of(&child);
     let Some(mut stdout) = child.stdout.take() else { return Output::error("the command has no output") };
     let mut kept = Vec::new();
     let waited = timeout(patience, async {
@@ -97,8 +92,30 @@ async fn drain(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>) {
     }
 }
 
+/// A shell command, ready to be started.
+pub(super) fn shell(bench: &Bench<'_>, command: &str, workdir: Option<&str>) -> Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tools of an agent are programs, and its cell is the boundary"
+    )]
+    let mut shell = std::process::Command::new("/bin/sh");
+    // Both outputs are one pipe: they are read in the order in which they were written.
+    shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(bench.path(workdir.unwrap_or(".")));
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut shell = Command::from(shell);
+    shell.process_group(0).kill_on_drop(true);
+    shell
+}
+
 /// All processes of a command, killed when this goes.
-struct Group(Option<u32>);
+#[derive(Debug)]
+pub(super) struct Group(Option<u32>);
+
+impl Group {
+    pub(super) fn of(child: &Child) -> Self {
+        Self(child.id())
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {

@@ -7,6 +7,9 @@ mod edit;
 mod exec;
 mod files;
 mod patch;
+mod process;
+
+pub use process::Processes;
 
 pub(crate) use files::{open, replace, text_within};
 
@@ -47,6 +50,7 @@ pub enum Tool {
     Edit,
     ApplyPatch,
     Exec,
+    Process,
     MemorySearch,
 }
 
@@ -67,7 +71,7 @@ pub struct About {
 }
 
 /// All of them.
-pub const TOOLS: [About; 7] = [
+pub const TOOLS: [About; 8] = [
     About {
         tool: Tool::Ls,
         name: "ls",
@@ -118,8 +122,17 @@ pub const TOOLS: [About; 7] = [
         name: "exec",
         group: "runtime",
         label: "Run a command",
-        description: "Run a shell command and wait for its end; timeout in seconds.",
-        parameters: r#"{"type":"object","properties":{"command":{"type":"string"},"workdir":{"type":"string"},"timeout":{"type":"integer"}},"required":["command"]}"#,
+        description: "Run a shell command and wait for its end; timeout in seconds; or in the background.",
+        parameters: r#"{"type":"object","properties":{"command":{"type":"string"},"workdir":{"type":"string"},"timeout":{"type":"integer"},"background":{"type":"boolean"}},"required":["command"]}"#,
+        parallel: false,
+    },
+    About {
+        tool: Tool::Process,
+        name: "process",
+        group: "runtime",
+        label: "Background commands",
+        description: "List background commands, read what one printed since (wait in seconds), write to it, kill it.",
+        parameters: r#"{"type":"object","properties":{"action":{"enum":["list","read","write","kill"]},"id":{"type":"integer"},"input":{"type":"string"},"wait":{"type":"integer"}},"required":["action"]}"#,
         parallel: false,
     },
     About {
@@ -156,6 +169,8 @@ pub struct Bench<'a> {
     pub workspace: &'a Path,
     /// Past conversations.
     pub store: &'a crate::store::Store,
+    /// Commands in the background.
+    pub processes: &'a Processes,
 }
 
 impl Bench<'_> {
@@ -172,6 +187,10 @@ impl Bench<'_> {
             Tool::Edit => read(arguments).map(|asked| edit::edit(self, &asked)),
             Tool::ApplyPatch => read(arguments).map(|asked| patch::apply(self, &asked)),
             Tool::MemorySearch => read(arguments).map(|asked| self.search(&asked)),
+            Tool::Process => match read(arguments) {
+                Ok(asked) => Ok(process::process(self, &asked).await),
+                Err(error) => Err(error),
+            },
             Tool::Exec => match read(arguments) {
                 Ok(asked) => Ok(exec::exec(self, &asked).await),
                 Err(error) => Err(error),

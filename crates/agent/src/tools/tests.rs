@@ -6,6 +6,7 @@ use crate::store::Store;
 struct Shop {
     dir: tempfile::TempDir,
     store: Store,
+    processes: Processes,
 }
 
 impl Shop {
@@ -13,12 +14,14 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("agent.db")).unwrap();
         std::fs::create_dir(dir.path().join("ws")).unwrap();
-        Self { dir, store }
+        Self { dir, store, processes: Processes::default() }
     }
 
     async fn run(&self, name: &str, arguments: Value) -> Output {
         let workspace = self.dir.path().join("ws");
-        Bench { workspace: &workspace, store: &self.store }.run(name, &arguments.to_string()).await
+        Bench { workspace: &workspace, store: &self.store, processes: &self.processes }
+            .run(name, &arguments.to_string())
+            .await
     }
 }
 
@@ -119,5 +122,30 @@ fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
         assert_eq!(schema["type"], "object", "{}", about.name);
         assert_eq!(named(about.name).map(|it| it.tool), Some(about.tool));
     }
-    assert!(serde_json::to_string(&schemas()).unwrap().len() < 3000);
+    assert!(serde_json::to_string(&schemas()).unwrap().len() < 3600);
+}
+
+#[tokio::test]
+async fn a_command_in_the_background_is_read_written_to_and_killed() {
+    let shop = Shop::new();
+    let begun =
+        shop.run("exec", json!({ "command": "read x; echo got $x; sleep 600", "background": true })).await;
+    assert_eq!(begun.text, "it runs in the background as 1");
+    let act = async |action: &str, more: Value| {
+        let mut asked = json!({ "action": action, "id": 1 });
+        asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        shop.run("process", asked).await.text
+    };
+    assert!(act("list", json!({})).await.starts_with("1 runs: read x"));
+    assert_eq!(act("read", json!({})).await, "\n[it runs]");
+    assert_eq!(act("write", json!({ "input": "it\n" })).await, "written");
+    assert_eq!(act("read", json!({ "wait": 20 })).await, "got it\n[it runs]");
+    let killed = act("kill", json!({})).await;
+    assert!(killed.contains("signal: 9"), "{killed}");
+    assert!(act("list", json!({})).await.contains("signal: 9"));
+    for number in 0..20 {
+        let more = shop.run("exec", json!({ "command": "sleep 600", "background": true })).await;
+        assert_eq!(more.is_error, number >= 16, "{number} {more:?}");
+    }
+    assert!(shop.run("process", json!({ "action": "read", "id": 99 })).await.is_error);
 }

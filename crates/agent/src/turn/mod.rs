@@ -8,7 +8,7 @@ pub mod model;
 use crate::{
     gateway::{Active, Gateway},
     store::{Message, Role, Run, RunState, Session},
-    tools::{self, Bench, Output},
+    tools::{self, Output},
 };
 use model::{Answer, Call, Failed, Piece};
 use serde_json::{Value, json};
@@ -155,8 +155,7 @@ async fn call_one(gateway: &Gateway, active: &Active, call: &Call) -> Output {
         "tool",
         json!({ "phase": "start", "name": name, "toolCallId": id, "args": arguments }),
     );
-    let bench = Bench { workspace: &gateway.workspace, store: &gateway.store };
-    let output = bench.run(name, &call.arguments).await;
+    let output = gateway.bench().run(name, &call.arguments).await;
     gateway.agent_event(
         active,
         "tool",
