@@ -5,7 +5,9 @@
 //! refused.
 
 mod client;
+mod follow;
 mod openai;
+mod responses;
 mod socket;
 mod tools;
 
@@ -99,6 +101,7 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<B
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/models") => openai::models(&caller),
         (&Method::POST, "/v1/chat/completions") => openai::chat(gateway, caller, request).await,
+        (&Method::POST, "/v1/responses") => responses::respond(gateway, caller, request).await,
         (&Method::POST, "/tools/invoke") => tools::invoke(gateway, caller, request).await,
         _ => failure(StatusCode::NOT_FOUND, "not_found", "Not Found"),
     }

@@ -103,3 +103,39 @@ async fn a_tool_is_run_by_itself_unless_it_writes_or_runs_commands() {
     }
     assert!(!world.dir.path().join("workspace/b").exists());
 }
+
+#[tokio::test]
+async fn a_response_is_a_turn_whole_or_streamed() {
+    let world =
+        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(500)]).await;
+    let head = format!("POST /v1/responses HTTP/1.1\r\n{WHO}");
+    let asked = json!({ "model": "openclaw", "input": "hi", "instructions": "be kind" });
+    let (status, body) = ask(world.address, &head, &asked.to_string()).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &answer["output"][0]["content"][0]["text"]), (200, &json!("Hello there")));
+    assert_eq!((&answer["status"], &answer["usage"]["total_tokens"]), (&json!("completed"), &json!(10)));
+    assert!(world.asked()["messages"][0]["content"].as_str().unwrap().ends_with("be kind"));
+    let input = json!([{ "role": "user", "content": [{ "type": "input_text", "text": "hi" }] }]);
+    let (status, body) =
+        ask(world.address, &head, &json!({ "input": input, "stream": true }).to_string()).await;
+    assert_eq!(status, 200);
+    let (mut kinds, mut said) = (Vec::new(), String::new());
+    for (number, data) in body.lines().filter_map(|line| line.strip_prefix("data: ")).enumerate() {
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(event["sequence_number"], number);
+        said += event["delta"].as_str().unwrap_or_default();
+        kinds.push(event["type"].as_str().unwrap().rsplit('.').next().unwrap().to_owned());
+    }
+    assert_eq!(
+        (&*said, kinds[0].as_str(), kinds.last().unwrap().as_str()),
+        ("Hello again", "created", "completed")
+    );
+    let (_, failed) = ask(world.address, &head, &json!({ "input": "hi", "stream": true }).to_string()).await;
+    assert!(failed.contains("response.failed") && failed.contains("not now"), "{failed}");
+    for (body, why) in
+        [(r#"{"input":[]}"#, "role user"), (r#"{"input":"a","previous_response_id":"r"}"#, "names nothing")]
+    {
+        let (status, said) = ask(world.address, &head, body).await;
+        assert!(status == 400 && said.contains(why), "{status} {said}");
+    }
+}
