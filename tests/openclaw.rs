@@ -116,7 +116,7 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     assert!(said.contains("stock answer"), "{said}");
     step("the stock client's gateway call health and agent");
 
-    the_native_gateway_does_the_same(&host, &tree);
+    the_native_gateway_does_the_same(&host, &tree, &admin);
 
     let fetch = format!("curl -s -m 60 http://{WEB_NAME}/tool");
     host.world.model.say(Turn::Exec(json!({ "command": fetch })));
@@ -200,7 +200,7 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
 }
 
 /// The stock client's words at our own gateway; its tools, and what it remembers after a kill.
-fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path) {
+fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path, acme: &str) {
     host.json(&["tenant", "create", NATIVE, "--runtime", "native", "--start"]);
     assert!(host.feed(&["secret", "set", NATIVE, "PROVIDER"], KEY).status.success());
     let url = format!("http://{MODEL_NAME}/v1");
@@ -224,6 +224,8 @@ fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path) {
     assert_eq!((&result["role"], &result["content"]), (&json!("tool"), &json!("1000\nkept\n")), "{result}");
     step("the native gateway: the stock client's health and agent, a turn by WebSocket, a tool in the cell");
 
+    answers_are_of_one_shape(host, acme, &admin);
+
     let history = || {
         let mut socket = connect_at(host, NATIVE, &admin).unwrap();
         call(&mut socket, "chat.history", &json!({ "sessionKey": "main" }))["payload"]["messages"].clone()
@@ -238,6 +240,78 @@ fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path) {
     assert_eq!(history(), before);
     host.json(&["tenant", "delete", NATIVE, "--yes"]);
     step("the native gateway: what was said is there after its cell was killed");
+}
+
+/// What both gateways say has one type wherever both say it. What only one says is printed, for docs/compatibility.md.
+fn answers_are_of_one_shape(host: &Host, acme: &str, small: &str) {
+    let methods = [
+        ("health", json!({})),
+        ("status", json!({})),
+        ("system-presence", json!({})),
+        ("agents.list", json!({})),
+        ("agents.files.list", json!({ "agentId": "main" })),
+        ("agents.files.get", json!({ "agentId": "main", "name": "AGENTS.md" })),
+        ("agent.identity.get", json!({ "agentId": "main" })),
+        ("sessions.list", json!({})),
+        ("sessions.describe", json!({ "key": "agent:main:main" })),
+        ("chat.history", json!({ "sessionKey": "agent:main:main" })),
+        ("models.list", json!({})),
+        ("tools.catalog", json!({})),
+        ("commands.list", json!({})),
+        ("wizard.nobody", json!({})),
+        ("chat.send", json!({ "sessionKey": "main" })),
+    ];
+    let mut upstream = connect(host, acme).unwrap();
+    let mut ours = connect_at(host, NATIVE, small).unwrap();
+    let mut wrong = Vec::new();
+    for (method, params) in methods {
+        let (theirs, ours) = (call(&mut upstream, method, &params), call(&mut ours, method, &params));
+        let (theirs, ours) = (shape(&theirs), shape(&ours));
+        for (path, kind) in &ours {
+            match theirs.get(path) {
+                Some(other) if other.is_disjoint(kind) => {
+                    wrong.push(format!("{method} {path}: {kind:?}, theirs {other:?}"));
+                }
+                Some(_) => {}
+                None => println!("  ours alone: {method} {path}"),
+            }
+        }
+        for path in theirs.keys().filter(|path| !ours.contains_key(*path)) {
+            println!("  theirs alone: {method} {path}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    step("both gateways answer in one shape where both answer");
+}
+
+type Shape = std::collections::BTreeMap<String, std::collections::BTreeSet<&'static str>>;
+
+/// The types of all fields; the rows of a list count as one, and nothing has any type.
+fn shape(value: &Value) -> Shape {
+    fn walk(value: &Value, path: &str, out: &mut Shape) {
+        let kind = match value {
+            Value::Null => return,
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "text",
+            Value::Array(rows) => {
+                for row in rows {
+                    walk(row, &format!("{path}[]"), out);
+                }
+                "list"
+            }
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    walk(field, &format!("{path}.{key}"), out);
+                }
+                "object"
+            }
+        };
+        out.entry(path.to_owned()).or_default().insert(kind);
+    }
+    let mut out = Shape::new();
+    walk(value, "", &mut out);
+    out
 }
 
 fn unanswered(host: &Host, admin: &str) {

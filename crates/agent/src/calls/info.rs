@@ -2,7 +2,7 @@
 
 use super::lost;
 use crate::{
-    AGENT, MAIN_SESSION,
+    AGENT,
     commands::{COMMANDS, Command},
     gateway::Gateway,
     protocol::Fault,
@@ -63,7 +63,6 @@ pub(super) fn status(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
             "paths": [crate::STATE], "count": count, "defaults": defaults(), "recent": recent,
             "byAgent": [{ "agentId": AGENT, "path": crate::STATE, "count": count, "recent": recent }],
         },
-        "mainSessionKey": MAIN_SESSION,
     }))
 }
 
