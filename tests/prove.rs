@@ -200,7 +200,8 @@ fn a_tenant_whose_last_proof_escaped_does_not_start_until_it_is_mended_or_accept
     let tenant = host.json(&["tenant", "show", "acme"]);
     assert_eq!((&tenant["desired"], &tenant["state"]), (&"running".into(), &"failed".into()), "{tenant}");
     assert!(tenant["failure"]["message"].as_str().unwrap().contains(&escaped[0]), "{tenant}");
-    assert!(host.cell_processes("acme").is_empty());
+    assert!(!host.exec("acme", &["true"]).status.success(), "there is no cell");
+    assert!(host.exec("globex", &["true"]).status.success());
     refused(&host, "start");
 
     // All of its rows are accepted, and shown; or all but one.
