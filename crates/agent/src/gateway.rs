@@ -3,6 +3,10 @@
 //! It owns the order of runs: one at a time in a session, each told to its end. The threats are a client that does not
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
+mod active;
+
+pub(crate) use active::Active;
+
 use crate::{
     commands,
     ids::uuid,
@@ -21,14 +25,8 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
-use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for their turn in one session.
 const WAITING: usize = 32;
@@ -68,121 +66,6 @@ struct State {
     waiting: HashMap<String, VecDeque<(Arc<Active>, Message, Wish)>>,
     /// Runs by their ids, the newest last.
     ends: VecDeque<Arc<Active>>,
-}
-
-/// A run, from the moment at which it was asked for.
-#[derive(Debug)]
-pub(crate) struct Active {
-    /// The client's own key.
-    pub(crate) id: String,
-    pub(crate) session_key: String,
-    pub(crate) session_id: String,
-    pub(crate) started_at: u64,
-    /// Ends it.
-    pub(crate) stop: CancellationToken,
-    seq: AtomicU64,
-    /// Its answers so far.
-    text: watch::Sender<String>,
-    told: Mutex<Told>,
-    /// Said between two of its steps.
-    steering: Mutex<VecDeque<Message>>,
-    end: watch::Sender<Option<Run>>,
-    usage: Mutex<Used>,
-}
-
-/// What of a run's text clients know: where its answer begins there, how far it was told, and when.
-#[derive(Debug, Default)]
-struct Told {
-    begin: usize,
-    end: usize,
-    at: Option<Instant>,
-}
-
-/// How long more of an answer waits for still more.
-const BETWEEN: Duration = Duration::from_millis(50);
-
-/// What a run used.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Used {
-    pub(crate) input: u64,
-    pub(crate) output: u64,
-    pub(crate) model: String,
-}
-
-impl Active {
-    fn new(id: String, session: &Session, now: u64) -> Self {
-        Self {
-            id,
-            session_key: session.key.clone(),
-            session_id: session.id.clone(),
-            started_at: now,
-            stop: CancellationToken::new(),
-            seq: AtomicU64::new(0),
-            text: watch::Sender::new(String::new()),
-            told: Mutex::default(),
-            steering: Mutex::default(),
-            end: watch::Sender::new(None),
-            usage: Mutex::default(),
-        }
-    }
-
-    /// Its row while it runs.
-    pub(crate) fn row(&self) -> Run {
-        Run {
-            id: self.id.clone(),
-            session_key: self.session_key.clone(),
-            state: RunState::Running,
-            started_at: self.started_at,
-            ended_at: None,
-            said: None,
-            error: None,
-        }
-    }
-
-    /// The next answer begins.
-    pub(crate) fn begin_answer(&self) {
-        let length = self.text.borrow().len();
-        *lock(&self.told) = Told { begin: length, end: length, at: None };
-    }
-
-    /// More of its answer.
-    pub(crate) fn grow(&self, delta: &str) {
-        self.text.send_modify(|text| text.push_str(delta));
-    }
-
-    /// What of its answer is to be told, and the answer so far; none if nothing is, or something was told just now.
-    /// Clients are told the whole each time, so each token by itself would be too much.
-    pub(crate) fn untold(&self, now: Instant, all: bool) -> Option<(String, String)> {
-        let (mut told, text) = (lock(&self.told), self.text.borrow());
-        let late = told.at.is_none_or(|at| now.duration_since(at) >= BETWEEN);
-        let delta = text.get(told.end..).filter(|delta| !delta.is_empty() && (all || late))?.to_owned();
-        let answer = text.get(told.begin..).unwrap_or_default().to_owned();
-        (told.end, told.at) = (text.len(), Some(now));
-        Some((delta, answer))
-    }
-
-    pub(crate) fn text(&self) -> String {
-        self.text.borrow().clone()
-    }
-
-    /// Its answers as they grow.
-    pub(crate) fn texts(&self) -> watch::Receiver<String> {
-        self.text.subscribe()
-    }
-
-    pub(crate) fn used(&self) -> Used {
-        lock(&self.usage).clone()
-    }
-
-    /// Waits for its end.
-    pub(crate) async fn ended(&self) -> Run {
-        let mut end = self.end.subscribe();
-        match end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone()) {
-            Some(run) => run,
-            // Its sender lives in itself.
-            None => self.row(),
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
