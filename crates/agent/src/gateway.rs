@@ -433,14 +433,15 @@ impl Gateway {
         if run.state != RunState::Aborted {
             // What was said too late to be read in this run is the next one.
             for message in late.drain(..).rev() {
-                if let Ok(session) = self.session(key) {
-                    let next = Arc::new(Active::new(uuid(), &session, self.now()));
-                    state.waiting.entry(key.clone()).or_default().push_front((
-                        next,
-                        message,
-                        Wish::default(),
-                    ));
-                }
+                let session = match self.session(key) {
+                    Ok(session) => session,
+                    Err(error) => {
+                        tracing::error!(%error, "what was said waits on disk for the next start");
+                        continue;
+                    }
+                };
+                let next = Arc::new(Active::new(uuid(), &session, self.now()));
+                state.waiting.entry(key.clone()).or_default().push_front((next, message, Wish::default()));
             }
         }
         let queue = state.waiting.get_mut(key);

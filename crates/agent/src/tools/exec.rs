@@ -1,7 +1,8 @@
 //! `exec`: a shell command, with an end.
 //!
-//! It runs in a process group of its own, so that what stays in it is killed together; the rest ends with the cell. The threat is a command that never ends,
-//! or that says more than there is room for: time and output are bounded, and what is left of it is killed.
+//! It runs in a process group of its own, so that what stays in it is killed together; the rest ends with the cell. The
+//! threat is a command that never ends, or that says more than there is room for: time and output are bounded, and what is
+//! left of it is killed.
 
 use super::{Bench, Output, cut};
 use serde::Deserialize;

@@ -185,7 +185,8 @@ fn worked_out(bench: &Bench<'_>, patch: &[Change]) -> Result<After, String> {
 
 /// A text with its hunks, each of which is found behind the one before.
 fn changed(text: &str, hunks: &[Hunk]) -> Result<String, String> {
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    // A carriage return stays a part of its line.
+    let mut lines: Vec<String> = text.split_terminator('\n').map(str::to_owned).collect();
     let mut from = 0;
     for hunk in hunks {
         for anchor in &hunk.anchors {
@@ -209,7 +210,9 @@ fn changed(text: &str, hunks: &[Hunk]) -> Result<String, String> {
         from = at + hunk.new.len();
     }
     let mut out = lines.join("\n");
-    if !out.is_empty() && (text.is_empty() || text.ends_with('\n')) {
+    // As the text ended; an empty last line is none without it.
+    let ends = text.is_empty() || text.ends_with('\n');
+    if lines.last().is_some_and(|last| ends || last.is_empty()) {
         out.push('\n');
     }
     Ok(out)
@@ -260,6 +263,8 @@ mod tests {
         );
         assert_eq!(changed("a\n", &hunks("+b")).unwrap(), "a\nb\n");
         assert_eq!(changed("", &hunks("+b")).unwrap(), "b\n");
+        assert_eq!(changed("", &hunks("+")).unwrap(), "\n");
+        assert_eq!(changed("a\r\nb\r\n", &hunks("-b\n+c")).unwrap(), "a\r\nc\n");
         for (body, why) in [("@@ fn c() {\n+x", "no line"), ("-four\n+x", "not there")] {
             assert!(changed(text, &hunks(body)).unwrap_err().contains(why), "{body}");
         }

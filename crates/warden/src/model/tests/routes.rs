@@ -487,6 +487,29 @@ async fn a_route_that_the_policy_does_not_name_is_neither_asked_nor_fallen_back_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_route_that_goes_while_a_request_is_under_way_is_not_fallen_back_to() {
+    let mut host = host("http://api.example/v1", ADDRESS);
+    chain(&host, &["good", "dear"]);
+    for goes in [false, true] {
+        host.policy("version: 2\ninference: {routes: [good, dear]}\n");
+        let mut client = host.ask_model("good").await;
+        let (_, mut provider) = host.asked().await;
+        if goes {
+            host.policy("version: 2\ninference: {routes: [good]}\n");
+        }
+        answer(&mut provider, 503, "{}").await;
+        if !goes {
+            let (text, mut provider) = host.asked().await;
+            assert!(text.contains("host: dear.example"), "{text}");
+            answer(&mut provider, 200, WHOLE).await;
+        }
+        let (head, body) = told(&mut client).await;
+        assert_eq!(head.starts_with("HTTP/1.1 503"), goes, "{head}{body}");
+        assert!(!host.dials());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_budget_of_the_policy_is_checked_before_the_request_and_across_all_routes() {
     let mut host = host("http://api.example/v1", ADDRESS);
     chain(&host, &["good", "fast"]);
