@@ -47,7 +47,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
 const NOT_BUILT: [&str; 2] = ["compact", "approve"];
 /// How much a model may think.
-const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
+pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
 /// What a command answers; none if the text is none.
 pub(crate) fn answer(gateway: &Arc<Gateway>, key: &str, text: &str) -> Option<Result<String, Error>> {
@@ -76,7 +76,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
         "status" => status(gateway, &session),
         "usage" => used(&session),
         "model" if rest.is_empty() => {
-            format!("The model is {}.", session.model.as_deref().unwrap_or("default"))
+            format!("The model is {}.", gateway.model_of(&session))
         }
         "model" => {
             let model = (rest != "default").then(|| rest.to_owned());
@@ -84,7 +84,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             format!("The model is {rest} from now on.")
         }
         "think" if LEVELS.contains(&rest) => {
-            let thinking = (rest != "off").then(|| rest.to_owned());
+            let thinking = Some(rest.to_owned());
             gateway.store.put_session(&Session { thinking, ..session })?;
             format!("Thinking is {rest} from now on.")
         }
@@ -105,7 +105,7 @@ fn used(session: &Session) -> String {
 }
 
 fn status(gateway: &Gateway, session: &Session) -> String {
-    let model = session.model.as_deref().unwrap_or("default");
+    let model = &gateway.model_of(session);
     let system = context::system(&gateway.workspace, gateway.now(), None);
     let fixed = context::request(model, &system, &[], None).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
@@ -114,7 +114,7 @@ fn status(gateway: &Gateway, session: &Session) -> String {
          request.\n{used}\nSent in every turn beside the conversation: {fixed} bytes.",
         version = env!("CARGO_PKG_VERSION"),
         key = session.key,
-        thinking = session.thinking.as_deref().unwrap_or("off"),
+        thinking = gateway.thinking_of(session).unwrap_or_else(|| "off".to_owned()),
         context = session.context_tokens,
         used = used(session),
     )

@@ -9,12 +9,13 @@
 
 mod calls;
 mod commands;
+pub mod config;
 mod gateway;
 mod ids;
 pub mod protocol;
 pub mod server;
 pub mod store;
-pub mod tools;
+mod tools;
 pub mod turn;
 
 use cofferdam_base::Clock;
@@ -31,6 +32,8 @@ pub const MAIN_SESSION: &str = "agent:main:main";
 pub const PORT: u16 = 18_789;
 /// Where its state is, as clients are told.
 const STATE: &str = "/sandbox/.cofferdam/agent.db";
+/// How it is set up.
+const CONFIG: &str = "/sandbox/.cofferdam/config.json";
 
 /// What a gateway depends on.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub proxy: SocketAddr,
     /// Its state.
     pub state: PathBuf,
+    /// How it is set up; there need not be such a file.
+    pub config: PathBuf,
     /// Where its agent works.
     pub workspace: PathBuf,
 }
@@ -55,6 +60,7 @@ impl Settings {
             edge: Some(Ipv4Addr::new(198, 19, 255, 1).into()),
             proxy: (Ipv4Addr::LOCALHOST, 3128).into(),
             state: PathBuf::from(STATE),
+            config: PathBuf::from(CONFIG),
             workspace: PathBuf::from("/sandbox/workspace"),
         }
     }
@@ -74,6 +80,9 @@ pub enum Error {
     /// The state.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// How it is set up.
+    #[error(transparent)]
+    Config(#[from] config::Error),
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
@@ -83,13 +92,14 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
 
 /// Serves until it is killed.
 pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Error> {
-    let Settings { listen, edge, proxy, state, workspace } = settings;
+    let Settings { listen, edge, proxy, state, config, workspace } = settings;
     let state_dir = state.parent().unwrap_or(Path::new("/"));
     for dir in [state_dir, &workspace] {
         std::fs::create_dir_all(dir).map_err(io(format!("the directory {}", dir.display())))?;
     }
     let store = store::Store::open(&state)?;
-    let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, clock)?;
+    let config = config::Configured::open(config)?;
+    let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
     server::accept(listener, edge, gateway).await

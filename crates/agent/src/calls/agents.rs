@@ -8,7 +8,7 @@ use crate::{
         Fault,
         params::{self, File, Invoke, OfAgent},
     },
-    tools::{self, Output, TOOLS},
+    tools::{self, Bench, Output},
     turn::context,
 };
 use serde_json::{Value, json, value::RawValue};
@@ -104,7 +104,7 @@ pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
 
 pub(super) fn catalog() -> Value {
     let mut groups: Vec<Value> = Vec::new();
-    for about in &TOOLS {
+    for about in tools::all() {
         let tool = json!({
             "id": about.name, "label": about.label, "description": about.description, "source": "core",
             "defaultProfiles": ["coding", "full"],
@@ -147,10 +147,10 @@ pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answe
 }
 
 /// Runs a tool for a client; none if it is none that a client may run.
-pub(crate) async fn run_tool(gateway: &Gateway, name: &str, args: Option<Value>) -> Option<Output> {
+pub(crate) async fn run_tool(gateway: &Arc<Gateway>, name: &str, args: Option<Value>) -> Option<Output> {
     if NOT_INVOKED.contains(&name) || tools::named(name).is_none() {
         return None;
     }
     let arguments = args.unwrap_or_else(|| json!({})).to_string();
-    Some(gateway.bench().run(name, &arguments).await)
+    Some(Bench { gateway, run: None, call: "" }.run(name, &arguments).await)
 }

@@ -88,7 +88,8 @@ impl World {
         let listen = free.local_addr().unwrap();
         drop(free);
         let (state, workspace) = (dir.path().join("state/agent.db"), dir.path().join("workspace"));
-        let settings = Settings { listen, edge: None, proxy, state, workspace };
+        let config = dir.path().join("state/config.json");
+        let settings = Settings { listen, edge: None, proxy, state, config, workspace };
         let gateway = tokio::spawn(async move { serve(settings, Box::new(At)).await.unwrap() });
         while TcpStream::connect(listen).await.is_err() {
             assert!(!gateway.is_finished(), "the gateway does not start");

@@ -1,10 +1,21 @@
 //! `edit`: one piece of a file for another.
 
 use super::{
-    Bench, Output,
+    About, Bench, Output,
     files::{failed, replace, text_of},
+    now,
 };
 use serde::Deserialize;
+
+pub(super) const TOOLS: [About; 1] = [About {
+    name: "edit",
+    group: "fs",
+    label: "Edit a file",
+    description: "Replace oldText, which must occur exactly once, by newText.",
+    parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"oldText":{"type":"string"},"newText":{"type":"string"}},"required":["path","oldText","newText"]}"#,
+    parallel: false,
+    run: |bench, arguments| now(bench, arguments, edit),
+}];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -4,7 +4,7 @@
 //! threat is a command that never ends, or that says more than there is room for: time and output are bounded, and what is
 //! left of it is killed.
 
-use super::{Bench, Output, cut};
+use super::{About, Bench, Output, cut, later};
 use serde::Deserialize;
 use serde_json::json;
 use std::{os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
@@ -13,6 +13,16 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, timeout},
 };
+
+pub(super) const TOOLS: [About; 1] = [About {
+    name: "exec",
+    group: "runtime",
+    label: "Run a command",
+    description: "Run a shell command and wait for its end; timeout in seconds; or in the background.",
+    parameters: r#"{"type":"object","properties":{"command":{"type":"string"},"workdir":{"type":"string"},"timeout":{"type":"integer"},"background":{"type":"boolean"}},"required":["command"]}"#,
+    parallel: false,
+    run: |bench, arguments| later(arguments, async |asked| exec(bench, &asked).await),
+}];
 
 /// How long a command may take, and how long one may ask for, in seconds.
 const USUAL: u64 = 120;
@@ -39,7 +49,7 @@ pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
     let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
     let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
     if asked.background {
-        return bench.processes.begin(bench, &asked.command, asked.workdir.as_deref());
+        return bench.gateway.processes.begin(bench, &asked.command, asked.workdir.as_deref());
     }
     let mut command = shell(bench, &asked.command, asked.workdir.as_deref());
     let mut child = match command.spawn() {

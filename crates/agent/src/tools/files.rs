@@ -1,6 +1,6 @@
 //! `ls`, `read` and `write`.
 
-use super::{Bench, OUTPUT, Output, cut};
+use super::{About, Bench, OUTPUT, Output, cut, now};
 use serde::Deserialize;
 use std::{
     fmt::Write as _,
@@ -9,6 +9,36 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
+
+pub(super) const TOOLS: [About; 3] = [
+    About {
+        name: "ls",
+        group: "fs",
+        label: "List a directory",
+        description: "List a directory.",
+        parameters: r#"{"type":"object","properties":{"path":{"type":"string"}}}"#,
+        parallel: true,
+        run: |bench, arguments| now(bench, arguments, ls),
+    },
+    About {
+        name: "read",
+        group: "fs",
+        label: "Read a file",
+        description: "Read a text file; offset (from 1) and limit count lines.",
+        parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"offset":{"type":"integer"},"limit":{"type":"integer"}},"required":["path"]}"#,
+        parallel: true,
+        run: |bench, arguments| now(bench, arguments, read),
+    },
+    About {
+        name: "write",
+        group: "fs",
+        label: "Write a file",
+        description: "Write a whole file, making its directories.",
+        parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},"required":["path","content"]}"#,
+        parallel: false,
+        run: |bench, arguments| now(bench, arguments, write),
+    },
+];
 
 /// The largest file that is read.
 const LARGEST: u64 = 8 * 1024 * 1024;

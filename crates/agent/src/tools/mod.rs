@@ -6,29 +6,32 @@
 mod edit;
 mod exec;
 mod files;
+mod memory;
 mod patch;
 mod process;
 
-pub use process::Processes;
+pub(crate) use process::Processes;
 
 pub(crate) use files::{open, replace, text_within};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use crate::gateway::{Active, Gateway};
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{fmt, future::ready, path::PathBuf, sync::Arc};
 
 /// The most text that a tool gives back, in bytes.
-pub const OUTPUT: usize = 48 * 1024;
+pub(crate) const OUTPUT: usize = 48 * 1024;
 
 /// What a tool said.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Output {
+pub(crate) struct Output {
     /// For the model.
-    pub text: String,
+    pub(crate) text: String,
     /// It did not do what it was asked to.
-    pub is_error: bool,
+    pub(crate) is_error: bool,
     /// For programs.
-    pub details: Value,
+    pub(crate) details: Value,
 }
 
 impl Output {
@@ -41,193 +44,110 @@ impl Output {
     }
 }
 
-/// A tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tool {
-    Ls,
-    Read,
-    Write,
-    Edit,
-    ApplyPatch,
-    Exec,
-    Process,
-    MemorySearch,
-}
+/// Runs a tool with its arguments as the model wrote them.
+pub(crate) type Run = for<'a> fn(&'a Bench<'a>, &'a str) -> BoxFuture<'a, Result<Output, serde_json::Error>>;
 
 /// What is known of a tool.
-#[derive(Debug)]
-pub struct About {
-    pub tool: Tool,
-    pub name: &'static str,
-    pub group: &'static str,
+#[derive(Clone, Copy)]
+pub(crate) struct About {
+    pub(crate) name: &'static str,
+    pub(crate) group: &'static str,
     /// One line.
-    pub label: &'static str,
+    pub(crate) label: &'static str,
     /// For the model.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
     /// The schema of its arguments.
-    pub parameters: &'static str,
+    pub(crate) parameters: &'static str,
     /// Several may run at once.
-    pub parallel: bool,
+    pub(crate) parallel: bool,
+    pub(crate) run: Run,
 }
 
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("About").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// All of them, by the files in which they are.
+const TOOLS: [&[About]; 6] =
+    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS];
+
 /// All of them.
-pub const TOOLS: [About; 8] = [
-    About {
-        tool: Tool::Ls,
-        name: "ls",
-        group: "fs",
-        label: "List a directory",
-        description: "List a directory.",
-        parameters: r#"{"type":"object","properties":{"path":{"type":"string"}}}"#,
-        parallel: true,
-    },
-    About {
-        tool: Tool::Read,
-        name: "read",
-        group: "fs",
-        label: "Read a file",
-        description: "Read a text file; offset (from 1) and limit count lines.",
-        parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"offset":{"type":"integer"},"limit":{"type":"integer"}},"required":["path"]}"#,
-        parallel: true,
-    },
-    About {
-        tool: Tool::Write,
-        name: "write",
-        group: "fs",
-        label: "Write a file",
-        description: "Write a whole file, making its directories.",
-        parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},"required":["path","content"]}"#,
-        parallel: false,
-    },
-    About {
-        tool: Tool::Edit,
-        name: "edit",
-        group: "fs",
-        label: "Edit a file",
-        description: "Replace oldText, which must occur exactly once, by newText.",
-        parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"oldText":{"type":"string"},"newText":{"type":"string"}},"required":["path","oldText","newText"]}"#,
-        parallel: false,
-    },
-    About {
-        tool: Tool::ApplyPatch,
-        name: "apply_patch",
-        group: "fs",
-        label: "Change several files",
-        description: "Apply a patch: *** Begin Patch, then *** Add File: / *** Update File: / *** Delete File: PATH with lines of +, -, blank and @@, then *** End Patch.",
-        parameters: r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#,
-        parallel: false,
-    },
-    About {
-        tool: Tool::Exec,
-        name: "exec",
-        group: "runtime",
-        label: "Run a command",
-        description: "Run a shell command and wait for its end; timeout in seconds; or in the background.",
-        parameters: r#"{"type":"object","properties":{"command":{"type":"string"},"workdir":{"type":"string"},"timeout":{"type":"integer"},"background":{"type":"boolean"}},"required":["command"]}"#,
-        parallel: false,
-    },
-    About {
-        tool: Tool::Process,
-        name: "process",
-        group: "runtime",
-        label: "Background commands",
-        description: "List background commands, read what one printed since (wait in seconds), write to it, kill it.",
-        parameters: r#"{"type":"object","properties":{"action":{"enum":["list","read","write","kill"]},"id":{"type":"integer"},"input":{"type":"string"},"wait":{"type":"integer"}},"required":["action"]}"#,
-        parallel: false,
-    },
-    About {
-        tool: Tool::MemorySearch,
-        name: "memory_search",
-        group: "memory",
-        label: "Search past conversations",
-        description: "Find words in past conversations.",
-        parameters: r#"{"type":"object","properties":{"query":{"type":"string"},"maxResults":{"type":"integer"}},"required":["query"]}"#,
-        parallel: true,
-    },
-];
+pub(crate) fn all() -> impl Iterator<Item = &'static About> {
+    TOOLS.into_iter().flatten()
+}
 
 /// A tool by its name.
-pub fn named(name: &str) -> Option<&'static About> {
-    TOOLS.iter().find(|about| about.name == name)
+pub(crate) fn named(name: &str) -> Option<&'static About> {
+    all().find(|about| about.name == name)
 }
 
 /// As the model is told of them: JSON, the same each time.
-pub fn schemas() -> Vec<Value> {
+pub(crate) fn schemas() -> Vec<Value> {
     let one = |about: &About| {
         let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
         json!({ "type": "function", "function": {
             "name": about.name, "description": about.description, "parameters": parameters,
         }})
     };
-    TOOLS.iter().map(one).collect()
+    all().map(one).collect()
 }
 
-/// Where tools work, and what they ask.
+/// Where tools work, and for whom.
 #[derive(Debug)]
-pub struct Bench<'a> {
-    /// Where relative paths begin.
-    pub workspace: &'a Path,
-    /// Past conversations.
-    pub store: &'a crate::store::Store,
-    /// Commands in the background.
-    pub processes: &'a Processes,
+#[allow(dead_code, reason = "tools that ask for their run come next")]
+pub(crate) struct Bench<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    /// The run that calls; none: a client does, by itself.
+    pub(crate) run: Option<&'a Arc<Active>>,
+    /// The call's own id; empty if a client calls.
+    pub(crate) call: &'a str,
 }
 
 impl Bench<'_> {
     /// Runs a tool. Whatever goes wrong is said to the model.
-    pub async fn run(&self, name: &str, arguments: &str) -> Output {
+    pub(crate) async fn run(&self, name: &str, arguments: &str) -> Output {
         let Some(about) = named(name) else {
-            let known: Vec<_> = TOOLS.iter().map(|about| about.name).collect();
+            let known: Vec<_> = all().map(|about| about.name).collect();
             return Output::error(format!("there is no tool {name:?}: use {}", known.join(", ")));
         };
-        let ran = match about.tool {
-            Tool::Ls => read(arguments).map(|asked| files::ls(self, &asked)),
-            Tool::Read => read(arguments).map(|asked| files::read(self, &asked)),
-            Tool::Write => read(arguments).map(|asked| files::write(self, &asked)),
-            Tool::Edit => read(arguments).map(|asked| edit::edit(self, &asked)),
-            Tool::ApplyPatch => read(arguments).map(|asked| patch::apply(self, &asked)),
-            Tool::MemorySearch => read(arguments).map(|asked| self.search(&asked)),
-            Tool::Process => match read(arguments) {
-                Ok(asked) => Ok(process::process(self, &asked).await),
-                Err(error) => Err(error),
-            },
-            Tool::Exec => match read(arguments) {
-                Ok(asked) => Ok(exec::exec(self, &asked).await),
-                Err(error) => Err(error),
-            },
-        };
+        // A model that wants no arguments may write none.
+        let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
+        let ran = (about.run)(self, arguments).await;
         ran.unwrap_or_else(|error| Output::error(format!("the arguments of {name} cannot be read: {error}")))
     }
 
+    /// A path as the model gives it: relative ones begin in the workspace.
     fn path(&self, given: &str) -> PathBuf {
-        self.workspace.join(given)
+        self.gateway.workspace.join(given)
     }
+}
 
-    fn search(&self, asked: &Search) -> Output {
-        let limit = asked.max_results.unwrap_or(8).clamp(1, 50);
-        match self.store.search(&asked.query, limit) {
-            Ok(found) if found.is_empty() => Output::ok("nothing was found"),
-            Ok(found) => {
-                let lines: Vec<String> =
-                    found.iter().map(|(session, seq, text)| format!("{session}#{seq}: {text}")).collect();
-                Output::ok(lines.join("\n"))
-            }
-            Err(error) => Output::error(error.to_string()),
+/// A tool that is done at once.
+fn now<T: DeserializeOwned>(
+    bench: &Bench<'_>,
+    arguments: &str,
+    tool: fn(&Bench<'_>, &T) -> Output,
+) -> BoxFuture<'static, Result<Output, serde_json::Error>> {
+    Box::pin(ready(serde_json::from_str(arguments).map(|asked| tool(bench, &asked))))
+}
+
+/// A tool that takes its time.
+fn later<'a, T, F>(
+    arguments: &'a str,
+    tool: impl FnOnce(T) -> F + Send + 'a,
+) -> BoxFuture<'a, Result<Output, serde_json::Error>>
+where
+    T: DeserializeOwned + Send,
+    F: Future<Output = Output> + Send,
+{
+    Box::pin(async move {
+        match serde_json::from_str(arguments) {
+            Ok(asked) => Ok(tool(asked).await),
+            Err(error) => Err(error),
         }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Search {
-    query: String,
-    #[serde(default)]
-    max_results: Option<u32>,
-}
-
-fn read<T: DeserializeOwned>(arguments: &str) -> Result<T, serde_json::Error> {
-    // A model that wants no arguments may write none.
-    serde_json::from_str(if arguments.trim().is_empty() { "{}" } else { arguments })
+    })
 }
 
 /// Text of at most [`OUTPUT`] bytes, and a word on what was left out.

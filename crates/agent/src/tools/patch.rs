@@ -17,8 +17,9 @@
 //! Everything is worked out before anything is written: a patch that does not fit changes nothing.
 
 use super::{
-    Bench, Output,
+    About, Bench, Output,
     files::{replace, text_of},
+    now,
 };
 use serde::Deserialize;
 use std::{
@@ -29,6 +30,16 @@ use std::{
 
 /// Files in one patch.
 const MOST: usize = 200;
+
+pub(super) const TOOLS: [About; 1] = [About {
+    name: "apply_patch",
+    group: "fs",
+    label: "Change several files",
+    description: "Apply a patch: *** Begin Patch, then *** Add File: / *** Update File: / *** Delete File: PATH with lines of +, -, blank and @@, then *** End Patch.",
+    parameters: r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#,
+    parallel: false,
+    run: |bench, arguments| now(bench, arguments, apply),
+}];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

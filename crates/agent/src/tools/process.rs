@@ -3,8 +3,9 @@
 //! They are bounded in number, and of each the last of its output is kept. All of them end with the gateway.
 
 use super::{
-    Bench, Output, cut,
+    About, Bench, Output, cut,
     exec::{Group, shell},
+    later,
 };
 use serde::Deserialize;
 use std::{
@@ -20,6 +21,16 @@ use tokio::{
     sync::watch,
 };
 
+pub(super) const TOOLS: [About; 1] = [About {
+    name: "process",
+    group: "runtime",
+    label: "Background commands",
+    description: "List background commands, read what one printed since (wait in seconds), write to it, kill it.",
+    parameters: r#"{"type":"object","properties":{"action":{"enum":["list","read","write","kill"]},"id":{"type":"integer"},"input":{"type":"string"},"wait":{"type":"integer"}},"required":["action"]}"#,
+    parallel: false,
+    run: |bench, arguments| later(arguments, async |asked| process(bench, &asked).await),
+}];
+
 /// How many may run, and how many that ended are remembered besides.
 const RUNNING: usize = 16;
 const ENDED: usize = 16;
@@ -30,7 +41,7 @@ const LONGEST_WAIT: u64 = 60;
 
 /// All that were begun.
 #[derive(Debug, Default)]
-pub struct Processes(Mutex<Inner>);
+pub(crate) struct Processes(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -158,7 +169,7 @@ enum Action {
 }
 
 pub(super) async fn process(bench: &Bench<'_>, asked: &Asked) -> Output {
-    let processes = bench.processes;
+    let processes = &bench.gateway.processes;
     if matches!(asked.action, Action::List) {
         let mut text = String::new();
         for (id, process) in &processes.inner().all {

@@ -1,27 +1,36 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::store::Store;
+use crate::{config::Configured, store::Store, turn::model::Model};
+use cofferdam_base::{Clock, Millis};
 
+struct Never;
+
+impl Clock for Never {
+    fn now(&self) -> Millis {
+        Millis(1_795_330_345_458)
+    }
+}
+
+/// A gateway whose model nobody serves.
 struct Shop {
     dir: tempfile::TempDir,
-    store: Store,
-    processes: Processes,
+    gateway: Arc<Gateway>,
 }
 
 impl Shop {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("agent.db")).unwrap();
-        std::fs::create_dir(dir.path().join("ws")).unwrap();
-        Self { dir, store, processes: Processes::default() }
+        let (workspace, store) = (dir.path().join("ws"), Store::open(&dir.path().join("agent.db")).unwrap());
+        std::fs::create_dir(&workspace).unwrap();
+        let config = Configured::open(dir.path().join("config.json")).unwrap();
+        let model = Model { proxy: ([127, 0, 0, 1], 1).into() };
+        let gateway = Gateway::new(store, model, workspace, config, Box::new(Never)).unwrap();
+        Self { dir, gateway }
     }
 
     async fn run(&self, name: &str, arguments: Value) -> Output {
-        let workspace = self.dir.path().join("ws");
-        Bench { workspace: &workspace, store: &self.store, processes: &self.processes }
-            .run(name, &arguments.to_string())
-            .await
+        Bench { gateway: &self.gateway, run: None, call: "" }.run(name, &arguments.to_string()).await
     }
 }
 
@@ -117,10 +126,10 @@ async fn of_much_output_beginning_and_end_are_kept() {
 
 #[test]
 fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
-    for about in &TOOLS {
+    for about in all() {
         let schema: Value = serde_json::from_str(about.parameters).unwrap();
         assert_eq!(schema["type"], "object", "{}", about.name);
-        assert_eq!(named(about.name).map(|it| it.tool), Some(about.tool));
+        assert_eq!(all().filter(|it| it.name == about.name).count(), 1, "{}", about.name);
     }
     assert!(serde_json::to_string(&schemas()).unwrap().len() < 3600);
 }

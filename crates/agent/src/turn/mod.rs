@@ -8,7 +8,7 @@ pub mod model;
 use crate::{
     gateway::{Active, Gateway},
     store::{Message, Role, Run, RunState, Session},
-    tools::{self, Output},
+    tools::{self, Bench, Output},
 };
 use model::{Answer, Call, Failed, Piece};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn late(patience: Option<std::time::Duration>) {
     }
 }
 
-async fn steps(gateway: &Gateway, active: &Active, wish: &Wish) -> Result<End, Failed> {
+async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
     let lost = |error: crate::store::Error| Failed { kind: "unknown", said: error.to_string(), status: None };
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
@@ -71,8 +71,8 @@ async fn steps(gateway: &Gateway, active: &Active, wish: &Wish) -> Result<End, F
         let past =
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
         let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
-        let thinking = wish.thinking.as_deref().or(session.thinking.as_deref());
-        let body = context::request(session.model.as_deref().unwrap_or("default"), &system, &past, thinking);
+        let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
+        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
         if step == 0 {
             gateway.status(active, "starting_model");
         }
@@ -129,7 +129,11 @@ fn said(answer: &Answer) -> Value {
 }
 
 /// Runs the calls of one answer: together if all of them may be, else one after another. Their order stays.
-async fn call_all<'a>(gateway: &Gateway, active: &Active, calls: &'a [Call]) -> Vec<(&'a Call, Output)> {
+async fn call_all<'a>(
+    gateway: &Arc<Gateway>,
+    active: &Arc<Active>,
+    calls: &'a [Call],
+) -> Vec<(&'a Call, Output)> {
     let together = calls.iter().all(|call| tools::named(&call.name).is_some_and(|about| about.parallel));
     let one = async |call: &'a Call| (call, call_one(gateway, active, call).await);
     if together {
@@ -142,7 +146,7 @@ async fn call_all<'a>(gateway: &Gateway, active: &Active, calls: &'a [Call]) -> 
     out
 }
 
-async fn call_one(gateway: &Gateway, active: &Active, call: &Call) -> Output {
+async fn call_one(gateway: &Arc<Gateway>, active: &Arc<Active>, call: &Call) -> Output {
     let (id, name) = (&call.id, &call.name);
     let item = |phase: &str, status: &str| {
         json!({ "itemId": format!("tool:{id}"), "toolCallId": id, "name": name, "kind": "tool", "title": name,
@@ -155,7 +159,8 @@ async fn call_one(gateway: &Gateway, active: &Active, call: &Call) -> Output {
         "tool",
         json!({ "phase": "start", "name": name, "toolCallId": id, "args": arguments }),
     );
-    let output = gateway.bench().run(name, &call.arguments).await;
+    let bench = Bench { gateway, run: Some(active), call: id };
+    let output = bench.run(name, &call.arguments).await;
     gateway.agent_event(
         active,
         "tool",
