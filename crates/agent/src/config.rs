@@ -4,8 +4,14 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod secret;
+mod tools;
+mod web;
 
 pub use agents::Agents;
+pub use secret::Placeholder;
+pub use tools::Tools;
+pub use web::{Provider, Search, Web};
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};
@@ -26,6 +32,9 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// What the agent may use.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tools: Tools,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -36,7 +45,7 @@ impl Config {
     /// Reads one; the error says which key is wrong.
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
-        config.agents.check().map_err(Error::Unread)?;
+        config.agents.check().and_then(|()| config.tools.check()).map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -4,10 +4,13 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod questions;
 mod queue;
 mod tell;
 
 pub(crate) use active::Active;
+pub(crate) use questions::Outcome;
+use questions::Questions;
 pub(crate) use tell::shown;
 
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
     store::{Error, Message, RunState, Session, Store},
     tools::Processes,
     turn::{Wish, model::Model},
+    web::Web,
 };
 use cofferdam_base::Clock;
 use serde_json::{Value, json};
@@ -39,6 +43,7 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    questions: Questions,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -100,13 +105,29 @@ impl Gateway {
             }
         }
         let state = Mutex::default();
-        let (boot, processes) = (uuid(), Processes::default());
-        Ok(Arc::new(Self { store, model, workspace, config, processes, boot, started_at: now, clock, state }))
+        let (boot, processes, questions) = (uuid(), Processes::default(), Questions::default());
+        Ok(Arc::new(Self {
+            store,
+            model,
+            workspace,
+            config,
+            processes,
+            questions,
+            boot,
+            started_at: now,
+            clock,
+            state,
+        }))
     }
 
     /// How it is set up, as of now.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.current()
+    }
+
+    /// The way to the world.
+    pub(crate) fn web(&self) -> Web {
+        Web { proxy: self.model.proxy }
     }
 
     /// The model that a session uses.

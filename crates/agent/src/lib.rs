@@ -17,6 +17,8 @@ pub mod server;
 pub mod store;
 mod tools;
 pub mod turn;
+mod untrusted;
+mod web;
 
 use cofferdam_base::Clock;
 use std::{

@@ -3,6 +3,7 @@
 mod agents;
 mod chat;
 mod info;
+mod questions;
 mod sessions;
 
 use crate::{
@@ -31,6 +32,12 @@ impl From<Result<Value, Fault>> for Answer {
     }
 }
 
+/// A session's key in full, if it is one.
+pub(crate) fn key_of(given: &str) -> Result<String, Fault> {
+    chat::is_key(given)?;
+    Ok(chat::full_key(given.to_owned()))
+}
+
 /// State that cannot be read or written.
 fn lost(error: Error) -> Fault {
     tracing::error!(%error, "the gateway's state");
@@ -51,6 +58,11 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "chat.history" => chat::history(gateway, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
+        "question.get" => questions::get(gateway, params).into(),
+        "question.list" => questions::list(gateway, params).into(),
+        "question.request" => questions::request(gateway, params).into(),
+        "question.resolve" => questions::resolve(gateway, params).into(),
+        "question.waitAnswer" => questions::wait(gateway, params),
         "sessions.list" => sessions::list(gateway, params).into(),
         "sessions.describe" => sessions::describe(gateway, params).into(),
         "sessions.create" => sessions::create(gateway, params).into(),

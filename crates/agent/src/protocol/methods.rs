@@ -19,6 +19,11 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("commands.list", Scope::Read),
     ("health", Scope::Read),
     ("models.list", Scope::Read),
+    ("question.get", Scope::Questions),
+    ("question.list", Scope::Questions),
+    ("question.request", Scope::Questions),
+    ("question.resolve", Scope::Questions),
+    ("question.waitAnswer", Scope::Questions),
     ("sessions.abort", Scope::Write),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),
@@ -38,8 +43,17 @@ pub const METHODS: &[(&str, Scope)] = &[
 ];
 
 /// The events that are sent.
-pub const EVENTS: &[&str] =
-    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+pub const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    "presence",
+    "question.requested",
+    "question.resolved",
+    "session.message",
+    "sessions.changed",
+    "tick",
+];
 
 /// The scope that a method wants; none: there is no such method.
 pub fn scope(method: &str) -> Option<Scope> {

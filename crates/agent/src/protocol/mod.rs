@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod methods;
 pub mod params;
+pub mod questions;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};

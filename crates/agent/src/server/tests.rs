@@ -23,6 +23,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod conformance;
 mod http;
+mod questions;
 mod turns;
 
 struct At;
@@ -301,7 +302,7 @@ impl Socket {
     }
 }
 
-const ALL: &str = "operator.admin,operator.read,operator.write";
+const ALL: &str = "operator.admin,operator.read,operator.write,operator.questions";
 
 fn message(text: &str, id: &str) -> Value {
     json!({ "sessionKey": "main", "message": text, "idempotencyKey": id })

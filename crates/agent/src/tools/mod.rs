@@ -3,12 +3,15 @@
 //! The cell is the boundary: a tool may do what the cell may do, and no more is kept from it here than what would
 //! break the gateway itself.
 
+mod ask;
 mod edit;
 mod exec;
 mod files;
 mod memory;
 mod patch;
 mod process;
+mod sessions;
+mod web;
 
 pub(crate) use process::Processes;
 
@@ -70,8 +73,17 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 6] =
-    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS];
+const TOOLS: [&[About]; 9] = [
+    &files::TOOLS,
+    &edit::TOOLS,
+    &patch::TOOLS,
+    &exec::TOOLS,
+    &process::TOOLS,
+    &memory::TOOLS,
+    &web::TOOLS,
+    &sessions::TOOLS,
+    &ask::TOOLS,
+];
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static About> {
@@ -96,12 +108,12 @@ pub(crate) fn schemas() -> Vec<Value> {
 
 /// Where tools work, and for whom.
 #[derive(Debug)]
-#[allow(dead_code, reason = "tools that ask for their run come next")]
 pub(crate) struct Bench<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
     /// The run that calls; none: a client does, by itself.
     pub(crate) run: Option<&'a Arc<Active>>,
     /// The call's own id; empty if a client calls.
+    #[allow(dead_code, reason = "approvals name it")]
     pub(crate) call: &'a str,
 }
 

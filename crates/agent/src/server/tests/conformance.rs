@@ -70,6 +70,8 @@ pub(super) fn event(frame: &Value) {
     let definition = match frame["event"].as_str().unwrap() {
         "chat" => "ChatEvent",
         "tick" => "TickEvent",
+        "question.requested" => "QuestionRecord",
+        "question.resolved" => "QuestionResolvedEvent",
         "agent" => {
             // Upstream sends more with it than its schema says; what is described must hold.
             let mut described = frame["payload"].clone();
@@ -97,6 +99,10 @@ fn a_frame_that_is_not_of_the_schema_is_found() {
     }
 }
 
+fn one_question() -> Value {
+    json!({ "questionId": "color", "header": "Color", "question": "Which?", "options": [{ "label": "red" }] })
+}
+
 /// Every method that is served, called with little, answers as its schema says or with an error of upstream's shape.
 #[tokio::test]
 async fn every_method_answers_in_the_schemas_shapes() {
@@ -113,6 +119,10 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "chat.send" => {
             json!({ "sessionKey": "agent:main:main", "message": "hi", "idempotencyKey": "r-send" })
         }
+        "question.get" => json!({ "id": "q0" }),
+        "question.request" => json!({ "id": "q1", "questions": [one_question()], "timeoutMs": 60_000 }),
+        "question.resolve" => json!({ "id": "q1", "answers": { "answers": { "color": ["red"] } } }),
+        "question.waitAnswer" => json!({ "id": "q1", "timeoutMs": 5000 }),
         "sessions.create" => json!({ "key": "agent:main:dashboard:1", "label": "one" }),
         "sessions.abort"
         | "sessions.describe"
@@ -125,6 +135,7 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "tools.invoke" => json!({ "name": "ls", "args": {} }),
         _ => json!({}),
     };
+    client.call("question.request", json!({ "id": "q0", "questions": [one_question()] })).await.unwrap();
     for (method, _) in crate::protocol::methods::METHODS {
         let answer = client.call(method, params(method)).await;
         assert!(answer.is_ok(), "{method}: {answer:?}");
