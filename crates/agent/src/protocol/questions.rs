@@ -32,9 +32,11 @@ pub struct Asked {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Question {
-    pub question_id: String,
+    #[serde(rename = "questionId")]
+    pub id: String,
     pub header: String,
-    pub question: String,
+    #[serde(rename = "question")]
+    pub text: String,
     pub options: Vec<Choice>,
     #[serde(default)]
     pub multi_select: bool,
@@ -107,22 +109,21 @@ impl Asked {
         if self.questions.is_empty() || self.questions.len() > MOST {
             return bad("there are 1 to 3 questions");
         }
-        for Question { question_id, header, question, options, .. } in &self.questions {
-            let named =
-                question_id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-                    && question_id.starts_with(|c: char| c.is_ascii_lowercase());
+        for Question { id, header, text, options, .. } in &self.questions {
+            let named = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && id.starts_with(|c: char| c.is_ascii_lowercase());
             let said =
                 options.iter().map(|it| it.label.len() + it.description.as_ref().map_or(0, String::len));
-            if !named || question_id.len() > HEADER * 4 {
+            if !named || id.len() > HEADER * 4 {
                 return bad("`questionId` is of a-z, 0-9 and _");
             }
-            if header.chars().count() > HEADER || question.is_empty() {
+            if header.chars().count() > HEADER || text.is_empty() {
                 return bad("`header` has at most 12 characters, and `question` is not empty");
             }
             if options.len() > OPTIONS || options.iter().any(|it| it.label.is_empty()) {
                 return bad("there are at most 4 `options`, each with a label");
             }
-            if question.len() + said.sum::<usize>() > LONGEST {
+            if text.len() + said.sum::<usize>() > LONGEST {
                 return bad("a question is too long");
             }
         }

@@ -41,9 +41,9 @@ impl Drop for Waiting<'_> {
 async fn ask(bench: &Bench<'_>, asked: Ask) -> Output {
     let options = asked.options.into_iter().map(|label| Choice { label, description: None }).collect();
     let question = Question {
-        question_id: "q".to_owned(),
+        id: "q".to_owned(),
         header: "Question".to_owned(),
-        question: asked.question,
+        text: asked.question,
         options,
         multi_select: false,
         is_other: true,
