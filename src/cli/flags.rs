@@ -345,7 +345,7 @@ pub(crate) struct Bound {
     /// http://; in a path, * is any segment and ** any rest
     #[arg(long, value_name = "PLACE", requires = "how")]
     pub(crate) bind: Option<Place>,
-    /// Where in the request: header:NAME, query:NAME or body (JSON, forms, text)
+    /// Where in the request: header:NAME, query:NAME, path or body (JSON, forms, text)
     #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind", group = "how")]
     pub(crate) spot: Option<Spot>,
     /// How it is written there, "Bearer {}" for example [default: {}]
