@@ -4,11 +4,13 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod channels;
 mod secret;
 mod tools;
 mod web;
 
 pub use agents::Agents;
+pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slack, Telegram, Webhook};
 pub use secret::Placeholder;
 pub use tools::Tools;
 pub use web::{Provider, Search, Web};
@@ -35,6 +37,9 @@ pub struct Config {
     /// What the agent may use.
     #[serde(skip_serializing_if = "is_default")]
     pub tools: Tools,
+    /// Where people write from outside.
+    #[serde(skip_serializing_if = "is_default")]
+    pub channels: Channels,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -45,7 +50,8 @@ impl Config {
     /// Reads one; the error says which key is wrong.
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
-        config.agents.check().and_then(|()| config.tools.check()).map_err(Error::Unread)?;
+        let Self { agents, tools, channels } = &config;
+        agents.check().and_then(|()| tools.check()).and_then(|()| channels.check()).map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -14,7 +14,8 @@ use questions::Questions;
 pub(crate) use tell::shown;
 
 use crate::{
-    config::{Config, Configured},
+    channels::Channels,
+    config::{Config, Configured, Loaded},
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
@@ -31,6 +32,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// Runs whose end is remembered in memory; older ones are in the store.
 const REMEMBERED: usize = 256;
@@ -44,6 +46,7 @@ pub(crate) struct Gateway {
     /// Commands in the background.
     pub(crate) processes: Processes,
     questions: Questions,
+    pub(crate) channels: Channels,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -106,6 +109,7 @@ impl Gateway {
         }
         let state = Mutex::default();
         let (boot, processes, questions) = (uuid(), Processes::default(), Questions::default());
+        let channels = Channels::default();
         Ok(Arc::new(Self {
             store,
             model,
@@ -113,6 +117,7 @@ impl Gateway {
             config,
             processes,
             questions,
+            channels,
             boot,
             started_at: now,
             clock,
@@ -123,6 +128,11 @@ impl Gateway {
     /// How it is set up, as of now.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.current()
+    }
+
+    /// The same, and whenever it changes.
+    pub(crate) fn watch_config(&self) -> watch::Receiver<Loaded> {
+        self.config.watch()
     }
 
     /// The way to the world.

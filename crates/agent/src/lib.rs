@@ -8,6 +8,7 @@
 //! runs [`tools`], `calls` serves the methods, `server` the sockets.
 
 mod calls;
+mod channels;
 mod commands;
 pub mod config;
 mod gateway;
@@ -24,6 +25,7 @@ use cofferdam_base::Clock;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The one agent.
@@ -104,5 +106,6 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
+    tokio::spawn(channels::supervise(Arc::clone(&gateway)));
     server::accept(listener, edge, gateway).await
 }

@@ -4,15 +4,25 @@
 //! back is a stranger's: it is bounded in length and in time.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header, response::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, response::Parts};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{body::Incoming, client::conn::http1, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::{client::generate_key, derive_accept_key},
+        protocol::{Role, WebSocketConfig},
+    },
+};
 
 /// Who asks, if the request does not say.
 pub(crate) const USER_AGENT: &str = concat!("cofferdam-agent/", env!("CARGO_PKG_VERSION"));
+
+/// The longest message of a WebSocket.
+const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// The way to the world.
 #[derive(Clone, Copy, Debug)]
@@ -76,13 +86,45 @@ impl Web {
                 http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
             let connection = Connection(tokio::spawn(async move {
                 // How it ended is seen by whoever reads the answer.
-                let _ = connection.await;
+                let _ = connection.with_upgrades().await;
             }));
             let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
             let (head, body) = Response::into_parts(answer);
             Ok(Reply { head, body, connection })
         };
         timeout(patience, asking).await.unwrap_or(Err(Error::Late(patience)))
+    }
+}
+
+/// A WebSocket to the world.
+pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+impl Web {
+    /// Opens a WebSocket. `ws` and `wss` addresses are asked for as `http` and `https`.
+    pub(crate) async fn websocket(&self, url: &str, patience: Duration) -> Result<Socket, Error> {
+        let rest = url.strip_prefix("ws").ok_or_else(|| Error::Address(url.to_owned()))?;
+        let key = generate_key();
+        let request = Request::get(format!("http{rest}"))
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, &key)
+            .body(Full::default())
+            .map_err(|_| Error::Address(url.to_owned()))?;
+        let Reply { head, body, connection } = self.send(request, patience).await?;
+        let accept = head.headers.get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        let agreed = accept == Some(derive_accept_key(key.as_bytes()).as_bytes());
+        if head.status != StatusCode::SWITCHING_PROTOCOLS || !agreed {
+            return Err(Error::Unreachable(format!("it agreed to no WebSocket ({})", head.status)));
+        }
+        let upgraded = hyper::upgrade::on(Response::from_parts(head, body)).await;
+        let upgraded = upgraded.map_err(|error| Error::Unreachable(error.to_string()))?;
+        // It ended when it was taken over.
+        drop(connection);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(LONGEST_MESSAGE))
+            .max_frame_size(Some(LONGEST_MESSAGE));
+        Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await)
     }
 }
 

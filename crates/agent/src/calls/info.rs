@@ -33,15 +33,18 @@ fn summary(gateway: &Gateway) -> Result<Value, Fault> {
 /// As in `hello-ok` and the method of this name.
 pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
     let sessions = summary(gateway)?;
+    let channels = gateway.channels.shown();
     let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
     Ok(json!({
         "ok": true,
         "ts": gateway.now(),
         "durationMs": 0,
         "plugins": { "loaded": [], "errors": [] },
-        "channels": {},
-        "channelOrder": [],
-        "channelLabels": {},
+        "channels": channels.iter().map(|(name, account)| (name.clone(), json!({
+            "configured": true, "accountId": account["accountId"], "running": true, "connected": account["connected"],
+        }))).collect::<serde_json::Map<_, _>>(),
+        "channelOrder": channels.iter().map(|it| &it.0).collect::<Vec<_>>(),
+        "channelLabels": channels.iter().map(|it| (it.0.clone(), it.0.clone().into())).collect::<serde_json::Map<_, _>>(),
         "heartbeatSeconds": 0,
         "defaultAgentId": AGENT,
         "agents": [{ "agentId": AGENT, "isDefault": true, "heartbeat": heartbeat, "sessions": sessions }],

@@ -1,6 +1,7 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod channels;
 mod chat;
 mod info;
 mod questions;
@@ -54,6 +55,10 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
     match method.as_str() {
         "agent" => chat::agent(gateway, params),
         "agent.wait" => chat::wait(gateway, params),
+        "channels.pairing.approve" => channels::approve(gateway, params),
+        "channels.pairing.dismiss" => channels::dismiss(gateway, params).into(),
+        "channels.pairing.list" => channels::requests(gateway, params).into(),
+        "channels.status" => channels::status(gateway, params).into(),
         "chat.send" => chat::send(gateway, params).into(),
         "chat.history" => chat::history(gateway, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),

@@ -21,6 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
+mod channels;
 mod conformance;
 mod http;
 mod questions;
@@ -51,6 +52,52 @@ enum Line {
 struct Script {
     lines: Mutex<VecDeque<Line>>,
     asked: Mutex<Vec<Value>>,
+    /// What the rest of the world answers, by the beginning of what it is asked; each once.
+    world: Mutex<VecDeque<(String, String)>>,
+    /// What it was asked: head and body.
+    heard: Mutex<Vec<(String, Value)>>,
+    more: Notify,
+    /// Sockets that were opened.
+    sockets: Mutex<Vec<WebSocketStream<TcpStream>>>,
+}
+
+impl Script {
+    /// The world answers this to the next such request, now or later.
+    fn tell(&self, to: &str, status: &str, body: &Value) {
+        let body = body.to_string();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        self.world.lock().unwrap().push_back((to.to_owned(), answer));
+        self.more.notify_waiters();
+    }
+
+    async fn answer_of(&self, head: &str) -> String {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut world = self.world.lock().unwrap();
+                if let Some(at) = world.iter().position(|(to, _)| head.starts_with(to)) {
+                    return world.remove(at).unwrap().1;
+                }
+            }
+            more.await;
+        }
+    }
+
+    /// The next request that begins so, of which the first `skip` are passed over.
+    async fn asked_for(&self, to: &str, skip: usize) -> (String, Value) {
+        for _ in 0..4000 {
+            let heard =
+                self.heard.lock().unwrap().iter().filter(|(head, _)| head.starts_with(to)).nth(skip).cloned();
+            if let Some(heard) = heard {
+                return heard;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{to} was not asked: {:?}", self.heard.lock().unwrap());
+    }
 }
 
 /// A gateway with its model.
@@ -74,7 +121,11 @@ impl World {
     }
 
     async fn in_dir(dir: tempfile::TempDir, lines: Vec<Line>) -> Self {
-        let script = Arc::new(Script { lines: Mutex::new(lines.into()), asked: Mutex::default() });
+        let script = Arc::new(Script { lines: Mutex::new(lines.into()), ..Script::default() });
+        Self::with(dir, script).await
+    }
+
+    async fn with(dir: tempfile::TempDir, script: Arc<Script>) -> Self {
         let model = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = model.local_addr().unwrap();
         let told = Arc::clone(&script);
@@ -116,7 +167,7 @@ impl World {
 async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     let (from, mut to) = stream.split();
     let mut from = BufReader::new(from);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut head) = (String::new(), 0, String::new());
     loop {
         line.clear();
         if from.read_line(&mut line).await.unwrap() == 0 {
@@ -125,12 +176,30 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        head.push_str(&line);
         if line == "\r\n" {
             break;
         }
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await.unwrap();
+    if !head.starts_with("POST http://inference.local/") {
+        script.heard.lock().unwrap().push((head.clone(), serde_json::from_slice(&body).unwrap_or_default()));
+        if let Some(key) = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")) {
+            let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let answer = format!(
+                "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            to.write_all(answer.as_bytes()).await.unwrap();
+            let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
+            let socket = WebSocketStream::from_raw_socket(stream, role, None).await;
+            script.sockets.lock().unwrap().push(socket);
+            return;
+        }
+        let answer = script.answer_of(&head).await;
+        let _ = to.write_all(answer.as_bytes()).await;
+        return;
+    }
     script.asked.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
     let next = script.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"));
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
@@ -302,7 +371,7 @@ impl Socket {
     }
 }
 
-const ALL: &str = "operator.admin,operator.read,operator.write,operator.questions";
+const ALL: &str = "operator.admin,operator.read,operator.write,operator.questions,operator.pairing";
 
 fn message(text: &str, id: &str) -> Value {
     json!({ "sessionKey": "main", "message": text, "idempotencyKey": id })

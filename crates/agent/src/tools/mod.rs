@@ -8,6 +8,7 @@ mod edit;
 mod exec;
 mod files;
 mod memory;
+mod message;
 mod patch;
 mod process;
 mod sessions;
@@ -73,7 +74,7 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 9] = [
+const TOOLS: [&[About]; 10] = [
     &files::TOOLS,
     &edit::TOOLS,
     &patch::TOOLS,
@@ -83,6 +84,7 @@ const TOOLS: [&[About]; 9] = [
     &web::TOOLS,
     &sessions::TOOLS,
     &ask::TOOLS,
+    &message::TOOLS,
 ];
 
 /// All of them.

@@ -106,9 +106,16 @@ fn one_question() -> Value {
 /// Every method that is served, called with little, answers as its schema says or with an error of upstream's shape.
 #[tokio::test]
 async fn every_method_answers_in_the_schemas_shapes() {
-    let world = World::new(Vec::new()).await;
+    let dir = channels::home(&json!({ "channels": { "webhooks": { "ci": {} } } }));
+    let world = World::in_dir(dir, Vec::new()).await;
+    for id in ["A", "B"] {
+        channels::wants(&world.store(), id);
+    }
     let mut client = world.client(ALL).await;
+    let decide = |id: &str| json!({ "channel": "webhook-ci", "accountId": "default", "requestId": id });
     let params = |method: &str| match method {
+        "channels.pairing.approve" => decide("A"),
+        "channels.pairing.dismiss" => decide("B"),
         "agent" => json!({ "message": "hi", "idempotencyKey": "r-agent" }),
         "agent.wait" => json!({ "runId": "r-agent", "timeoutMs": 5000 }),
         "agents.files.get" => json!({ "agentId": "main", "name": "AGENTS.md" }),
