@@ -109,6 +109,11 @@ impl Gateway {
         self.config.current()
     }
 
+    /// The same, with its file.
+    pub(crate) fn configured(&self) -> &Configured {
+        &self.config
+    }
+
     /// The model that a session uses.
     pub(crate) fn model_of(&self, session: &Session) -> String {
         let model = session.model.clone().or_else(|| self.config().agents.defaults.model.clone());

@@ -6,6 +6,7 @@
 mod rows;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use rows::{Message, Role, Run, RunState, Session};
 
