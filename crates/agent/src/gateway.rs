@@ -140,6 +140,11 @@ impl Gateway {
         Web { proxy: self.model.proxy }
     }
 
+    /// The same, with its file.
+    pub(crate) fn configured(&self) -> &Configured {
+        &self.config
+    }
+
     /// The model that a session uses.
     pub(crate) fn model_of(&self, session: &Session) -> String {
         let model = session.model.clone().or_else(|| self.config().agents.defaults.model.clone());

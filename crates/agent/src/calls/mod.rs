@@ -3,6 +3,7 @@
 mod agents;
 mod channels;
 mod chat;
+mod config;
 mod info;
 mod questions;
 mod sessions;
@@ -87,6 +88,11 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "agent.identity.get" => agents::identity(gateway, params).into(),
         "tools.catalog" => Ok(agents::catalog()).into(),
         "tools.invoke" => agents::invoke(gateway, params),
+        "config.get" => config::get(gateway, client, params).into(),
+        "config.schema" => config::whole_schema(gateway, params).into(),
+        "config.schema.lookup" => config::lookup(params).into(),
+        "config.set" | "config.apply" => config::set(gateway, method, params).into(),
+        "config.patch" => config::patch(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands()).into(),
         "health" => health(gateway).into(),

@@ -1,6 +1,7 @@
 //! Protocol 4 of the gateway: text frames of JSON, closed objects, as `@openclaw/gateway-protocol` describes them.
 
 pub mod channels;
+pub mod config;
 pub mod connect;
 pub mod methods;
 pub mod params;

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod channels;
+mod config;
 mod conformance;
 mod http;
 mod questions;

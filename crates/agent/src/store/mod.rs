@@ -7,6 +7,7 @@ mod channels;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use channels::{PairingRequest, Reply};
 pub use rows::{Message, Role, Run, RunState, Session};

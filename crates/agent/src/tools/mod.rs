@@ -16,7 +16,7 @@ mod web;
 
 pub(crate) use process::Processes;
 
-pub(crate) use files::{open, replace, text_within};
+pub(crate) use files::{open, own_text, replace, text_within};
 
 use crate::gateway::{Active, Gateway};
 use futures_util::future::BoxFuture;

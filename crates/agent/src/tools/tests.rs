@@ -70,6 +70,35 @@ async fn files_are_written_read_listed_and_edited() {
     }
 }
 
+/// What its members set up is not the model's to read or to change, by no way that leads there.
+#[tokio::test]
+async fn the_gateways_own_files_are_none_of_its_agents() {
+    let shop = Shop::new();
+    let own = shop.dir.path().join(".cofferdam");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join("config.json"), "{}").unwrap();
+    std::os::unix::fs::symlink(own.join("config.json"), shop.dir.path().join("ws/link")).unwrap();
+    let plain = own.join("config.json").display().to_string();
+    for path in [&*plain, "../.cofferdam/config.json", "link"] {
+        let edit = json!({ "path": path, "oldText": "{}", "newText": "{ }" });
+        let patch = format!("*** Begin Patch\n*** Delete File: {path}\n*** End Patch\n");
+        for (tool, arguments) in [
+            ("read", json!({ "path": path })),
+            ("write", json!({ "path": path, "content": "{ }" })),
+            ("edit", edit),
+            ("apply_patch", json!({ "input": patch })),
+        ] {
+            let refused = shop.run(tool, arguments).await;
+            assert!(refused.is_error && refused.text.contains("for itself"), "{tool} {path}: {refused:?}");
+        }
+    }
+    let new = shop.run("write", json!({ "path": "../.cofferdam/new", "content": "x" })).await;
+    assert!(new.is_error && !own.join("new").exists(), "{new:?}");
+    assert_eq!(std::fs::read_to_string(own.join("config.json")).unwrap(), "{}");
+    // The same beside it works.
+    assert!(!shop.run("write", json!({ "path": "../cofferdam/new", "content": "x" })).await.is_error);
+}
+
 #[tokio::test]
 async fn a_patch_changes_all_of_its_files_or_none() {
     let shop = Shop::new();

@@ -56,6 +56,7 @@ pub(super) fn answered(method: &str, frame: &Value) {
     if frame["ok"] == true {
         let definition = if method == "connect" { "HelloOk".to_owned() } else { camel(method) + "Result" };
         hold(&definition, &frame["payload"]);
+        hold(&(camel(method) + "Response"), &frame["payload"]);
         let rows = frame["payload"]["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
         for row in rows.iter().chain(frame["payload"].get("entry")).chain(frame["payload"].get("session")) {
             hold("SessionRow", row);
@@ -130,6 +131,8 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "question.request" => json!({ "id": "q1", "questions": [one_question()], "timeoutMs": 60_000 }),
         "question.resolve" => json!({ "id": "q1", "answers": { "answers": { "color": ["red"] } } }),
         "question.waitAnswer" => json!({ "id": "q1", "timeoutMs": 5000 }),
+        "config.apply" | "config.patch" | "config.set" => json!({ "raw": "{}" }),
+        "config.schema.lookup" => json!({ "path": "agents.defaults" }),
         "sessions.create" => json!({ "key": "agent:main:dashboard:1", "label": "one" }),
         "sessions.abort"
         | "sessions.describe"
@@ -144,7 +147,11 @@ async fn every_method_answers_in_the_schemas_shapes() {
     };
     client.call("question.request", json!({ "id": "q0", "questions": [one_question()] })).await.unwrap();
     for (method, _) in crate::protocol::methods::METHODS {
-        let answer = client.call(method, params(method)).await;
+        let mut given = params(method);
+        if *method == "config.set" {
+            given["baseHash"] = client.call("config.get", json!({})).await.unwrap()["hash"].clone();
+        }
+        let answer = client.call(method, given).await;
         assert!(answer.is_ok(), "{method}: {answer:?}");
         // What nobody knows is refused by name, where the schema is closed.
         let mut more = params(method);
