@@ -4,8 +4,10 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod tools;
 
 pub use agents::Agents;
+pub use tools::Tools;
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,9 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// What its model may call, and how.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tools: Tools,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -37,6 +42,7 @@ impl Config {
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
         config.agents.check().map_err(Error::Unread)?;
+        config.tools.check().map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -107,6 +107,11 @@ impl Gateway {
     /// How it is set up, as of now.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.current()
+    }
+
+    /// Where its own state is, which no tool reaches.
+    pub(crate) fn private(&self) -> &Path {
+        self.config.path().parent().unwrap_or(Path::new("/"))
     }
 
     /// The model that a session uses.

@@ -1,6 +1,6 @@
 //! `ls`, `read` and `write`.
 
-use super::{About, Bench, OUTPUT, Output, cut, now};
+use super::{About, Bench, OUTPUT, Output, cut, on_files};
 use serde::Deserialize;
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "List a directory.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"}}}"#,
         parallel: true,
-        run: |bench, arguments| now(bench, arguments, ls),
+        run: |bench, arguments| on_files(bench, arguments, ls),
     },
     About {
         name: "read",
@@ -27,7 +27,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "Read a text file; offset (from 1) and limit count lines.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"offset":{"type":"integer"},"limit":{"type":"integer"}},"required":["path"]}"#,
         parallel: true,
-        run: |bench, arguments| now(bench, arguments, read),
+        run: |bench, arguments| on_files(bench, arguments, read),
     },
     About {
         name: "write",
@@ -36,7 +36,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "Write a whole file, making its directories.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},"required":["path","content"]}"#,
         parallel: false,
-        run: |bench, arguments| now(bench, arguments, write),
+        run: |bench, arguments| on_files(bench, arguments, write),
     },
 ];
 
