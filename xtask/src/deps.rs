@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sandbox", &["policy", "sys"]),
     ("egress", &["policy", "sys"]),
     ("inference", &[]),
-    ("agent", &[]),
+    ("agent", &["sys"]),
     ("warden", &["policy", "sys", "vault", "sandbox", "egress", "inference"]),
     ("tenants", &["sys", "sandbox", "store"]),
     ("edge", &["policy", "sys", "sandbox"]),

@@ -106,7 +106,9 @@ fn used(session: &Session) -> String {
 
 fn status(gateway: &Gateway, session: &Session) -> String {
     let model = &gateway.model_of(session);
-    let system = context::system(&gateway.workspace, gateway.now(), None);
+    // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
+    let system =
+        gateway.apart(|| context::system(&gateway.workspace, gateway.now(), None)).unwrap_or_default();
     let fixed = context::request(model, &system, &[], None).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(

@@ -19,7 +19,7 @@ pub use placeholder::Placeholder;
 pub use tools::Tools;
 pub use web::{Provider, Search, Web};
 
-use crate::{ids, tools::own_text};
+use crate::{ids, tools::text_within};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -163,7 +163,7 @@ impl Loaded {
 impl Configured {
     /// Reads the file, if there is one.
     pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let loaded = match own_text(&path, LONGEST as u64) {
+        let loaded = match text_within(&path, LONGEST as u64) {
             Ok(raw) => match Config::parse(&raw) {
                 Ok(config) => Loaded { raw: Some(raw.into()), config: Arc::new(config) },
                 Err(error) => return Err(Error::Broken { path, why: error.to_string() }),

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -143,6 +143,11 @@ impl Gateway {
     /// The same, with its file.
     pub(crate) fn configured(&self) -> &Configured {
         &self.config
+    }
+
+    /// Where its own state is, which no tool reaches.
+    pub(crate) fn private(&self) -> &Path {
+        self.config.path().parent().unwrap_or(Path::new("/"))
     }
 
     /// The model that a session uses.

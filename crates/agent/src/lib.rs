@@ -34,8 +34,6 @@ pub const AGENT: &str = "main";
 pub const MAIN_SESSION: &str = "agent:main:main";
 /// Where it listens in a cell, as upstream does.
 pub const PORT: u16 = 18_789;
-/// The directory, wherever it is, in which a gateway keeps what is its own.
-const OWN: &str = ".cofferdam";
 /// Where its state is, as clients are told.
 const STATE: &str = "/sandbox/.cofferdam/agent.db";
 /// How it is set up.

@@ -1,6 +1,6 @@
 //! `memory_search` and `memory_get`: what was said in past conversations, and what the agent wrote down.
 
-use super::{About, Bench, Output, cut, files::text_within, now};
+use super::{About, Bench, Output, cut, files::text_within, now, on_files};
 use serde::Deserialize;
 use std::{
     fs,
@@ -24,7 +24,7 @@ pub(super) const TOOLS: [About; 2] = [
         description: "Read lines of MEMORY.md or memory/*.md.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"from":{"type":"integer"},"lines":{"type":"integer"}},"required":["path"]}"#,
         parallel: true,
-        run: |bench, arguments| now(bench, arguments, get),
+        run: |bench, arguments| on_files(bench, arguments, get),
     },
 ];
 
@@ -43,7 +43,11 @@ struct Search {
 
 fn search(bench: &Bench<'_>, asked: &Search) -> Output {
     let limit = asked.max_results.unwrap_or(8).clamp(1, 50);
-    let mut lines = written(&bench.gateway.workspace, &asked.query, limit as usize);
+    let read = || written(&bench.gateway.workspace, &asked.query, limit as usize);
+    let mut lines = match bench.gateway.apart(read) {
+        Ok(lines) => lines,
+        Err(error) => return Output::error(format!("files are not touched: {error}")),
+    };
     match bench.gateway.store.search(&asked.query, limit) {
         Ok(found) => {
             let room = (limit as usize).saturating_sub(lines.len());

@@ -1,8 +1,9 @@
 //! The tools: what a model may call, with their schemas, and how each is run.
 //!
-//! The cell is the boundary: a tool may do what the cell may do, and no more is kept from it here than what would
-//! break the gateway itself.
+//! The cell is the boundary: a tool may do what the cell may do, but for the gateway itself and its state, which files
+//! and commands do not reach ([`apart`]).
 
+mod apart;
 mod ask;
 mod edit;
 mod exec;
@@ -16,7 +17,7 @@ mod web;
 
 pub(crate) use process::Processes;
 
-pub(crate) use files::{open, own_text, replace, text_within};
+pub(crate) use files::{open, replace, text_within};
 
 use crate::gateway::{Active, Gateway};
 use futures_util::future::BoxFuture;
@@ -145,6 +146,19 @@ fn now<T: DeserializeOwned>(
     tool: fn(&Bench<'_>, &T) -> Output,
 ) -> BoxFuture<'static, Result<Output, serde_json::Error>> {
     Box::pin(ready(serde_json::from_str(arguments).map(|asked| tool(bench, &asked))))
+}
+
+/// A tool that is done at once, and works on files.
+fn on_files<T: DeserializeOwned + Sync>(
+    bench: &Bench<'_>,
+    arguments: &str,
+    tool: fn(&Bench<'_>, &T) -> Output,
+) -> BoxFuture<'static, Result<Output, serde_json::Error>> {
+    let work = |asked: T| match bench.gateway.apart(|| tool(bench, &asked)) {
+        Ok(output) => output,
+        Err(error) => Output::error(format!("files are not touched: {error}")),
+    };
+    Box::pin(ready(serde_json::from_str(arguments).map(work)))
 }
 
 /// A tool that takes its time.

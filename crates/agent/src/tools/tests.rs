@@ -29,12 +29,17 @@ impl Shop {
     }
 
     /// With this configuration, and the world behind this proxy.
-    fn with(config: &str, proxy: SocketAddr) -> Self {
+    fn with(written: &str, proxy: SocketAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.json"), config).unwrap();
-        let (workspace, store) = (dir.path().join("ws"), Store::open(&dir.path().join("agent.db")).unwrap());
-        std::fs::create_dir(&workspace).unwrap();
-        let config = Configured::open(dir.path().join("config.json")).unwrap();
+        let (workspace, store) = (dir.path().join("ws"), dir.path().join("state"));
+        for new in [&workspace, &store] {
+            std::fs::create_dir(new).unwrap();
+        }
+        let (config, store) = (store.join("config.json"), Store::open(&store.join("agent.db")).unwrap());
+        if written != "{}" {
+            std::fs::write(&config, written).unwrap();
+        }
+        let config = Configured::open(config).unwrap();
         let model = Model { proxy };
         let gateway = Gateway::new(store, model, workspace, config, Box::new(Never)).unwrap();
         Self { dir, gateway }
@@ -68,35 +73,6 @@ async fn files_are_written_read_listed_and_edited() {
         let refused = shop.run(name, arguments).await;
         assert!(refused.is_error && refused.text.contains(why), "{refused:?}");
     }
-}
-
-/// What its members set up is not the model's to read or to change, by no way that leads there.
-#[tokio::test]
-async fn the_gateways_own_files_are_none_of_its_agents() {
-    let shop = Shop::new();
-    let own = shop.dir.path().join(".cofferdam");
-    std::fs::create_dir(&own).unwrap();
-    std::fs::write(own.join("config.json"), "{}").unwrap();
-    std::os::unix::fs::symlink(own.join("config.json"), shop.dir.path().join("ws/link")).unwrap();
-    let plain = own.join("config.json").display().to_string();
-    for path in [&*plain, "../.cofferdam/config.json", "link"] {
-        let edit = json!({ "path": path, "oldText": "{}", "newText": "{ }" });
-        let patch = format!("*** Begin Patch\n*** Delete File: {path}\n*** End Patch\n");
-        for (tool, arguments) in [
-            ("read", json!({ "path": path })),
-            ("write", json!({ "path": path, "content": "{ }" })),
-            ("edit", edit),
-            ("apply_patch", json!({ "input": patch })),
-        ] {
-            let refused = shop.run(tool, arguments).await;
-            assert!(refused.is_error && refused.text.contains("for itself"), "{tool} {path}: {refused:?}");
-        }
-    }
-    let new = shop.run("write", json!({ "path": "../.cofferdam/new", "content": "x" })).await;
-    assert!(new.is_error && !own.join("new").exists(), "{new:?}");
-    assert_eq!(std::fs::read_to_string(own.join("config.json")).unwrap(), "{}");
-    // The same beside it works.
-    assert!(!shop.run("write", json!({ "path": "../cofferdam/new", "content": "x" })).await.is_error);
 }
 
 #[tokio::test]
@@ -332,4 +308,86 @@ async fn what_was_written_down_is_found_and_read_and_nothing_else() {
     for path in ["notes.md", "../notes.md", "memory/../notes.md", "/etc/passwd"] {
         assert!(get(json!({ "path": path })).await.is_error, "{path}");
     }
+}
+
+#[tokio::test]
+async fn neither_files_nor_commands_reach_the_gateway() {
+    let shop = Shop::new();
+    let state = shop.dir.path().join("state");
+    std::fs::write(state.join("config.json"), "{}").unwrap();
+    let soft = shop.dir.path().join("ws/soft");
+    std::os::unix::fs::symlink(&state, &soft).unwrap();
+    std::os::unix::fs::symlink(state.join("agent.db"), shop.dir.path().join("ws/AGENTS.md")).unwrap();
+    // By its name, round about, by a link, and by the descriptor that the gateway has open.
+    let mut open = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let open = open.find(|fd| std::fs::read_link(fd).is_ok_and(|to| to == state.join("agent.db"))).unwrap();
+    let open = format!("/proc/{}/fd/{}", std::process::id(), open.file_name().unwrap().display());
+    for path in ["../state/agent.db", "soft/agent.db", "AGENTS.md", &open, "/proc/self/environ"] {
+        let read = shop.run("read", json!({ "path": path })).await;
+        assert!(read.is_error && read.text.contains("ermission denied"), "{path}: {read:?}");
+    }
+    let patch = "*** Begin Patch\n*** Add File: soft/new\n+x\n*** End Patch";
+    for (tool, arguments) in [
+        ("write", json!({ "path": "soft/config.json", "content": "{}" })),
+        ("edit", json!({ "path": "../state/config.json", "oldText": "{}", "newText": "{ }" })),
+        ("apply_patch", json!({ "input": patch })),
+    ] {
+        let refused = shop.run(tool, arguments).await;
+        assert!(refused.is_error, "{tool}: {refused:?}");
+    }
+    let pid = std::process::id();
+    for command in [
+        "cat ../state/agent.db".to_owned(),
+        "cat AGENTS.md".to_owned(),
+        "ln ../state/agent.db db".to_owned(),
+        "mv ../state ../moved".to_owned(),
+        "echo '{}' > soft/config.json".to_owned(),
+        "touch ../state/agent.db-journal".to_owned(),
+        format!("kill -0 {pid}"),
+        format!("ls -l /proc/{pid}/fd/0"),
+        format!("cat /proc/{pid}/root/etc/passwd"),
+        format!("ls /proc/{pid}/cwd/"),
+    ] {
+        let refused = shop.run("exec", json!({ "command": command })).await;
+        let denied =
+            ["ermission denied", "ermitted", "cross-device"].iter().any(|why| refused.text.contains(why));
+        assert!(refused.is_error && denied, "{command}: {refused:?}");
+    }
+    // What a prompt is made of follows no link there either.
+    let system =
+        shop.gateway.apart(|| crate::turn::context::system(&shop.gateway.workspace, 1, None)).unwrap();
+    assert!(!system.contains("AGENTS.md"), "{system}");
+    // The control: what may be used.
+    let fine = "echo a > ~/.rc && cat ~/.rc && cat /proc/self/root/etc/passwd > x$$ && rm x$$ && \
+                mkdir -p d && mv ~/.rc d/rc && kill -0 $$ && readlink /proc/$$/cwd >d/cwd && ls ..";
+    let fine = shop.run("exec", json!({ "command": fine })).await;
+    assert_eq!((&*fine.text, fine.is_error), ("a\nhome\nstate\nws\n", false));
+}
+
+#[tokio::test]
+async fn what_left_its_group_is_killed_with_its_command_and_no_other() {
+    let shop = Shop::new();
+    let begun = shop.run("exec", json!({ "command": "sleep 600", "background": true })).await;
+    assert!(!begun.is_error, "{begun:?}");
+    let left = "setsid sh -c 'echo $$ > pid; mkfifo gone; exec sleep 600 > gone' & while ! [ -s pid ]; do :; done; cat pid";
+    let left = shop.run("exec", json!({ "command": left })).await;
+    let stat = format!("/proc/{}/stat", left.text.trim());
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(shop.run("process", json!({ "action": "list" })).await.text.starts_with("1 runs"));
+}
+
+#[tokio::test]
+async fn a_command_has_so_much_memory_and_no_more() {
+    let shop = Shop::new();
+    let config = shop.gateway.config();
+    assert_eq!(config.tools.exec.memory_mb, 1024);
+    let take = |mb: u32| format!("x=$(head -c {mb}000000 /dev/zero | tr '\\0' x); echo ${{#x}}");
+    let much = shop.run("exec", json!({ "command": take(2000) })).await;
+    assert!(much.is_error, "{much:?}");
+    assert_eq!(shop.run("exec", json!({ "command": take(20) })).await.text, "20000000\n");
+    let limits =
+        shop.run("exec", json!({ "command": "grep -E 'data size|processes' /proc/self/limits" })).await.text;
+    assert!(limits.contains("1073741824") && limits.contains(" 256 "), "{limits}");
 }

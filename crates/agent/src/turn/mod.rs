@@ -70,7 +70,9 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
         let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
         let past =
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
-        let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
+        let system = gateway
+            .apart(|| context::system(&gateway.workspace, gateway.now(), wish.more.as_deref()))
+            .map_err(|error| Failed { kind: "unknown", said: error.to_string(), status: None })?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
         let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
         if step == 0 {
