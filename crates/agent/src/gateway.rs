@@ -4,8 +4,11 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod collect;
 mod queue;
 mod tell;
+
+use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use tell::shown;
@@ -15,9 +18,9 @@ use crate::{
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
-    store::{Error, Message, RunState, Session, Store},
+    store::{Error, RunState, Session, Store},
     tools::Processes,
-    turn::{Wish, model::Model},
+    turn::model::Model,
 };
 use cofferdam_base::Clock;
 use serde_json::{Value, json};
@@ -61,7 +64,7 @@ struct State {
     /// What runs, by session.
     active: HashMap<String, Arc<Active>>,
     /// What waits for its turn, by session.
-    waiting: HashMap<String, VecDeque<(Arc<Active>, Message, Wish)>>,
+    waiting: HashMap<String, VecDeque<Waiting>>,
     /// Runs by their ids, the newest last.
     ends: VecDeque<Arc<Active>>,
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-/// A random UUID, version 4.
-pub(crate) fn uuid() -> String {
-    let mut bytes = [0_u8; 16];
+/// Random bytes.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0_u8; N];
     let mut filled = 0;
     while filled < bytes.len() {
         // Before it has enough of it the kernel lets nobody start, so it does not fail.
@@ -14,6 +14,12 @@ pub(crate) fn uuid() -> String {
             filled += count;
         }
     }
+    bytes
+}
+
+/// A random UUID, version 4.
+pub(crate) fn uuid() -> String {
+    let mut bytes = random::<16>();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let mut text = String::with_capacity(36);

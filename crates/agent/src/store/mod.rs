@@ -3,6 +3,7 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod pending;
 mod rows;
 #[cfg(test)]
 mod tests;
