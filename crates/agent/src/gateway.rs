@@ -4,9 +4,12 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod collect;
 mod questions;
 mod queue;
 mod tell;
+
+use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use questions::Outcome;
@@ -19,9 +22,9 @@ use crate::{
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
-    store::{Error, Message, RunState, Session, Store},
+    store::{Error, RunState, Session, Store},
     tools::Processes,
-    turn::{Wish, model::Model},
+    turn::model::Model,
     web::Web,
 };
 use cofferdam_base::Clock;
@@ -69,7 +72,7 @@ struct State {
     /// What runs, by session.
     active: HashMap<String, Arc<Active>>,
     /// What waits for its turn, by session.
-    waiting: HashMap<String, VecDeque<(Arc<Active>, Message, Wish)>>,
+    waiting: HashMap<String, VecDeque<Waiting>>,
     /// Runs by their ids, the newest last.
     ends: VecDeque<Arc<Active>>,
 }

@@ -26,6 +26,7 @@ mod config;
 mod conformance;
 mod http;
 mod questions;
+mod recovery;
 mod turns;
 
 struct At;
@@ -47,6 +48,14 @@ enum Line {
     Holds(&'static str, Arc<Notify>),
     /// An HTTP error.
     Refuses(u16),
+    /// One with a header and a body.
+    Fails(u16, &'static str, &'static str),
+    /// This text, and the connection is closed before its end.
+    Breaks(&'static str),
+    /// This text, why it ends, and how many tokens the request had.
+    Ends(&'static str, &'static str, u64),
+    /// This text and then a call of this tool.
+    Speaks(&'static str, &'static str, Value),
 }
 
 #[derive(Default)]
@@ -163,6 +172,11 @@ impl World {
     fn asked(&self) -> Value {
         self.script.asked.lock().unwrap().last().unwrap().clone()
     }
+
+    /// How many it got.
+    fn count(&self) -> usize {
+        self.script.asked.lock().unwrap().len()
+    }
 }
 
 async fn answer(mut stream: TcpStream, script: Arc<Script>) {
@@ -212,13 +226,26 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     let usage =
         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
     let mut out = String::from(head);
+    let refusal = |status: u16, header: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status} X\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    };
     match next {
-        Line::Refuses(status) => {
-            let body = r#"{"error":{"message":"not now"}}"#;
-            out = format!(
-                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
+        Line::Refuses(status) => out = refusal(status, "X-A: b", r#"{"error":{"message":"not now"}}"#),
+        Line::Fails(status, header, body) => out = refusal(status, header, body),
+        Line::Breaks("") => out.clear(),
+        Line::Breaks(text) => out += &chunk(json!({ "content": text }), None),
+        Line::Ends(text, stop, tokens) => {
+            out += &chunk(json!({ "content": text }), None);
+            out += &(chunk(json!({}), Some(stop)) + &usage.replace('7', &tokens.to_string()));
+        }
+        Line::Speaks(text, name, arguments) => {
+            out += &chunk(json!({ "content": text }), None);
+            let function = json!({ "name": name, "arguments": arguments.to_string() });
+            let call = json!({ "index": 0, "id": "call_0", "function": function });
+            out += &(chunk(json!({ "tool_calls": [call] }), Some("tool_calls")) + usage);
         }
         Line::Says(text) => {
             // Two pieces.

@@ -4,6 +4,7 @@
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
 mod channels;
+mod pending;
 mod rows;
 #[cfg(test)]
 mod tests;
