@@ -4,8 +4,10 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod skills;
 
 pub use agents::Agents;
+pub use skills::Skills;
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,9 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// Instructions that it may read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skills: Skills,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -36,7 +41,8 @@ impl Config {
     /// Reads one; the error says which key is wrong.
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
-        config.agents.check().map_err(Error::Unread)?;
+        let checked = config.agents.check().and_then(|()| config.skills.check());
+        checked.map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -5,6 +5,7 @@
 
 mod active;
 mod queue;
+mod skills;
 mod tell;
 
 pub(crate) use active::Active;
@@ -15,6 +16,7 @@ use crate::{
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
+    skills::Shelf,
     store::{Error, Message, RunState, Session, Store},
     tools::Processes,
     turn::{Wish, model::Model},
@@ -39,6 +41,7 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    shelf: Shelf,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -100,8 +103,20 @@ impl Gateway {
             }
         }
         let state = Mutex::default();
-        let (boot, processes) = (uuid(), Processes::default());
-        Ok(Arc::new(Self { store, model, workspace, config, processes, boot, started_at: now, clock, state }))
+        let (boot, processes, shelf) = (uuid(), Processes::default(), Shelf::default());
+        let started_at = now;
+        Ok(Arc::new(Self {
+            store,
+            model,
+            workspace,
+            config,
+            processes,
+            shelf,
+            boot,
+            started_at,
+            clock,
+            state,
+        }))
     }
 
     /// How it is set up, as of now.

@@ -14,7 +14,9 @@ mod gateway;
 mod ids;
 pub mod protocol;
 pub mod server;
+mod skills;
 pub mod store;
+mod text;
 mod tools;
 pub mod turn;
 

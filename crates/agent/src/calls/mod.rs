@@ -4,6 +4,7 @@ mod agents;
 mod chat;
 mod info;
 mod sessions;
+mod skills;
 
 use crate::{
     gateway::{Gateway, permitted},
@@ -71,7 +72,9 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "tools.catalog" => Ok(agents::catalog()).into(),
         "tools.invoke" => agents::invoke(gateway, params),
         "models.list" => Ok(info::models()).into(),
-        "commands.list" => Ok(info::commands()).into(),
+        "commands.list" => Ok(info::commands(gateway)).into(),
+        "skills.status" => skills::status(gateway, params).into(),
+        "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),

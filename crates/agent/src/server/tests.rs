@@ -23,6 +23,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod conformance;
 mod http;
+mod skills;
 mod turns;
 
 struct At;

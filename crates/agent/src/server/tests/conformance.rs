@@ -101,6 +101,9 @@ fn a_frame_that_is_not_of_the_schema_is_found() {
 #[tokio::test]
 async fn every_method_answers_in_the_schemas_shapes() {
     let world = World::new(Vec::new()).await;
+    let skill = world.dir.path().join("workspace/skills/one");
+    std::fs::create_dir_all(&skill).unwrap();
+    std::fs::write(skill.join("SKILL.md"), "---\ndescription: one\n---\n").unwrap();
     let mut client = world.client(ALL).await;
     let params = |method: &str| match method {
         "agent" => json!({ "message": "hi", "idempotencyKey": "r-agent" }),
@@ -122,6 +125,7 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "sessions.delete" => json!({ "key": "agent:main:dashboard:1" }),
         "sessions.patch" => json!({ "key": "agent:main:main", "label": "two", "thinkingLevel": null }),
         "sessions.send" => json!({ "key": "agent:main:main", "message": "hi" }),
+        "skills.update" => json!({ "skillKey": "one", "enabled": true }),
         "tools.invoke" => json!({ "name": "ls", "args": {} }),
         _ => json!({}),
     };
