@@ -9,6 +9,7 @@ mod channels;
 mod placeholder;
 pub(crate) mod schema;
 pub(crate) mod secret;
+mod skills;
 mod text;
 mod tools;
 mod web;
@@ -16,6 +17,7 @@ mod web;
 pub use agents::Agents;
 pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slack, Telegram, Webhook};
 pub use placeholder::Placeholder;
+pub use skills::Skills;
 pub use tools::Tools;
 pub use web::{Provider, Search, Web};
 
@@ -49,6 +51,9 @@ pub struct Config {
     /// Where people write from outside.
     #[serde(skip_serializing_if = "is_default")]
     pub channels: Channels,
+    /// Instructions that it may read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skills: Skills,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -78,8 +83,11 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        let Self { agents, tools, channels } = self;
-        agents.check().and_then(|()| tools.check()).and_then(|()| channels.check())
+        let Self { agents, tools, skills, channels } = self;
+        agents.check()?;
+        tools.check()?;
+        skills.check()?;
+        channels.check()
     }
 }
 
@@ -207,7 +215,6 @@ impl Configured {
     }
 
     /// As it is, and whenever it changes.
-    #[allow(dead_code, reason = "sections that are kept open come next")]
     pub(crate) fn watch(&self) -> watch::Receiver<Loaded> {
         self.now.subscribe()
     }

@@ -7,6 +7,7 @@ mod active;
 mod collect;
 mod questions;
 mod queue;
+mod skills;
 mod tell;
 
 use collect::Waiting;
@@ -22,6 +23,7 @@ use crate::{
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
+    skills::Shelf,
     store::{Error, RunState, Session, Store},
     tools::Processes,
     turn::model::Model,
@@ -50,6 +52,7 @@ pub(crate) struct Gateway {
     pub(crate) processes: Processes,
     questions: Questions,
     pub(crate) channels: Channels,
+    shelf: Shelf,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -110,21 +113,19 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
-        let state = Mutex::default();
-        let (boot, processes, questions) = (uuid(), Processes::default(), Questions::default());
-        let channels = Channels::default();
         Ok(Arc::new(Self {
             store,
             model,
             workspace,
             config,
-            processes,
-            questions,
-            channels,
-            boot,
+            processes: Processes::default(),
+            questions: Questions::default(),
+            channels: Channels::default(),
+            shelf: Shelf::default(),
+            boot: uuid(),
             started_at: now,
             clock,
-            state,
+            state: Mutex::default(),
         }))
     }
 

@@ -6,6 +6,7 @@ use crate::{
     commands::{COMMANDS, Command},
     gateway::Gateway,
     protocol::Fault,
+    skills::Called,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub(super) fn models() -> Value {
     }]})
 }
 
-pub(super) fn commands() -> Value {
+pub(super) fn commands(gateway: &Gateway) -> Value {
     let one = |command: &Command| {
         let Command { name, description, category, takes } = command;
         json!({
@@ -84,5 +85,14 @@ pub(super) fn commands() -> Value {
             "source": "native", "scope": "text", "acceptsArgs": takes,
         })
     };
-    json!({ "commands": COMMANDS.iter().map(one).collect::<Vec<_>>() })
+    let mut all: Vec<Value> = COMMANDS.iter().map(one).collect();
+    let (config, found) = (gateway.config(), gateway.skills());
+    all.extend(found.commands(&config).iter().map(|Called { name, skill }| {
+        json!({
+            "name": name, "textAliases": [format!("/{name}")], "description": skill.front.description,
+            "category": "tools", "source": "skill", "scope": "text", "acceptsArgs": true,
+            "skillDisplayName": skill.name, "skillModelVisible": skill.front.model_invocable,
+        })
+    }));
+    json!({ "commands": all })
 }

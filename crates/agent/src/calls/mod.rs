@@ -7,6 +7,7 @@ mod config;
 mod info;
 mod questions;
 mod sessions;
+mod skills;
 
 use crate::{
     gateway::{Gateway, permitted},
@@ -94,7 +95,9 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "config.set" | "config.apply" => config::set(gateway, method, params).into(),
         "config.patch" => config::patch(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
-        "commands.list" => Ok(info::commands()).into(),
+        "commands.list" => Ok(info::commands(gateway)).into(),
+        "skills.status" => skills::status(gateway, params).into(),
+        "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),

@@ -42,6 +42,8 @@ impl Gateway {
         {
             return self.answered(key, id, answer.map_err(lost)?).map_err(lost);
         }
+        let called = if wish.plain { None } else { self.skill_called(text) };
+        let text = called.as_deref().unwrap_or(text);
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
         let message = Message::text(&session, Some(id), Role::User, text, now);

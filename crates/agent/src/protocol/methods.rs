@@ -46,6 +46,8 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("sessions.send", Scope::Write),
     ("sessions.subscribe", Scope::Read),
     ("sessions.unsubscribe", Scope::Read),
+    ("skills.status", Scope::Read),
+    ("skills.update", Scope::Admin),
     ("status", Scope::Read),
     ("system-presence", Scope::Read),
     ("tools.catalog", Scope::Read),

@@ -27,6 +27,7 @@ mod conformance;
 mod http;
 mod questions;
 mod recovery;
+mod skills;
 mod turns;
 
 struct At;

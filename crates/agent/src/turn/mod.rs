@@ -3,6 +3,7 @@
 //! Each message of it is on disk before the next step. Its end is told once, however it comes.
 
 pub mod context;
+pub(crate) mod fixed;
 pub mod model;
 mod retry;
 
@@ -70,8 +71,7 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
         let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
         let past =
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
-        let system = gateway
-            .apart(|| context::system(&gateway.workspace, gateway.now(), wish.more.as_deref()))
+        let system = fixed::system(gateway, wish.more.as_deref())
             .map_err(|error| Failed::new("unknown", error.to_string()))?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
         let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());

@@ -112,6 +112,9 @@ async fn every_method_answers_in_the_schemas_shapes() {
     for id in ["A", "B"] {
         channels::wants(&world.store(), id);
     }
+    let skill = world.dir.path().join("workspace/skills/one");
+    std::fs::create_dir_all(&skill).unwrap();
+    std::fs::write(skill.join("SKILL.md"), "---\ndescription: one\n---\n").unwrap();
     let mut client = world.client(ALL).await;
     let decide = |id: &str| json!({ "channel": "webhook-ci", "accountId": "default", "requestId": id });
     let params = |method: &str| match method {
@@ -142,6 +145,7 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "sessions.delete" => json!({ "key": "agent:main:dashboard:1" }),
         "sessions.patch" => json!({ "key": "agent:main:main", "label": "two", "thinkingLevel": null }),
         "sessions.send" => json!({ "key": "agent:main:main", "message": "hi" }),
+        "skills.update" => json!({ "skillKey": "one", "enabled": true }),
         "tools.invoke" => json!({ "name": "ls", "args": {} }),
         _ => json!({}),
     };
