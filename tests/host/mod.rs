@@ -6,6 +6,8 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate, clippy::format_collect)]
 
+pub mod gateway;
+
 use super::world::{
     World,
     http::{Reply, send},
