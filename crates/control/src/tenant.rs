@@ -66,6 +66,8 @@ pub struct Tenant {
     pub created: Millis,
     /// Its warden's link.
     pub seat: Seat,
+    /// Held while a wire of a warden is read, so that one is read to its end before the next.
+    pub reading: Mutex<()>,
     /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
     /// gets them in the order in which they became durable.
     pub changes: Mutex<()>,
@@ -146,6 +148,7 @@ impl Tenant {
             limits: Mutex::new(limits),
             created,
             seat: Seat::default(),
+            reading: Mutex::default(),
             changes: Mutex::default(),
             wishes: Mutex::default(),
             alerts: AtomicU64::new(0),

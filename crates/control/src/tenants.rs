@@ -104,8 +104,8 @@ impl Host {
         let policy_revision = self.revision(&tenant.id).await?;
         let limits = *tenant.limits.lock().await;
         // A policy that is none any more lowers nothing; the warden says what is wrong with it.
-        let left = self.left(&tenant.id, limits).await;
-        let policy_leaves = left.ok().filter(|left| *left != limits);
+        let policy = self.policy_in_store(&tenant.id).await.ok();
+        let policy_leaves = policy.as_ref().map(|policy| policy.lower(limits)).filter(|left| *left != limits);
         let link = tenant.seat.link();
         let port = self.facts.edge.port();
         let origin = match &self.facts.domain {
@@ -118,6 +118,7 @@ impl Host {
             runtime: runtime_text(&tenant.runtime),
             limits,
             policy_leaves,
+            offered: policy.into_iter().flat_map(|policy| policy.read_only()).collect(),
             usage: None,
             desired: desired_word(desired).to_owned(),
             state: phase.as_str().to_owned(),

@@ -49,7 +49,7 @@
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
-use cofferdam_base::binding::Binding;
+use cofferdam_base::binding::{Binding, FileName};
 use cofferdam_base::ipc::launcher::{Failure, Limits, Usage};
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
@@ -182,6 +182,9 @@ pub struct Tenant {
     /// What its policy leaves of that, if it is less.
     #[serde(default)]
     pub policy_leaves: Option<Limits>,
+    /// What of the operator's directories its policy shows its next cell.
+    #[serde(default)]
+    pub offered: Vec<FileName>,
     /// What its running cell uses; only where one tenant is asked for.
     pub usage: Option<Usage>,
     /// `running`, `stopped` or `deleted`.
