@@ -331,6 +331,11 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Starts the command line.
+    pub fn begin_cli(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Starts a command in a cell.
     pub fn begin(&self, tenant: &str, argv: &[&str]) -> Child {
         let mut command = self.command(&[&["tenant", "exec", tenant, "--"], argv].concat());

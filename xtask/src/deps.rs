@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("agent", &["sys"]),
     ("warden", &["policy", "sys", "vault", "sandbox", "egress", "inference"]),
     ("tenants", &["sys", "sandbox", "store"]),
+    ("import", &["sys", "sandbox", "agent"]),
     ("edge", &["policy", "sys", "sandbox"]),
     ("audit", &["policy", "sys", "sandbox"]),
     ("control", &["policy", "sys", "vault", "store", "sandbox", "tenants"]),

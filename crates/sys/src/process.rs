@@ -183,6 +183,15 @@ pub fn open_files() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// This process may have so many bytes of addresses and so many seconds of a processor, and writes no core.
+pub fn most(memory: u64, seconds: u64) -> io::Result<()> {
+    for (resource, most) in [(Resource::As, memory), (Resource::Cpu, seconds), (Resource::Core, 0)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    Ok(())
+}
+
 /// Nobody but the kernel may read or trace this process; until the next exec.
 pub fn hide() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)

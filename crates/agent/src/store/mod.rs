@@ -158,6 +158,16 @@ impl Store {
         Ok(seq)
     }
 
+    /// Appends messages in this order, all or none.
+    pub fn append_all(&self, messages: &[Message]) -> Result<(), Error> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        for message in messages {
+            rows::append(&change, message)?;
+        }
+        Ok(change.commit()?)
+    }
+
     /// Ends a run, with its session's new counts.
     pub fn end(&self, session: &Session, run: &Run) -> Result<(), Error> {
         let mut db = self.db();

@@ -152,6 +152,30 @@ pub struct NewTenant {
     pub wait: bool,
 }
 
+/// A tenant that was imported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imported {
+    /// It.
+    pub tenant: Tenant,
+    /// What is in its home.
+    pub unpacked: Unpacked,
+}
+
+/// What was put into a home, as it was counted there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpacked {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Conversations.
+    pub sessions: u64,
+    /// Their messages.
+    pub messages: u64,
+}
+
 /// For start, stop and restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

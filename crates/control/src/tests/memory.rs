@@ -179,7 +179,8 @@ impl Disk for Memory {
             return Err(Error::Conflict { code: "exists", message, mend: String::new() });
         }
         let slot = Slot::try_from(u16::try_from(tables.tenants.len()).unwrap() + 2).unwrap();
-        let NewStoredTenant { id, runtime, limits, desired, key, policy } = new.clone();
+        let NewStoredTenant { id, runtime, limits, desired, key, policy, importing } = new.clone();
+        let desired = if importing { Desired::Deleted } else { desired };
         tables.add_policy(&id, &policy, "default", row.at);
         let (generation, created, proof) = (0, row.at, None);
         let stored = StoredTenant { id, slot, runtime, limits, desired, generation, created, proof };
