@@ -4,9 +4,11 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+pub(crate) mod mcp;
 mod skills;
 
 pub use agents::Agents;
+pub use mcp::Mcp;
 pub use skills::Skills;
 
 use crate::tools::{replace, text_within};
@@ -28,6 +30,9 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// Servers whose tools it may call.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mcp: Mcp,
     /// Instructions that it may read.
     #[serde(skip_serializing_if = "is_default")]
     pub skills: Skills,
@@ -41,7 +46,8 @@ impl Config {
     /// Reads one; the error says which key is wrong.
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
-        let checked = config.agents.check().and_then(|()| config.skills.check());
+        let checked =
+            config.agents.check().and_then(|()| config.mcp.check()).and_then(|()| config.skills.check());
         checked.map_err(Error::Unread)?;
         Ok(config)
     }

@@ -4,16 +4,21 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod asks;
 mod queue;
 mod skills;
 mod tell;
 
 pub(crate) use active::Active;
+pub(crate) use asks::Question;
 pub(crate) use tell::shown;
+
+use asks::Asks;
 
 use crate::{
     config::{Config, Configured},
     ids::uuid,
+    mcp::Servers,
     protocol::{Fault, methods},
     server::Client,
     skills::Shelf,
@@ -42,6 +47,8 @@ pub(crate) struct Gateway {
     /// Commands in the background.
     pub(crate) processes: Processes,
     shelf: Shelf,
+    pub(crate) mcp: Servers,
+    asks: Asks,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -102,20 +109,19 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
-        let state = Mutex::default();
-        let (boot, processes, shelf) = (uuid(), Processes::default(), Shelf::default());
-        let started_at = now;
         Ok(Arc::new(Self {
             store,
             model,
             workspace,
             config,
-            processes,
-            shelf,
-            boot,
-            started_at,
+            processes: Processes::default(),
+            shelf: Shelf::default(),
+            mcp: Servers::default(),
+            asks: Asks::default(),
+            boot: uuid(),
+            started_at: now,
             clock,
-            state,
+            state: Mutex::default(),
         }))
     }
 

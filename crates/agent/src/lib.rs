@@ -12,6 +12,7 @@ mod commands;
 pub mod config;
 mod gateway;
 mod ids;
+mod mcp;
 pub mod protocol;
 pub mod server;
 mod skills;

@@ -1,6 +1,7 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod asks;
 mod chat;
 mod info;
 mod sessions;
@@ -73,6 +74,8 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "tools.invoke" => agents::invoke(gateway, params),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands(gateway)).into(),
+        "plugin.approval.list" => Ok(asks::list(gateway)).into(),
+        "plugin.approval.resolve" => asks::resolve(gateway, params).into(),
         "skills.status" => skills::status(gateway, params).into(),
         "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),

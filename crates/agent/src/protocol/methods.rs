@@ -19,6 +19,8 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("commands.list", Scope::Read),
     ("health", Scope::Read),
     ("models.list", Scope::Read),
+    ("plugin.approval.list", Scope::Approvals),
+    ("plugin.approval.resolve", Scope::Approvals),
     ("sessions.abort", Scope::Write),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),

@@ -120,10 +120,10 @@ pub(super) fn shell(bench: &Bench<'_>, command: &str, workdir: Option<&str>) -> 
 
 /// All processes of a command, killed when this goes.
 #[derive(Debug)]
-pub(super) struct Group(Option<u32>);
+pub(crate) struct Group(Option<u32>);
 
 impl Group {
-    pub(super) fn of(child: &Child) -> Self {
+    pub(crate) fn of(child: &Child) -> Self {
         Self(child.id())
     }
 }

@@ -8,6 +8,7 @@ pub mod model;
 
 use crate::{
     gateway::{Active, Gateway},
+    mcp,
     store::{Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
 };
@@ -65,6 +66,7 @@ async fn late(patience: Option<std::time::Duration>) {
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
     let lost = |error: crate::store::Error| Failed { kind: "unknown", said: error.to_string(), status: None };
+    mcp::ready(gateway).await;
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
@@ -73,7 +75,8 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
         let system = fixed::system(gateway, wish.more.as_deref());
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
-        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
+        let tools = tools::offered(gateway, &session.id);
+        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref(), tools);
         if step == 0 {
             gateway.status(active, "starting_model");
         }
@@ -135,7 +138,7 @@ async fn call_all<'a>(
     active: &Arc<Active>,
     calls: &'a [Call],
 ) -> Vec<(&'a Call, Output)> {
-    let together = calls.iter().all(|call| tools::named(&call.name).is_some_and(|about| about.parallel));
+    let together = calls.iter().all(|call| tools::is_parallel(gateway, &call.name));
     let one = async |call: &'a Call| (call, call_one(gateway, active, call).await);
     if together {
         return futures_util::future::join_all(calls.iter().map(one)).await;
