@@ -13,6 +13,7 @@ mod commands;
 pub mod config;
 mod gateway;
 mod ids;
+mod mcp;
 pub mod protocol;
 pub mod server;
 mod skills;
@@ -20,7 +21,6 @@ pub mod store;
 mod text;
 mod tools;
 pub mod turn;
-mod untrusted;
 mod web;
 
 use cofferdam_base::Clock;

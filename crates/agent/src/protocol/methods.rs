@@ -29,6 +29,8 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("config.set", Scope::Admin),
     ("health", Scope::Read),
     ("models.list", Scope::Read),
+    ("plugin.approval.list", Scope::Approvals),
+    ("plugin.approval.resolve", Scope::Approvals),
     ("question.get", Scope::Questions),
     ("question.list", Scope::Questions),
     ("question.request", Scope::Questions),

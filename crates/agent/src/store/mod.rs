@@ -4,6 +4,7 @@
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
 mod channels;
+mod mcp;
 mod pending;
 mod rows;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 mod usage;
 
 pub use channels::{PairingRequest, Reply};
+pub use mcp::Pin;
 pub use rows::{Message, Role, Run, RunState, Session};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -38,7 +40,8 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("channels.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("0001.sql"), include_str!("channels.sql"), include_str!("mcp.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -112,6 +115,7 @@ impl Store {
         if id.is_some() {
             let all = "SELECT id FROM transcripts WHERE session_key = ?1";
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
+            change.execute(&format!("DELETE FROM loaded_tools WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
