@@ -107,7 +107,7 @@ fn used(session: &Session) -> String {
 fn status(gateway: &Gateway, session: &Session) -> String {
     let model = &gateway.model_of(session);
     let system = context::system(&gateway.workspace, gateway.now(), None);
-    let fixed = context::request(model, &system, &[], None).len();
+    let fixed = context::request(model, &system, &[], None, &gateway.config()).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(
         "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \

@@ -4,8 +4,12 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod cron;
+mod heartbeat;
 
 pub use agents::Agents;
+pub use cron::Cron;
+pub use heartbeat::Heartbeat;
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,9 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// Jobs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cron: Cron,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -37,6 +44,7 @@ impl Config {
     pub fn parse(raw: &str) -> Result<Self, Error> {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
         config.agents.check().map_err(Error::Unread)?;
+        config.cron.check().map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -12,6 +12,7 @@ pub(crate) use tell::shown;
 
 use crate::{
     config::{Config, Configured},
+    cron::Timer,
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
@@ -39,6 +40,8 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    /// When something begins by itself.
+    pub(crate) timer: Timer,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -100,13 +103,34 @@ impl Gateway {
             }
         }
         let state = Mutex::default();
-        let (boot, processes) = (uuid(), Processes::default());
-        Ok(Arc::new(Self { store, model, workspace, config, processes, boot, started_at: now, clock, state }))
+        let (boot, processes, timer) = (uuid(), Processes::default(), Timer::default());
+        Ok(Arc::new(Self {
+            store,
+            model,
+            workspace,
+            config,
+            processes,
+            timer,
+            boot,
+            started_at: now,
+            clock,
+            state,
+        }))
     }
 
     /// How it is set up, as of now.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.current()
+    }
+
+    /// How it is set up, and whenever that changes.
+    pub(crate) const fn configured(&self) -> &Configured {
+        &self.config
+    }
+
+    /// Does anything run?
+    pub(crate) fn busy(&self) -> bool {
+        !self.state().active.is_empty()
     }
 
     /// The model that a session uses.

@@ -10,6 +10,7 @@
 mod calls;
 mod commands;
 pub mod config;
+mod cron;
 mod gateway;
 mod ids;
 pub mod protocol;
@@ -22,12 +23,15 @@ use cofferdam_base::Clock;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The one agent.
 pub const AGENT: &str = "main";
 /// The session in which it talks if nobody names one.
 pub const MAIN_SESSION: &str = "agent:main:main";
+/// Below which all keys of sessions are.
+const BELOW: &str = "agent:main:";
 /// Where it listens in a cell, as upstream does.
 pub const PORT: u16 = 18_789;
 /// Where its state is, as clients are told.
@@ -102,5 +106,8 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
-    server::accept(listener, edge, gateway).await
+    tokio::select! {
+        served = server::accept(listener, edge, Arc::clone(&gateway)) => served,
+        never = cron::keep(gateway) => match never {},
+    }
 }

@@ -4,6 +4,7 @@ use super::lost;
 use crate::{
     AGENT,
     commands::{COMMANDS, Command},
+    cron::heartbeat,
     gateway::Gateway,
     protocol::Fault,
 };
@@ -33,7 +34,8 @@ fn summary(gateway: &Gateway) -> Result<Value, Fault> {
 /// As in `hello-ok` and the method of this name.
 pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
     let sessions = summary(gateway)?;
-    let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
+    let heartbeat = heartbeat::summary(&gateway.config());
+    let seconds = heartbeat["everyMs"].as_u64().unwrap_or(0) / 1000;
     Ok(json!({
         "ok": true,
         "ts": gateway.now(),
@@ -42,7 +44,7 @@ pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
         "channels": {},
         "channelOrder": [],
         "channelLabels": {},
-        "heartbeatSeconds": 0,
+        "heartbeatSeconds": seconds,
         "defaultAgentId": AGENT,
         "agents": [{ "agentId": AGENT, "isDefault": true, "heartbeat": heartbeat, "sessions": sessions }],
         "sessions": sessions,

@@ -17,7 +17,16 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("chat.inject", Scope::Admin),
     ("chat.send", Scope::Write),
     ("commands.list", Scope::Read),
+    ("cron.add", Scope::Admin),
+    ("cron.get", Scope::Read),
+    ("cron.list", Scope::Read),
+    ("cron.remove", Scope::Admin),
+    ("cron.run", Scope::Admin),
+    ("cron.runs", Scope::Read),
+    ("cron.status", Scope::Read),
+    ("cron.update", Scope::Admin),
     ("health", Scope::Read),
+    ("last-heartbeat", Scope::Read),
     ("models.list", Scope::Read),
     ("sessions.abort", Scope::Write),
     ("sessions.create", Scope::Write),
@@ -31,15 +40,26 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("sessions.send", Scope::Write),
     ("sessions.subscribe", Scope::Read),
     ("sessions.unsubscribe", Scope::Read),
+    ("set-heartbeats", Scope::Admin),
     ("status", Scope::Read),
     ("system-presence", Scope::Read),
     ("tools.catalog", Scope::Read),
     ("tools.invoke", Scope::Write),
+    ("wake", Scope::Write),
 ];
 
 /// The events that are sent.
-pub const EVENTS: &[&str] =
-    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+pub const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    "cron",
+    "heartbeat",
+    "presence",
+    "session.message",
+    "sessions.changed",
+    "tick",
+];
 
 /// The scope that a method wants; none: there is no such method.
 pub fn scope(method: &str) -> Option<Scope> {

@@ -3,10 +3,12 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod cron;
 mod rows;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cron::{CronEnd, CronRun};
 pub use rows::{Message, Role, Run, RunState, Session};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -34,7 +36,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 1] = [include_str!("0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("cron.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Store {
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM events WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM sessions WHERE key = ?1", [key])?;
         }
         change.commit()?;

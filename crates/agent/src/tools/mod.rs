@@ -3,6 +3,7 @@
 //! The cell is the boundary: a tool may do what the cell may do, and no more is kept from it here than what would
 //! break the gateway itself.
 
+mod cron;
 mod edit;
 mod exec;
 mod files;
@@ -14,7 +15,10 @@ pub(crate) use process::Processes;
 
 pub(crate) use files::{open, replace, text_within};
 
-use crate::gateway::{Active, Gateway};
+use crate::{
+    config::Config,
+    gateway::{Active, Gateway},
+};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -70,8 +74,8 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 6] =
-    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS];
+const TOOLS: [&[About]; 7] =
+    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS, &cron::TOOLS];
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static About> {
@@ -83,20 +87,25 @@ pub(crate) fn named(name: &str) -> Option<&'static About> {
     all().find(|about| about.name == name)
 }
 
+/// Those that a model is told of: what the configuration turns on costs nothing without it.
+pub(crate) fn offered(config: &Config) -> impl Iterator<Item = &'static About> {
+    all().filter(|about| about.name != "cron" || config.cron.enabled)
+}
+
 /// As the model is told of them: JSON, the same each time.
-pub(crate) fn schemas() -> Vec<Value> {
+pub(crate) fn schemas(config: &Config) -> Vec<Value> {
     let one = |about: &About| {
         let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
         json!({ "type": "function", "function": {
             "name": about.name, "description": about.description, "parameters": parameters,
         }})
     };
-    all().map(one).collect()
+    offered(config).map(one).collect()
 }
 
 /// Where tools work, and for whom.
 #[derive(Debug)]
-#[allow(dead_code, reason = "tools that ask for their run come next")]
+#[allow(dead_code, reason = "tools that ask for their call come next")]
 pub(crate) struct Bench<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
     /// The run that calls; none: a client does, by itself.

@@ -6,6 +6,7 @@ pub mod context;
 pub mod model;
 
 use crate::{
+    cron,
     gateway::{Active, Gateway},
     store::{Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
@@ -36,6 +37,8 @@ pub struct Wish {
     pub plain: bool,
     /// How long it may take, in milliseconds.
     pub patience_ms: Option<u64>,
+    /// It is a heartbeat.
+    pub heartbeat: bool,
 }
 
 /// Runs it to its end. Its first message is in the store already.
@@ -64,6 +67,7 @@ async fn late(patience: Option<std::time::Duration>) {
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
     let lost = |error: crate::store::Error| Failed { kind: "unknown", said: error.to_string(), status: None };
+    cron::hear(gateway, active).map_err(lost)?;
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
@@ -72,7 +76,13 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
         let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
-        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
+        let body = context::request(
+            &gateway.model_of(&session),
+            &system,
+            &past,
+            thinking.as_deref(),
+            &gateway.config(),
+        );
         if step == 0 {
             gateway.status(active, "starting_model");
         }
