@@ -22,6 +22,11 @@ pub use placeholder::Placeholder;
 pub use skills::Skills;
 pub use tools::Tools;
 pub use web::{Provider, Search, Web};
+mod cron;
+mod heartbeat;
+
+pub use cron::Cron;
+pub use heartbeat::Heartbeat;
 
 use crate::{ids, tools::text_within};
 use aws_lc_rs::hmac;
@@ -59,6 +64,9 @@ pub struct Config {
     /// Instructions that it may read.
     #[serde(skip_serializing_if = "is_default")]
     pub skills: Skills,
+    /// Jobs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cron: Cron,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -88,11 +96,12 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        let Self { agents, tools, skills, mcp, channels } = self;
+        let Self { agents, tools, skills, mcp, cron, channels } = self;
         agents.check()?;
         tools.check()?;
         skills.check()?;
         mcp.check()?;
+        cron.check()?;
         channels.check()
     }
 }

@@ -24,6 +24,7 @@ use asks::Asks;
 use crate::{
     channels::Channels,
     config::{Config, Configured, Loaded},
+    cron::Timer,
     ids::uuid,
     mcp::Servers,
     protocol::{Fault, methods},
@@ -60,6 +61,8 @@ pub(crate) struct Gateway {
     shelf: Shelf,
     pub(crate) mcp: Servers,
     asks: Asks,
+    /// When something begins by itself.
+    pub(crate) timer: Timer,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -131,6 +134,7 @@ impl Gateway {
             shelf: Shelf::default(),
             mcp: Servers::default(),
             asks: Asks::default(),
+            timer: Timer::default(),
             boot: uuid(),
             started_at: now,
             clock,
@@ -161,6 +165,11 @@ impl Gateway {
     /// Where its own state is, which no tool reaches.
     pub(crate) fn private(&self) -> &Path {
         self.config.path().parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Does anything run?
+    pub(crate) fn busy(&self) -> bool {
+        !self.state().active.is_empty()
     }
 
     /// The model that a session uses.

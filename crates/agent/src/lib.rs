@@ -11,6 +11,7 @@ mod calls;
 mod channels;
 mod commands;
 pub mod config;
+mod cron;
 mod gateway;
 mod ids;
 mod mcp;
@@ -34,6 +35,8 @@ use std::{
 pub const AGENT: &str = "main";
 /// The session in which it talks if nobody names one.
 pub const MAIN_SESSION: &str = "agent:main:main";
+/// Below which all keys of sessions are.
+const BELOW: &str = "agent:main:";
 /// Where it listens in a cell, as upstream does.
 pub const PORT: u16 = 18_789;
 /// Where its state is, as clients are told.
@@ -109,5 +112,8 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
     tokio::spawn(channels::supervise(Arc::clone(&gateway)));
-    server::accept(listener, edge, gateway).await
+    tokio::select! {
+        served = server::accept(listener, edge, Arc::clone(&gateway)) => served,
+        never = cron::keep(gateway) => match never {},
+    }
 }

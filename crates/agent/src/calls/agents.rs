@@ -16,8 +16,8 @@ use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
-/// What `tools.invoke` runs for no client: whoever writes files or runs commands asks the agent.
-const NOT_INVOKED: [&str; 5] = ["exec", "process", "write", "edit", "apply_patch"];
+/// What `tools.invoke` runs for no client: whoever writes files, runs commands or makes jobs asks the agent.
+const NOT_INVOKED: [&str; 6] = ["exec", "process", "write", "edit", "apply_patch", "cron"];
 
 pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
     json!({
@@ -67,8 +67,9 @@ fn unread(error: io::Error) -> Fault {
 pub(super) fn files(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: OfAgent = params::read("agents.files.list", params)?;
     is_ours(asked.agent_id.as_deref())?;
-    let one = |(name, _): &(&str, usize)| described(&gateway.workspace.join(name), name, false);
-    let all = || context::FILES.iter().map(one).collect::<io::Result<Vec<_>>>();
+    let names = || context::FILES.iter().map(|(name, _)| *name).chain([context::HEARTBEAT]);
+    let one = |name| described(&gateway.workspace.join(name), name, false);
+    let all = || names().map(one).collect::<io::Result<Vec<_>>>();
     let files = gateway.apart(all).flatten().map_err(unread)?;
     Ok(json!({ "agentId": AGENT, "workspace": gateway.workspace.display().to_string(), "files": files }))
 }
@@ -109,9 +110,9 @@ pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
     Ok(answer)
 }
 
-pub(super) fn catalog() -> Value {
+pub(super) fn catalog(gateway: &Gateway) -> Value {
     let mut groups: Vec<Value> = Vec::new();
-    for about in tools::all() {
+    for about in tools::present(&gateway.config()) {
         let tool = json!({
             "id": about.name, "label": about.label, "description": about.description, "source": "core",
             "defaultProfiles": ["coding", "full"],

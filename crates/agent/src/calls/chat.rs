@@ -2,7 +2,7 @@
 
 use super::{Answer, lost};
 use crate::{
-    AGENT, MAIN_SESSION,
+    AGENT, BELOW, MAIN_SESSION,
     gateway::{Active, Gateway, Taken, shown},
     ids::uuid,
     protocol::{
@@ -32,9 +32,13 @@ pub(super) fn is_ours(agent: Option<&str>) -> Result<(), Fault> {
     }
 }
 
+/// A key of a session, in full.
+pub(crate) fn is_session_key(key: &str) -> bool {
+    key.strip_prefix(BELOW).is_some_and(|rest| !rest.is_empty()) && key.len() <= 512
+}
+
 pub(super) fn is_key(key: &str) -> Result<(), Fault> {
-    let known = key.starts_with("agent:main:") || key == "main" || key == "global";
-    if known && key.len() <= 512 {
+    if is_session_key(key) || key == "main" || key == "global" {
         Ok(())
     } else {
         Err(Fault::invalid(format!("unknown session key: {key}")))
@@ -59,7 +63,13 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
         }
     }
     let plain = asked.suppress_command_interpretation;
-    let wish = Wish { thinking: asked.thinking, more: None, plain, patience_ms: asked.timeout_ms };
+    let wish = Wish {
+        thinking: asked.thinking,
+        more: None,
+        plain,
+        patience_ms: asked.timeout_ms,
+        ..Wish::default()
+    };
     let (active, taken) =
         gateway.send(&key, &asked.idempotency_key, &asked.message, asked.queue_mode, wish)?;
     Ok(json!({ "runId": active.id, "status": status(taken) }))
@@ -195,7 +205,7 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
     };
     let patience_ms = asked.timeout.map(|seconds| seconds.saturating_mul(1000));
     let (thinking, more) = (asked.thinking, asked.extra_system_prompt);
-    let wish = Wish { thinking, more, plain: false, patience_ms };
+    let wish = Wish { thinking, more, patience_ms, ..Wish::default() };
     // Whoever waits for the end of a run wants one of its own.
     gateway.send(&key, &asked.idempotency_key, &asked.message, Queue::Followup, wish)
 }

@@ -5,6 +5,7 @@ mod asks;
 mod channels;
 mod chat;
 mod config;
+mod cron;
 mod info;
 mod questions;
 mod sessions;
@@ -88,7 +89,18 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "agents.files.get" => agents::file(gateway, params).into(),
         "agents.files.set" => agents::set_file(gateway, params).into(),
         "agent.identity.get" => agents::identity(gateway, params).into(),
-        "tools.catalog" => Ok(agents::catalog()).into(),
+        "cron.add" => cron::add(gateway, params).into(),
+        "cron.get" => cron::get(gateway, params).into(),
+        "cron.list" => cron::list(gateway, params).into(),
+        "cron.remove" => cron::remove(gateway, params).into(),
+        "cron.run" => cron::run(gateway, params).into(),
+        "cron.runs" => cron::runs(gateway, params).into(),
+        "cron.status" => cron::status(gateway).into(),
+        "cron.update" => cron::update(gateway, params).into(),
+        "wake" => cron::wake(gateway, params).into(),
+        "last-heartbeat" => Ok(cron::last_heartbeat(gateway)).into(),
+        "set-heartbeats" => cron::set_heartbeats(gateway, params).into(),
+        "tools.catalog" => Ok(agents::catalog(gateway)).into(),
         "tools.invoke" => agents::invoke(gateway, params),
         "config.get" => config::get(gateway, client, params).into(),
         "config.schema" => config::whole_schema(gateway, params).into(),
@@ -110,4 +122,5 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
 }
 
 pub(crate) use agents::run_tool;
+pub(crate) use chat::is_session_key;
 pub(crate) use info::health;

@@ -47,7 +47,7 @@ impl Gateway {
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
         let message = Message::text(&session, Some(id), Role::User, text, now);
-        let active = Arc::new(Active::new(id.to_owned(), &session, now));
+        let active = Arc::new(Active::new(id.to_owned(), &session, now).beating(wish.heartbeat));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);
         let steering = running.as_ref().map_or(0, |running| lock(&running.steering).len());

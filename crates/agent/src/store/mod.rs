@@ -4,6 +4,7 @@
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
 mod channels;
+mod cron;
 mod mcp;
 mod pending;
 mod rows;
@@ -12,6 +13,7 @@ mod tests;
 mod usage;
 
 pub use channels::{PairingRequest, Reply};
+pub(crate) use cron::{CronEnd, CronRun};
 pub use mcp::Pin;
 pub use rows::{Message, Role, Run, RunState, Session};
 
@@ -40,8 +42,12 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("0001.sql"), include_str!("channels.sql"), include_str!("mcp.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("0001.sql"),
+    include_str!("channels.sql"),
+    include_str!("mcp.sql"),
+    include_str!("cron.sql"),
+];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -119,6 +125,7 @@ impl Store {
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM events WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM sessions WHERE key = ?1", [key])?;
         }
         change.commit()?;

@@ -5,6 +5,7 @@
 
 mod apart;
 mod ask;
+mod cron;
 mod edit;
 mod exec;
 mod files;
@@ -23,6 +24,7 @@ pub(crate) use search::offered;
 pub(crate) use files::{open, replace, text_within};
 
 use crate::{
+    config::Config,
     gateway::{Active, Gateway},
     mcp,
 };
@@ -81,7 +83,7 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 11] = [
+const TOOLS: [&[About]; 12] = [
     &files::TOOLS,
     &edit::TOOLS,
     &patch::TOOLS,
@@ -89,9 +91,10 @@ const TOOLS: [&[About]; 11] = [
     &process::TOOLS,
     &memory::TOOLS,
     &web::TOOLS,
-    &sessions::TOOLS,
+    &cron::TOOLS,
     &ask::TOOLS,
     &message::TOOLS,
+    &sessions::TOOLS,
     &search::TOOLS,
 ];
 
@@ -109,6 +112,16 @@ pub(crate) fn named(name: &str) -> Option<&'static About> {
 pub(crate) fn is_parallel(gateway: &Gateway, name: &str) -> bool {
     named(name).is_some_and(|about| about.parallel)
         || gateway.mcp.tools(gateway).iter().any(|tool| tool.id == name && tool.parallel)
+}
+
+/// Those that there are: what the configuration turns on costs nothing without it.
+pub(crate) fn present(config: &Config) -> impl Iterator<Item = &'static About> {
+    all().filter(|about| match about.name {
+        "cron" => config.cron.enabled,
+        "web_search" => config.tools.web.search.is_some(),
+        "message" => config.channels != crate::config::Channels::default(),
+        _ => true,
+    })
 }
 
 /// Where tools work, and for whom.

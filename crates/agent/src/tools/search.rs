@@ -4,8 +4,8 @@
 //! tools are sent as far as there is room for them, those of servers only if they are few, and what was brought in is
 //! sent for the rest of its conversation.
 
-use super::{About, Bench, Output, all, now};
-use crate::{gateway::Gateway, mcp::Tool, text};
+use super::{About, Bench, Output, now, present};
+use crate::{config::Config, gateway::Gateway, mcp::Tool, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{fmt::Write as _, sync::Arc};
@@ -53,9 +53,9 @@ fn sent(about: &About, description: &str) -> Value {
 }
 
 /// The built-in tools that are always sent, as they are sent, and the others.
-fn built_in() -> (Vec<Value>, Vec<&'static About>) {
+fn built_in(config: &Config) -> (Vec<Value>, Vec<&'static About>) {
     let (mut out, mut rare, mut room) = (Vec::new(), Vec::new(), BUILT_IN);
-    for about in all().filter(|about| about.name != NAME) {
+    for about in present(config).filter(|about| about.name != NAME) {
         let schema = sent(about, about.description);
         match room.checked_sub(schema.to_string().len()) {
             Some(left) => {
@@ -70,7 +70,7 @@ fn built_in() -> (Vec<Value>, Vec<&'static About>) {
 
 /// The tools of a request in this transcript, as a provider reads them.
 pub(crate) fn offered(gateway: &Gateway, session: &str) -> Vec<Value> {
-    let (mut out, rare) = built_in();
+    let (mut out, rare) = built_in(&gateway.config());
     let servers = gateway.mcp.tools(gateway);
     let direct: Vec<Value> = servers.iter().map(|tool| tool.sent()).collect();
     let few = direct.iter().map(|tool| tool.to_string().len()).sum::<usize>() <= FEW;
@@ -139,7 +139,7 @@ fn directory(rare: &[&About], servers: &[Arc<Tool>]) -> String {
 }
 
 fn search(bench: &Bench<'_>, asked: &Search) -> Output {
-    let (_, rare) = built_in();
+    let (_, rare) = built_in(&bench.gateway.config());
     let servers = bench.gateway.mcp.tools(bench.gateway);
     let words: Vec<String> = asked
         .query

@@ -281,7 +281,7 @@ async fn a_search_asks_its_provider_with_a_placeholder() {
         (json!({ "provider": "else" }), "unknown variant"),
     ] {
         let config = json!({ "tools": { "web": { "search": search } } }).to_string();
-        let error = crate::config::Config::parse(&config).unwrap_err().to_string();
+        let error = Config::parse(&config).unwrap_err().to_string();
         assert!(error.contains(why) && !error.contains("a-real-key"), "{error}");
     }
 }

@@ -20,6 +20,8 @@ pub const FILES: [(&str, usize); 6] = [
     ("BOOTSTRAP.md", 20_000),
     ("MEMORY.md", 20_000),
 ];
+/// The one that only heartbeats are told of.
+pub const HEARTBEAT: &str = "HEARTBEAT.md";
 /// And of all together.
 const ALL: usize = 60_000;
 /// How many messages of the past are sent.
@@ -194,7 +196,7 @@ fn sent(message: &Message) -> Value {
 
 /// Where a file of the workspace is that clients may see and change; none if it is none of those.
 pub fn file(workspace: &Path, name: &str) -> Option<PathBuf> {
-    FILES.iter().any(|(known, _)| *known == name).then(|| workspace.join(name))
+    (name == HEARTBEAT || FILES.iter().any(|(known, _)| *known == name)).then(|| workspace.join(name))
 }
 
 #[cfg(test)]

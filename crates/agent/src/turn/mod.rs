@@ -8,6 +8,7 @@ pub mod model;
 mod retry;
 
 use crate::{
+    cron,
     gateway::{Active, Gateway},
     mcp,
     store::{Error, Message, Role, Run, RunState, Session},
@@ -40,6 +41,8 @@ pub struct Wish {
     pub plain: bool,
     /// How long it may take, in milliseconds.
     pub patience_ms: Option<u64>,
+    /// It is a heartbeat.
+    pub heartbeat: bool,
 }
 
 /// Runs it to its end. Its first message is in the store already.
@@ -67,6 +70,7 @@ async fn late(patience: Option<std::time::Duration>) {
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
     let mut retries = Retries::default();
     mcp::ready(gateway).await;
+    cron::hear(gateway, active).map_err(lost)?;
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
