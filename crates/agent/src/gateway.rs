@@ -4,10 +4,12 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod devices;
 mod queue;
 mod tell;
 
 pub(crate) use active::Active;
+pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use tell::shown;
 
 use crate::{
@@ -39,6 +41,7 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    waiting_devices: devices::Waiting,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -101,7 +104,19 @@ impl Gateway {
         }
         let state = Mutex::default();
         let (boot, processes) = (uuid(), Processes::default());
-        Ok(Arc::new(Self { store, model, workspace, config, processes, boot, started_at: now, clock, state }))
+        let waiting_devices = devices::Waiting::default();
+        Ok(Arc::new(Self {
+            store,
+            model,
+            workspace,
+            config,
+            processes,
+            waiting_devices,
+            boot,
+            started_at: now,
+            clock,
+            state,
+        }))
     }
 
     /// How it is set up, as of now.

@@ -3,6 +3,7 @@
 mod agents;
 mod chat;
 mod config;
+mod devices;
 mod info;
 mod sessions;
 
@@ -76,6 +77,12 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "config.schema.lookup" => config::lookup(params).into(),
         "config.set" | "config.apply" => config::set(gateway, method, params).into(),
         "config.patch" => config::patch(gateway, params).into(),
+        "device.pair.list" => devices::list(gateway, client, params).into(),
+        "device.pair.approve" => devices::approve(gateway, client, params).into(),
+        "device.pair.reject" => devices::reject(gateway, client, params).into(),
+        "device.pair.remove" => devices::remove(gateway, client, params).into(),
+        "device.token.rotate" => devices::rotate(gateway, client, params).into(),
+        "device.token.revoke" => devices::revoke(gateway, client, params).into(),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands()).into(),
         "health" => health(gateway).into(),

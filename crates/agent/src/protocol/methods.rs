@@ -23,6 +23,12 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("config.schema", Scope::Read),
     ("config.schema.lookup", Scope::Read),
     ("config.set", Scope::Admin),
+    ("device.pair.approve", Scope::Pairing),
+    ("device.pair.list", Scope::Pairing),
+    ("device.pair.reject", Scope::Pairing),
+    ("device.pair.remove", Scope::Pairing),
+    ("device.token.revoke", Scope::Pairing),
+    ("device.token.rotate", Scope::Pairing),
     ("health", Scope::Read),
     ("models.list", Scope::Read),
     ("sessions.abort", Scope::Write),
@@ -44,8 +50,17 @@ pub const METHODS: &[(&str, Scope)] = &[
 ];
 
 /// The events that are sent.
-pub const EVENTS: &[&str] =
-    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+pub const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    "device.pair.requested",
+    "device.pair.resolved",
+    "presence",
+    "session.message",
+    "sessions.changed",
+    "tick",
+];
 
 /// The scope that a method wants; none: there is no such method.
 pub fn scope(method: &str) -> Option<Scope> {

@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod connect;
+pub mod device;
+pub mod devices;
 pub mod methods;
 pub mod params;
 

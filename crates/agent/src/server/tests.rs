@@ -23,6 +23,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod config;
 mod conformance;
+mod devices;
 mod http;
 mod turns;
 

@@ -3,11 +3,13 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod devices;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod usage;
 
+pub use devices::Device;
 pub use rows::{Message, Role, Run, RunState, Session};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -35,7 +37,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 1] = [include_str!("0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("devices.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
