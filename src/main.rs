@@ -23,7 +23,8 @@ fn main() -> ExitCode {
             Some("__nursery" | "__init" | "__cell" | "__compare" | "__probe")
         )
     {
-        serve::log_to_stderr();
+        let gateway = std::env::args().nth(1).as_deref() == Some("__gateway");
+        serve::log_to_stderr(gateway.then(gateway::kept));
     }
     match std::env::args().nth(1).as_deref() {
         Some("__nursery") => cofferdam_sandbox::nursery_main(),

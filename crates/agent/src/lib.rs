@@ -7,11 +7,13 @@
 //! It owns the conversations of one tenant: [`store`] keeps them, `gateway` orders the runs, `turn` asks the model and
 //! runs [`tools`], `calls` serves the methods, `server` the sockets.
 
+mod calendar;
 mod calls;
 mod commands;
 pub mod config;
 mod gateway;
 mod ids;
+pub mod log;
 pub mod protocol;
 pub mod server;
 pub mod store;

@@ -5,7 +5,9 @@ mod chat;
 mod config;
 mod devices;
 mod info;
+mod lists;
 mod sessions;
+mod usage;
 
 use crate::{
     gateway::{Gateway, permitted},
@@ -50,7 +52,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "agent" => chat::agent(gateway, params),
         "agent.wait" => chat::wait(gateway, params),
         "chat.send" => chat::send(gateway, params).into(),
-        "chat.history" => chat::history(gateway, params).into(),
+        "chat.history" | "chat.startup" => chat::history(gateway, method, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
         "sessions.list" => sessions::list(gateway, params).into(),
@@ -83,13 +85,17 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "device.pair.remove" => devices::remove(gateway, client, params).into(),
         "device.token.rotate" => devices::rotate(gateway, client, params).into(),
         "device.token.revoke" => devices::revoke(gateway, client, params).into(),
+        "usage.status" => Ok(usage::status(gateway)).into(),
+        "usage.cost" => usage::cost(gateway, params).into(),
+        "sessions.usage" => usage::sessions(gateway, params).into(),
+        "logs.tail" => usage::logs(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands()).into(),
         "health" => health(gateway).into(),
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),
         // Each method of the table is called by a test.
-        other => Err(Fault::invalid(format!("unknown method: {other}"))).into(),
+        other => lists::none(gateway, other).into(),
     }
 }
 

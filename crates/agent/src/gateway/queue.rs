@@ -221,6 +221,8 @@ impl Gateway {
             context_tokens: answer.input_tokens.saturating_add(answer.output_tokens),
             ..session
         })?;
+        let (key, model) = (&active.session_key, &answer.model);
+        self.store.count_usage(self.now(), key, model, answer.input_tokens, answer.output_tokens)?;
         self.agent_event(
             active,
             "usage",
@@ -233,6 +235,12 @@ impl Gateway {
 
     /// A run has ended: whoever waits hears it, and the next one of its session begins.
     pub(crate) fn ended(self: &Arc<Self>, active: &Arc<Active>, run: Run) {
+        tracing::info!(
+            run = run.id,
+            session = run.session_key,
+            state = run.state.as_str(),
+            "a run has ended"
+        );
         let key = &active.session_key;
         let mut state = self.state();
         state.active.remove(key);

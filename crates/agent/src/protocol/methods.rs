@@ -16,6 +16,7 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("chat.history", Scope::Read),
     ("chat.inject", Scope::Admin),
     ("chat.send", Scope::Write),
+    ("chat.startup", Scope::Read),
     ("commands.list", Scope::Read),
     ("config.apply", Scope::Admin),
     ("config.get", Scope::Read),
@@ -30,7 +31,9 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("device.token.revoke", Scope::Pairing),
     ("device.token.rotate", Scope::Pairing),
     ("health", Scope::Read),
+    ("logs.tail", Scope::Read),
     ("models.list", Scope::Read),
+    ("node.list", Scope::Read),
     ("sessions.abort", Scope::Write),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),
@@ -43,10 +46,14 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("sessions.send", Scope::Write),
     ("sessions.subscribe", Scope::Read),
     ("sessions.unsubscribe", Scope::Read),
+    ("sessions.usage", Scope::Read),
     ("status", Scope::Read),
     ("system-presence", Scope::Read),
+    ("taskSuggestions.list", Scope::Read),
     ("tools.catalog", Scope::Read),
     ("tools.invoke", Scope::Write),
+    ("usage.cost", Scope::Read),
+    ("usage.status", Scope::Read),
 ];
 
 /// The events that are sent.

@@ -6,6 +6,7 @@ pub mod device;
 pub mod devices;
 pub mod methods;
 pub mod params;
+pub mod usage;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};

@@ -175,6 +175,7 @@ async fn introduce(
         Err(fault) => return Some(Err((request.id, fault))),
     };
     let scopes = connect.allowed(&caller.cap);
+    tracing::info!(user = caller.user, client = connect.client.id, "a client is in");
     let (client, outgoing) = Client::new(&connect, scopes, device, &caller.user, gateway.now());
     Some(Ok((client, outgoing, request.id, token)))
 }

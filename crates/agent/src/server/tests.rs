@@ -26,6 +26,7 @@ mod conformance;
 mod devices;
 mod http;
 mod turns;
+mod usage;
 
 struct At;
 

@@ -11,6 +11,7 @@ mod usage;
 
 pub use devices::Device;
 pub use rows::{Message, Role, Run, RunState, Session};
+pub use usage::Used;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{
@@ -37,7 +38,8 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("devices.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("0001.sql"), include_str!("devices.sql"), include_str!("usage.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
