@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     if hidden
         && !matches!(
             std::env::args().nth(1).as_deref(),
-            Some("__nursery" | "__init" | "__cell" | "__compare" | "__probe")
+            Some(
+                "__nursery" | "__init" | "__cell" | "__compare" | "__probe" | "__read-home" | "__unpack-home"
+            )
         )
     {
         let gateway = std::env::args().nth(1).as_deref() == Some("__gateway");
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Some("__model") => model::main(),
         Some("__echo") => echo::main(),
         Some("__gateway") => gateway::main(),
+        Some("__read-home") => cofferdam_import::reader_main(),
+        Some("__unpack-home") => cofferdam_import::unpack_main(),
         Some("__guide") => demo::guide_main(),
         Some("__cell") => bench::main(),
         Some("__compare") => compare::main(),

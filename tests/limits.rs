@@ -7,7 +7,15 @@ mod world;
 use host::{Host, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const FILL: &str = "import os\nf=open('/sandbox/fill','wb',0); n=0\ntry:\n  while n<400: f.write(b'x'*(1<<20)); n+=1\n  os.fsync(f.fileno())\nexcept OSError as e: print(n, e.errno)\nelse: print(n, 0)";
 const MANY: &str = "n=0\ntry:\n  while n<100000: open(f'/sandbox/f{n}','w').close(); n+=1\nexcept OSError as e: print(n, e.errno)\nelse: print(n, 0)";
@@ -164,6 +172,9 @@ fn limits_change_while_a_tenant_runs_and_are_the_same_after_any_death() {
 fn a_policy_lowers_limits_and_shows_offered_directories_and_gives_nothing_back_that_is_the_operators() {
     let offered = host::fresh_dir();
     fs::write(offered.join("weights"), "from the host").unwrap();
+    fs::set_permissions(&offered, fs::Permissions::from_mode(0o755)).unwrap();
+    let daemon = UnixListener::bind(offered.join("socket")).unwrap();
+    fs::set_permissions(offered.join("socket"), fs::Permissions::from_mode(0o777)).unwrap();
     let mut host = Host::prepare(&format!("[filesystem]\nmodels = {:?}\n", offered.to_str().unwrap()));
     host.serve();
     host.create("acme");
@@ -188,6 +199,11 @@ fn a_policy_lowers_limits_and_shows_offered_directories_and_gives_nothing_back_t
     let write =
         "try: open('/offered/models/weights','a'); print('written')\nexcept OSError as e: print(e.errno)";
     assert!(matches!(host.python("acme", write).as_str(), "30\n" | "13\n"), "read-only");
+    // It sees the socket, and nobody listens behind it; on the host somebody does.
+    let connect = "import socket,os\nprint(os.listdir('/offered/models').count('socket'))\ntry: socket.socket(socket.AF_UNIX).connect('/offered/models/socket')\nexcept OSError as e: print(e.errno)";
+    assert_eq!(host.python("acme", connect), "1\n111\n");
+    UnixStream::connect(offered.join("socket")).unwrap();
+    daemon.accept().unwrap();
     // What the operator does not offer is no policy, and without a document the operator's limits hold again.
     let refused = set("version: 2\nfilesystem: {read_only: [etc]}\n");
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -196,4 +212,48 @@ fn a_policy_lowers_limits_and_shows_offered_directories_and_gives_nothing_back_t
     assert!(shown["policy_leaves"].is_null() && !row(&shown, "cgroup pids").1.starts_with("40,"), "{shown}");
     host.stop();
     fs::remove_dir_all(offered).unwrap();
+}
+
+/// A directory of the host, seen at another place too.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(source: &Path, at: PathBuf) -> Self {
+        let done = Command::new("mount").arg("--bind").args([source, &at]).status().unwrap();
+        assert!(done.success());
+        Self(at)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        Command::new("umount").arg(&self.0).status().unwrap();
+        fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn what_is_the_hosts_own_is_offered_to_no_cell_whatever_it_is_called() {
+    let (models, place) = (host::fresh_dir(), host::fresh_dir());
+    let mut host = Host::prepare(&format!("[filesystem]\nmodels = {models:?}\npart = {place:?}\n"));
+    host.serve();
+    host.create("acme");
+    host.json(&["tenant", "stop", "acme"]);
+    // A part of the data directory, by a path that does not say so.
+    let _bound = Bound::new(&host.dir.join("tenants"), place);
+    for (name, refused) in [("part", true), ("models", false)] {
+        let text = format!("version: 2\ndefault: deny\nfilesystem: {{read_only: [{name}]}}\n");
+        assert!(host.feed(&["policy", "set", "acme", "-"], &text).status.success());
+        let started = host.cli(&["--json", "tenant", "start", "acme"]);
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        let expected = (refused, !refused);
+        assert_eq!(
+            (said.contains("this host's own"), started.status.success()),
+            expected,
+            "{name}: {started:?}"
+        );
+        host.json(&["tenant", "stop", "acme"]);
+    }
+    host.stop();
+    fs::remove_dir(models).unwrap();
 }

@@ -6,7 +6,11 @@
 mod host;
 mod world;
 
-use host::{Host, PORT, until};
+use host::{
+    Host, PORT,
+    gateway::{self, Socket, call, chat, message, receive},
+    until,
+};
 use serde_json::{Value, json};
 use std::{
     net::{SocketAddr, TcpStream},
@@ -424,8 +428,8 @@ fn step(what: &str) {
 }
 
 fn address_of(tenant: &str) -> SocketAddr {
-    let last = ["acme", "globex", NATIVE].iter().position(|it| *it == tenant).unwrap();
-    SocketAddr::from(([127, 18, 0, 2 + u8::try_from(last).unwrap()], PORT))
+    let created = ["acme", "globex", NATIVE].iter().position(|it| *it == tenant).unwrap();
+    gateway::address(u8::try_from(created).unwrap())
 }
 
 /// A whole turn over HTTP; the streamed text.
@@ -477,63 +481,10 @@ fn client_at(host: &Host, tree: &std::path::Path, tenant: &str, token: &str, arg
 }
 
 /// A connection to acme after hello-ok, or the refusal.
-fn connect(host: &Host, token: &str) -> Result<WebSocket<TcpStream>, Value> {
+fn connect(host: &Host, token: &str) -> Result<Socket, Value> {
     connect_at(host, "acme", token)
 }
 
-fn connect_at(host: &Host, tenant: &str, token: &str) -> Result<WebSocket<TcpStream>, Value> {
-    let address = address_of(tenant);
-    let stream = host.world.host(|| TcpStream::connect(address)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-    let (mut socket, _) = tokio_tungstenite::tungstenite::client(format!("ws://{address}/"), stream).unwrap();
-    let challenge = receive(&mut socket);
-    assert_eq!(challenge["event"], "connect.challenge");
-    let connect = json!({ "type": "req", "id": "1", "method": "connect", "params": {
-        "minProtocol": 4, "maxProtocol": 4,
-        "client": { "id": "gateway-client", "version": "0.0.1", "platform": "linux", "mode": "backend" },
-        "role": "operator", "scopes": ["operator.admin", "operator.read", "operator.write"], "caps": [],
-        "auth": { "token": token },
-    }});
-    socket.send(Message::text(connect.to_string())).unwrap();
-    let hello = receive(&mut socket);
-    if hello["ok"] == true { Ok(socket) } else { Err(hello) }
-}
-
-fn message(text: &str) -> Value {
-    json!({ "sessionKey": "main", "message": text, "idempotencyKey": format!("key-{text}") })
-}
-
-/// Calls a method; its response.
-fn call(socket: &mut WebSocket<TcpStream>, method: &str, params: &Value) -> Value {
-    let request = json!({ "type": "req", "id": method, "method": method, "params": params });
-    socket.send(Message::text(request.to_string())).unwrap();
-    loop {
-        let frame = receive(socket);
-        if frame["type"] == "res" && frame["id"] == method {
-            return frame;
-        }
-    }
-}
-
-/// A whole chat turn; the event with state `final`.
-fn chat(socket: &mut WebSocket<TcpStream>, text: &str) -> Value {
-    let started = call(socket, "chat.send", &message(text));
-    assert_eq!(started["ok"], true, "{started}");
-    loop {
-        let frame = receive(socket);
-        if frame["event"] == "chat" && frame["payload"]["state"] == "final" {
-            return frame;
-        }
-        assert_ne!(frame["payload"]["state"], "error", "{frame}");
-    }
-}
-
-fn receive(socket: &mut WebSocket<TcpStream>) -> Value {
-    loop {
-        match socket.read().unwrap() {
-            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-            Message::Close(frame) => panic!("closed: {frame:?}"),
-            _ => {}
-        }
-    }
+fn connect_at(host: &Host, tenant: &str, token: &str) -> Result<Socket, Value> {
+    gateway::connect(host, address_of(tenant), token)
 }

@@ -6,7 +6,12 @@ mod world;
 
 use host::Host;
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+};
 
 /// Exit code and answer.
 fn prove(host: &Host, arguments: &[&str]) -> (Option<i32>, Value) {
@@ -45,7 +50,7 @@ fn flipped(file: &Path) -> String {
 }
 
 /// Rules that some rows are about: one allows what they try, one what nobody may reach.
-const RULES: &str = "version: 1\ndefault: ask\nrules:\n\
+const RULES: &str = "version: 2\ndefault: ask\nfilesystem: {read_only: [models]}\nrules:\n\
     \x20 - {allow: unlisted.example, protocol: http}\n\
     \x20 - {allow: 10.1.2.3, protocol: tcp, ports: [8000]}\n\
     \x20 - {allow: metadata.google.internal, protocol: http}\n";
@@ -57,7 +62,14 @@ fn row<'a>(told: &'a Value, id: &str) -> &'a Value {
 
 #[test]
 fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
-    let host = Host::with(&["acme", "globex"]);
+    let offered = host::fresh_dir();
+    fs::set_permissions(&offered, fs::Permissions::from_mode(0o755)).unwrap();
+    let _daemon = UnixListener::bind(offered.join("socket")).unwrap();
+    let mut host = Host::prepare(&format!("[filesystem]\nmodels = {offered:?}\n"));
+    host.serve();
+    for id in ["acme", "globex"] {
+        host.create(id);
+    }
     host.policy("acme", RULES);
     let before = state(&host);
     let out = host.dir.join("proof.json");
@@ -95,6 +107,10 @@ fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
     {
         assert_eq!(row(&told, &format!("inspected.{id}"))["verdict"], "BLOCKED", "{id}");
     }
+    // The operator's own directory is there, too, and no socket in it answers.
+    assert_eq!(row(&told, "files.offered-parent")["verdict"], "BLOCKED");
+    let seen = row(&told, "files.offered-socket")["sealed"]["seen"].to_string();
+    assert!(seen.contains("none of 3 sockets"), "the proof's own twice, and one of the operator's: {seen}");
     for id in ["flood.connections", "flood.words", "theft.ports", "host-files.swap", "host-files.fifo"] {
         assert_eq!(row(&told, id)["verdict"], "BLOCKED", "{id}");
     }

@@ -116,6 +116,14 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportRuntime {
+    /// The gateway that is in this program
+    Native,
+    /// Upstream's gateway
+    Openclaw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DemoRuntime {
     /// The gateway that is in this program
     Native,
@@ -158,6 +166,31 @@ pub(crate) enum Tenant {
         /// Start it and wait until it is ready
         #[arg(long)]
         start: bool,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Make a tenant of an existing OpenClaw home
+    ///
+    /// DIR is the home (~/.openclaw), its gateway stopped. Workspace, memory, skills
+    /// and conversations come along; credentials do not: for each, the command that
+    /// puts it into the vault is shown. Nothing or all of it is imported, and the
+    /// tenant is stopped then.
+    #[command(verbatim_doc_comment)]
+    Import {
+        /// The home
+        dir: PathBuf,
+        /// The new tenant: 1 to 40 of a-z, 0-9 and '-'
+        #[arg(long, value_name = "ID")]
+        tenant: TenantId,
+        /// What runs in its cell
+        #[arg(long, value_enum, default_value = "native")]
+        runtime: ImportRuntime,
+        /// Only show what would be carried, changed and left; needs no host
+        #[arg(long)]
+        dry_run: bool,
+        /// Show every row, not the first few
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         limits: Limits,
     },
@@ -345,7 +378,7 @@ pub(crate) struct Bound {
     /// http://; in a path, * is any segment and ** any rest
     #[arg(long, value_name = "PLACE", requires = "how")]
     pub(crate) bind: Option<Place>,
-    /// Where in the request: header:NAME, query:NAME or body (JSON, forms, text)
+    /// Where in the request: header:NAME, query:NAME, path or body (JSON, forms, text)
     #[arg(long = "in", id = "spot", value_name = "SPOT", requires = "bind", group = "how")]
     pub(crate) spot: Option<Spot>,
     /// How it is written there, "Bearer {}" for example [default: {}]

@@ -11,6 +11,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod flags;
+mod import;
 mod kill;
 mod models;
 mod parse;
@@ -36,7 +37,7 @@ use std::{path::PathBuf, process::ExitCode};
 /// come behind it.
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("", &["audit", "skill", "context", "advise", "member", "top"]),
-    ("tenant", &["hibernate", "wake", "suspend", "upgrade", "backup", "restore", "clone", "import"]),
+    ("tenant", &["hibernate", "wake", "suspend", "upgrade", "backup", "restore", "clone"]),
     ("secret", &["rotate"]),
     ("ledger", &["export"]),
 ];

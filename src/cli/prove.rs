@@ -86,7 +86,7 @@ fn plan(tenant: &TenantId, boot: &Boot, client: &Client) -> Result<CellPlan, Fai
         None if shown.runtime == "native" => RuntimeRef::Native,
         _ => return Err(Failure::could_not(format!("the runtime {} is not known here", shown.runtime))),
     };
-    boot.sibling(tenant, &runtime, shown.policy_leaves.unwrap_or(shown.limits))
+    boot.sibling(tenant, &runtime, shown.policy_leaves.unwrap_or(shown.limits), &shown.offered)
         .map_err(|failure| Failure::new(Exit::Usage, "no_plan", failure.message, failure.mend))
 }
 

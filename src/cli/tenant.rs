@@ -5,7 +5,7 @@ use super::{
     commands::{Done, OK, say},
     exec,
     flags::{Limits, Tenant},
-    other,
+    import, other,
     print::{self, moment},
 };
 use cofferdam_base::{
@@ -20,6 +20,10 @@ pub(super) async fn run(command: Tenant, client: &Client, json: bool) -> Done {
         Tenant::Create { id, runtime, start, limits } => {
             let new = types::NewTenant { id, runtime, limits: Some(wanted(limits)), start, wait: start };
             show(&client.call(Method::POST, "tenants", Some(&new)).await?, json)
+        }
+        Tenant::Import { dir, tenant, runtime, dry_run, all, limits } => {
+            let order = import::Order { dir, tenant, runtime, dry_run, all };
+            import::run(order, client, wanted(limits), json).await
         }
         Tenant::List => {
             let all: types::Tenants = client.fetch("tenants").await?;

@@ -6,6 +6,8 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate, clippy::format_collect)]
 
+pub mod gateway;
+
 use super::world::{
     World,
     http::{Reply, send},
@@ -327,6 +329,11 @@ impl Host {
         let output = self.exec(tenant, &["python3", "-I", "-c", program]);
         assert!(output.status.success(), "{output:?}\n{}", self.log());
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts the command line.
+    pub fn begin_cli(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Starts a command in a cell.

@@ -5,7 +5,7 @@
 use crate::{
     gateway::Gateway,
     store::{Error, Session},
-    turn::context,
+    turn::{context, fixed},
 };
 use std::{fmt::Write as _, sync::Arc};
 
@@ -48,6 +48,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
 const NOT_BUILT: [&str; 2] = ["compact", "approve"];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
+
+/// Is it the name of a command of the gateway's own?
+pub(crate) fn is_taken(name: &str) -> bool {
+    NOT_BUILT.contains(&name) || COMMANDS.iter().any(|command| command.name == name)
+}
 
 /// What a command answers; none if the text is none.
 pub(crate) fn answer(gateway: &Arc<Gateway>, key: &str, text: &str) -> Option<Result<String, Error>> {
@@ -106,7 +111,8 @@ fn used(session: &Session) -> String {
 
 fn status(gateway: &Gateway, session: &Session) -> String {
     let model = &gateway.model_of(session);
-    let system = context::system(&gateway.workspace, gateway.now(), None);
+    // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
+    let system = fixed::system(gateway, None).unwrap_or_default();
     let fixed = context::request(model, &system, &[], None).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(

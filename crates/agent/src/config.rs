@@ -5,13 +5,23 @@
 
 mod agents;
 pub(crate) mod change;
+mod channels;
+mod placeholder;
 pub(crate) mod schema;
 pub(crate) mod secret;
+mod skills;
 mod text;
+mod tools;
+mod web;
 
 pub use agents::Agents;
+pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slack, Telegram, Webhook};
+pub use placeholder::Placeholder;
+pub use skills::Skills;
+pub use tools::Tools;
+pub use web::{Provider, Search, Web};
 
-use crate::{ids, tools::own_text};
+use crate::{ids, tools::text_within};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -35,6 +45,15 @@ pub struct Config {
     /// The agent, and what it begins with.
     #[serde(skip_serializing_if = "is_default")]
     pub agents: Agents,
+    /// What the agent may use.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tools: Tools,
+    /// Where people write from outside.
+    #[serde(skip_serializing_if = "is_default")]
+    pub channels: Channels,
+    /// Instructions that it may read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skills: Skills,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -64,7 +83,11 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        self.agents.check()
+        let Self { agents, tools, skills, channels } = self;
+        agents.check()?;
+        tools.check()?;
+        skills.check()?;
+        channels.check()
     }
 }
 
@@ -148,7 +171,7 @@ impl Loaded {
 impl Configured {
     /// Reads the file, if there is one.
     pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let loaded = match own_text(&path, LONGEST as u64) {
+        let loaded = match text_within(&path, LONGEST as u64) {
             Ok(raw) => match Config::parse(&raw) {
                 Ok(config) => Loaded { raw: Some(raw.into()), config: Arc::new(config) },
                 Err(error) => return Err(Error::Broken { path, why: error.to_string() }),
@@ -192,7 +215,6 @@ impl Configured {
     }
 
     /// As it is, and whenever it changes.
-    #[allow(dead_code, reason = "sections that are kept open come next")]
     pub(crate) fn watch(&self) -> watch::Receiver<Loaded> {
         self.now.subscribe()
     }

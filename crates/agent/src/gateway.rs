@@ -4,31 +4,42 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod collect;
 mod devices;
+mod questions;
 mod queue;
+mod skills;
 mod tell;
+
+use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use devices::{Pending, fresh_token};
+pub(crate) use questions::Outcome;
+use questions::Questions;
 pub(crate) use tell::shown;
 
 use crate::{
-    config::{Config, Configured},
+    channels::Channels,
+    config::{Config, Configured, Loaded},
     ids::uuid,
     protocol::{Fault, methods},
     server::Client,
-    store::{Error, Message, RunState, Session, Store},
+    skills::Shelf,
+    store::{Error, RunState, Session, Store},
     tools::Processes,
-    turn::{Wish, model::Model},
+    turn::model::Model,
+    web::Web,
 };
 use cofferdam_base::Clock;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// Runs whose end is remembered in memory; older ones are in the store.
 const REMEMBERED: usize = 256;
@@ -42,6 +53,9 @@ pub(crate) struct Gateway {
     /// Commands in the background.
     pub(crate) processes: Processes,
     waiting_devices: devices::Waiting,
+    questions: Questions,
+    pub(crate) channels: Channels,
+    shelf: Shelf,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -64,7 +78,7 @@ struct State {
     /// What runs, by session.
     active: HashMap<String, Arc<Active>>,
     /// What waits for its turn, by session.
-    waiting: HashMap<String, VecDeque<(Arc<Active>, Message, Wish)>>,
+    waiting: HashMap<String, VecDeque<Waiting>>,
     /// Runs by their ids, the newest last.
     ends: VecDeque<Arc<Active>>,
 }
@@ -102,20 +116,20 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
-        let state = Mutex::default();
-        let (boot, processes) = (uuid(), Processes::default());
-        let waiting_devices = devices::Waiting::default();
         Ok(Arc::new(Self {
             store,
             model,
             workspace,
             config,
-            processes,
-            waiting_devices,
-            boot,
+            processes: Processes::default(),
+            questions: Questions::default(),
+            waiting_devices: devices::Waiting::default(),
+            channels: Channels::default(),
+            shelf: Shelf::default(),
+            boot: uuid(),
             started_at: now,
             clock,
-            state,
+            state: Mutex::default(),
         }))
     }
 
@@ -124,9 +138,24 @@ impl Gateway {
         self.config.current()
     }
 
+    /// The same, and whenever it changes.
+    pub(crate) fn watch_config(&self) -> watch::Receiver<Loaded> {
+        self.config.watch()
+    }
+
+    /// The way to the world.
+    pub(crate) fn web(&self) -> Web {
+        Web { proxy: self.model.proxy }
+    }
+
     /// The same, with its file.
     pub(crate) fn configured(&self) -> &Configured {
         &self.config
+    }
+
+    /// Where its own state is, which no tool reaches.
+    pub(crate) fn private(&self) -> &Path {
+        self.config.path().parent().unwrap_or(Path::new("/"))
     }
 
     /// The model that a session uses.

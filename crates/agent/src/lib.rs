@@ -9,6 +9,7 @@
 
 mod calendar;
 mod calls;
+mod channels;
 mod commands;
 pub mod config;
 mod gateway;
@@ -16,14 +17,19 @@ mod ids;
 pub mod log;
 pub mod protocol;
 pub mod server;
+mod skills;
 pub mod store;
+mod text;
 mod tools;
 pub mod turn;
+mod untrusted;
+mod web;
 
 use cofferdam_base::Clock;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The one agent.
@@ -32,8 +38,6 @@ pub const AGENT: &str = "main";
 pub const MAIN_SESSION: &str = "agent:main:main";
 /// Where it listens in a cell, as upstream does.
 pub const PORT: u16 = 18_789;
-/// The directory, wherever it is, in which a gateway keeps what is its own.
-const OWN: &str = ".cofferdam";
 /// Where its state is, as clients are told.
 const STATE: &str = "/sandbox/.cofferdam/agent.db";
 /// How it is set up.
@@ -106,5 +110,6 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
+    tokio::spawn(channels::supervise(Arc::clone(&gateway)));
     server::accept(listener, edge, gateway).await
 }

@@ -29,7 +29,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cofferdam_sandbox::{
-    CellPlan, Profile,
+    Access, CellPlan, Profile,
     probe::{Attempt, Line, Outcome},
 };
 use serde_json::Value;
@@ -455,10 +455,17 @@ fn config(plan: &CellPlan, program: &Path, scratch: &Path, roots: &Path) -> Stri
     layers.dedup();
     let left =
         |layer| format!("[[without]]\nlayer = \"{layer}\"\nreason = \"as on the host that is proved\"\n");
+    // What the tenant's own policy asks for, which a tenant here has too.
+    let offered = plan.binds.iter().filter(|bind| matches!(bind.access, Access::Offered { .. }));
+    let offered = offered.filter_map(|bind| {
+        let name = bind.target.file_name()?.to_str()?;
+        Some(format!("{name:?} = {}\n", quoted(&bind.source)))
+    });
+    let offered: String = offered.collect();
     let without = layers.into_iter().map(left).collect::<Vec<_>>().concat();
     format!(
         "[edge]\nlisten = \"127.0.0.1:{EDGE}\"\n[egress]\nnameservers = [\"{NAMESERVER}:53\"]\nextra_roots = {}\n\
-         [cache]\ndir = {}\n[limits]\nmemory_bytes = {}\npids = {}\n\
+         [cache]\ndir = {}\n[filesystem]\n{offered}[limits]\nmemory_bytes = {}\npids = {}\n\
          [runtime.command.prove]\nargv = [\"{PROBE}\", \"__echo\"]\nport = 8080\n\
          binds = [{{ source = {}, target = \"{PROBE}\" }}]\n{without}",
         quoted(roots),

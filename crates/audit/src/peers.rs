@@ -25,7 +25,13 @@ const OURS: &[(&str, &str)] = &[
     ("network.low-port", "is about the ports of our warden, which nobody else has"),
 ];
 
+/// Rows about directories that a policy shows its cell are not tried there, either.
+const OFFERED: &str = "files.offered-";
+
 /// Why a row is not tried in a sandbox of somebody else's.
 pub(crate) fn ours(id: &str) -> Option<&'static str> {
+    if id.starts_with(OFFERED) {
+        return Some("is about a directory that nobody else is shown");
+    }
     OURS.iter().find(|(row, _)| *row == id).map(|(_, why)| *why)
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     Error,
-    battery::{self, PROBE, Row, Scene, TREE},
+    battery::{self, PROBE, Row, Scene, TREE, offered},
     host,
     peers::{self, Compared},
     place::{Peer, Place},
@@ -14,7 +14,7 @@ use crate::{
     world::{self, Places, World},
 };
 use cofferdam_base::ipc::{
-    launcher::Limits,
+    launcher::{Limits, OFFERED},
     receipt::{LayerRow, LayerState},
 };
 use cofferdam_sandbox::{
@@ -124,6 +124,10 @@ fn sibling(plan: &CellPlan, program: &Path, scratch: &Path, instance: &str) -> C
     let mut binds = plan.binds.clone();
     binds.push(bind(program, PROBE, "the probe"));
     binds.push(bind(&scratch.join("tree"), TREE, "a tree of the proof"));
+    binds.push(Bind {
+        access: Access::Offered { apart_from: scratch.join("home") },
+        ..bind(&scratch.join("offered"), &format!("{OFFERED}/{}", offered::NAME), "a directory of the proof")
+    });
     // A smaller quota, so that a control which fills it needs no gigabytes.
     let (quota, limits) = match &plan.quota {
         Quota::Image(_) => {
@@ -144,6 +148,9 @@ fn sibling(plan: &CellPlan, program: &Path, scratch: &Path, instance: &str) -> C
         ..plan.clone()
     }
 }
+
+/// What answers a row that no layer answers which can be left out.
+const OWN_ROOT: &str = "mount namespace";
 
 type Tried = BTreeMap<String, Line>;
 
@@ -189,10 +196,16 @@ impl<'a> Run<'a> {
 
     /// Each row in a cell that leaves out all that answers it.
     fn controls(&mut self, tried: &[&Row]) -> Result<Tried, Error> {
-        let mut controls = Tried::new();
+        let outside = |row: &&Row| {
+            let outcome = offered::outside(row.id, &self.places.offered)?.make();
+            Some((row.id.to_owned(), Line { id: row.id.to_owned(), outcome, micros: 0 }))
+        };
+        let mut controls: Tried = tried.iter().filter_map(outside).collect();
         // Twice, if need be: a busy machine may keep a witness from answering in time.
         for _ in 0..2 {
-            let failed = |row: &&&Row| !controls.get(row.id).is_some_and(|line| line.outcome.succeeded);
+            let failed = |row: &&&Row| {
+                !row.layers.is_empty() && !controls.get(row.id).is_some_and(|line| line.outcome.succeeded)
+            };
             let failed: Vec<&Row> = tried.iter().filter(failed).copied().collect();
             for (without, rows) in grouped(&failed, Row::all_layers) {
                 controls.extend(self.cell(&without, &rows)?.1);
@@ -203,7 +216,7 @@ impl<'a> Run<'a> {
 
     /// Why a row is not tried.
     fn skipped(&self, row: &Row) -> Option<String> {
-        if row.id == "files.tree-device" && !self.places.device {
+        if ["files.tree-device", "files.offered-device"].contains(&row.id) && !self.places.device {
             return Some("without root no device file can be planted".to_owned());
         }
         let groups = [Protection::Memory, Protection::Pids, Protection::Cpu, Protection::HomeQuota];
@@ -297,7 +310,11 @@ fn judge(row: &Row, skipped: Option<String>, sealed: &Tried, controls: &Tried) -
         id: row.id.to_owned(),
         title: row.title.to_owned(),
         verdict: Verdict::Skipped,
-        layers: row.layers.iter().map(|layer| named(layer)).collect(),
+        layers: if row.layers.is_empty() {
+            vec![OWN_ROOT.to_owned()]
+        } else {
+            row.layers.iter().map(|layer| named(layer)).collect()
+        },
         checks: Vec::new(),
         sealed: None,
         micros: 0,
@@ -319,7 +336,8 @@ fn judge(row: &Row, skipped: Option<String>, sealed: &Tried, controls: &Tried) -
     }
     judged.micros = line.micros;
     judged.sealed = Some(line.outcome.clone());
-    judged.control = Some(Control { without: names(&row.all_layers()), outcome: control.outcome.clone() });
+    let without = if row.layers.is_empty() { vec!["any cell".to_owned()] } else { names(&row.all_layers()) };
+    judged.control = Some(Control { without, outcome: control.outcome.clone() });
     judged
 }
 

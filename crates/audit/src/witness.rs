@@ -1,15 +1,17 @@
 //! The witness: a process of the throw-away world outside a cell, which is what a cell must not reach.
 //!
 //! It is the hidden entry `__witness`, under the uid of the cell, so that nothing but the seal stands between: it
-//! answers on every address, TCP and UDP, holds an abstract socket, shared memory and semaphores. With the name of a
-//! file it is the outside of a host instead (`outside`).
+//! answers on every address, TCP and UDP, holds an abstract socket, shared memory and semaphores, and in an offered
+//! directory a socket, a named pipe and a lock. With the name of a file it is the outside of a host (`outside`).
 
-use crate::battery::{ABSTRACT, FLAG, SEGMENT};
+use crate::battery::{ABSTRACT, FLAG, SEGMENT, offered};
 use cofferdam_sys::world;
 use std::{
+    fs,
     io::{self, Write},
     net::{TcpListener, UdpSocket},
     os::{linux::net::SocketAddrExt, unix::net},
+    path::Path,
     process::ExitCode,
     thread,
 };
@@ -21,12 +23,12 @@ const UDP: [u16; 4] = [53, 443, 5353, 9999];
 /// The hidden entry `__witness`. Writes a byte to its standard output when everything is there; runs until it is
 /// killed.
 pub fn witness_main() -> ExitCode {
-    let served = match std::env::args().nth(2) {
-        Some(log) => {
-            let ports = std::env::args().skip(3).filter_map(|port| port.parse().ok());
-            crate::outside::serve(log.as_ref(), ports)
-        }
-        None => serve(),
+    let mut told = std::env::args().skip(2);
+    let (place, mut rest) = (told.next().unwrap_or_default(), told);
+    let served = if place == INSIDE {
+        serve(rest.next().unwrap_or_default().as_ref())
+    } else {
+        crate::outside::serve(place.as_ref(), rest.filter_map(|port| port.parse().ok()))
     };
     match served {
         Ok(()) => loop {
@@ -39,7 +41,10 @@ pub fn witness_main() -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
+/// Says that it is a witness beside cells, which lives in the directory that is named next.
+pub(crate) const INSIDE: &str = "inside";
+
+fn serve(lives: &Path) -> io::Result<()> {
     for port in TCP {
         // Of both families: every IPv4 address arrives here as a mapped one.
         let listener = TcpListener::bind(("::", port))?;
@@ -53,9 +58,28 @@ fn serve() -> io::Result<()> {
     let held = net::UnixListener::bind_addr(&name)?;
     thread::spawn(move || held.incoming().for_each(drop));
     world::make_shared(SEGMENT)?;
+    // It stays locked as long as this runs.
+    let locked = fs::File::open(lives.join(offered::LOCKED))?;
+    rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockExclusive)?;
+    let socket = net::UnixListener::bind(lives.join(offered::SOCKET))?;
+    thread::spawn(move || {
+        let _locked = locked;
+        socket.incoming().for_each(drop);
+    });
+    write_to(&lives.join(offered::PIPE))?;
     let mut out = io::stdout();
     out.write_all(b"!")?;
     out.flush()
+}
+
+/// Makes a named pipe, and sees to it that there is always something to read in it.
+fn write_to(pipe: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, OFlags};
+    rustix::fs::mknodat(CWD, pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    // With both of its ends it never waits for somebody to open it.
+    let mut pipe = fs::File::from(rustix::fs::open(pipe, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
+    thread::spawn(move || while pipe.write_all(FLAG.as_bytes()).is_ok() {});
+    Ok(())
 }
 
 fn answer(listener: &TcpListener) {

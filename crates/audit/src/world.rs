@@ -6,7 +6,8 @@
 
 use crate::{
     Error,
-    battery::{HOST, NEIGHBOUR},
+    battery::{FLAG, HOST, NEIGHBOUR, offered},
+    witness::INSIDE,
 };
 use cofferdam_sandbox::{CellPlan, Profile, Quota, home_image};
 use cofferdam_sys::{
@@ -36,7 +37,9 @@ pub(crate) struct Places {
     pub(crate) home: PathBuf,
     /// Everybody may write to it.
     pub(crate) tree: PathBuf,
-    /// Does it hold a device file?
+    /// Is offered, with a file beside it.
+    pub(crate) offered: PathBuf,
+    /// Do both hold a device file?
     pub(crate) device: bool,
 }
 
@@ -148,7 +151,7 @@ fn inhabit(scratch: &Path) -> Result<(), Error> {
 pub(crate) fn furnish(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> {
     let at = |what: &str| Error::world(what);
     netlink::any_ip().map_err(at("addresses"))?;
-    let (home, tree) = (scratch.join("home"), scratch.join("tree"));
+    let (home, tree, offered) = (scratch.join("home"), scratch.join("tree"), scratch.join("offered"));
     fs::create_dir(&home).map_err(at("the home"))?;
     if plan.profile == Profile::Strict {
         std::os::unix::fs::chown(&home, Some(plan.uid), Some(plan.gid)).map_err(at("the home"))?;
@@ -157,9 +160,9 @@ pub(crate) fn furnish(plan: &CellPlan, scratch: &Path) -> Result<Places, Error> 
         let made = home_image::make(image, (plan.uid, plan.gid), &plan.limits);
         made.map_err(|error| Error::Cell(error.to_string()))?;
     }
-    let mut places = Places { home, tree, device: false };
-    places.plant().map_err(at("files"))?;
-    witness(plan).map_err(at("the witness"))?;
+    let mut places = Places { home, tree, offered, device: false };
+    places.offer().and_then(|()| places.plant()).map_err(at("files"))?;
+    witness(plan, &places.offered).map_err(at("the witness"))?;
     Ok(places)
 }
 
@@ -185,17 +188,42 @@ impl Places {
             fs::set_permissions(&directory, mode(0o777))?;
         }
         for file in ["file", "victim"] {
-            let file = tree.join(file);
-            fs::write(&file, "planted\n")?;
-            fs::set_permissions(&file, mode(0o666))?;
+            plant(&tree.join(file))?;
+            plant(&self.offered.join(file))?;
         }
-        let device = tree.join("zero");
-        if !device.exists() {
-            let made = world::make_zero_device(&device);
-            self.device = made.and_then(|()| fs::set_permissions(&device, mode(0o666))).is_ok();
+        match fs::remove_file(self.offered.join(offered::NODE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
+        let devices = [tree.join("zero"), self.offered.join("zero")];
+        self.device = devices.iter().map(|device| device_file(device)).all(|made| made.is_ok());
         Ok(())
     }
+
+    /// Makes the directory that is offered, for the witness to live in, and what a cell may leave it to.
+    fn offer(&self) -> io::Result<()> {
+        fs::create_dir(&self.offered)?;
+        fs::set_permissions(&self.offered, mode(0o777))?;
+        plant(&self.offered.join(offered::LOCKED))?;
+        let beside = self.offered.with_file_name(offered::BESIDE);
+        std::os::unix::fs::symlink(&beside, self.offered.join(offered::LINK))?;
+        fs::write(&beside, FLAG)
+    }
+}
+
+/// A file that everybody may write to.
+fn plant(file: &Path) -> io::Result<()> {
+    fs::write(file, "planted\n")?;
+    fs::set_permissions(file, mode(0o666))
+}
+
+/// Needs root.
+fn device_file(at: &Path) -> io::Result<()> {
+    if !at.exists() {
+        world::make_zero_device(at)?;
+        fs::set_permissions(at, mode(0o666))?;
+    }
+    Ok(())
 }
 
 fn mode(bits: u32) -> fs::Permissions {
@@ -203,7 +231,7 @@ fn mode(bits: u32) -> fs::Permissions {
 }
 
 /// Starts the witness, under the cell's own uid; returns when it is there.
-fn witness(plan: &CellPlan) -> io::Result<()> {
+fn witness(plan: &CellPlan, lives: &Path) -> io::Result<()> {
     let (mut says, tells) = io::pipe()?;
     if let Forked::Parent(_) = process::fork()? {
         drop(tells);
@@ -218,7 +246,8 @@ fn witness(plan: &CellPlan) -> io::Result<()> {
             process::become_user(plan.uid, plan.gid, true)?;
         }
         let text = |text: &str| CString::new(text).map_err(io::Error::other);
-        let argv = [text(NEIGHBOUR)?, text("__witness")?];
+        let lives = text(lives.to_str().unwrap_or_default())?;
+        let argv = [text(NEIGHBOUR)?, text("__witness")?, text(INSIDE)?, lives];
         Err(process::exec(c"/proc/self/exe", &argv, &[]))
     };
     let error = become_it();

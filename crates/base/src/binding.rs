@@ -72,6 +72,8 @@ pub enum Spot {
     Query(String),
     /// A body of JSON, of a form or of text, wherever in it the placeholder stands.
     Body,
+    /// The one segment of the path in which the placeholder stands: an API that takes its key there (`/bot{}/send`).
+    Path,
 }
 
 /// A text around the secret: `Bearer {}`.
@@ -318,6 +320,9 @@ impl Spot {
         if text == "body" {
             return Some(Self::Body);
         }
+        if text == "path" {
+            return Some(Self::Path);
+        }
         let (kind, name) = text.split_once(':')?;
         let token = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         if !is_short(name) || !name.bytes().all(token) {
@@ -390,6 +395,7 @@ impl fmt::Display for Spot {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Body => f.write_str("body"),
+            Self::Path => f.write_str("path"),
         }
     }
 }

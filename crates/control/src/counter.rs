@@ -6,8 +6,14 @@
 
 use crate::{db::Db, scribe::gathered};
 use cofferdam_base::{TenantId, ipc::warden::Usage};
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
 
 /// How long a report waits for others, unless so many wait already, which is the most that one transaction counts. Until
 /// then its warden keeps it.
@@ -22,9 +28,9 @@ type Done = Box<dyn FnOnce() + Send + Sync>;
 /// A report, if it is not one that was counted before; and what is called once it is on disk.
 type Entry = (Option<(TenantId, Usage)>, Done);
 
-/// The queue of reports.
+/// The queue of reports, and how many are not on disk yet.
 #[derive(Clone)]
-pub(crate) struct Counter(mpsc::Sender<Entry>);
+pub(crate) struct Counter(mpsc::Sender<Entry>, Arc<AtomicUsize>);
 
 impl std::fmt::Debug for Counter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,8 +42,9 @@ impl Counter {
     /// Starts the task that counts.
     pub(crate) fn start(db: Db) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(count(db, queue));
-        Self(sender)
+        let waiting = Arc::default();
+        tokio::spawn(count(db, queue, Arc::clone(&waiting)));
+        Self(sender, waiting)
     }
 
     /// Queues a report, waiting for room; `done` is called once it and all before it are counted.
@@ -47,6 +54,7 @@ impl Counter {
         usage: Usage,
         done: impl FnOnce() + Send + Sync + 'static,
     ) {
+        self.1.fetch_add(1, Ordering::SeqCst);
         // The task ends only with the process.
         let _ = self.0.send((Some((tenant.clone(), usage)), Box::new(done))).await;
     }
@@ -55,14 +63,27 @@ impl Counter {
     pub(crate) async fn after(&self, done: impl FnOnce() + Send + Sync + 'static) {
         let _ = self.0.send((None, Box::new(done))).await;
     }
+
+    /// Waits until all that was queued before is counted. Where nothing is queued that is at once.
+    pub(crate) async fn settled(&self) {
+        if self.1.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let (counted, known) = oneshot::channel();
+        self.after(move || counted.send(()).unwrap_or_default()).await;
+        // The task ends only with the process.
+        let _ = known.await;
+    }
 }
 
-async fn count(db: Db, mut queue: mpsc::Receiver<Entry>) {
+async fn count(db: Db, mut queue: mpsc::Receiver<Entry>, waiting: Arc<AtomicUsize>) {
     while let Some(first) = queue.recv().await {
         let batch = gathered(first, &mut queue, GATHER, BATCH).await;
         let (uses, done): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let uses: Vec<_> = uses.into_iter().flatten().collect();
+        let counted = uses.len();
         keep(&db, uses).await;
+        waiting.fetch_sub(counted, Ordering::SeqCst);
         for done in done {
             done();
         }

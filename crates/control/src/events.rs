@@ -55,7 +55,9 @@ impl Host {
         tenant.seat.put(Arc::clone(&link));
         let host = Arc::clone(self);
         tokio::spawn(async move {
+            let in_turn = tenant.reading.lock().await;
             link.read(&host, &tenant).await;
+            drop(in_turn);
             if tenant.seat.clear(&link) {
                 host.holds_ended(&tenant.id).await;
                 tenant.post(Happened::WardenLost);

@@ -19,6 +19,7 @@ mod events;
 mod exec;
 pub mod facts;
 pub mod host;
+mod import;
 pub mod keys;
 mod kill;
 pub mod launcher;

@@ -185,20 +185,19 @@ impl Host {
         Ok(UsageReport { rows })
     }
 
-    /// Counts what a warden that died had under way, and tells the one after it.
-    pub(crate) async fn count_lost(&self, tenant: &Tenant, link: &Link, boot: u64) -> Result<(), Error> {
-        let lost = tenant.under_way.begin(boot);
-        if lost.is_empty() {
-            return Ok(());
-        }
-        let (counted, known) = oneshot::channel();
-        for most in lost {
+    /// Counts what a warden that died had under way.
+    pub(crate) async fn count_lost(&self, tenant: &Tenant, boot: u64) {
+        for most in tenant.under_way.begin(boot) {
             self.used(&tenant.id, most, || {}).await;
         }
-        self.counter.after(move || counted.send(()).unwrap_or_default()).await;
-        // The counter ends only with the process.
-        let _ = known.await;
-        self.send_models(tenant, link).await
+    }
+
+    /// Waits until all that a tenant's wardens before this one used is counted: its books begin with that. When this
+    /// one's hello is read, all that they said was, and what they had under way is queued.
+    pub(crate) async fn settled(&self, tenant: &Tenant, link: &Link) -> Result<(), Error> {
+        link.greeted(tenant).await?;
+        self.counter.settled().await;
+        Ok(())
     }
 
     /// Sends a warden its routes and what they used by now.

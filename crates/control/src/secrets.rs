@@ -223,6 +223,7 @@ impl Host {
     }
 
     async fn send_snapshot(self: &Arc<Self>, tenant: &Arc<Tenant>, link: &Link) -> Result<u64, Error> {
+        self.settled(tenant, link).await?;
         let _in_order = tenant.changes.lock().await;
         let id = tenant.id.clone();
         let (policy, revision, secrets) = self

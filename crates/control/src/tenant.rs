@@ -26,7 +26,7 @@ use serde_json::json;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,6 +66,8 @@ pub struct Tenant {
     pub created: Millis,
     /// Its warden's link.
     pub seat: Seat,
+    /// Held while a wire of a warden is read, so that one is read to its end before the next.
+    pub reading: Mutex<()>,
     /// Held while policy, secrets, model or grants change and while a snapshot is sent, so that the warden
     /// gets them in the order in which they became durable.
     pub changes: Mutex<()>,
@@ -79,6 +81,8 @@ pub struct Tenant {
     pub(crate) alerts: AtomicU64,
     /// A canary of its was sent, and it is being killed.
     pub(crate) tripped: AtomicBool,
+    /// Is its home being filled?
+    pub(crate) importing: AtomicBool,
     /// Why it was killed, as far as this control knows.
     pub(crate) killed_for: std::sync::Mutex<Option<String>>,
     /// What its last proof found.
@@ -146,10 +150,12 @@ impl Tenant {
             limits: Mutex::new(limits),
             created,
             seat: Seat::default(),
+            reading: Mutex::default(),
             changes: Mutex::default(),
             wishes: Mutex::default(),
             alerts: AtomicU64::new(0),
             tripped: AtomicBool::new(false),
+            importing: AtomicBool::new(false),
             killed_for: std::sync::Mutex::default(),
             proof: std::sync::Mutex::default(),
             heard,
@@ -401,7 +407,12 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
         tenant: tenant.id.clone(),
         slot: tenant.slot,
         generation,
-        runtime: tenant.runtime.clone(),
+        // What fills a home is in this program, which upstream's cells do not see.
+        runtime: if tenant.importing.load(Ordering::Relaxed) {
+            RuntimeRef::Native
+        } else {
+            tenant.runtime.clone()
+        },
         limits: policy.lower(*set),
         authority: tenant.seat.link().and_then(|link| link.authority()),
         placeholders,

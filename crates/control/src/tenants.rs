@@ -104,8 +104,8 @@ impl Host {
         let policy_revision = self.revision(&tenant.id).await?;
         let limits = *tenant.limits.lock().await;
         // A policy that is none any more lowers nothing; the warden says what is wrong with it.
-        let left = self.left(&tenant.id, limits).await;
-        let policy_leaves = left.ok().filter(|left| *left != limits);
+        let policy = self.policy_in_store(&tenant.id).await.ok();
+        let policy_leaves = policy.as_ref().map(|policy| policy.lower(limits)).filter(|left| *left != limits);
         let link = tenant.seat.link();
         let port = self.facts.edge.port();
         let origin = match &self.facts.domain {
@@ -118,6 +118,7 @@ impl Host {
             runtime: runtime_text(&tenant.runtime),
             limits,
             policy_leaves,
+            offered: policy.into_iter().flat_map(|policy| policy.read_only()).collect(),
             usage: None,
             desired: desired_word(desired).to_owned(),
             state: phase.as_str().to_owned(),
@@ -144,7 +145,21 @@ impl Host {
 
     /// Makes a tenant.
     pub async fn create(self: &Arc<Self>, new: NewTenant) -> Result<types::Tenant, Error> {
-        let NewTenant { id, runtime, limits: wanted, start, wait } = new;
+        let (start, wait) = (new.start, new.wait);
+        let tenant = self.make(new, false).await?;
+        if start && wait {
+            self.wait_up(&tenant).await?;
+        }
+        self.describe(&tenant).await
+    }
+
+    /// The same; one whose home is to be filled is gone after a crash.
+    pub(crate) async fn make(
+        self: &Arc<Self>,
+        new: NewTenant,
+        importing: bool,
+    ) -> Result<Arc<Tenant>, Error> {
+        let NewTenant { id, runtime, limits: wanted, start, wait: _ } = new;
         let runtime = self.runtime(&runtime)?;
         let limits = limits::resolve(self.facts.limits, &runtime, wanted.unwrap_or_default())?;
         let desired = if start { Desired::Running } else { Desired::Stopped };
@@ -163,21 +178,20 @@ impl Host {
                 desired,
                 key: wrapped,
                 policy: crate::policies::FIRST.to_owned(),
+                importing,
             };
             let slot = self.db.run(move |disk| disk.create_tenant(&new, &row)).await?;
             let state = TenantState::new(desired, 0);
             let (tenant, inbox) =
                 Tenant::new((id, slot), (runtime, limits), self.now(), &state, Heard::default());
+            tenant.importing.store(importing, Ordering::Relaxed);
             self.insert(Arc::clone(&tenant));
             self.run(&tenant, state, inbox);
             tenant
         };
         self.edge().tell(&Config::Tenant(tenant.route())).await;
         tenant.tell(Happened::Observed { warden: false, cell: None }).await;
-        if start && wait {
-            self.wait_up(&tenant).await?;
-        }
-        self.describe(&tenant).await
+        Ok(tenant)
     }
 
     /// Starts a tenant's task.
@@ -243,6 +257,13 @@ impl Host {
         }
         if tenant.view().desired == Desired::Killed && desired != Desired::Deleted {
             return Err(Error::killed(&tenant.id));
+        }
+        if tenant.importing.load(Ordering::Relaxed) && desired != Desired::Deleted {
+            return Err(Error::Conflict {
+                code: "importing",
+                message: format!("the home of {} is being filled", tenant.id),
+                mend: "wait for the import to end".to_owned(),
+            });
         }
         if desired == Desired::Running {
             self.may_start(tenant)?;

@@ -36,7 +36,7 @@ type Packet = (Command, Option<OwnedFd>);
 pub struct Link {
     wire: Arc<AsyncChannel>,
     queue: mpsc::Sender<Packet>,
-    /// The last `Configured`, or that the wire ended.
+    /// Its hello, the last `Configured`, or that the wire ended.
     configured: watch::Sender<Configured>,
     /// The last record of this wire that is in the ledger.
     recorded: watch::Sender<u64>,
@@ -46,6 +46,7 @@ pub struct Link {
 
 #[derive(Clone, Debug, Default)]
 struct Configured {
+    greeted: bool,
     revision: Option<u64>,
     error: Option<String>,
     authority: Option<Certificate>,
@@ -95,6 +96,16 @@ impl Link {
                 tracing::warn!(tenant = %tenant.id, revision, "the warden did not report a policy in force");
                 Err(InForce::Lost)
             }
+        }
+    }
+
+    /// Waits for its hello. All that wires before this one brought is taken by then.
+    pub async fn greeted(&self, tenant: &Tenant) -> Result<(), Error> {
+        let mut watch = self.configured.subscribe();
+        let greeted = watch.wait_for(|c| c.greeted || c.ended);
+        match tokio::time::timeout(PATIENCE, greeted).await {
+            Ok(Ok(state)) if !state.ended => Ok(()),
+            _ => Err(nonsense(tenant, "it said no hello")),
         }
     }
 
@@ -170,7 +181,8 @@ impl Link {
                     return Err(nonsense(tenant, "it says that it is another tenant's"));
                 }
                 *boot = Some(now);
-                host.count_lost(tenant, self, now).await?;
+                host.count_lost(tenant, now).await;
+                self.configured.send_modify(|c| c.greeted = true);
             }
             _ if boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
             Report::Configured { revision, error, authority } => {

@@ -142,8 +142,10 @@ cofferdam_base::checks! {
     OneLength,
     /// A request has one Host.
     OneHost,
-    /// A proxied request is for HTTP.
+    /// A proxied request is for HTTP, or for HTTPS whose TLS is made here.
     HttpScheme,
+    /// What a rule says nobody reads is not sent for a client that speaks no TLS.
+    NeverInClear,
     /// The Host of a captured request is the name that was looked up.
     HostIsCaptured,
     /// The Host of a proxied request is the host of its URI.

@@ -47,6 +47,18 @@ pub fn warden() -> Result<(), Error> {
     confine(&host(Rights::Read), false)
 }
 
+/// The reader of a home that is imported: reads the host's libraries and that home, writes nothing, and comes to an end.
+pub fn reader(home: &Path) -> Result<(), Error> {
+    process::most(MOST_MEMORY, MOST_SECONDS).layer("rlimits")?;
+    let mut rules = host(Rights::Read);
+    rules.push((home, Rights::Read));
+    confine(&rules, false)
+}
+
+/// What the reader may use: a file at a time, and a conversation as a tree.
+const MOST_MEMORY: u64 = 3 << 30;
+const MOST_SECONDS: u64 = 1800;
+
 fn host(programs: Rights) -> Vec<(&'static Path, Rights)> {
     // `/proc/self` for the runtime's own needs: thread names, limits.
     let all = [

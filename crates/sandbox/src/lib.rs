@@ -16,6 +16,7 @@ mod init;
 mod launch;
 mod network;
 mod nursery;
+mod offered;
 mod plan;
 pub mod probe;
 mod proc;

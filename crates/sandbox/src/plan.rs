@@ -20,11 +20,16 @@ pub enum Profile {
 }
 
 /// May a cell write to a mount?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// It may read and execute.
     ReadOnly,
+    /// It may read and execute what is in a directory of the operator's, and meets nobody there.
+    Offered {
+        /// What the directory may neither hold nor be a part of.
+        apart_from: PathBuf,
+    },
     /// It may do anything but make devices.
     ReadWrite,
 }

@@ -37,6 +37,8 @@ pub enum Protection {
     ReadOnlySys,
     /// `/proc` shows only what the reader may trace.
     HiddenProcesses,
+    /// A file of an offered directory is another one than the host's.
+    OwnFiles,
     /// `/tmp` ends at its size.
     TmpSize,
     /// The five capability sets are empty, and stay it.
@@ -83,6 +85,7 @@ impl Protection {
             Self::MaskedProc,
             Self::ReadOnlySys,
             Self::HiddenProcesses,
+            Self::OwnFiles,
             Self::TmpSize,
             Self::Capabilities,
             Self::Keyring,
@@ -108,7 +111,12 @@ impl Protection {
             Self::IpcNamespace => "ipc namespace",
             Self::UtsNamespace => "uts namespace",
             Self::CgroupNamespace => "cgroup namespace",
-            Self::ReadOnlyRoot | Self::ReadOnlyTrees | Self::Nosuid | Self::Nodev | Self::TmpSize => "files",
+            Self::ReadOnlyRoot
+            | Self::ReadOnlyTrees
+            | Self::Nosuid
+            | Self::Nodev
+            | Self::OwnFiles
+            | Self::TmpSize => "files",
             Self::MaskedProc | Self::ReadOnlySys | Self::HiddenProcesses => "proc",
             Self::Capabilities => "capabilities",
             Self::Keyring => "keyring",
@@ -138,6 +146,7 @@ impl fmt::Display for Protection {
             Self::ReadOnlyTrees => f.write_str("files: trees read-only"),
             Self::Nosuid => f.write_str("files: nosuid"),
             Self::Nodev => f.write_str("files: nodev"),
+            Self::OwnFiles => f.write_str("files: offered apart"),
             Self::TmpSize => f.write_str("files: size of /tmp"),
             Self::MaskedProc => f.write_str("proc: masks"),
             Self::ReadOnlySys => f.write_str("proc: sys read-only"),

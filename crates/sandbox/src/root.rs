@@ -7,7 +7,7 @@
 use crate::{
     Access, CellPlan, Protection,
     error::{Layer, LayerFailure},
-    proc,
+    offered, proc,
     wire::{Kind, Link, Mount},
 };
 use cofferdam_sys::{
@@ -45,8 +45,9 @@ pub(crate) fn sources(plan: &CellPlan) -> (Vec<Mount>, Vec<Link>) {
     mounts.extend(plan.binds.iter().map(|bind| Mount {
         source: bind.source.clone(),
         target: bind.target.clone(),
-        kind: match bind.access {
+        kind: match &bind.access {
             Access::ReadOnly => Kind::ReadOnly,
+            Access::Offered { apart_from } => Kind::Offered(apart_from.clone()),
             Access::ReadWrite => Kind::ReadWrite,
         },
     }));
@@ -61,13 +62,18 @@ pub(crate) fn open(plan: &CellPlan, mount: &Mount) -> Result<OwnedFd, LayerFailu
     } else {
         Attributes::empty()
     };
-    let (follow, attributes) = match mount.kind {
-        Kind::Host => (true, safe | read_only),
-        Kind::Device => (true, Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC),
-        Kind::ReadOnly => (false, safe | read_only),
-        Kind::ReadWrite => (false, safe),
+    let device = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
+    let opened = match &mount.kind {
+        Kind::Host => mount::copy(&mount.source, true, safe | read_only),
+        Kind::Device => mount::copy(&mount.source, true, device),
+        Kind::ReadOnly => mount::copy(&mount.source, false, safe | read_only),
+        Kind::ReadWrite => mount::copy(&mount.source, false, safe),
+        Kind::Offered(apart_from) => {
+            let own_files = plan.keeps(Protection::OwnFiles);
+            offered::open(&mount.source, apart_from, own_files, safe | read_only)
+        }
     };
-    mount::copy(&mount.source, follow, attributes)
+    opened
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.source.display())))
         .layer("mount namespace")
 }

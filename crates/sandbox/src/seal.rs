@@ -69,9 +69,9 @@ pub(crate) fn files(plan: &CellPlan) -> Result<(), LayerFailure> {
     // What is trusted is below /etc, which may be read.
     for bind in plan.binds.iter().filter(|bind| bind.label != TRUST) {
         let file = std::fs::metadata(&bind.target).is_ok_and(|meta| !meta.is_dir());
-        let rights = match (bind.access, file) {
-            (Access::ReadOnly, false) => Rights::Execute,
-            (Access::ReadOnly, true) => Rights::ExecuteFile,
+        let rights = match (&bind.access, file) {
+            (Access::ReadOnly | Access::Offered { .. }, false) => Rights::Execute,
+            (Access::ReadOnly | Access::Offered { .. }, true) => Rights::ExecuteFile,
             (Access::ReadWrite, false) => Rights::Full,
             (Access::ReadWrite, true) => Rights::WriteFile,
         };

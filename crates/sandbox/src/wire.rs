@@ -32,7 +32,7 @@ pub(crate) struct Mount {
 }
 
 /// What a mount may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// Of the host, links followed: read and execute.
     Host,
@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Device,
     /// Of ours: read and execute.
     ReadOnly,
+    /// Of the operator's, apart from this path: read and execute.
+    Offered(PathBuf),
     /// Of ours: read and write.
     ReadWrite,
 }

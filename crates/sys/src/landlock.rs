@@ -7,7 +7,17 @@ use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use std::path::Path;
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+};
+use std::{
+    collections::BTreeSet,
+    io,
+    marker::PhantomData,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 /// The least that a cell is built on: file system, truncation, ioctl on devices, scopes.
 pub const LEAST: ABI = ABI::V6;
@@ -122,6 +132,9 @@ pub enum LandlockError {
     /// A rule's path cannot be opened.
     #[error("a Landlock rule's path: {0}")]
     Path(#[from] landlock::PathFdError),
+    /// What lies around a hidden directory cannot be looked through.
+    #[error("what is to be hidden: {0}")]
+    Around(#[from] io::Error),
     /// The kernel refused the ruleset.
     #[error("Landlock: {0}")]
     Ruleset(#[from] landlock::RulesetError),
@@ -180,6 +193,68 @@ pub fn separate(root: &Path, without: &[Right]) -> Result<(), LandlockError> {
     enforce(ruleset.add_rule(PathBeneath::new(PathFd::new(root)?, AccessFs::Refer))?)
 }
 
+/// A domain that this thread is in, and all that it starts, but no other thread of this process.
+#[derive(Debug)]
+pub struct Domain(PhantomData<*const ()>);
+
+impl Domain {
+    /// Kills whatever this thread has started, and what that started, wherever it went: all that is in the domain but
+    /// this process. The kernel keeps a signal from leaving the domain, and a fork under way from outliving it.
+    #[expect(clippy::unused_self, reason = "to have it is to be in the domain")]
+    pub fn end(&self) {
+        // SAFETY: sends a signal. Having this value means that this thread is in a domain that scopes signals.
+        // There may be nobody left, and nothing else can go wrong.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
+/// Puts this thread into a new domain that reaches whatever it could but what is in these directories; and no signal and
+/// no abstract Unix socket beyond itself.
+///
+/// Rules grant and cannot take away. So whatever lies beside the ways to these directories is granted, as it is now:
+/// directly on a way nothing new can be made. Links there grant nothing. Names of files may be listed everywhere.
+pub fn hide(directories: &[&Path]) -> Result<Domain, LandlockError> {
+    require()?;
+    let all = AccessFs::from_all(LEAST);
+    let mut ruleset = scoped(&[], all)?;
+    ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadDir))?;
+    for opened in beside(directories)? {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(io::Error::from)?.st_mode);
+        let rights = match kind {
+            FileType::Symlink => continue,
+            FileType::Directory => all,
+            _ => AccessFs::from_file(LEAST),
+        };
+        ruleset = ruleset.add_rule(PathBeneath::new(opened, rights))?;
+    }
+    enforce(ruleset).map(|()| Domain(PhantomData))
+}
+
+/// All that lies beside the ways to these directories: neither on them, nor the same as what is, by another mount.
+fn beside(directories: &[&Path]) -> io::Result<Vec<OwnedFd>> {
+    let hidden: Vec<PathBuf> = directories.iter().map(std::fs::canonicalize).collect::<Result<_, _>>()?;
+    let ways: BTreeSet<&Path> = hidden.iter().flat_map(|directory| directory.ancestors()).collect();
+    let same = ways.iter().map(|way| rustix::fs::stat(*way).map(|stat| (stat.st_dev, stat.st_ino)));
+    let same: BTreeSet<_> = same.collect::<Result<_, _>>()?;
+    let mut beside = Vec::new();
+    for way in ways.iter().filter(|way| !hidden.iter().any(|directory| way.starts_with(directory))) {
+        for entry in std::fs::read_dir(way)? {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = match rustix::fs::open(entry?.path(), flags, Mode::empty()) {
+                Ok(opened) => opened,
+                // What is gone, or lies behind something that is, is not there to be granted.
+                Err(Errno::NOENT | Errno::ACCESS | Errno::NOTCONN) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let stat = rustix::fs::fstat(&opened)?;
+            if !same.contains(&(stat.st_dev, stat.st_ino)) {
+                beside.push(opened);
+            }
+        }
+    }
+    Ok(beside)
+}
+
 fn require() -> Result<(), LandlockError> {
     let found = abi();
     if found < LEAST as i32 { Err(LandlockError::TooOld { found }) } else { Ok(()) }
@@ -205,5 +280,86 @@ fn access(rights: Rights) -> BitFlags<AccessFs> {
         Rights::Full => {
             AccessFs::from_all(LEAST) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+    use super::*;
+    use std::{fs, os::unix::fs::symlink, thread, time::Duration};
+
+    #[test]
+    fn what_is_hidden_is_reached_by_no_way_and_the_rest_by_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, open) = (dir.path().join("state"), dir.path().join("work"));
+        fs::create_dir(&secret).unwrap();
+        fs::create_dir(&open).unwrap();
+        fs::write(secret.join("db"), "secret").unwrap();
+        fs::write(open.join("note"), "note").unwrap();
+        symlink(&secret, dir.path().join("link")).unwrap();
+        let read = |path: &Path| fs::read_to_string(path).map_err(|error| error.kind());
+        let denied = Err(io::ErrorKind::PermissionDenied);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                hide(&[&secret]).unwrap();
+                assert_eq!(read(&open.join("note")).as_deref(), Ok("note"));
+                fs::write(open.join("more"), "more").unwrap();
+                for way in ["state/db", "link/db", "work/../state/db", "work/soft"] {
+                    let _ = symlink(secret.join("db"), open.join("soft"));
+                    assert_eq!(read(&dir.path().join(way)), denied, "{way}");
+                }
+                assert!(fs::write(secret.join("new"), "").is_err());
+                assert!(fs::hard_link(secret.join("db"), open.join("hard")).is_err());
+                assert!(fs::rename(&secret, dir.path().join("moved")).is_err());
+                assert!(fs::rename(secret.join("db"), open.join("db")).is_err());
+                assert!(fs::create_dir(dir.path().join("beside")).is_err());
+            });
+        });
+        // The control, and that no other thread is in it.
+        assert_eq!(read(&dir.path().join("link/db")).as_deref(), Ok("secret"));
+    }
+
+    #[test]
+    fn a_domain_ends_with_all_that_it_started_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let start =
+            |script: &str| std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let (mut other, outside) = (start("exec sleep 600"), std::process::id());
+        let left = dir.path().join("work");
+        fs::create_dir(&left).unwrap();
+        let script =
+            format!("cd {}; setsid sh -c 'echo $$ > pid; exec sleep 600' & exec sleep 600", left.display());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let state = dir.path().join("state");
+                fs::create_dir(&state).unwrap();
+                let domain = hide(&[&state]).unwrap();
+                // A child may not reach out of it.
+                let tries =
+                    format!("kill -0 {outside} || kill -9 {} || readlink /proc/{outside}/fd/0", other.id());
+                assert!(!start(&tries).wait().unwrap().success(), "{tries}");
+                let mut child = start(&script);
+                let pid = loop {
+                    match fs::read_to_string(left.join("pid")) {
+                        Ok(pid) if pid.ends_with('\n') => break pid.trim().to_owned(),
+                        _ => thread::sleep(Duration::from_millis(5)),
+                    }
+                };
+                let lives = || {
+                    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+                    stat.is_ok_and(|stat| !stat.contains(") Z "))
+                };
+                assert!(lives());
+                domain.end();
+                assert!(!child.wait().unwrap().success());
+                while lives() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+        });
+        assert!(other.try_wait().unwrap().is_none(), "what is outside lives on");
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

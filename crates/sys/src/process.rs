@@ -147,6 +147,25 @@ pub fn limit(open_files: Option<u64>, no_core: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// What the program of this command may use at most: bytes of private memory that it may write to, and as many processes
+/// of its user as there may be when it makes one. Address space that is only reserved is not counted.
+pub fn bound(command: &mut std::process::Command, memory: u64, processes: u64) {
+    use std::os::unix::process::CommandExt as _;
+    let limit = move |resource, value: u64| {
+        let Rlimit { maximum, .. } = rustix::process::getrlimit(resource);
+        let value = Some(value.min(maximum.unwrap_or(u64::MAX)));
+        rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })
+    };
+    // SAFETY: between fork and exec it makes system calls, and neither allocates nor waits.
+    unsafe {
+        command.pre_exec(move || {
+            limit(Resource::Data, memory)?;
+            limit(Resource::Nproc, processes)?;
+            Ok(())
+        })
+    };
+}
+
 /// No core dumps, and as many open files as whoever started us allows at all.
 pub fn limit_service() -> io::Result<()> {
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
@@ -162,6 +181,15 @@ pub fn all_files() -> io::Result<()> {
 /// How many files this process may have open at a time.
 pub fn open_files() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// This process may have so many bytes of addresses and so many seconds of a processor, and writes no core.
+pub fn most(memory: u64, seconds: u64) -> io::Result<()> {
+    for (resource, most) in [(Resource::As, memory), (Resource::Cpu, seconds), (Resource::Core, 0)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    Ok(())
 }
 
 /// Nobody but the kernel may read or trace this process; until the next exec.

@@ -33,7 +33,8 @@ pub(super) fn identity(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
     let asked: OfAgent = params::read("agent.identity.get", params)?;
     is_ours(asked.agent_id.as_deref())?;
     // None, or one that cannot be read, names nobody.
-    let text = tools::text_within(&gateway.workspace.join("IDENTITY.md"), LONGEST as u64).unwrap_or_default();
+    let path = gateway.workspace.join("IDENTITY.md");
+    let text = gateway.apart(|| tools::text_within(&path, LONGEST as u64)).flatten().unwrap_or_default();
     let name = text.lines().find_map(|line| line.trim_start_matches(['-', '*', ' ']).strip_prefix("Name:"));
     Ok(match name.map(|name| name.trim_matches(['*', ' '])).filter(|name| !name.is_empty()) {
         Some(name) => json!({ "agentId": AGENT, "name": name, "nameSource": "workspace" }),
@@ -67,7 +68,8 @@ pub(super) fn files(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     let asked: OfAgent = params::read("agents.files.list", params)?;
     is_ours(asked.agent_id.as_deref())?;
     let one = |(name, _): &(&str, usize)| described(&gateway.workspace.join(name), name, false);
-    let files = context::FILES.iter().map(one).collect::<io::Result<Vec<_>>>().map_err(unread)?;
+    let all = || context::FILES.iter().map(one).collect::<io::Result<Vec<_>>>();
+    let files = gateway.apart(all).flatten().map_err(unread)?;
     Ok(json!({ "agentId": AGENT, "workspace": gateway.workspace.display().to_string(), "files": files }))
 }
 
@@ -84,7 +86,8 @@ fn shown(gateway: &Gateway, file: Value) -> Value {
 pub(super) fn file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: File = params::read("agents.files.get", params)?;
     let path = wanted(gateway, &asked)?;
-    Ok(shown(gateway, described(&path, &asked.name, true).map_err(unread)?))
+    let file = gateway.apart(|| described(&path, &asked.name, true)).flatten();
+    Ok(shown(gateway, file.map_err(unread)?))
 }
 
 pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
@@ -95,9 +98,13 @@ pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
     if content.len() > LONGEST {
         return Err(Fault::invalid(format!("`content` is longer than {LONGEST} bytes")));
     }
-    tools::replace(&path, content)
+    // Through a link that a command laid this reaches no more than a command does.
+    gateway
+        .apart(|| tools::replace(&path, content))
+        .flatten()
         .map_err(|error| Fault::unavailable(format!("the file cannot be written: {error}")))?;
-    let mut answer = shown(gateway, described(&path, &asked.name, true).map_err(unread)?);
+    let file = gateway.apart(|| described(&path, &asked.name, true)).flatten();
+    let mut answer = shown(gateway, file.map_err(unread)?);
     answer["ok"] = true.into();
     Ok(answer)
 }

@@ -19,6 +19,8 @@ use std::{sync::Arc, time::Duration};
 const PATIENCE: u64 = 30_000;
 /// Messages of a history, if nobody says how many.
 const USUAL: u32 = 200;
+/// Messages of it that wait: upstream's schema has no more.
+const PENDING: u32 = 20;
 /// And so many bytes of them.
 const HISTORY: usize = 6 * 1024 * 1024;
 
@@ -111,7 +113,7 @@ pub(super) fn history(
         "sessionId": session.as_ref().map(|session| &session.id),
         "messages": rows,
         "activity": [],
-        "pendingInputs": { "items": [], "total": 0 },
+        "pendingInputs": pending(gateway, &key, max)?,
         "defaults": super::info::defaults(),
         "sessionInfo": session.as_ref().map(|session| super::sessions::row(gateway, session)),
         "hasMore": seen < total,
@@ -124,6 +126,21 @@ pub(super) fn history(
         answer["inFlightRun"] = json!({ "runId": active.id, "text": active.text() });
     }
     Ok(answer)
+}
+
+/// What was accepted and waits for its turn.
+fn pending(gateway: &Gateway, key: &str, max_chars: Option<usize>) -> Result<Value, Fault> {
+    let (waiting, total) = gateway.store.waiting(key, PENDING).map_err(lost)?;
+    let one = |message: &Message| {
+        let mut item = json!({
+            "id": message.id, "message": shown(message, max_chars), "acceptedAt": message.at, "state": "queued",
+        });
+        if let Some(run) = &message.run {
+            item["runId"] = run.as_str().into();
+        }
+        item
+    };
+    Ok(json!({ "items": waiting.iter().map(one).collect::<Vec<_>>(), "total": total }))
 }
 
 pub(super) fn abort(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {

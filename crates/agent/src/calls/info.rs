@@ -6,6 +6,7 @@ use crate::{
     commands::{COMMANDS, Command},
     gateway::Gateway,
     protocol::Fault,
+    skills::Called,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -33,15 +34,18 @@ fn summary(gateway: &Gateway) -> Result<Value, Fault> {
 /// As in `hello-ok` and the method of this name.
 pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
     let sessions = summary(gateway)?;
+    let channels = gateway.channels.shown();
     let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
     Ok(json!({
         "ok": true,
         "ts": gateway.now(),
         "durationMs": 0,
         "plugins": { "loaded": [], "errors": [] },
-        "channels": {},
-        "channelOrder": [],
-        "channelLabels": {},
+        "channels": channels.iter().map(|(name, account)| (name.clone(), json!({
+            "configured": true, "accountId": account["accountId"], "running": true, "connected": account["connected"],
+        }))).collect::<serde_json::Map<_, _>>(),
+        "channelOrder": channels.iter().map(|it| &it.0).collect::<Vec<_>>(),
+        "channelLabels": channels.iter().map(|it| (it.0.clone(), it.0.clone().into())).collect::<serde_json::Map<_, _>>(),
         "heartbeatSeconds": 0,
         "defaultAgentId": AGENT,
         "agents": [{ "agentId": AGENT, "isDefault": true, "heartbeat": heartbeat, "sessions": sessions }],
@@ -73,7 +77,7 @@ pub(super) fn models() -> Value {
     }]})
 }
 
-pub(super) fn commands() -> Value {
+pub(super) fn commands(gateway: &Gateway) -> Value {
     let one = |command: &Command| {
         let Command { name, description, category, takes } = command;
         json!({
@@ -81,5 +85,14 @@ pub(super) fn commands() -> Value {
             "source": "native", "scope": "text", "acceptsArgs": takes,
         })
     };
-    json!({ "commands": COMMANDS.iter().map(one).collect::<Vec<_>>() })
+    let mut all: Vec<Value> = COMMANDS.iter().map(one).collect();
+    let (config, found) = (gateway.config(), gateway.skills());
+    all.extend(found.commands(&config).iter().map(|Called { name, skill }| {
+        json!({
+            "name": name, "textAliases": [format!("/{name}")], "description": skill.front.description,
+            "category": "tools", "source": "skill", "scope": "text", "acceptsArgs": true,
+            "skillDisplayName": skill.name, "skillModelVisible": skill.front.model_invocable,
+        })
+    }));
+    json!({ "commands": all })
 }

@@ -1,12 +1,15 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod channels;
 mod chat;
 mod config;
 mod devices;
 mod info;
 mod lists;
+mod questions;
 mod sessions;
+mod skills;
 mod usage;
 
 use crate::{
@@ -35,6 +38,12 @@ impl From<Result<Value, Fault>> for Answer {
     }
 }
 
+/// A session's key in full, if it is one.
+pub(crate) fn key_of(given: &str) -> Result<String, Fault> {
+    chat::is_key(given)?;
+    Ok(chat::full_key(given.to_owned()))
+}
+
 /// State that cannot be read or written.
 fn lost(error: Error) -> Fault {
     tracing::error!(%error, "the gateway's state");
@@ -51,10 +60,19 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
     match method.as_str() {
         "agent" => chat::agent(gateway, params),
         "agent.wait" => chat::wait(gateway, params),
+        "channels.pairing.approve" => channels::approve(gateway, params),
+        "channels.pairing.dismiss" => channels::dismiss(gateway, params).into(),
+        "channels.pairing.list" => channels::requests(gateway, params).into(),
+        "channels.status" => channels::status(gateway, params).into(),
         "chat.send" => chat::send(gateway, params).into(),
         "chat.history" | "chat.startup" => chat::history(gateway, method, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
+        "question.get" => questions::get(gateway, params).into(),
+        "question.list" => questions::list(gateway, params).into(),
+        "question.request" => questions::request(gateway, params).into(),
+        "question.resolve" => questions::resolve(gateway, params).into(),
+        "question.waitAnswer" => questions::wait(gateway, params),
         "sessions.list" => sessions::list(gateway, params).into(),
         "sessions.describe" => sessions::describe(gateway, params).into(),
         "sessions.create" => sessions::create(gateway, params).into(),
@@ -90,7 +108,9 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "sessions.usage" => usage::sessions(gateway, params).into(),
         "logs.tail" => usage::logs(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
-        "commands.list" => Ok(info::commands()).into(),
+        "commands.list" => Ok(info::commands(gateway)).into(),
+        "skills.status" => skills::status(gateway, params).into(),
+        "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),

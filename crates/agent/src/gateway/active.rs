@@ -4,7 +4,7 @@ use super::lock;
 use crate::store::{Message, Run, RunState, Session};
 use std::{
     collections::VecDeque,
-    sync::{Mutex, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -26,6 +26,8 @@ pub(crate) struct Active {
     told: Mutex<Told>,
     /// Said between two of its steps.
     pub(super) steering: Mutex<VecDeque<Message>>,
+    /// Runs whose messages it answers besides its own.
+    pub(super) collected: Mutex<Vec<Arc<Self>>>,
     pub(super) end: watch::Sender<Option<Run>>,
     pub(super) usage: Mutex<Used>,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Used {
     pub(crate) input: u64,
     pub(crate) output: u64,
     pub(crate) model: String,
+    /// Why its last answer ended.
+    pub(crate) stop: String,
 }
 
 impl Active {
@@ -61,6 +65,7 @@ impl Active {
             text: watch::Sender::new(String::new()),
             told: Mutex::default(),
             steering: Mutex::default(),
+            collected: Mutex::default(),
             end: watch::Sender::new(None),
             usage: Mutex::default(),
         }
@@ -85,9 +90,27 @@ impl Active {
         *lock(&self.told) = Told { begin: length, end: length, at: None };
     }
 
-    /// More of its answer.
+    /// More of its answer. Another answer is another paragraph.
     pub(crate) fn grow(&self, delta: &str) {
-        self.text.send_modify(|text| text.push_str(delta));
+        let mut told = lock(&self.told);
+        self.text.send_modify(|text| {
+            if told.begin == text.len() && !text.is_empty() {
+                text.push_str("\n\n");
+                (told.begin, told.end) = (text.len(), text.len());
+            }
+            text.push_str(delta);
+        });
+    }
+
+    /// What was shown of an answer that has no end yet.
+    pub(crate) fn partial(&self) -> Option<String> {
+        let (told, text) = (lock(&self.told), self.text.borrow());
+        text.get(told.begin..).filter(|partial| !partial.is_empty()).map(str::to_owned)
+    }
+
+    /// Is it the run of this id, or does it answer that one too?
+    pub(crate) fn is(&self, id: &str) -> bool {
+        self.id == id || lock(&self.collected).iter().any(|other| other.id == id)
     }
 
     /// What of its answer is to be told, and the answer so far; none if nothing is, or something was told just now.

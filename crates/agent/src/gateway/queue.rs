@@ -1,6 +1,6 @@
 //! The order of runs: one at a time in a session; what is said meanwhile steers, waits or interrupts.
 
-use super::{Active, Gateway, Taken, lock};
+use super::{Active, Gateway, Taken, collect, collect::Waiting, lock};
 use crate::{
     commands,
     ids::uuid,
@@ -42,6 +42,8 @@ impl Gateway {
         {
             return self.answered(key, id, answer.map_err(lost)?).map_err(lost);
         }
+        let called = if wish.plain { None } else { self.skill_called(text) };
+        let text = called.as_deref().unwrap_or(text);
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
         let message = Message::text(&session, Some(id), Role::User, text, now);
@@ -75,11 +77,9 @@ impl Gateway {
                 drop(state);
                 active.end.send_replace(Some(steered));
             } else {
-                state.waiting.entry(key.to_owned()).or_default().push_back((
-                    Arc::clone(&active),
-                    message,
-                    wish,
-                ));
+                let collect = queue == Queue::Collect;
+                let waiting = Waiting { active: Arc::clone(&active), message, wish, collect };
+                state.waiting.entry(key.to_owned()).or_default().push_back(waiting);
                 drop(state);
                 if let (Queue::Interrupt, Some(running)) = (queue, running) {
                     running.stop.cancel();
@@ -147,7 +147,7 @@ impl Gateway {
     /// Stops what runs in a session, or one run of it, and what waits; gives the ids of those.
     pub(crate) fn abort(&self, key: &str, id: Option<&str>) -> Vec<String> {
         let mut state = self.state();
-        let wanted = |active: &Active| id.is_none_or(|id| id == active.id);
+        let wanted = |active: &Active| id.is_none_or(|id| active.is(id));
         let mut stopped = Vec::new();
         if let Some(active) = state.active.get(key).filter(|active| wanted(active)) {
             active.stop.cancel();
@@ -155,12 +155,12 @@ impl Gateway {
         }
         let waiting = state.waiting.remove(key).unwrap_or_default();
         let (cut, kept): (VecDeque<_>, VecDeque<_>) =
-            waiting.into_iter().partition(|(active, _, _)| wanted(active));
+            waiting.into_iter().partition(|waiting| wanted(&waiting.active));
         if !kept.is_empty() {
             state.waiting.insert(key.to_owned(), kept);
         }
         drop(state);
-        for (active, message, _) in cut {
+        for Waiting { active, message, .. } in cut {
             if let Err(error) = self.store.forget(&message.id) {
                 tracing::error!(%error, "a message that waited is not forgotten");
             }
@@ -188,7 +188,7 @@ impl Gateway {
         }
     }
 
-    fn put_end(&self, active: &Active, run: Run) {
+    pub(super) fn put_end(&self, active: &Active, run: Run) {
         let kept = self.session(&active.session_key).and_then(|session| self.store.end(&session, &run));
         if let Err(error) = kept {
             tracing::error!(%error, run = run.id, "the end of a run is not kept");
@@ -207,22 +207,12 @@ impl Gateway {
         Ok(any)
     }
 
-    /// What an answer used, in its run and its session.
+    /// What an answer used, in its run and its session: it is as long now as that.
     pub(crate) fn used(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
-        let mut usage = lock(&active.usage);
-        usage.input = usage.input.saturating_add(answer.input_tokens);
-        usage.output = usage.output.saturating_add(answer.output_tokens);
-        usage.model.clone_from(&answer.model);
-        drop(usage);
-        let session = self.session(&active.session_key)?;
-        self.store.put_session(&Session {
-            input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
-            output_tokens: session.output_tokens.saturating_add(answer.output_tokens),
-            context_tokens: answer.input_tokens.saturating_add(answer.output_tokens),
-            ..session
-        })?;
-        let (key, model) = (&active.session_key, &answer.model);
-        self.store.count_usage(self.now(), key, model, answer.input_tokens, answer.output_tokens)?;
+        lock(&active.usage).stop.clone_from(&answer.stop);
+        let context_tokens = answer.input_tokens.saturating_add(answer.output_tokens);
+        let session = self.counted(active, answer)?;
+        self.store.put_session(&Session { context_tokens, ..session })?;
         self.agent_event(
             active,
             "usage",
@@ -231,6 +221,27 @@ impl Gateway {
             }),
         );
         Ok(())
+    }
+
+    /// What an answer used that is no part of the conversation.
+    pub(crate) fn spent(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
+        self.store.put_session(&self.counted(active, answer)?)
+    }
+
+    fn counted(&self, active: &Active, answer: &Answer) -> Result<Session, Error> {
+        let mut usage = lock(&active.usage);
+        usage.input = usage.input.saturating_add(answer.input_tokens);
+        usage.output = usage.output.saturating_add(answer.output_tokens);
+        usage.model.clone_from(&answer.model);
+        drop(usage);
+        let (key, model) = (&active.session_key, &answer.model);
+        self.store.count_usage(self.now(), key, model, answer.input_tokens, answer.output_tokens)?;
+        let session = self.session(&active.session_key)?;
+        Ok(Session {
+            input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
+            output_tokens: session.output_tokens.saturating_add(answer.output_tokens),
+            ..session
+        })
     }
 
     /// A run has ended: whoever waits hears it, and the next one of its session begins.
@@ -256,29 +267,33 @@ impl Gateway {
                     }
                 };
                 let next = Arc::new(Active::new(uuid(), &session, self.now()));
-                state.waiting.entry(key.clone()).or_default().push_front((next, message, Wish::default()));
+                state.waiting.entry(key.clone()).or_default().push_front(Waiting::alone(
+                    next,
+                    message,
+                    Wish::default(),
+                ));
             }
         }
-        let queue = state.waiting.get_mut(key);
-        let next = queue.and_then(VecDeque::pop_front);
+        let next = state.waiting.get_mut(key).and_then(collect::next);
         if state.waiting.get(key).is_some_and(VecDeque::is_empty) {
             state.waiting.remove(key);
         }
-        if let Some((next, _, _)) = &next {
-            state.active.insert(key.clone(), Arc::clone(next));
+        if let Some((next, _)) = &next {
+            state.active.insert(key.clone(), Arc::clone(&next.active));
         }
         drop(state);
         // Whoever stopped it did not mean that its words begin another; they are kept.
         for message in late {
             self.keep_unread(active, message);
         }
+        self.end_collected(active, &run);
         active.end.send_replace(Some(run));
         self.sessions_changed(key, "run");
-        if let Some((next, message, wish)) = next {
+        if let Some((Waiting { active: next, message, wish, .. }, contained)) = next {
             let begun = self.session(key).and_then(|session| {
                 // The transcript may be another by now.
                 let message = Message { session: session.id.clone(), ..message };
-                let seq = self.store.begin(&session, &message, &next.row())?;
+                let seq = self.store.begin_waiting(&session, &message, &next.row(), &contained)?;
                 self.tell_message(key, &Message { seq, ..message });
                 Ok(())
             });

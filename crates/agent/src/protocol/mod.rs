@@ -1,11 +1,13 @@
 //! Protocol 4 of the gateway: text frames of JSON, closed objects, as `@openclaw/gateway-protocol` describes them.
 
+pub mod channels;
 pub mod config;
 pub mod connect;
 pub mod device;
 pub mod devices;
 pub mod methods;
 pub mod params;
+pub mod questions;
 pub mod usage;
 
 use serde::{Deserialize, Serialize};

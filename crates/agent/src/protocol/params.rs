@@ -38,6 +38,8 @@ pub enum Queue {
     Steer,
     /// It is a turn of its own afterwards.
     Followup,
+    /// It is a turn afterwards, together with what else waits so.
+    Collect,
     /// It ends the turn that runs.
     Interrupt,
 }

@@ -4,6 +4,7 @@
 //! in a cell can take (a rule of the cell's network resets what lacks the launcher's mark). A request without them is
 //! refused.
 
+mod channels;
 mod client;
 mod follow;
 mod openai;
@@ -102,6 +103,9 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<B
         (&Method::GET, "/v1/models") => openai::models(&caller),
         (&Method::POST, "/v1/chat/completions") => openai::chat(gateway, caller, request).await,
         (&Method::POST, "/v1/responses") => responses::respond(gateway, caller, request).await,
+        (&Method::POST, path) if path.starts_with("/channels/") => {
+            channels::post(gateway, caller, request).await
+        }
         (&Method::POST, "/tools/invoke") => tools::invoke(gateway, caller, request).await,
         _ => failure(StatusCode::NOT_FOUND, "not_found", "Not Found"),
     }

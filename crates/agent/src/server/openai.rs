@@ -127,14 +127,23 @@ async fn whole(watch: Watch) -> Response<Body> {
     let used = watch.active.used();
     let mut answer = object(&watch, "chat.completion");
     answer["choices"] = json!([{
-        "index": 0, "finish_reason": "stop",
-        "message": { "role": "assistant", "content": run.said.unwrap_or_default() },
+        "index": 0, "finish_reason": finish(&used.stop),
+        "message": { "role": "assistant", "content": watch.active.text() },
     }]);
     answer["usage"] = json!({
         "prompt_tokens": used.input, "completion_tokens": used.output,
         "total_tokens": used.input.saturating_add(used.output),
     });
     document(StatusCode::OK, &answer)
+}
+
+/// Why an answer ended, in the words of this API: tools are called here, so it never ends by that.
+fn finish(stop: &str) -> &'static str {
+    match stop {
+        "length" => "length",
+        "content_filter" => "content_filter",
+        _ => "stop",
+    }
 }
 
 /// What happened, as chunks.
@@ -148,7 +157,7 @@ fn events(watch: &Watch, happened: Happened) -> String {
         Happened::Begun => chunk(json!({ "role": "assistant" }), None),
         Happened::Text(text) => chunk(json!({ "content": text }), None),
         Happened::Ended(run) if run.state == RunState::Done => {
-            chunk(json!({}), Some("stop")) + "data: [DONE]\n\n"
+            chunk(json!({}), Some(finish(&watch.active.used().stop))) + "data: [DONE]\n\n"
         }
         Happened::Ended(run) => {
             let error = json!({ "error": { "message": run.error.unwrap_or_default(), "type": "api_error" } });

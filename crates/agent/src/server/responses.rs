@@ -88,9 +88,19 @@ fn part(text: &str) -> Value {
     json!({ "type": "output_text", "text": text, "annotations": [] })
 }
 
-fn completed(watch: &Watch, text: &str) -> Value {
+/// A response that came to its end, or to the provider's bound.
+fn ended(watch: &Watch, text: &str) -> Value {
     let used = watch.active.used();
-    let mut answer = object(watch, "completed", &[item(watch, "completed", &[part(text)])]);
+    let why = match &*used.stop {
+        "length" => Some("max_output_tokens"),
+        "content_filter" => Some("content_filter"),
+        _ => None,
+    };
+    let status = if why.is_some() { "incomplete" } else { "completed" };
+    let mut answer = object(watch, status, &[item(watch, status, &[part(text)])]);
+    if let Some(why) = why {
+        answer["incomplete_details"] = json!({ "reason": why });
+    }
     answer["usage"] = json!({
         "input_tokens": used.input, "output_tokens": used.output,
         "total_tokens": used.input.saturating_add(used.output),
@@ -101,7 +111,7 @@ fn completed(watch: &Watch, text: &str) -> Value {
 async fn whole(watch: Watch) -> Response<Body> {
     let run = watch.active.ended().await;
     if run.state == RunState::Done {
-        return document(StatusCode::OK, &completed(&watch, &run.said.unwrap_or_default()));
+        return document(StatusCode::OK, &ended(&watch, &watch.active.text()));
     }
     failure(StatusCode::BAD_GATEWAY, "api_error", &run.error.unwrap_or_default())
 }
@@ -144,11 +154,13 @@ impl Stream {
             Happened::Ended(run) if run.state == RunState::Done => {
                 // What was said before a tool was called is part of it: as it was streamed.
                 let text = std::mem::take(&mut self.text);
-                let done = json!({ "output_index": 0, "item": item(watch, "completed", &[part(&text)]) });
+                let response = ended(watch, &text);
+                let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
+                let done = json!({ "output_index": 0, "item": response["output"][0] });
                 self.event("response.output_text.done", place(json!({ "text": text })))
                     + &self.event("response.content_part.done", place(json!({ "part": part(&text) })))
                     + &self.event("response.output_item.done", done)
-                    + &self.event("response.completed", json!({ "response": completed(watch, &text) }))
+                    + &self.event(&kind, json!({ "response": response }))
             }
             Happened::Ended(run) => {
                 let mut response = object(watch, "failed", &[]);

@@ -21,10 +21,14 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
+mod channels;
 mod config;
 mod conformance;
 mod devices;
 mod http;
+mod questions;
+mod recovery;
+mod skills;
 mod turns;
 mod usage;
 
@@ -47,12 +51,66 @@ enum Line {
     Holds(&'static str, Arc<Notify>),
     /// An HTTP error.
     Refuses(u16),
+    /// One with a header and a body.
+    Fails(u16, &'static str, &'static str),
+    /// This text, and the connection is closed before its end.
+    Breaks(&'static str),
+    /// This text, why it ends, and how many tokens the request had.
+    Ends(&'static str, &'static str, u64),
+    /// This text and then a call of this tool.
+    Speaks(&'static str, &'static str, Value),
 }
 
 #[derive(Default)]
 struct Script {
     lines: Mutex<VecDeque<Line>>,
     asked: Mutex<Vec<Value>>,
+    /// What the rest of the world answers, by the beginning of what it is asked; each once.
+    world: Mutex<VecDeque<(String, String)>>,
+    /// What it was asked: head and body.
+    heard: Mutex<Vec<(String, Value)>>,
+    more: Notify,
+    /// Sockets that were opened.
+    sockets: Mutex<Vec<WebSocketStream<TcpStream>>>,
+}
+
+impl Script {
+    /// The world answers this to the next such request, now or later.
+    fn tell(&self, to: &str, status: &str, body: &Value) {
+        let body = body.to_string();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        self.world.lock().unwrap().push_back((to.to_owned(), answer));
+        self.more.notify_waiters();
+    }
+
+    async fn answer_of(&self, head: &str) -> String {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut world = self.world.lock().unwrap();
+                if let Some(at) = world.iter().position(|(to, _)| head.starts_with(to)) {
+                    return world.remove(at).unwrap().1;
+                }
+            }
+            more.await;
+        }
+    }
+
+    /// The next request that begins so, of which the first `skip` are passed over.
+    async fn asked_for(&self, to: &str, skip: usize) -> (String, Value) {
+        for _ in 0..4000 {
+            let heard =
+                self.heard.lock().unwrap().iter().filter(|(head, _)| head.starts_with(to)).nth(skip).cloned();
+            if let Some(heard) = heard {
+                return heard;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{to} was not asked: {:?}", self.heard.lock().unwrap());
+    }
 }
 
 /// A gateway with its model.
@@ -76,7 +134,11 @@ impl World {
     }
 
     async fn in_dir(dir: tempfile::TempDir, lines: Vec<Line>) -> Self {
-        let script = Arc::new(Script { lines: Mutex::new(lines.into()), asked: Mutex::default() });
+        let script = Arc::new(Script { lines: Mutex::new(lines.into()), ..Script::default() });
+        Self::with(dir, script).await
+    }
+
+    async fn with(dir: tempfile::TempDir, script: Arc<Script>) -> Self {
         let model = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = model.local_addr().unwrap();
         let told = Arc::clone(&script);
@@ -113,12 +175,17 @@ impl World {
     fn asked(&self) -> Value {
         self.script.asked.lock().unwrap().last().unwrap().clone()
     }
+
+    /// How many it got.
+    fn count(&self) -> usize {
+        self.script.asked.lock().unwrap().len()
+    }
 }
 
 async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     let (from, mut to) = stream.split();
     let mut from = BufReader::new(from);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut head) = (String::new(), 0, String::new());
     loop {
         line.clear();
         if from.read_line(&mut line).await.unwrap() == 0 {
@@ -127,12 +194,30 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        head.push_str(&line);
         if line == "\r\n" {
             break;
         }
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await.unwrap();
+    if !head.starts_with("POST http://inference.local/") {
+        script.heard.lock().unwrap().push((head.clone(), serde_json::from_slice(&body).unwrap_or_default()));
+        if let Some(key) = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")) {
+            let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let answer = format!(
+                "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            to.write_all(answer.as_bytes()).await.unwrap();
+            let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
+            let socket = WebSocketStream::from_raw_socket(stream, role, None).await;
+            script.sockets.lock().unwrap().push(socket);
+            return;
+        }
+        let answer = script.answer_of(&head).await;
+        let _ = to.write_all(answer.as_bytes()).await;
+        return;
+    }
     script.asked.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
     let next = script.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"));
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
@@ -144,13 +229,26 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     let usage =
         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
     let mut out = String::from(head);
+    let refusal = |status: u16, header: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status} X\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    };
     match next {
-        Line::Refuses(status) => {
-            let body = r#"{"error":{"message":"not now"}}"#;
-            out = format!(
-                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
+        Line::Refuses(status) => out = refusal(status, "X-A: b", r#"{"error":{"message":"not now"}}"#),
+        Line::Fails(status, header, body) => out = refusal(status, header, body),
+        Line::Breaks("") => out.clear(),
+        Line::Breaks(text) => out += &chunk(json!({ "content": text }), None),
+        Line::Ends(text, stop, tokens) => {
+            out += &chunk(json!({ "content": text }), None);
+            out += &(chunk(json!({}), Some(stop)) + &usage.replace('7', &tokens.to_string()));
+        }
+        Line::Speaks(text, name, arguments) => {
+            out += &chunk(json!({ "content": text }), None);
+            let function = json!({ "name": name, "arguments": arguments.to_string() });
+            let call = json!({ "index": 0, "id": "call_0", "function": function });
+            out += &(chunk(json!({ "tool_calls": [call] }), Some("tool_calls")) + usage);
         }
         Line::Says(text) => {
             // Two pieces.
@@ -304,7 +402,7 @@ impl Socket {
     }
 }
 
-const ALL: &str = "operator.admin,operator.read,operator.write";
+const ALL: &str = "operator.admin,operator.read,operator.write,operator.questions,operator.pairing";
 
 fn message(text: &str, id: &str) -> Value {
     json!({ "sessionKey": "main", "message": text, "idempotencyKey": id })

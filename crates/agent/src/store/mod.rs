@@ -3,12 +3,15 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod channels;
 mod devices;
+mod pending;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod usage;
 
+pub use channels::{PairingRequest, Reply};
 pub use devices::Device;
 pub use rows::{Message, Role, Run, RunState, Session};
 pub use usage::Used;
@@ -38,8 +41,12 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("0001.sql"), include_str!("devices.sql"), include_str!("usage.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("0001.sql"),
+    include_str!("channels.sql"),
+    include_str!("devices.sql"),
+    include_str!("usage.sql"),
+];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -157,6 +164,16 @@ impl Store {
         let seq = rows::append(&change, message)?;
         change.commit()?;
         Ok(seq)
+    }
+
+    /// Appends messages in this order, all or none.
+    pub fn append_all(&self, messages: &[Message]) -> Result<(), Error> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        for message in messages {
+            rows::append(&change, message)?;
+        }
+        Ok(change.commit()?)
     }
 
     /// Ends a run, with its session's new counts.

@@ -3,7 +3,7 @@
 use super::{
     About, Bench, Output,
     files::{failed, replace, text_of},
-    now,
+    on_files,
 };
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ pub(super) const TOOLS: [About; 1] = [About {
     description: "Replace oldText, which must occur exactly once, by newText.",
     parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"oldText":{"type":"string"},"newText":{"type":"string"}},"required":["path","oldText","newText"]}"#,
     parallel: false,
-    run: |bench, arguments| now(bench, arguments, edit),
+    run: |bench, arguments| on_files(bench, arguments, edit),
 }];
 
 #[derive(Deserialize)]

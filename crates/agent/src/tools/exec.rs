@@ -1,16 +1,18 @@
 //! `exec`: a shell command, with an end.
 //!
-//! It runs in a process group of its own, so that what stays in it is killed together; the rest ends with the cell. The
-//! threat is a command that never ends, or that says more than there is room for: time and output are bounded, and what is
-//! left of it is killed.
+//! It runs [`apart`](super::apart) from the gateway. The threat is a command that never ends, or that says more than there
+//! is room for: time, output and memory are bounded, and whatever it started is killed with it.
 
-use super::{About, Bench, Output, cut, later};
+use super::{About, Bench, Output, apart::start, cut, later};
 use serde::Deserialize;
 use serde_json::json;
-use std::{os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
+use std::{
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    process::{Command, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
     time::{Instant, timeout},
 };
 
@@ -51,14 +53,13 @@ pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
     if asked.background {
         return bench.gateway.processes.begin(bench, &asked.command, asked.workdir.as_deref());
     }
-    let mut command = shell(bench, &asked.command, asked.workdir.as_deref());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let command = shell(bench, &asked.command, asked.workdir.as_deref());
+    let (mut child, domain) = match start(bench.gateway, command) {
+        Ok(started) => started,
         Err(error) => {
             return Output::error(format!("the command does not start in {}: {error}", workdir.display()));
         }
     };
-    let group = Group::of(&child);
     let Some(mut stdout) = child.stdout.take() else { return Output::error("the command has no output") };
     let mut kept = Vec::new();
     let waited = timeout(patience, async {
@@ -69,7 +70,7 @@ pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
         child.wait().await
     })
     .await;
-    drop(group);
+    drop(domain);
     // Of what it wrote before its end nothing is lost.
     let _ = timeout(LEFT, drain(&mut stdout, &mut kept)).await;
     let text = cut(String::from_utf8_lossy(&kept).into_owned());
@@ -109,31 +110,10 @@ pub(super) fn shell(bench: &Bench<'_>, command: &str, workdir: Option<&str>) -> 
         clippy::disallowed_methods,
         reason = "tools of an agent are programs, and its cell is the boundary"
     )]
-    let mut shell = std::process::Command::new("/bin/sh");
+    let mut shell = Command::new("/bin/sh");
     // Both outputs are one pipe: they are read in the order in which they were written.
     shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(bench.path(workdir.unwrap_or(".")));
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut shell = Command::from(shell);
-    shell.process_group(0).kill_on_drop(true);
+    shell.process_group(0);
     shell
-}
-
-/// All processes of a command, killed when this goes.
-#[derive(Debug)]
-pub(super) struct Group(Option<u32>);
-
-impl Group {
-    pub(super) fn of(child: &Child) -> Self {
-        Self(child.id())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let pid = self.0.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            // Nobody may be left.
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-    }
 }

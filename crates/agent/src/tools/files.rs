@@ -1,6 +1,6 @@
 //! `ls`, `read` and `write`.
 
-use super::{About, Bench, OUTPUT, Output, cut, now};
+use super::{About, Bench, OUTPUT, Output, cut, on_files};
 use serde::Deserialize;
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "List a directory.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"}}}"#,
         parallel: true,
-        run: |bench, arguments| now(bench, arguments, ls),
+        run: |bench, arguments| on_files(bench, arguments, ls),
     },
     About {
         name: "read",
@@ -27,7 +27,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "Read a text file; offset (from 1) and limit count lines.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"offset":{"type":"integer"},"limit":{"type":"integer"}},"required":["path"]}"#,
         parallel: true,
-        run: |bench, arguments| now(bench, arguments, read),
+        run: |bench, arguments| on_files(bench, arguments, read),
     },
     About {
         name: "write",
@@ -36,7 +36,7 @@ pub(super) const TOOLS: [About; 3] = [
         description: "Write a whole file, making its directories.",
         parameters: r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},"required":["path","content"]}"#,
         parallel: false,
-        run: |bench, arguments| now(bench, arguments, write),
+        run: |bench, arguments| on_files(bench, arguments, write),
     },
 ];
 
@@ -116,12 +116,6 @@ fn other(why: impl Into<String>) -> io::Error {
 /// A regular file, and what is known of it. Pipes and devices would block the gateway, so they are none; that is asked
 /// of what was opened, and not of its name.
 pub(crate) fn open(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
-    not_ours(path)?;
-    open_any(path)
-}
-
-/// The same, also of the gateway's own.
-fn open_any(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
     let file = opened(fs::OpenOptions::new().read(true), path)?;
     let meta = file.metadata()?;
     Ok((file, meta))
@@ -132,33 +126,12 @@ fn opened(how: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(other("it is no regular file")) }
 }
 
-/// What the gateway keeps for itself is none of its agent's: what its members set up would be the model's to change.
-fn not_ours(path: &Path) -> io::Result<()> {
-    let real = path.canonicalize().or_else(|error| match (path.parent(), path.file_name()) {
-        (Some(dir), Some(name)) => Ok(dir.canonicalize()?.join(name)),
-        _ => Err(error),
-    });
-    // What leads to no place leads to none of ours.
-    if real.is_ok_and(|real| real.components().any(|part| part.as_os_str() == crate::OWN)) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the gateway keeps it for itself"));
-    }
-    Ok(())
-}
-
 /// Nobody is waited for at the other end of a pipe.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// So much of a regular file's text, and an error if it is longer.
 pub(crate) fn text_within(path: &Path, most: u64) -> io::Result<String> {
-    text(open(path)?, most)
-}
-
-/// The same of a file that is the gateway's own.
-pub(crate) fn own_text(path: &Path, most: u64) -> io::Result<String> {
-    text(open_any(path)?, most)
-}
-
-fn text((file, meta): (fs::File, fs::Metadata), most: u64) -> io::Result<String> {
+    let (file, meta) = open(path)?;
     if meta.len() > most {
         return Err(other(format!("it has {} bytes, and at most {most} are read", meta.len())));
     }
@@ -191,7 +164,6 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
-    not_ours(path)?;
     // A link is written through: whoever made it so meant it.
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.is_file() => {

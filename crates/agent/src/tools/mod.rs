@@ -1,18 +1,23 @@
 //! The tools: what a model may call, with their schemas, and how each is run.
 //!
-//! The cell is the boundary: a tool may do what the cell may do, and no more is kept from it here than what would
-//! break the gateway itself.
+//! The cell is the boundary: a tool may do what the cell may do, but for the gateway itself and its state, which files
+//! and commands do not reach ([`apart`]).
 
+mod apart;
+mod ask;
 mod edit;
 mod exec;
 mod files;
 mod memory;
+mod message;
 mod patch;
 mod process;
+mod sessions;
+mod web;
 
 pub(crate) use process::Processes;
 
-pub(crate) use files::{open, own_text, replace, text_within};
+pub(crate) use files::{open, replace, text_within};
 
 use crate::gateway::{Active, Gateway};
 use futures_util::future::BoxFuture;
@@ -70,8 +75,18 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 6] =
-    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS];
+const TOOLS: [&[About]; 10] = [
+    &files::TOOLS,
+    &edit::TOOLS,
+    &patch::TOOLS,
+    &exec::TOOLS,
+    &process::TOOLS,
+    &memory::TOOLS,
+    &web::TOOLS,
+    &sessions::TOOLS,
+    &ask::TOOLS,
+    &message::TOOLS,
+];
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static About> {
@@ -96,12 +111,12 @@ pub(crate) fn schemas() -> Vec<Value> {
 
 /// Where tools work, and for whom.
 #[derive(Debug)]
-#[allow(dead_code, reason = "tools that ask for their run come next")]
 pub(crate) struct Bench<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
     /// The run that calls; none: a client does, by itself.
     pub(crate) run: Option<&'a Arc<Active>>,
     /// The call's own id; empty if a client calls.
+    #[allow(dead_code, reason = "approvals name it")]
     pub(crate) call: &'a str,
 }
 
@@ -131,6 +146,19 @@ fn now<T: DeserializeOwned>(
     tool: fn(&Bench<'_>, &T) -> Output,
 ) -> BoxFuture<'static, Result<Output, serde_json::Error>> {
     Box::pin(ready(serde_json::from_str(arguments).map(|asked| tool(bench, &asked))))
+}
+
+/// A tool that is done at once, and works on files.
+fn on_files<T: DeserializeOwned + Sync>(
+    bench: &Bench<'_>,
+    arguments: &str,
+    tool: fn(&Bench<'_>, &T) -> Output,
+) -> BoxFuture<'static, Result<Output, serde_json::Error>> {
+    let work = |asked: T| match bench.gateway.apart(|| tool(bench, &asked)) {
+        Ok(output) => output,
+        Err(error) => Output::error(format!("files are not touched: {error}")),
+    };
+    Box::pin(ready(serde_json::from_str(arguments).map(work)))
 }
 
 /// A tool that takes its time.

@@ -19,7 +19,7 @@
 use super::{
     About, Bench, Output,
     files::{replace, text_of},
-    now,
+    on_files,
 };
 use serde::Deserialize;
 use std::{
@@ -38,7 +38,7 @@ pub(super) const TOOLS: [About; 1] = [About {
     description: "Apply a patch: *** Begin Patch, then *** Add File: / *** Update File: / *** Delete File: PATH with lines of +, -, blank and @@, then *** End Patch.",
     parameters: r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#,
     parallel: false,
-    run: |bench, arguments| now(bench, arguments, apply),
+    run: |bench, arguments| on_files(bench, arguments, apply),
 }];
 
 #[derive(Deserialize)]

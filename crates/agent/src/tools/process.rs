@@ -3,8 +3,10 @@
 //! They are bounded in number, and of each the last of its output is kept. All of them end with the gateway.
 
 use super::{
-    About, Bench, Output, cut,
-    exec::{Group, shell},
+    About, Bench, Output,
+    apart::{Domain, start},
+    cut,
+    exec::shell,
     later,
 };
 use serde::Deserialize;
@@ -52,7 +54,7 @@ struct Inner {
 #[derive(Debug)]
 struct Process {
     command: String,
-    group: Mutex<Option<Group>>,
+    domain: Mutex<Option<Domain>>,
     input: tokio::sync::Mutex<Option<ChildStdin>>,
     unread: Mutex<Unread>,
     /// Counts what came, and says how it ended.
@@ -97,7 +99,7 @@ impl Process {
             Err(error) => format!("it could not be waited for: {error}"),
         };
         // What it left behind goes with it.
-        drop(lock(&self.group).take());
+        drop(lock(&self.domain).take());
         self.state.send_modify(|state| state.1 = Some(end));
     }
 }
@@ -115,15 +117,15 @@ impl Processes {
             return Output::error(format!("{RUNNING} commands run in the background already: kill one"));
         }
         let mut shell = shell(bench, command, workdir);
-        let mut child = match shell.stdin(Stdio::piped()).spawn() {
-            Ok(child) => child,
+        shell.stdin(Stdio::piped());
+        let (mut child, domain) = match start(bench.gateway, shell) {
+            Ok(started) => started,
             Err(error) => return Output::error(format!("the command does not start: {error}")),
         };
-        let group = Group::of(&child);
         let Some(stdout) = child.stdout.take() else { return Output::error("the command has no output") };
         let process = Arc::new(Process {
             command: command.chars().take(200).collect(),
-            group: Mutex::new(Some(group)),
+            domain: Mutex::new(Some(domain)),
             input: tokio::sync::Mutex::new(child.stdin.take()),
             unread: Mutex::default(),
             state: watch::Sender::new((0, None)),
@@ -195,7 +197,7 @@ pub(super) async fn process(bench: &Bench<'_>, asked: &Asked) -> Output {
             }
         }
         Action::Kill => {
-            drop(lock(&process.group).take());
+            drop(lock(&process.domain).take());
             shown(&process, 1).await
         }
         Action::List | Action::Read => shown(&process, asked.wait.unwrap_or(0).min(LONGEST_WAIT)).await,

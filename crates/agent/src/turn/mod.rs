@@ -3,14 +3,17 @@
 //! Each message of it is on disk before the next step. Its end is told once, however it comes.
 
 pub mod context;
+pub(crate) mod fixed;
 pub mod model;
+mod retry;
 
 use crate::{
     gateway::{Active, Gateway},
-    store::{Message, Role, Run, RunState, Session},
+    store::{Error, Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
 };
 use model::{Answer, Call, Failed, Piece};
+use retry::Retries;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -26,7 +29,7 @@ enum End {
 }
 
 /// What begins a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// How hard the model thinks, for this run alone.
     pub thinking: Option<String>,
@@ -47,9 +50,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, active: Arc<Active>, wish: Wish) 
     let end = tokio::select! {
         biased;
         () = active.stop.cancelled() => End::Aborted,
-        () = late(patience) => End::Failed(Failed {
-            kind: "timeout", said: "the run took longer than it was given".to_owned(), status: None,
-        }),
+        () = late(patience) => End::Failed(Failed::new("timeout", "the run took longer than it was given")),
         end = steps => end.unwrap_or_else(End::Failed),
     };
     finish(&gateway, &active, end);
@@ -63,24 +64,26 @@ async fn late(patience: Option<std::time::Duration>) {
 }
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
-    let lost = |error: crate::store::Error| Failed { kind: "unknown", said: error.to_string(), status: None };
+    let mut retries = Retries::default();
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
         let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
         let past =
             context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
-        let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
+        let system = fixed::system(gateway, wish.more.as_deref())
+            .map_err(|error| Failed::new("unknown", error.to_string()))?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
         let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
         if step == 0 {
             gateway.status(active, "starting_model");
         }
-        active.begin_answer();
-        let answer = gateway.model.ask(body, |piece| gateway.piece(active, piece)).await?;
+        let tell = |piece| gateway.piece(active, piece);
+        let answer = retry::ask(gateway, active, &mut retries, body.into(), tell).await?;
         gateway.tell_text(active, true);
         let message = Message::new(&session, Some(&active.id), Role::Assistant, said(&answer), gateway.now());
         gateway.append(&session, message).map_err(lost)?;
+        active.begin_answer();
         gateway.used(active, &answer).map_err(lost)?;
         if answer.calls.is_empty() {
             // What was said meanwhile is read before the run ends.
@@ -99,15 +102,15 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
         }
         gateway.steer(active).map_err(lost)?;
     }
-    Err(Failed {
-        kind: "unknown",
-        said: format!("the run asked the model {STEPS} times and is no further"),
-        status: None,
-    })
+    Err(Failed::new("unknown", format!("the run asked the model {STEPS} times and is no further")))
+}
+
+fn lost(error: Error) -> Failed {
+    Failed::new("unknown", error.to_string())
 }
 
 fn gone(key: &str) -> Failed {
-    Failed { kind: "unknown", said: format!("the session {key} is gone"), status: None }
+    Failed::new("unknown", format!("the session {key} is gone"))
 }
 
 /// An answer as a message.
@@ -172,6 +175,23 @@ async fn call_one(gateway: &Arc<Gateway>, active: &Arc<Active>, call: &Call) -> 
     output
 }
 
+/// What was shown of an answer that never came to its end, as a message.
+fn broken(active: &Active, end: &End, text: &str) -> Value {
+    let (stop, origin) = match end {
+        End::Failed(Failed { kind: "timeout", .. }) => ("aborted", "timeout"),
+        End::Failed(_) => ("error", "error"),
+        End::Done(_) | End::Aborted => ("aborted", "rpc"),
+    };
+    let mut body = json!({
+        "content": [{ "type": "text", "text": text }], "stopReason": stop,
+        "openclawAbort": { "aborted": true, "origin": origin, "runId": active.id },
+    });
+    if let End::Failed(failed) = end {
+        body["errorMessage"] = failed.said.as_str().into();
+    }
+    body
+}
+
 /// Keeps how it ended, tells it, and lets the next one of its session begin.
 fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
     let now = gateway.now();
@@ -182,8 +202,14 @@ fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
         End::Aborted => (run.state, run.error) = (RunState::Aborted, Some("it was stopped".to_owned())),
         End::Failed(failed) => (run.state, run.error) = (RunState::Failed, Some(failed.said.clone())),
     }
+    let cut = active.partial();
     let kept = gateway.store.session(&active.session_key).and_then(|session| {
         let Some(session) = session else { return Ok(()) };
+        if let Some(text) = cut.as_deref().filter(|_| session.id == active.session_id) {
+            let message =
+                Message::new(&session, Some(&active.id), Role::Assistant, broken(active, &end, text), now);
+            gateway.append(&session, message)?;
+        }
         let last_error = if run.state == RunState::Failed { run.error.clone() } else { None };
         gateway.store.end(&Session { updated_at: now, last_error, ..session }, &run)
     });
@@ -208,7 +234,12 @@ fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
         }
         End::Aborted => {
             gateway.agent_event(active, "lifecycle", data(true, "aborted"));
-            gateway.chat_event(active, json!({ "state": "aborted", "stopReason": "aborted" }));
+            let mut event = json!({ "state": "aborted", "stopReason": "aborted" });
+            if let Some(text) = cut {
+                event["message"] = json!({ "role": "assistant", "timestamp": now,
+                    "content": [{ "type": "text", "text": text }] });
+            }
+            gateway.chat_event(active, event);
         }
         End::Failed(failed) => {
             let error = json!({ "phase": "error", "startedAt": active.started_at, "endedAt": now,

@@ -4,7 +4,7 @@
 //! it is bounded in length and in the number of calls.
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,6 +21,8 @@ const SILENCE: Duration = Duration::from_mins(15);
 /// The longest answer that is read, and the longest error.
 const LONGEST: usize = 16 * 1024 * 1024;
 const LONGEST_ERROR: usize = 64 * 1024;
+/// What a connection that breaks is called.
+const BROKEN: &str = "timeout";
 /// Calls of tools in one answer.
 const CALLS: usize = 64;
 
@@ -40,11 +42,37 @@ pub struct Failed {
     pub said: String,
     /// The HTTP status, if there was one.
     pub status: Option<u16>,
+    /// May the same be asked again?
+    pub again: Again,
+}
+
+/// May what failed be asked again?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It would fail again, or it is not known what it did.
+    Never,
+    /// Whoever failed may have recovered by then.
+    Later {
+        /// Why, in upstream's words.
+        reason: &'static str,
+        /// Not before that long, if the provider says.
+        least: Option<Duration>,
+    },
 }
 
 impl Failed {
+    /// One that is not asked again.
+    pub fn new(kind: &'static str, said: impl Into<String>) -> Self {
+        Self { kind, said: said.into(), status: None, again: Again::Never }
+    }
+
     fn unknown(said: impl Into<String>) -> Self {
-        Self { kind: "unknown", said: said.into(), status: None }
+        Self::new("unknown", said)
+    }
+
+    /// One that goes over.
+    pub fn passing(reason: &'static str, said: impl Into<String>) -> Self {
+        Self { again: Again::Later { reason, least: None }, ..Self::unknown(said) }
     }
 }
 
@@ -81,9 +109,10 @@ pub struct Answer {
 
 impl Model {
     /// Asks, and tells each piece of the answer as it comes. `body` is a request with `stream`.
-    pub async fn ask(&self, body: Vec<u8>, mut tell: impl FnMut(Piece)) -> Result<Answer, Failed> {
-        let unreachable =
-            |error: &dyn std::fmt::Display| Failed::unknown(format!("the model is not reached: {error}"));
+    pub async fn ask(&self, body: Bytes, mut tell: impl FnMut(Piece)) -> Result<Answer, Failed> {
+        let unreachable = |error: &dyn std::fmt::Display| {
+            Failed::passing(BROKEN, format!("the model is not reached: {error}"))
+        };
         let stream = TcpStream::connect(self.proxy).await.map_err(|error| unreachable(&error))?;
         // A request is one write, and its answer is waited for.
         let _ = stream.set_nodelay(true);
@@ -95,7 +124,7 @@ impl Model {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "text/event-stream")
             .header(header::USER_AGENT, concat!("cofferdam-agent/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(body))
             .map_err(|error| unreachable(&error))?;
         let answer = within(sender.send_request(request)).await?.map_err(|error| unreachable(&error))?;
         let (head, mut body) = answer.into_parts();
@@ -107,13 +136,14 @@ impl Model {
                     break;
                 }
             }
-            return Err(refused(head.status, &text));
+            return Err(refused(head.status, &head.headers, &text));
         }
         let mut events = Events::default();
         let mut read = Reading::default();
         let mut length = 0_usize;
         while let Some(frame) = within(body.frame()).await? {
-            let frame = frame.map_err(|error| Failed::unknown(format!("the model broke off: {error}")))?;
+            let frame =
+                frame.map_err(|error| Failed::passing(BROKEN, format!("the model broke off: {error}")))?;
             let Some(data) = frame.data_ref() else { continue };
             length += data.len();
             if length > LONGEST {
@@ -136,30 +166,69 @@ impl Drop for Connection {
 }
 
 async fn within<T>(waiting: impl Future<Output = T>) -> Result<T, Failed> {
-    tokio::time::timeout(SILENCE, waiting).await.map_err(|_| Failed {
-        kind: "timeout",
-        said: "the model said nothing for a quarter of an hour".to_owned(),
-        status: None,
-    })
+    let late = |_| Failed::new("timeout", "the model said nothing for a quarter of an hour");
+    tokio::time::timeout(SILENCE, waiting).await.map_err(late)
 }
 
 /// What an answer other than 200 means.
-fn refused(status: StatusCode, body: &[u8]) -> Failed {
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failed {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let said = value.pointer("/error/message").and_then(Value::as_str).map_or_else(
+    let error = &value["error"];
+    let said = error["message"].as_str().map_or_else(
         || String::from_utf8_lossy(body).chars().take(300).collect::<String>(),
         |said| said.chars().take(2000).collect(),
     );
-    let code = value.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
-    let kind = match status.as_u16() {
-        _ if code == "context_length_exceeded" => "context_length",
-        413 => "context_length",
+    let status = status.as_u16();
+    // What is used up does not come back while somebody waits; the warden's own budget is refused as a bad request.
+    let used_up = ["code", "type"].iter().any(|field| {
+        matches!(
+            error[*field].as_str(),
+            Some("insufficient_quota" | "billing_error" | "invalid_request_error")
+        )
+    });
+    let reason = match status {
+        429 if !used_up => Some("rate_limit"),
+        408 | 504 => Some("timeout"),
+        503 | 529 => Some("overloaded"),
+        500..=599 => Some("server_error"),
+        _ => None,
+    };
+    let kind = match status {
+        _ if status == 413 || too_long(error, &said) => "context_length",
         429 => "rate_limit",
         408 | 504 => "timeout",
         403 => "refusal",
         _ => "unknown",
     };
-    Failed { kind, said: format!("HTTP {}: {said}", status.as_u16()), status: Some(status.as_u16()) }
+    let again = match reason {
+        Some(reason) if kind != "context_length" => Again::Later { reason, least: least(headers) },
+        _ => Again::Never,
+    };
+    Failed { kind, said: format!("HTTP {status}: {said}"), status: Some(status), again }
+}
+
+/// Does an error say that there is no room for the conversation? Providers have no common code for it.
+fn too_long(error: &Value, said: &str) -> bool {
+    const CODES: [&str; 3] = ["context_length_exceeded", "request_too_large", "string_above_max_length"];
+    const WORDS: [&str; 7] = [
+        "context length",
+        "maximum context",
+        "context window",
+        "prompt is too long",
+        "input is too long",
+        "exceeds the maximum number of tokens",
+        "request_too_large",
+    ];
+    let said = said.to_ascii_lowercase();
+    ["code", "type"].iter().any(|field| error[*field].as_str().is_some_and(|code| CODES.contains(&code)))
+        || WORDS.iter().any(|words| said.contains(words))
+}
+
+/// How long a provider wants to be left alone.
+fn least(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Lines of server-sent events, cut where they end.
@@ -260,7 +329,10 @@ impl Reading {
             .map_err(|error| Failed::unknown(format!("the model's answer cannot be read: {error}")))?;
         if let Some(error) = chunk.error {
             let said = error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned);
-            return Err(Failed::unknown(format!("the model broke off: {said}")));
+            if too_long(&error, &said) {
+                return Err(Failed::new("context_length", said));
+            }
+            return Err(Failed::passing("server_error", format!("the model broke off: {said}")));
         }
         if let Some(usage) = chunk.usage {
             self.answer.input_tokens = usage.prompt_tokens;
@@ -310,7 +382,7 @@ impl Reading {
     fn end(self) -> Result<Answer, Failed> {
         let Self { answer, done } = self;
         if !done && answer.stop.is_empty() {
-            return Err(Failed::unknown("the model's answer broke off before its end"));
+            return Err(Failed::passing(BROKEN, "the model's answer broke off before its end"));
         }
         Ok(answer)
     }
@@ -376,13 +448,43 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_its_kind() {
-        let kind =
-            |status: u16, body: &str| refused(StatusCode::from_u16(status).unwrap(), body.as_bytes()).kind;
-        assert_eq!(kind(429, "{}"), "rate_limit");
-        assert_eq!(kind(400, r#"{"error":{"code":"context_length_exceeded"}}"#), "context_length");
-        assert_eq!(kind(500, "no"), "unknown");
-        let said = refused(StatusCode::BAD_GATEWAY, br#"{"error":{"message":"it is down"}}"#);
+    fn a_refusal_says_its_kind_and_whether_it_is_asked_again() {
+        let of = |status: u16, header: Option<(&'static str, &str)>, body: &str| {
+            let mut headers = HeaderMap::new();
+            if let Some((name, value)) = header {
+                headers.insert(name, value.parse().unwrap());
+            }
+            refused(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        };
+        let later =
+            |reason, least: Option<u64>| Again::Later { reason, least: least.map(Duration::from_millis) };
+        let (long, quota, budget) = (
+            r#"{"error":{"code":"context_length_exceeded"}}"#,
+            r#"{"error":{"code":"insufficient_quota"}}"#,
+            r#"{"error":{"type":"invalid_request_error","message":"the budget of today is used"}}"#,
+        );
+        let words = r#"{"error":{"message":"This model's maximum context length is 8192 tokens"}}"#;
+        for (status, header, body, kind, again) in [
+            (429, Some(("retry-after", "2")), "{}", "rate_limit", later("rate_limit", Some(2000))),
+            (429, Some(("retry-after-ms", "1500")), "{}", "rate_limit", later("rate_limit", Some(1500))),
+            (429, Some(("retry-after", "never")), "{}", "rate_limit", later("rate_limit", None)),
+            (429, Some(("retry-after", "-1")), "{}", "rate_limit", later("rate_limit", None)),
+            (429, None, quota, "rate_limit", Again::Never),
+            (429, None, budget, "rate_limit", Again::Never),
+            (400, None, long, "context_length", Again::Never),
+            (500, None, words, "context_length", Again::Never),
+            (413, None, "no", "context_length", Again::Never),
+            (500, None, "no", "unknown", later("server_error", None)),
+            (503, None, "no", "unknown", later("overloaded", None)),
+            (504, None, "no", "timeout", later("timeout", None)),
+            (400, None, "no", "unknown", Again::Never),
+            (401, None, "no", "unknown", Again::Never),
+            (403, None, "no", "refusal", Again::Never),
+        ] {
+            let failed = of(status, header, body);
+            assert_eq!((failed.kind, failed.again), (kind, again), "{status} {header:?} {body}");
+        }
+        let said = of(502, None, r#"{"error":{"message":"it is down"}}"#);
         assert_eq!((&*said.said, said.status), ("HTTP 502: it is down", Some(502)));
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod identity;
 mod kernel;
 mod network;
+pub(crate) mod offered;
 mod processes;
 mod resources;
 pub(crate) mod wires;
@@ -27,7 +28,7 @@ pub struct Row {
     pub title: &'static str,
     /// How.
     pub attempt: Attempt,
-    /// Every layer that answers it.
+    /// Every layer that answers it; none where only the cell's own root does, which every cell has.
     pub layers: Vec<Layer>,
 }
 
@@ -57,6 +58,7 @@ pub(crate) const SEGMENT: u64 = 0x0c0f_fe4d;
 pub fn rows(scene: &Scene) -> Vec<Row> {
     let mut rows = identity::rows(scene);
     rows.extend(files::rows(scene));
+    rows.extend(offered::rows());
     rows.extend(processes::rows());
     rows.extend(kernel::rows());
     rows.extend(network::rows(scene));
@@ -97,7 +99,7 @@ fn path(path: &str) -> PathBuf {
 mod tests {
     use super::*;
     use cofferdam_base::ipc::launcher::Limits;
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, path::Path};
 
     fn scene() -> Scene {
         Scene {
@@ -129,7 +131,8 @@ mod tests {
         let names: BTreeSet<&str> = rows.iter().map(|row| row.id).collect();
         assert_eq!(names.len(), rows.len());
         for row in &rows {
-            assert!(!row.title.is_empty() && !row.layers.is_empty(), "{}", row.id);
+            let control = !row.layers.is_empty() || offered::outside(row.id, Path::new("/x")).is_some();
+            assert!(!row.title.is_empty() && control, "{}", row.id);
             assert!(row.layers.iter().all(|layer| !layer.is_empty()), "{}", row.id);
         }
     }

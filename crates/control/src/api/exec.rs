@@ -1,7 +1,7 @@
 //! The upgrade of `tenant exec`: from a request to two streams of frames.
 
 use super::{
-    extract::parse,
+    extract::{in_header, parse},
     frames::{ExecRequest, PROTOCOL, REQUEST_HEADER},
 };
 use crate::{Error, exec, host::Host};
@@ -11,7 +11,6 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cofferdam_base::TenantId;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -42,12 +41,8 @@ pub(super) async fn exec(
 }
 
 fn read(request: &Request) -> Result<ExecRequest, Error> {
-    let usage = |what: &str| Error::Usage(format!("exec: {what}"));
     if request.headers().get(header::UPGRADE).is_none_or(|value| value != PROTOCOL) {
-        return Err(usage("the request must ask for `Upgrade: cofferdam-exec`"));
+        return Err(Error::Usage("exec: the request must ask for `Upgrade: cofferdam-exec`".to_owned()));
     }
-    let header = request.headers().get(REQUEST_HEADER).ok_or_else(|| usage("no request header"))?;
-    let bytes =
-        BASE64_URL_SAFE_NO_PAD.decode(header.as_bytes()).map_err(|_| usage("its header is no base64url"))?;
-    serde_json::from_slice(&bytes).map_err(|error| usage(&error.to_string()))
+    in_header(request, REQUEST_HEADER, "exec")
 }

@@ -9,6 +9,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::de::DeserializeOwned;
 
 /// The longest body of a request, in bytes: a policy or a secret of 64 KiB, escaped.
@@ -64,6 +65,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             .map(|Query(query)| Self(query))
             .map_err(|e| Error::Usage(e.body_text().chars().take(300).collect()))
     }
+}
+
+/// A JSON document in a header, in base64url; of requests whose body is something else.
+pub(super) fn in_header<T: DeserializeOwned>(
+    request: &Request,
+    header: &str,
+    what: &'static str,
+) -> Result<T, Error> {
+    let usage = |why: &str| Error::Usage(format!("{what}: {why}"));
+    let header = request.headers().get(header).ok_or_else(|| usage("no request header"))?;
+    let bytes =
+        BASE64_URL_SAFE_NO_PAD.decode(header.as_bytes()).map_err(|_| usage("its header is no base64url"))?;
+    serde_json::from_slice(&bytes).map_err(|error| usage(&error.to_string()))
 }
 
 /// A part of the path as one of our types.

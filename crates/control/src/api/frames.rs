@@ -14,6 +14,9 @@ pub const PROTOCOL: &str = "cofferdam-exec";
 /// The header that carries the request.
 pub const REQUEST_HEADER: &str = "cofferdam-exec";
 
+/// The header of an import that says what tenant is to be made: a [`super::types::NewTenant`], likewise.
+pub const IMPORT_HEADER: &str = "cofferdam-import";
+
 /// The longest payload of a frame, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 

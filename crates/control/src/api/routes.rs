@@ -5,14 +5,15 @@
 
 use super::{
     exec::exec,
-    extract::{Body, LONGEST_BODY, Params, no_route, parse},
+    extract::{Body, LONGEST_BODY, Params, in_header, no_route, parse},
+    frames,
     streams::{events, ledger_tail, logs, watch_approvals},
     types,
 };
 use crate::{Error, host::Host};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     routing::{delete, get, post, put},
 };
 use cofferdam_base::{SecretName, TenantId};
@@ -54,6 +55,7 @@ pub(super) fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/runtimes", get(runtimes))
         .route("/api/v1/tenants", get(tenant_list).post(tenant_create))
         .nest("/api/v1/tenants/{id}", tenant)
+        .route("/api/v1/import", post(tenant_import))
         .route("/api/v1/kill", post(kill))
         .route("/api/v1/approvals", get(approval_list))
         .route("/api/v1/approvals/watch", get(watch_approvals))
@@ -96,6 +98,13 @@ async fn tenant_list(State(host): At) -> Answer<types::Tenants> {
 
 async fn tenant_create(State(host): At, Body(new): Body<types::NewTenant>) -> Answer<types::Tenant> {
     whole(async move { host.create(new).await }).await
+}
+
+/// The body is the stream for the tenant's cell, so what is to be made is in a header.
+async fn tenant_import(State(host): At, request: Request) -> Answer<types::Imported> {
+    let new = in_header(&request, frames::IMPORT_HEADER, "import")?;
+    let stream = request.into_body().into_data_stream();
+    whole(async move { host.import(new, stream).await }).await
 }
 
 async fn tenant_show(State(host): At, Path(id): Path<String>) -> Answer<types::Tenant> {

@@ -49,7 +49,7 @@
 //! | `GET /api/v1/ledger/tail` | query [`TailQuery`] | [`LedgerRow`] a line |
 //! | `GET /api/v1/ledger/verify` | | [`LedgerVerified`] |
 
-use cofferdam_base::binding::Binding;
+use cofferdam_base::binding::{Binding, FileName};
 use cofferdam_base::ipc::launcher::{Failure, Limits, Usage};
 use cofferdam_base::ipc::receipt::Receipt;
 use cofferdam_base::{Destination, Millis, Role, SecretName, Slot, TenantId};
@@ -152,6 +152,30 @@ pub struct NewTenant {
     pub wait: bool,
 }
 
+/// A tenant that was imported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imported {
+    /// It.
+    pub tenant: Tenant,
+    /// What is in its home.
+    pub unpacked: Unpacked,
+}
+
+/// What was put into a home, as it was counted there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpacked {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Conversations.
+    pub sessions: u64,
+    /// Their messages.
+    pub messages: u64,
+}
+
 /// For start, stop and restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +206,9 @@ pub struct Tenant {
     /// What its policy leaves of that, if it is less.
     #[serde(default)]
     pub policy_leaves: Option<Limits>,
+    /// What of the operator's directories its policy shows its next cell.
+    #[serde(default)]
+    pub offered: Vec<FileName>,
     /// What its running cell uses; only where one tenant is asked for.
     pub usage: Option<Usage>,
     /// `running`, `stopped` or `deleted`.

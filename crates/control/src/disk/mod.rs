@@ -66,6 +66,9 @@ pub struct NewStoredTenant {
     pub key: WrappedDataKey,
     /// Its first policy.
     pub policy: String,
+    /// Its home is being filled. It counts as deleted until somebody says what is wanted of it: an import that was
+    /// cut off leaves nothing.
+    pub importing: bool,
 }
 
 /// An approval as it is kept.

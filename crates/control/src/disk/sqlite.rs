@@ -30,6 +30,8 @@ use cofferdam_vault::WrappedDataKey;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
 
+/// What is wanted of a tenant whose home is being filled.
+const IMPORTING: &str = "\"importing\"";
 /// So many rows at most are one page of the ledger.
 const PAGE: usize = 1_000;
 /// So many revisions at most are one page of a policy's history.
@@ -129,12 +131,12 @@ impl Disk for Sqlite {
     }
 
     fn create_tenant(&mut self, new: &NewStoredTenant, row: &Row) -> Result<Slot, Error> {
-        let NewStoredTenant { id, runtime, limits, desired, key, policy } = new;
+        let NewStoredTenant { id, runtime, limits, desired, key, policy, importing } = new;
         let new = state::NewTenantRow {
             id: id.clone(),
             runtime: runtime.clone(),
             limits: *limits,
-            desired: write(desired)?,
+            desired: if *importing { IMPORTING.to_owned() } else { write(desired)? },
             created: row.at,
             data_key: key.to_string(),
             policy: policy.clone(),
@@ -441,7 +443,8 @@ fn ledger_row(row: StoredRow) -> LedgerRow {
 
 fn stored_tenant(row: state::TenantRow) -> Result<StoredTenant, Error> {
     let state::TenantRow { id, slot, runtime, limits, desired, generation, created, proof } = row;
-    let (desired, proof) = (read(&desired)?, read(&proof)?);
+    let desired = if desired == IMPORTING { Desired::Deleted } else { read(&desired)? };
+    let proof = read(&proof)?;
     Ok(StoredTenant { id, slot, runtime, limits, desired, generation, created, proof })
 }
 

@@ -12,11 +12,13 @@ use crate::{
     launcher::Launcher,
     plain::Plain,
 };
+use axum::body::BodyDataStream;
 use cofferdam_base::{
     TenantId,
     ipc::launcher::{Command, Event, ExecOrder},
 };
 use ends::{End, Ours};
+use futures_util::StreamExt;
 use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -26,6 +28,8 @@ use tokio::{
 /// After the command ended, what it wrote is still read for so long; a process that it left behind and that
 /// holds the pipe open does not hold up its exit status.
 const DRAIN: Duration = Duration::from_secs(2);
+/// What is kept of the output of a command that only answers.
+const LONGEST_WORD: usize = 16 * 1024;
 /// Arguments all together, in bytes, so that the order fits a packet whatever its bytes are escaped to.
 const LONGEST_ARGV: usize = 16 * 1024;
 
@@ -60,6 +64,75 @@ where
         let _ = write_frame(&mut writer, kind, &payload).await;
         let _ = writer.shutdown().await;
     }
+}
+
+/// How a command ended, and the beginning of what it said.
+pub(crate) struct Ended {
+    pub(crate) code: u8,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Runs a command on this input to its end. An input that breaks off ends the command.
+pub(crate) async fn with_input(
+    tenant: TenantId,
+    argv: Vec<String>,
+    input: &mut BodyDataStream,
+    launcher: &Launcher,
+) -> Result<Ended, Error> {
+    let request = ExecRequest { argv, terminal: false, size: None, raw: true };
+    check(&request)?;
+    let Running { exec, mut ours, mut ended } = start(tenant, &request, launcher).await?;
+    let stdout = tokio::spawn(beginning(Some(ours.stdout.clone())));
+    let stderr = tokio::spawn(beginning(ours.stderr.take()));
+    let fed = async {
+        while let Some(piece) = input.next().await {
+            let piece = piece.map_err(|error| Error::Usage(format!("the stream broke off: {error}")))?;
+            let Some(stdin) = &ours.stdin else { break };
+            if stdin.write_all(&piece).await.is_err() {
+                // It reads no more, and says why.
+                break;
+            }
+        }
+        ours.end_input().await.map_err(|error| Error::io("exec", error))
+    };
+    let (fed, early) = tokio::select! {
+        fed = fed => (fed, None),
+        event = &mut ended => (Ok(()), Some(event)),
+    };
+    if let Err(error) = fed {
+        let cancel = Command::CancelExec { op: launcher.op(), exec };
+        if launcher.tell(&cancel).await.is_ok() {
+            let _ = ended.await;
+        }
+        return Err(error);
+    }
+    let event = match early {
+        Some(event) => event,
+        None => ended.await,
+    };
+    let said = |task| async {
+        tokio::time::timeout(DRAIN, task).await.ok().and_then(Result::ok).unwrap_or_default()
+    };
+    match event {
+        Ok(Event::ExecEnded { op: _, code }) => {
+            Ok(Ended { code, stdout: said(stdout).await, stderr: said(stderr).await })
+        }
+        Ok(Event::Failed { op: _, failure }) => Err(Error::Launcher(failure)),
+        Ok(other) => Err(Error::LauncherGone(format!("it answered {other:?}"))),
+        Err(_) => Err(Error::LauncherGone("no answer".to_owned())),
+    }
+}
+
+/// The first bytes of an output, which is read to its end.
+async fn beginning(end: Option<End>) -> Vec<u8> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4096]);
+    let Some(end) = end else { return kept };
+    while let Ok(length @ 1..) = end.read(&mut buffer).await {
+        let room = LONGEST_WORD.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..length.min(room)]);
+    }
+    kept
 }
 
 struct Running {

@@ -532,6 +532,39 @@ async fn uses_that_wait_are_counted_in_one_transaction_and_none_is_lost_or_count
 }
 
 #[tokio::test]
+async fn a_warden_that_follows_one_that_died_begins_with_all_that_was_used_though_the_disk_stood_still() {
+    let (world, warden) = running().await;
+    world.disk.5.store(true, Ordering::Relaxed);
+    warden.report(&used(1));
+    let Report::Usage(usage) = used(2) else { unreachable!() };
+    let most = warden::Usage { prompt_tokens: 10, ..usage };
+    warden.report(&Report::Asking(most));
+    until(|| world.disk.2.load(Ordering::Relaxed) > 0).await;
+    // It dies, and the next one is there; the disk is tried again and again, and takes nothing.
+    world.host.launcher_says(Event::WardenEnded { tenant: acme() }, vec![]);
+    drop(warden);
+    let (next, world) = blocking(move || (world.wardens.recv().unwrap(), world)).await;
+    let before = world.disk.2.load(Ordering::Relaxed);
+    until(|| world.disk.2.load(Ordering::Relaxed) > before + 2).await;
+    world.disk.5.store(false, Ordering::Relaxed);
+    let models = blocking(move || {
+        loop {
+            if let warden::Command::Models { by_all, .. } = next.next() {
+                return by_all;
+            }
+        }
+    });
+    assert_eq!(models.await[0].tokens, 3 + 11, "what was used, and the most that was under way");
+}
+
+/// Waits for something that comes.
+async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_use_at_no_time_that_there_is_ends_the_wire() {
     let (world, warden) = running().await;
     let Report::Usage(usage) = used(1) else { unreachable!() };

@@ -12,7 +12,7 @@ use cofferdam_base::{
     Millis, SecretName, Slot, TenantId,
     ipc::{
         launcher::Limits,
-        model::{Spent, SpentByAll},
+        model::{Span, Spent, SpentByAll},
         warden::{SealedSecret, Usage},
     },
 };
@@ -26,12 +26,13 @@ use std::sync::{
 };
 
 /// The tables; whether everything fails, and how often it did; whether the disk is full; whether no tenant
-/// can be forgotten.
+/// can be forgotten; whether no use is counted.
 #[derive(Clone, Default)]
 pub(super) struct Memory(
     Arc<Mutex<Tables>>,
     pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicUsize>,
+    pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicBool>,
     pub(super) Arc<AtomicBool>,
 );
@@ -178,7 +179,8 @@ impl Disk for Memory {
             return Err(Error::Conflict { code: "exists", message, mend: String::new() });
         }
         let slot = Slot::try_from(u16::try_from(tables.tenants.len()).unwrap() + 2).unwrap();
-        let NewStoredTenant { id, runtime, limits, desired, key, policy } = new.clone();
+        let NewStoredTenant { id, runtime, limits, desired, key, policy, importing } = new.clone();
+        let desired = if importing { Desired::Deleted } else { desired };
         tables.add_policy(&id, &policy, "default", row.at);
         let (generation, created, proof) = (0, row.at, None);
         let stored = StoredTenant { id, slot, runtime, limits, desired, generation, created, proof };
@@ -318,8 +320,11 @@ impl Disk for Memory {
     fn spent(&mut self, _: &TenantId) -> Result<Vec<Spent>, Error> {
         Ok(Vec::new())
     }
-    fn spent_by_all(&mut self, _: &TenantId) -> Result<Vec<SpentByAll>, Error> {
-        Ok(Vec::new())
+    fn spent_by_all(&mut self, id: &TenantId) -> Result<Vec<SpentByAll>, Error> {
+        let tables = self.open()?;
+        let own = tables.usage.iter().filter(|(tenant, _)| tenant == id);
+        let tokens = own.map(|(_, usage)| usage.prompt_tokens + usage.completion_tokens).sum();
+        Ok(vec![SpentByAll { span: Span::Day, begin: Millis(0), tokens, micros: 0 }])
     }
     fn add_token(&mut self, token: &Token, row: &Row) -> Result<u16, Error> {
         let mut tables = self.change(std::slice::from_ref(row))?;
@@ -371,6 +376,10 @@ impl Disk for Memory {
         self.set_approval(&StoredApproval { state: State::Used, ..granted.clone() }, None, row).map(drop)
     }
     fn add_usage(&mut self, uses: &[(TenantId, Usage)]) -> Result<(), Error> {
+        if self.5.load(Ordering::Relaxed) {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::Store("the disk stands still".to_owned()));
+        }
         let mut tables = self.open()?;
         tables.usage.extend_from_slice(uses);
         tables.counted += 1;

@@ -149,6 +149,7 @@ fn launcher(
 ) {
     let cell = |tenant| CellSeen { tenant, generation: 1, pid: 1, netns_cookie: 1, port: 80 };
     let tell = |event: Event| wire.send(&event, &[]).unwrap();
+    let mut boot = 0;
     while let Ok(Some((command, _))) = wire.recv::<Command>() {
         match command.clone() {
             Command::Observe { op } => {
@@ -160,7 +161,8 @@ fn launcher(
                 let event = Event::WardenWire { tenant: tenant.clone() };
                 wire.send(&event, &[theirs.as_fd()]).unwrap();
                 let warden = Warden(Arc::new(ours.into()));
-                warden.report(&warden::Report::Hello { tenant, boot: 1 });
+                boot += 1;
+                warden.report(&warden::Report::Hello { tenant, boot });
                 wardens.send(warden).unwrap();
                 tell(Event::Done { op });
             }

@@ -189,9 +189,6 @@ impl Credentials {
         let mut used = Vec::new();
         let path = request.uri().path().to_owned();
         let query = request.uri().query().map(str::to_owned);
-        if let Some(found) = find::in_uri(&path) {
-            self.elsewhere(&found, "its path")?;
-        }
         if let Some(found) = request.uri().authority().and_then(|it| find::in_uri(it.as_str())) {
             self.elsewhere(&found, "its host")?;
         }
@@ -200,6 +197,17 @@ impl Credentials {
             let admits = credential.binding.admits(destination, &path, query.as_deref());
             (admits || !keeps(Check::SecretBound)) && !websocket && there(credential)
         };
+        if let Some(found) = find::in_uri(&path) {
+            match self.in_path(&path, &found).filter(|(credential, _)| admitted(credential)) {
+                Some((credential, new)) => {
+                    let secret = Some(credential.name.clone());
+                    let blocked = Blocked { secret, place: "a path that cannot be written" };
+                    *request.uri_mut() = with(request.uri(), &new, query.as_deref()).ok_or(blocked)?;
+                    used.push(credential.name.clone());
+                }
+                None => self.elsewhere(&found, "its path")?,
+            }
+        }
         let mut sign = None;
         if let Some(query) = &query {
             let new = match self.signed_query(query, &admitted, &mut sign)? {
@@ -210,7 +218,8 @@ impl Credentials {
             if new != *query {
                 let blocked =
                     Blocked { secret: used.last().cloned(), place: "a query that cannot be written" };
-                *request.uri_mut() = with_query(request.uri(), &new).ok_or(blocked)?;
+                let path = zeroize::Zeroizing::new(request.uri().path().to_owned());
+                *request.uri_mut() = with(request.uri(), &path, Some(&new)).ok_or(blocked)?;
             }
         }
         let mut exchanged = Vec::new();
@@ -314,6 +323,25 @@ impl Credentials {
         Ok(sign.is_some().then(|| aws::unsigned(query)))
     }
 
+    /// The secret that is bound to the path and whose placeholder is one segment of it as it is bound, and the path with
+    /// it; none if a placeholder stands in another segment, too.
+    fn in_path(&self, path: &str, found: &str) -> Option<(&Credential, zeroize::Zeroizing<String>)> {
+        let credential = self.of(found).filter(|it| it.binding.spot == Spot::Path)?;
+        let format = &credential.binding.format;
+        let as_bound = format.around(credential.placeholder.as_bytes());
+        let (mut there, mut elsewhere) = (0, 0);
+        let segments = path.split('/').map(|segment| {
+            if segment.as_bytes() == as_bound {
+                there += 1;
+                return segment_of(&zeroize::Zeroizing::new(format.around(credential.value.expose())));
+            }
+            elsewhere += usize::from(find::in_uri(segment).is_some());
+            segment.to_owned()
+        });
+        let new = zeroize::Zeroizing::new(segments.collect::<Vec<_>>().join("/"));
+        (there == 1 && elsewhere == 0).then_some((credential, new))
+    }
+
     /// The query with its bound parameters exchanged.
     fn query(
         &self,
@@ -401,12 +429,17 @@ fn cover(patterns: &Patterns, headers: &mut HeaderMap) {
     }
 }
 
-fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
-    let mark = if query.is_empty() { "" } else { "?" };
-    let both = PathAndQuery::try_from(format!("{}{mark}{query}", uri.path())).ok()?;
+fn with(uri: &Uri, path: &str, query: Option<&str>) -> Option<Uri> {
+    let (mark, query) = query.filter(|it| !it.is_empty()).map_or(("", ""), |query| ("?", query));
+    let both = PathAndQuery::try_from(format!("{path}{mark}{query}")).ok()?;
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(both);
     Uri::from_parts(parts).ok()
+}
+
+/// A segment of a path: a colon means nothing there, and APIs read it as it is.
+fn segment_of(bytes: &[u8]) -> String {
+    escaped(bytes).replace("%3A", ":")
 }
 
 /// Percent-encoded, but for what no server reads differently.

@@ -114,6 +114,9 @@ async fn answer(
             Mode::Fixed(..) => egress.told(None, Refusal::new(Reason::BadRequest, "http")),
         };
     }
+    if matches!(mode, Mode::Proxy) && request.uri().scheme_str() == Some("https") {
+        return egress.in_clear(request).await;
+    }
     let target = match head::target(&request) {
         Ok(target) => target,
         Err(said) => return egress.told(None, Refusal::new(Reason::BadRequest, "http").said(said)),

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use std::num::NonZeroU16;
 
 /// Where HTTPS is unless somebody says otherwise.
-const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
+pub(super) const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 

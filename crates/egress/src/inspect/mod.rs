@@ -20,7 +20,9 @@ use crate::{
     check::{Check, keeps},
     credentials::{Covered, Credentials, Outgoing, Searched},
     http::{
-        Body, elsewhere, full, judged,
+        Body, elsewhere, full,
+        head::Authority as Named,
+        judged,
         lines::{Lined, Switched},
         reader, refused, served, tunnel, unreadable,
     },
@@ -28,7 +30,7 @@ use crate::{
     sniff::Rewound,
 };
 use bytes::{Bytes, BytesMut};
-use cofferdam_base::{Destination, Host, Millis};
+use cofferdam_base::{Destination, Host, Millis, Protocol};
 use cofferdam_policy::Reason;
 use cut::{Counted, Way, cut};
 use head::Asks;
@@ -163,6 +165,36 @@ impl Egress {
             reader().serve_connection(lined, service).with_upgrades().await
         };
         served.map_err(|error| self.broke(&shown, error))
+    }
+
+    /// A request for `https` that a client of the explicit proxy leaves to us in clear, because it speaks no TLS
+    /// itself: judged and sent like one whose TLS was ended here. A rule that its TLS is never read is kept to.
+    pub(crate) async fn in_clear(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let authority = request.uri().authority();
+        let Some(Named { host, port }) =
+            authority.and_then(|it| Named::parse(it.as_str(), Some(head::HTTPS_PORT)))
+        else {
+            let refusal = Refusal::new(Reason::BadRequest, "proxy").said("the URI's host is malformed");
+            return self.told(None, refusal);
+        };
+        let of = |host| Destination { host, port, protocol: Protocol::Https };
+        let destination = match self.named(&host) {
+            Ok(host) => of(host),
+            Err(refusal) => return self.told(Some(&of(host)), refusal),
+        };
+        let never = || self.gate.rules().is_none_or(|rules| rules.never_inspects(&destination));
+        let said = if self.is_local(&destination.host) {
+            (port != head::HTTPS_PORT).then_some("it answers on ports 80 and 443")
+        } else {
+            (keeps(Check::NeverInClear) && never())
+                .then_some("the policy says that nobody reads this host's TLS: use CONNECT")
+        };
+        match said {
+            None => self.answer(&destination, request).await,
+            Some(said) => {
+                self.told(Some(&destination), Refusal::new(Reason::ProtocolMismatch, "proxy").said(said))
+            }
+        }
     }
 
     /// A connection that broke. In TLS 1.3 its client may have found our certificate bad after our handshake was over.

@@ -64,6 +64,14 @@ const SYNCHRONISED: Known = Known {
     used_by: "nothing by itself; a clock that jumps moves the end of tokens",
     mend: "run chrony or systemd-timesyncd",
 };
+const OVERLAY: Known = Known {
+    group: GROUP,
+    name: "overlays",
+    need: Need::Informs,
+    buys: "offered directories in which no socket of the host is met",
+    used_by: "policies with filesystem: a cell does not start without; promise 4b2",
+    mend: "a kernel of 6.15 or later with CONFIG_OVERLAY_FS",
+};
 const SECCOMP: Known = Known {
     group: GROUP,
     name: "seccomp",
@@ -92,6 +100,8 @@ const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
 const ACTIONS: [&str; 3] = ["kill_process", "errno", "allow"];
 /// The kernel with the sixth level of Landlock.
 const LEAST: (u32, u32) = (6, 12);
+/// The kernel that makes overlays of what is mounted nowhere.
+const LEAST_OVERLAY: (u32, u32) = (6, 15);
 /// 1 November 2026: no clock that is right shows less.
 const MADE: Millis = Millis(1_793_491_200_000);
 
@@ -100,10 +110,11 @@ pub(super) fn features(root: bool) -> Vec<Feature> {
     let lacking: Vec<&str> = NAMESPACES.into_iter().filter(|kind| !has_namespace(kind)).collect();
     let mut rows = vec![
         ROOT.is(root, ""),
-        VERSION.is(version(&release) >= LEAST, release),
+        VERSION.is(version(&release) >= LEAST, &release),
         USER.is(user_namespaces(root), ""),
         OTHERS.is(lacking.is_empty(), list("without ", &lacking)),
         TIME.is(has_namespace("time"), ""),
+        OVERLAY.is(version(&release) >= LEAST_OVERLAY && has_overlays(), ""),
         seccomp(&text("/proc/sys/kernel/seccomp/actions_avail")),
         CLOCK.is(SystemClock.now() >= MADE, ""),
         SYNCHRONISED.is(cofferdam_sys::clock::synchronised(), ""),
@@ -151,6 +162,14 @@ fn user_namespaces(root: bool) -> bool {
         && (root
             || (number("/proc/sys/kernel/unprivileged_userns_clone").is_none_or(|on| on == 1)
                 && number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_none_or(|on| on == 0)))
+}
+
+/// Built in, or a module that is loaded or can be.
+fn has_overlays() -> bool {
+    text("/proc/filesystems").lines().any(|line| line.ends_with("\toverlay")) || {
+        let release = text("/proc/sys/kernel/osrelease");
+        text(format!("/lib/modules/{release}/modules.dep")).contains("/overlay.ko")
+    }
 }
 
 fn has_namespace(kind: &str) -> bool {

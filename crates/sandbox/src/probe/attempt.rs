@@ -162,6 +162,23 @@ pub enum Attempt {
         /// Its name.
         name: String,
     },
+    /// One of the Unix sockets that lie below these directories takes a connection.
+    Connect {
+        /// In this order; nothing is asked any more when one did.
+        below: Vec<PathBuf>,
+    },
+    /// A named pipe brings this.
+    Pipe {
+        /// Which.
+        path: PathBuf,
+        /// What.
+        holds: String,
+    },
+    /// A file shows that another process has locked it.
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
     /// A TCP port is bound.
     Bind {
         /// Where.

@@ -1,8 +1,11 @@
 //! Attempts on files. What was made is removed again, if that is allowed; else it goes with the cell.
 
-use super::Outcome;
+use super::{Outcome, sockets::PATIENCE};
 use cofferdam_sys::{attempt, attempt::Argument};
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{FlockOperation, Mode, OFlags},
+};
 use std::{
     fs, io,
     os::fd::AsRawFd,
@@ -22,6 +25,27 @@ pub(super) fn read(path: &Path, holds: &str) -> io::Result<Outcome> {
         Outcome::success(format!("{} bytes read", bytes.len()))
     } else {
         Outcome::failure(format!("{} bytes, without it", bytes.len()))
+    })
+}
+
+/// Waits no longer than for a witness: nobody may have it open for writing.
+pub(super) fn pipe(path: &Path, holds: &str) -> io::Result<Outcome> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let pipe = rustix::fs::open(path, flags, Mode::empty())?;
+    let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+    poll(&mut polled, Some(&PATIENCE.try_into().map_err(io::Error::other)?))?;
+    let mut bytes = [0; 1024];
+    let length = rustix::io::read(&pipe, &mut bytes)?;
+    let heard = String::from_utf8_lossy(&bytes[..length]).contains(holds);
+    Ok(if heard { Outcome::success("the witness wrote") } else { Outcome::failure("nobody wrote") })
+}
+
+/// A lock that is not to be had is somebody's. Of this process alone none is.
+pub(super) fn locked(path: &Path) -> io::Result<Outcome> {
+    let file = fs::File::open(path)?;
+    Ok(match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Outcome::success("it is locked"),
+        locked => locked.map(|()| Outcome::failure("nobody has locked it"))?,
     })
 }
 

@@ -101,6 +101,9 @@ impl Attempt {
             Self::Lookup { name } => sockets::lookup(name),
             Self::Udp { to, expect } => sockets::udp(*to, expect),
             Self::Abstract { name } => sockets::abstract_unix(name),
+            Self::Connect { below } => Ok(sockets::unix(below)),
+            Self::Pipe { path, holds } => files::pipe(path, holds),
+            Self::Locked { path } => files::locked(path),
             Self::Bind { at } => sockets::bind(*at),
             Self::SocketOption { v4, level, option, value } => {
                 sockets::socket_option(*v4, *level, *option, value)

@@ -3,9 +3,16 @@
 use super::Outcome;
 use cofferdam_sys::attempt::{self, Argument};
 use std::{
+    collections::VecDeque,
+    fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket},
-    os::{fd::AsRawFd, linux::net::SocketAddrExt, unix::net},
+    os::{
+        fd::AsRawFd,
+        linux::net::SocketAddrExt,
+        unix::{fs::FileTypeExt, net},
+    },
+    path::PathBuf,
     time::Duration,
 };
 
@@ -74,6 +81,34 @@ fn judged(answer: &[u8], expect: &str) -> Outcome {
 pub(super) fn abstract_unix(name: &str) -> io::Result<Outcome> {
     net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(name)?)?;
     Ok(Outcome::success("connected"))
+}
+
+/// So many names are looked at: an offered directory may hold any number.
+const MOST_NAMES: usize = 20_000;
+
+pub(super) fn unix(below: &[PathBuf]) -> Outcome {
+    // It is a socket of another kind, and somebody's.
+    const EPROTOTYPE: i32 = 91;
+    let mut rest: VecDeque<PathBuf> = below.iter().cloned().collect();
+    let (mut names, mut sockets) = (0, 0);
+    while let Some(directory) = rest.pop_front() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten().take(MOST_NAMES - names) {
+            names += 1;
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                rest.push_back(entry.path());
+            }
+            if !kind.is_socket() {
+                continue;
+            }
+            sockets += 1;
+            match net::UnixStream::connect(entry.path()) {
+                Err(error) if error.raw_os_error() != Some(EPROTOTYPE) => {}
+                _ => return Outcome::success(format!("{} took a connection", entry.path().display())),
+            }
+        }
+    }
+    Outcome::failure(format!("none of {sockets} sockets among {names} names"))
 }
 
 pub(super) fn bind(at: SocketAddr) -> io::Result<Outcome> {

@@ -46,6 +46,7 @@ impl Kind {
             | Self::ApprovalExpired
             | Self::ApprovalStale
             | Self::TenantCreated
+            | Self::TenantImported
             | Self::TenantStart
             | Self::TenantStop
             | Self::TenantRestart
@@ -116,6 +117,7 @@ kinds! {
     ApprovalStale "approval_stale" true "The policy moved on, and a question or a yes under it is over."
     // What operators do.
     TenantCreated "tenant_created" false "A tenant was made."
+    TenantImported "tenant_imported" false "A tenant's home is whole: what was imported is in it."
     TenantStart "tenant_start" false "A tenant is to run."
     TenantStop "tenant_stop" true "A tenant is to be stopped."
     TenantRestart "tenant_restart" false "A tenant's cell is to be started anew."

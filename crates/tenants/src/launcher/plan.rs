@@ -17,7 +17,7 @@ use cofferdam_base::{
     binding::FileName,
     ipc::launcher::{CellOrder, Failure, Limits, MOST_OFFERED, OFFERED, RuntimeRef},
 };
-use cofferdam_sandbox::{CellPlan, Protection};
+use cofferdam_sandbox::{Access, CellPlan, Protection};
 use serde::{Deserialize, Serialize};
 use std::{
     os::unix::fs::MetadataExt,
@@ -66,6 +66,8 @@ pub struct CellSpec {
     pub image: Option<PathBuf>,
     /// What runs, what it sees and where it listens.
     pub runtime: RuntimePlan,
+    /// What it sees besides of what the operator offers.
+    pub offered: Vec<cofferdam_sandbox::Bind>,
     /// The files of what it trusts, if its warden has said its own authority.
     pub trust: Option<PathBuf>,
     /// What it may use.
@@ -131,7 +133,7 @@ impl Boot {
             RuntimeRef::Native => (native()?, false),
         };
         super::placeholders::show(data, order, &mut runtime)?;
-        runtime.binds.extend(self.offered(order)?);
+        let offered = self.offered(&order.offered)?;
         let cgroup = cofferdam_sandbox::group(&self.instance(), order.tenant.as_str());
         let without = self.config.left_out();
         let image = self.image(data, &order.tenant);
@@ -141,12 +143,13 @@ impl Boot {
             crate::trust::write(&trust, roots, authority).map_err(|error| failure(error.to_string()))?;
         }
         let trust = order.authority.is_some().then_some(trust);
-        Ok(CellSpec { uid, cgroup, home, image, runtime, trust, limits: order.limits, without, drift })
+        let limits = order.limits;
+        Ok(CellSpec { uid, cgroup, home, image, runtime, offered, trust, limits, without, drift })
     }
 
-    /// What an order asks for of what the operator offers. A message names it and adds nothing to it.
-    fn offered(&self, order: &CellOrder) -> Result<Vec<Bind>, Failure> {
-        if order.offered.len() > MOST_OFFERED {
+    /// What a cell is shown of what the operator offers. A message names it and adds nothing to it.
+    fn offered(&self, names: &[FileName]) -> Result<Vec<cofferdam_sandbox::Bind>, Failure> {
+        if names.len() > MOST_OFFERED {
             return Err(failure(format!("a cell sees at most {MOST_OFFERED} offered directories")));
         }
         let one = |name: &FileName| {
@@ -157,16 +160,14 @@ impl Boot {
                         .to_owned(),
                 });
             };
-            let (path, ours) = (source.as_path(), self.data_dir.as_path());
-            if path.starts_with(ours) || ours.starts_with(path) {
-                return Err(failure(format!(
-                    "{} holds what is this host's own, or is a part of it",
-                    path.display()
-                )));
-            }
-            bind(path, &format!("{OFFERED}/{name}"))
+            Ok(cofferdam_sandbox::Bind {
+                source: source.as_path().to_owned(),
+                target: format!("{OFFERED}/{name}").into(),
+                access: Access::Offered { apart_from: self.data_dir.clone() },
+                label: "offered".to_owned(),
+            })
         };
-        order.offered.iter().map(one).collect()
+        names.iter().map(one).collect()
     }
 
     /// The plan of a tenant's cell as it would be made now, for a proof. Changes nothing: what the tenant's runtime
@@ -176,6 +177,7 @@ impl Boot {
         tenant: &TenantId,
         runtime: &RuntimeRef,
         limits: Limits,
+        offered: &[FileName],
     ) -> Result<CellPlan, Failure> {
         let data =
             DataDir::open(&self.data_dir, self.owners()).map_err(|error| failure(error.to_string()))?;
@@ -192,7 +194,9 @@ impl Boot {
         let (uid, without) = (self.strict.then_some(owner), self.config.left_out());
         let image = self.image(&data, tenant);
         let trust = Some(data.trust(tenant)).filter(|trust| trust.exists());
-        let spec = CellSpec { uid, cgroup, home, image, runtime, trust, limits, without, drift: false };
+        let offered = self.offered(offered)?;
+        let drift = false;
+        let spec = CellSpec { uid, cgroup, home, image, runtime, offered, trust, limits, without, drift };
         Ok(super::linux::plan(self.strict, tenant, 1, &spec))
     }
 
@@ -331,24 +335,23 @@ mod tests {
             boot.config.filesystem.insert(name.parse().unwrap(), path);
         };
         offer(&mut boot, "models", Path::new("/srv/models"));
-        offer(&mut boot, "ours", &data.home(&tenant("acme")));
-        offer(&mut boot, "above", dir.path());
         let asks = |names: &[&str]| {
             let offered = names.iter().map(|name| name.parse().unwrap()).collect();
             CellOrder { offered, ..order("acme", 2, 1) }
         };
-        let binds = |names: &[&str]| boot.cell(&data, &asks(names)).map(|spec| spec.runtime.binds);
-        let none = binds(&[]).unwrap();
-        let one = binds(&["models"]).unwrap();
-        let added = &one[none.len()..];
-        assert_eq!(added, [bind(Path::new("/srv/models"), "/offered/models").unwrap()]);
-        for (names, said) in [
-            (&["else"][..], "offers no directory else"),
-            (&["ours"], "this host's own"),
-            (&["models", "above"], "this host's own"),
-            (&["models"; 17], "at most 16"),
-        ] {
-            let refused = binds(names).unwrap_err();
+        let offered = |names: &[&str]| boot.cell(&data, &asks(names)).map(|spec| spec.offered);
+        assert_eq!(offered(&[]).unwrap(), []);
+        let [shown] = offered(&["models"]).unwrap().try_into().unwrap();
+        assert_eq!(
+            (shown.source, shown.target, shown.access),
+            (
+                "/srv/models".into(),
+                "/offered/models".into(),
+                Access::Offered { apart_from: data.root().to_owned() }
+            )
+        );
+        for (names, said) in [(&["else"][..], "offers no directory else"), (&["models"; 17], "at most 16")] {
+            let refused = offered(names).unwrap_err();
             assert!(refused.message.contains(said), "{refused:?}");
         }
     }

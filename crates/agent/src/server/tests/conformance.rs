@@ -77,6 +77,8 @@ pub(super) fn event(frame: &Value) {
         "tick" => "TickEvent",
         "device.pair.requested" => "DevicePairRequestedEvent",
         "device.pair.resolved" => "DevicePairResolvedEvent",
+        "question.requested" => "QuestionRecord",
+        "question.resolved" => "QuestionResolvedEvent",
         "agent" => {
             // Upstream sends more with it than its schema says; what is described must hold.
             let mut described = frame["payload"].clone();
@@ -104,12 +106,26 @@ fn a_frame_that_is_not_of_the_schema_is_found() {
     }
 }
 
+fn one_question() -> Value {
+    json!({ "questionId": "color", "header": "Color", "question": "Which?", "options": [{ "label": "red" }] })
+}
+
 /// Every method that is served, called with little, answers as its schema says or with an error of upstream's shape.
 #[tokio::test]
 async fn every_method_answers_in_the_schemas_shapes() {
-    let world = World::new(Vec::new()).await;
+    let dir = channels::home(&json!({ "channels": { "webhooks": { "ci": {} } } }));
+    let world = World::in_dir(dir, Vec::new()).await;
+    for id in ["A", "B"] {
+        channels::wants(&world.store(), id);
+    }
+    let skill = world.dir.path().join("workspace/skills/one");
+    std::fs::create_dir_all(&skill).unwrap();
+    std::fs::write(skill.join("SKILL.md"), "---\ndescription: one\n---\n").unwrap();
     let mut client = world.client(ALL).await;
+    let decide = |id: &str| json!({ "channel": "webhook-ci", "accountId": "default", "requestId": id });
     let params = |method: &str| match method {
+        "channels.pairing.approve" => decide("A"),
+        "channels.pairing.dismiss" => decide("B"),
         "agent" => json!({ "message": "hi", "idempotencyKey": "r-agent" }),
         "agent.wait" => json!({ "runId": "r-agent", "timeoutMs": 5000 }),
         "agents.files.get" => json!({ "agentId": "main", "name": "AGENTS.md" }),
@@ -120,6 +136,10 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "chat.send" => {
             json!({ "sessionKey": "agent:main:main", "message": "hi", "idempotencyKey": "r-send" })
         }
+        "question.get" => json!({ "id": "q0" }),
+        "question.request" => json!({ "id": "q1", "questions": [one_question()], "timeoutMs": 60_000 }),
+        "question.resolve" => json!({ "id": "q1", "answers": { "answers": { "color": ["red"] } } }),
+        "question.waitAnswer" => json!({ "id": "q1", "timeoutMs": 5000 }),
         "config.apply" | "config.patch" | "config.set" => json!({ "raw": "{}" }),
         "config.schema.lookup" => json!({ "path": "agents.defaults" }),
         "device.pair.approve" | "device.pair.reject" => json!({ "requestId": "none" }),
@@ -134,12 +154,14 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "sessions.delete" => json!({ "key": "agent:main:dashboard:1" }),
         "sessions.patch" => json!({ "key": "agent:main:main", "label": "two", "thinkingLevel": null }),
         "sessions.send" => json!({ "key": "agent:main:main", "message": "hi" }),
+        "skills.update" => json!({ "skillKey": "one", "enabled": true }),
         "tools.invoke" => json!({ "name": "ls", "args": {} }),
         _ => json!({}),
     };
+    client.call("question.request", json!({ "id": "q0", "questions": [one_question()] })).await.unwrap();
     for (method, _) in crate::protocol::methods::METHODS {
         let mut given = params(method);
-        if *method == "config.set" {
+        if matches!(*method, "config.apply" | "config.patch" | "config.set") {
             given["baseHash"] = client.call("config.get", json!({})).await.unwrap()["hash"].clone();
         }
         let answer = client.call(method, given).await;

@@ -36,7 +36,7 @@ async fn health_is_everybodys_and_the_rest_is_the_edges() {
 #[tokio::test]
 async fn a_chat_completion_is_a_turn_whole_or_streamed() {
     let world =
-        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(500)]).await;
+        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(400)]).await;
     let head = format!("POST /v1/chat/completions HTTP/1.1\r\n{WHO}");
     let messages = json!([{ "role": "system", "content": "be kind" }, { "role": "user", "content": "hi" }]);
     let asked = json!({ "model": "openclaw", "messages": messages });
@@ -107,7 +107,7 @@ async fn a_tool_is_run_by_itself_unless_it_writes_or_runs_commands() {
 #[tokio::test]
 async fn a_response_is_a_turn_whole_or_streamed() {
     let world =
-        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(500)]).await;
+        World::new(vec![Line::Says("Hello there"), Line::Says("Hello again"), Line::Refuses(400)]).await;
     let head = format!("POST /v1/responses HTTP/1.1\r\n{WHO}");
     let asked = json!({ "model": "openclaw", "input": "hi", "instructions": "be kind" });
     let (status, body) = ask(world.address, &head, &asked.to_string()).await;
@@ -138,4 +138,37 @@ async fn a_response_is_a_turn_whole_or_streamed() {
         let (status, said) = ask(world.address, &head, body).await;
         assert!(status == 400 && said.contains(why), "{status} {said}");
     }
+}
+
+#[tokio::test]
+async fn why_an_answer_ended_is_told_and_steps_are_paragraphs() {
+    let world = World::new(vec![
+        Line::Speaks("I look", "ls", json!({})),
+        Line::Ends("too lo", "length", 7),
+        Line::Speaks("I look", "ls", json!({})),
+        Line::Ends("too lo", "length", 7),
+        Line::Ends("too lo", "length", 7),
+    ])
+    .await;
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\n{WHO}");
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    let (_, body) = ask(world.address, &head, &json!({ "messages": messages }).to_string()).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let choice = &answer["choices"][0];
+    let told = (&choice["finish_reason"], &choice["message"]["content"]);
+    assert_eq!(told, (&json!("length"), &json!("I look\n\ntoo lo")));
+    let (_, body) =
+        ask(world.address, &head, &json!({ "stream": true, "messages": messages }).to_string()).await;
+    let (mut said, mut stop) = (String::new(), Value::Null);
+    for data in body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
+        let chunk: Value = serde_json::from_str(data).unwrap();
+        said += chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+        stop = chunk["choices"][0]["finish_reason"].clone();
+    }
+    assert_eq!((&*said, stop), ("I look\n\ntoo lo", json!("length")));
+    let head = format!("POST /v1/responses HTTP/1.1\r\n{WHO}");
+    let (_, body) = ask(world.address, &head, r#"{"input":"hi"}"#).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let why = (&answer["status"], &answer["incomplete_details"]["reason"]);
+    assert_eq!(why, (&json!("incomplete"), &json!("max_output_tokens")));
 }

@@ -105,7 +105,7 @@ async fn what_is_said_meanwhile_is_read_before_the_run_ends() {
 
 #[tokio::test]
 async fn a_model_that_refuses_is_told_of() {
-    let world = World::new(vec![Line::Refuses(429)]).await;
+    let world = World::new(vec![Line::Fails(429, "Retry-After: 3600", "{}")]).await;
     let mut client = world.client(ALL).await;
     client.call("chat.send", message("one", "r1")).await.unwrap();
     let error = client.chat("error").await;
@@ -211,7 +211,8 @@ async fn what_is_said_into_a_run_that_is_stopped_begins_no_other() {
     let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
     let messages = history["messages"].as_array().unwrap();
     let said: Vec<_> = messages.iter().map(|it| it["content"][0]["text"].clone()).collect();
-    assert_eq!((said, history.get("inFlightRun")), (vec![json!("one"), json!("and this")], None));
+    let kept = vec![json!("one"), json!("half"), json!("and this")];
+    assert_eq!((said, history.get("inFlightRun")), (kept, None));
     assert_eq!(world.script.asked.lock().unwrap().len(), 1);
     // And a session that is deleted meanwhile stays so.
     let key = "agent:main:dashboard:1";

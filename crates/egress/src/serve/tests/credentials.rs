@@ -83,6 +83,11 @@ async fn a_placeholder_becomes_its_secret_where_it_is_bound_and_the_use_is_recor
             "GET /v1/me?a=1&key=TOKEN HTTP/1.1\r\nHost: web.example\r\n\r\n",
             "GET /v1/me?a=1&key=sk-live%2F0123456789 HTTP/1.1\r\n",
         ),
+        (
+            "path",
+            "GET /v1/TOKEN/me?a=1 HTTP/1.1\r\nHost: web.example\r\n\r\n",
+            "GET /v1/sk-live%2F0123456789/me?a=1 HTTP/1.1\r\n",
+        ),
     ] {
         let cell = holding(spot);
         let (arrived, _client) = sent(&cell, "web.example", request).await;
@@ -91,6 +96,22 @@ async fn a_placeholder_becomes_its_secret_where_it_is_bound_and_the_use_is_recor
         assert!(head.contains("accept-encoding: identity"), "{head}");
         assert_eq!((uses(&cell), cell.reasons().len()), (1, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_placeholder_in_a_path_is_one_whole_segment_of_it_and_in_no_other_place() {
+    for request in [
+        "GET /v1/xTOKEN/me HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET /v1/TOKEN/TOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET /v1/TOKEN/xTOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET /v1/TOKEN?a=TOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET /v1/me HTTP/1.1\r\nHost: HOST\r\nX-Key: TOKEN\r\n\r\n",
+        "GET /v2/TOKEN HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    ] {
+        assert!(!arrives("path", "web.example", &request.replace("HOST", "web.example")).await, "{request}");
+    }
+    let elsewhere = "GET /v1/TOKEN HTTP/1.1\r\nHost: data.example\r\n\r\n";
+    assert!(!arrives("path", "data.example", elsewhere).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,6 +53,15 @@ rules:
     protocol: https
 ";
 
+/// Nobody reads what goes to `open.example`.
+pub(super) const NEVER: &str = "version: 2
+default: deny
+rules:
+  - allow: open.example
+    protocol: https
+    inspect: never
+";
+
 pub(super) fn inspecting() -> Cell {
     let cell = cell();
     cell.time.store(now().0, SeqCst);
@@ -740,4 +749,54 @@ async fn a_second_connection_takes_the_session_of_the_first_up_again() {
         assert!(message(&mut client).await.ends_with("hi"));
     }
     assert_eq!(kinds, [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_without_tls_asks_the_proxy_for_https_and_is_judged_as_if_it_had_some() {
+    let cell = inspecting();
+    let mut client = cell.peer(Peer::Proxy);
+    let ask = |line: &str, host: &str| format!("{line} HTTP/1.1\r\nHost: {host}\r\nX-Mine: 1\r\n\r\n");
+    say(&mut client, &ask("GET https://open.example/open?x", "open.example")).await;
+    let mut server = served(&cell, H1).await;
+    let head = message(&mut server).await;
+    assert!(
+        head.starts_with("GET /open?x HTTP/1.1\r\n") && head.contains("host: open.example\r\n"),
+        "{head}"
+    );
+    say(&mut server, OK).await;
+    assert!(message(&mut client).await.ends_with("hi"));
+    for (line, host, reason) in [
+        ("GET https://open.example/other", "open.example", "denied_by_rule"),
+        ("DELETE https://open.example/open", "open.example", "no_rule"),
+        ("GET https://open.example:444/open", "open.example:444", "no_rule"),
+        ("GET https://else.example/", "else.example", "no_rule"),
+        ("GET https://web.example/", "open.example", "host_mismatch"),
+    ] {
+        let mut client = cell.peer(Peer::Proxy);
+        say(&mut client, &ask(line, host)).await;
+        let text = message(&mut client).await;
+        assert!(text.contains(&format!("cofferdam-reason: {reason}")), "{line}: {text}");
+    }
+    assert_eq!(cell.dialled(), 1);
+    // Nobody else's certificate is believed for it.
+    let mut client = cell.peer(Peer::Proxy);
+    cell.egress.inspector.forget();
+    say(&mut client, &ask("GET https://web.example/", "web.example")).await;
+    let other = Host::Name("open.example".parse().unwrap());
+    let mut config = ServerConfig::clone(&world_authority().config(&other, now()).unwrap());
+    config.cert_resolver = Arc::new(Any(world_authority().key(&other, now())));
+    assert!(TlsAcceptor::from(Arc::new(config)).accept(cell.server().await).await.is_err());
+    let text = message(&mut client).await;
+    assert!(text.contains("cofferdam-reason: certificate_invalid"), "{text}");
+    // What a rule says nobody reads is not read for it either.
+    cell.egress.gate.configure(rules(NEVER), LIMITS);
+    let mut client = cell.peer(Peer::Proxy);
+    say(&mut client, &ask("GET https://open.example/open", "open.example")).await;
+    let text = message(&mut client).await;
+    assert!(text.contains("cofferdam-reason: protocol_mismatch") && text.contains("CONNECT"), "{text}");
+    // Only the explicit proxy is asked so: a captured request means the host that it was captured on the way to.
+    let mut captured = cell.captured("open.example", 80);
+    say(&mut captured, &ask("GET https://open.example/open", "open.example")).await;
+    let text = message(&mut captured).await;
+    assert!(text.contains("cofferdam-reason: bad_request"), "{text}");
 }

@@ -823,7 +823,16 @@ fn attack(check: Check) -> Result<(), String> {
         }
         Check::LineFeeds => alone(&|| request_passes("Host: web.example\nA: b")),
         Check::OneHost => alone(&|| request_passes("Host: web.example\r\nHost: web.example")),
-        Check::HttpScheme => alone(&|| proxied_passes("https://web.example/", "web.example")),
+        Check::HttpScheme => alone(&|| proxied_passes("ftp://web.example/", "web.example")),
+        Check::NeverInClear => alone(&|| {
+            comes(async {
+                let cell = inspecting();
+                cell.egress.gate.configure(rules(inspected::NEVER), LIMITS);
+                let mut client = cell.peer(Peer::Proxy);
+                say(&mut client, "GET https://open.example/ HTTP/1.1\r\nHost: open.example\r\n\r\n").await;
+                arrives(&cell).await
+            })
+        }),
         Check::HostIsCaptured => alone(&|| request_passes("Host: open.example")),
         Check::HostIsTarget => alone(&|| proxied_passes("http://web.example/", "open.example")),
         Check::HostIsShown => alone(&|| inside("GET /open HTTP/1.1\r\nHost: web.example\r\n\r\n")),

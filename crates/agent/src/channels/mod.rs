@@ -1,0 +1,371 @@
+//! Channels: people write to the agent from outside, and its answers go back to where they were asked.
+//!
+//! Who may write is [`door`]'s to say. Each channel speaks its service's own wire format to a base URL, over the warden,
+//! with placeholders for tokens. What was taken is durable before the service is told so, and an answer that is owed is
+//! on disk until it was sent: a gateway that is killed answers after its next start.
+
+mod discord;
+mod door;
+mod slack;
+mod telegram;
+mod webhook;
+
+pub(crate) use door::{Inbound, PENDING, TTL_MS};
+pub(crate) use webhook::{Posted, posted};
+
+use crate::{
+    config::{self, Channels as Configured},
+    gateway::Gateway,
+    store::Reply,
+    web,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode, header, request};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::task::JoinHandle;
+
+/// How long a request may take that is no long poll, and how much of an answer is read.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST: usize = 4 * 1024 * 1024;
+/// How long one waits after a failure: doubled each time, up to the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// The account that each channel has.
+pub(crate) const ACCOUNT: &str = "default";
+
+/// A service over which people write.
+pub(crate) trait Channel: Send + Sync {
+    /// As keys of sessions and configurations name it.
+    fn name(&self) -> &str;
+    /// Who may write.
+    fn access(&self) -> config::Access;
+    /// Takes what comes until something fails.
+    fn run<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Failed>;
+    /// Writes to a conversation.
+    fn send<'a>(
+        &'a self,
+        gateway: &'a Arc<Gateway>,
+        chat: &'a str,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failed>>;
+    /// The longest message, in characters.
+    fn longest(&self) -> usize;
+}
+
+/// What a channel that runs is tied to.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) channel: Arc<dyn Channel>,
+    pub(crate) state: Arc<State>,
+}
+
+impl Link {
+    /// The service answered.
+    pub(crate) fn connected(&self) {
+        let mut known = self.state.known();
+        if !known.connected {
+            known.last_connected = Some(self.gateway.now());
+        }
+        (known.connected, known.last_error) = (true, None);
+    }
+
+    /// Is it the conversation of somebody who is known, or a group that is named?
+    pub(crate) fn knows(&self, chat: &str) -> Result<bool, crate::store::Error> {
+        let access = self.channel.access();
+        if chat == "*" {
+            return Ok(false);
+        }
+        let named = access.groups.contains_key(chat) || access.allow_from.iter().any(|it| it == chat);
+        Ok(named || self.gateway.store.is_paired_chat(self.channel.name(), chat)?)
+    }
+
+    /// Writes to a conversation, in as many messages as it takes.
+    pub(crate) async fn say(&self, chat: &str, text: &str) -> Result<(), Failed> {
+        for piece in pieces(text, self.channel.longest()) {
+            self.channel.send(&self.gateway, chat, &piece).await?;
+        }
+        self.state.known().last_outbound = Some(self.gateway.now());
+        Ok(())
+    }
+}
+
+/// Why a channel does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// The way to the service.
+    #[error(transparent)]
+    Web(#[from] web::Error),
+    /// The gateway's state.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The service asks to be left alone for so long.
+    #[error("it wants to be left alone for {} s", .0.as_secs())]
+    Slower(Duration),
+    /// In words.
+    #[error("{0}")]
+    Said(String),
+}
+
+/// What is known of a channel that runs.
+#[derive(Debug, Default)]
+pub(crate) struct State(Mutex<Known>);
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    connected: bool,
+    last_error: Option<String>,
+    last_connected: Option<u64>,
+    last_inbound: Option<u64>,
+    last_outbound: Option<u64>,
+}
+
+impl State {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Was it connected before it broke?
+    fn broke(&self, why: String) -> bool {
+        let mut known = self.known();
+        known.last_error = Some(why);
+        std::mem::take(&mut known.connected)
+    }
+}
+
+/// A channel that runs.
+struct Live {
+    link: Link,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Those that run, by name.
+#[derive(Default)]
+pub(crate) struct Channels(Mutex<BTreeMap<String, Live>>);
+
+impl std::fmt::Debug for Channels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channels").finish_non_exhaustive()
+    }
+}
+
+/// Runs what is configured, and again whenever that changes. Ends with the gateway.
+pub(crate) async fn supervise(gateway: Arc<Gateway>) {
+    let mut watch = gateway.watch_config();
+    let mut before = Configured::default();
+    loop {
+        let now = watch.borrow_and_update().config.channels.clone();
+        if now != before {
+            gateway.channels.apply(&gateway, &before, &now);
+            before = now;
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Channels {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what is configured otherwise now, and begins what is new.
+    fn apply(&self, gateway: &Arc<Gateway>, before: &Configured, now: &Configured) {
+        let mut begin: Vec<Arc<dyn Channel>> = Vec::new();
+        let mut end: Vec<String> = Vec::new();
+        if before.telegram != now.telegram {
+            end.push("telegram".to_owned());
+            begin.extend(
+                now.telegram.clone().map(|it| Arc::new(telegram::Telegram::new(it)) as Arc<dyn Channel>),
+            );
+        }
+        if before.slack != now.slack {
+            end.push("slack".to_owned());
+            begin.extend(now.slack.clone().map(|it| Arc::new(slack::Slack::new(it)) as Arc<dyn Channel>));
+        }
+        if before.discord != now.discord {
+            end.push("discord".to_owned());
+            begin.extend(
+                now.discord.clone().map(|it| Arc::new(discord::Discord::new(it)) as Arc<dyn Channel>),
+            );
+        }
+        for (name, hook) in &before.webhooks {
+            if now.webhooks.get(name) != Some(hook) {
+                end.push(webhook::channel(name));
+            }
+        }
+        for (name, hook) in &now.webhooks {
+            if before.webhooks.get(name) != Some(hook) {
+                begin.push(Arc::new(webhook::Webhook::new(name, hook.clone())));
+            }
+        }
+        let mut all = self.all();
+        for name in end {
+            all.remove(&name);
+        }
+        for channel in begin {
+            let name = channel.name().to_owned();
+            let link = Link { gateway: Arc::clone(gateway), channel, state: Arc::default() };
+            let task = tokio::spawn(keep(link.clone()));
+            all.insert(name, Live { link, task });
+        }
+    }
+
+    /// A channel that runs.
+    pub(crate) fn get(&self, name: &str) -> Option<Link> {
+        self.all().get(name).map(|live| live.link.clone())
+    }
+
+    /// As `channels.status` tells them.
+    pub(crate) fn shown(&self) -> Vec<(String, Value)> {
+        let one = |(name, live): (&String, &Live)| {
+            let Known { connected, last_error, last_connected, last_inbound, last_outbound } =
+                live.link.state.known().clone();
+            let access = live.link.channel.access();
+            let account = json!({
+                "accountId": ACCOUNT, "enabled": true, "configured": true, "running": true, "connected": connected,
+                "lastError": last_error, "lastConnectedAt": last_connected, "lastInboundAt": last_inbound,
+                "lastOutboundAt": last_outbound, "dmPolicy": access.dm_policy, "allowFrom": access.allow_from,
+            });
+            (name.clone(), account)
+        };
+        self.all().iter().map(one).collect()
+    }
+}
+
+/// Runs a channel, and after a failure again.
+async fn keep(link: Link) {
+    let Link { gateway, channel, state } = &link;
+    let mut wait = FIRST_WAIT;
+    match gateway.store.owed(channel.name()) {
+        Ok(owed) => owed.into_iter().for_each(|reply| pay(link.clone(), reply)),
+        Err(error) => tracing::error!(%error, channel = channel.name(), "what is owed is not known"),
+    }
+    loop {
+        let failed = channel.run(&link).await;
+        tracing::warn!(error = %failed, channel = channel.name(), "a channel broke");
+        if state.broke(failed.to_string()) {
+            wait = FIRST_WAIT;
+        }
+        let asked = if let Failed::Slower(asked) = failed { asked.min(LONGEST_WAIT) } else { Duration::ZERO };
+        tokio::time::sleep(wait.max(asked)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Sends a run's answer to where it was asked from, when it has one.
+fn pay(link: Link, reply: Reply) {
+    tokio::spawn(async move {
+        let Reply { run: id, chat, .. } = reply;
+        let text = match link.gateway.run(&id) {
+            Ok(Some(active)) => {
+                let run = active.ended().await;
+                match (run.said, run.error) {
+                    (Some(said), _) => said,
+                    (None, Some(error)) => format!("Your message was not answered: {error}."),
+                    (None, None) => String::new(),
+                }
+            }
+            // The gateway ended before it was taken: the service brings it again.
+            Ok(None) => String::new(),
+            Err(error) => return tracing::error!(%error, run = id, "an answer that is owed is not known"),
+        };
+        let mut wait = FIRST_WAIT;
+        // Upstream's word for nothing to say.
+        if !text.trim().is_empty() && text.trim() != "NO_REPLY" {
+            while let Err(failed) = link.say(&chat, &text).await {
+                tracing::warn!(error = %failed, channel = link.channel.name(), "an answer is not sent yet");
+                if wait >= LONGEST_WAIT {
+                    // It stays owed: the next start tries again.
+                    return;
+                }
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+        }
+        if let Err(error) = link.gateway.store.paid(&id) {
+            tracing::error!(%error, run = id, "an answer that was sent is still owed");
+        }
+    });
+}
+
+/// A text in pieces of at most so many characters, cut at ends of lines where there are some.
+fn pieces(text: &str, longest: usize) -> Vec<String> {
+    let (mut out, mut rest) = (Vec::new(), text.trim());
+    while !rest.is_empty() {
+        let Some((end, _)) = rest.char_indices().nth(longest) else {
+            out.push(rest.to_owned());
+            break;
+        };
+        let cut = rest[..end].rfind('\n').filter(|at| *at > end / 2).unwrap_or(end);
+        out.push(rest[..cut].to_owned());
+        rest = rest[cut..].trim_start_matches('\n');
+    }
+    out
+}
+
+/// A request to a service, and its answer as JSON, with the HTTP status.
+pub(crate) async fn ask(
+    gateway: &Gateway,
+    method: Method,
+    url: &str,
+    head: impl FnOnce(request::Builder) -> request::Builder,
+    body: Option<&Value>,
+    patience: Duration,
+) -> Result<(StatusCode, Value), Failed> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut builder = Request::builder().method(method).uri(url).header(header::ACCEPT, "application/json");
+    if !body.is_empty() {
+        builder = builder.header(header::CONTENT_TYPE, "application/json; charset=utf-8");
+    }
+    let request = head(builder)
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| Failed::Said(format!("a request cannot be written: {error}")))?;
+    let reply = gateway.web().send(request, patience).await?;
+    let (head, bytes) = reply.whole(LONGEST, patience).await?;
+    let after = head.headers.get(header::RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse::<f64>().ok());
+    if head.status == StatusCode::TOO_MANY_REQUESTS {
+        let seconds = after.filter(|it| it.is_finite()).unwrap_or(5.0).clamp(1.0, 3600.0);
+        return Err(Failed::Slower(Duration::from_secs_f64(seconds)));
+    }
+    if bytes.is_empty() {
+        return Ok((head.status, Value::Null));
+    }
+    let value =
+        serde_json::from_slice(&bytes).map_err(|_| Failed::Said(format!("{}: no JSON", head.status)))?;
+    Ok((head.status, value))
+}
+
+/// What a service says that it refuses, in its own words, shortened.
+pub(crate) fn refused(status: StatusCode, said: &Value) -> Failed {
+    let words: String =
+        said.as_str().unwrap_or("no reason").chars().filter(|c| !c.is_control()).take(300).collect();
+    Failed::Said(format!("{status}: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_at_ends_of_lines_and_nothing_is_lost() {
+        assert_eq!(pieces("a\nb", 10), ["a\nb"]);
+        assert_eq!(pieces("aaaa\nbb\ncccc", 9), ["aaaa\nbb", "cccc"]);
+        assert_eq!(pieces("ääääää", 4), ["ääää", "ää"]);
+        assert!(pieces("  \n", 4).is_empty());
+    }
+}

@@ -1,0 +1,442 @@
+//! The process that reads the home: what is carried, changed and left, and the stream of it.
+//!
+//! It reads twice, so that the stream begins with what is in it; a home that changed meanwhile is refused.
+
+use crate::{
+    Error, Report, Runtime,
+    bundle::{self, Conversation, FileHead, Kind, PIECE, Said},
+    config,
+    database::{self, Database},
+    home::{Entry, Found, Home},
+    io, json5, left,
+    report::shown,
+    secrets::Secrets,
+    sessions,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// What the reader is told, as JSON in its first argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The home, absolute.
+    pub dir: PathBuf,
+    /// For whom, in the commands that are named.
+    pub tenant: String,
+    /// Into which layout.
+    pub runtime: Runtime,
+    /// Is the stream wanted, or its report alone?
+    pub carry: bool,
+}
+
+/// Where what is carried goes.
+pub(crate) trait Sink {
+    fn file(&mut self, path: &str, runs: bool, content: &[u8]) -> Result<(), Error>;
+    fn session(&mut self, conversation: &Conversation) -> Result<(), Error>;
+    fn message(&mut self, said: &Said) -> Result<(), Error>;
+}
+
+/// The native gateway's configuration, below `/sandbox`.
+pub(crate) const SETTINGS: &str = ".cofferdam/config.json";
+
+/// For the report alone.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn file(&mut self, _: &str, _: bool, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn session(&mut self, _: &Conversation) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn message(&mut self, _: &Said) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for BufWriter<W> {
+    fn file(&mut self, path: &str, runs: bool, content: &[u8]) -> Result<(), Error> {
+        let head = FileHead { path: path.to_owned(), size: content.len() as u64, runs };
+        bundle::write_json(self, Kind::File, &head)?;
+        content.chunks(PIECE).try_for_each(|piece| bundle::write(self, Kind::Data, piece))
+    }
+
+    fn session(&mut self, conversation: &Conversation) -> Result<(), Error> {
+        bundle::write_json(self, Kind::Session, conversation)
+    }
+
+    fn message(&mut self, said: &Said) -> Result<(), Error> {
+        bundle::write_json(self, Kind::Message, said)
+    }
+}
+
+/// The entry of the reader: `__read-home WANTED`.
+pub fn reader_main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    let wanted: Wanted = serde_json::from_str(&wanted).map_err(|why| Error::Stream(why.to_string()))?;
+    confine(&wanted.dir)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    stream(&wanted, &mut out)?;
+    out.flush().map_err(io("the stream"))
+}
+
+/// Becomes the home's owner, so that nothing is read that they could not read, and then nothing but a reader of it.
+fn confine(dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(dir)
+        .map_err(|why| Error::NoHome(format!("{}: {why}", shown(&dir.to_string_lossy()))))?;
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        cofferdam_sys::process::become_user(owner.uid(), owner.gid(), true)
+            .map_err(io("becoming the home's owner"))?;
+    }
+    cofferdam_sandbox::confine::reader(dir).map_err(|why| Error::Confine(why.to_string()))
+}
+
+/// Reads the home and writes its stream.
+pub(crate) fn stream<W: Write>(wanted: &Wanted, out: &mut BufWriter<W>) -> Result<(), Error> {
+    let report = read(wanted, &mut Nowhere)?;
+    bundle::write_json(out, Kind::Report, &report)?;
+    if !wanted.carry {
+        return Ok(());
+    }
+    if read(wanted, out)? != report {
+        return Err(Error::Moved);
+    }
+    bundle::write(out, Kind::End, &[])
+}
+
+/// Reads the home into the sink.
+pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error> {
+    let home = open(&wanted.dir)?;
+    let (mut report, mut secrets) = (Report::default(), Secrets::default());
+    let text = home.read("openclaw.json", json5::LARGEST as u64);
+    let text = text.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let places = match text.as_deref().map(json5::parse) {
+        Some(Ok(document)) => {
+            let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
+            reader.read(&document, &mut secrets, &mut report)
+        }
+        // Without it nobody knows which values are secrets, and which workspace is meant.
+        Some(Err(wrong)) => return Err(Error::NoHome(format!("openclaw.json cannot be read: {wrong}"))),
+        None => {
+            return Err(Error::NoHome(
+                "openclaw.json cannot be read: it is no text file of 4 MiB at most".to_owned(),
+            ));
+        }
+    };
+    let database = database(&home, &mut report)?;
+    credentials(&home, database.as_ref(), wanted, &mut secrets, &mut report)?;
+
+    let mut carrier = Carrier { home: &home, secrets: &secrets, report: &mut report, sink };
+    let workspace = workspace(&home, places.workspace.as_deref(), carrier.report);
+    if let Some(workspace) = &workspace {
+        carrier.tree(workspace, "workspace", "workspace")?;
+    }
+    match wanted.runtime {
+        Runtime::Native => carrier.skills(workspace.as_deref())?,
+        Runtime::Openclaw => {
+            carrier.tree("skills", ".openclaw/skills", "skills")?;
+            carrier.tree("media", ".openclaw/media", "media")?;
+        }
+    }
+    if let Some(settings) = &places.settings {
+        carrier.report.carry("settings", "/sandbox/.cofferdam/config.json", 1, None, settings.len() as u64);
+        // A secret may stand in a text as well.
+        let settings = secrets.blank(settings).map_or_else(|| settings.clone(), |(text, _)| text);
+        carrier.sink.file(SETTINGS, false, settings.as_bytes())?;
+    }
+    sessions::carry(&home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
+    rest(&home, workspace.as_deref(), wanted.runtime, &mut report)?;
+    Ok(purged(report, &secrets))
+}
+
+/// The home itself, or the one below a user's home.
+fn open(dir: &Path) -> Result<Home, Error> {
+    let home = Home::open(dir)?;
+    if home.file("openclaw.json").is_some() {
+        return Ok(home);
+    }
+    let below = Home::open(&dir.join(".openclaw")).ok().filter(|home| home.file("openclaw.json").is_some());
+    below.ok_or_else(|| {
+        let dir = shown(&dir.to_string_lossy());
+        Error::NoHome(format!(
+            "{dir} is no OpenClaw home: it has no file openclaw.json, and none in .openclaw"
+        ))
+    })
+}
+
+fn database(home: &Home, report: &mut Report) -> Result<Option<Database>, Error> {
+    let path = "agents/main/agent/openclaw-agent.sqlite";
+    match Database::open(home, path)? {
+        None => Ok(None),
+        Some(Ok(database)) => {
+            report.leave(
+                path,
+                "all but its conversations: it is made anew from them and the memory's files",
+                None,
+            );
+            Ok(Some(database))
+        }
+        Some(Err(why)) => {
+            report.leave(path, format!("it cannot be read: {why}"), None);
+            Ok(None)
+        }
+    }
+}
+
+/// The credentials of providers that people signed in to, by profile.
+fn credentials(
+    home: &Home,
+    database: Option<&Database>,
+    wanted: &Wanted,
+    secrets: &mut Secrets,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let mut documents: Vec<(String, String)> = Vec::new();
+    if let Some(database) = database {
+        let found = database.credentials().unwrap_or_default();
+        documents.extend(
+            found
+                .into_iter()
+                .map(|document| ("agents/main/agent/openclaw-agent.sqlite".to_owned(), document)),
+        );
+    }
+    for path in
+        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
+    {
+        if let Some(text) =
+            home.read(path, json5::LARGEST as u64).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+        {
+            documents.push((path.to_owned(), text));
+        }
+    }
+    for (path, document) in documents {
+        for profile in database::profiles(&document, secrets) {
+            let provider = profile.split(':').next().unwrap_or_default();
+            let name = config::variable(&format!("{provider}_API_KEY"));
+            let command = format!("cofferdam secret set {} {name} < FILE", wanted.tenant);
+            report.ask(
+                &format!("{path}: {profile}"),
+                command,
+                "a provider's key, or a new one for what was signed in to",
+            );
+        }
+    }
+    for entry in home.below("credentials", |_| None).unwrap_or_default() {
+        if let Entry::File(Found { path, .. }) = entry {
+            let command = format!(
+                "cofferdam secret set {} NAME --bind HOST --in header:authorization < FILE",
+                wanted.tenant
+            );
+            report.ask(&path, command, "if the channel has a token; pairings are made anew");
+        }
+    }
+    Ok(())
+}
+
+/// Where the workspace is below the home: as the configuration says, if that is below it, else where upstream has it.
+fn workspace(home: &Home, said: Option<&str>, report: &mut Report) -> Option<String> {
+    let below =
+        said.and_then(|path| path.split_once("/.openclaw/")).map(|(_, below)| below.trim_end_matches('/'));
+    let found = below.into_iter().chain(["workspace"]).find(|path| !path.is_empty() && home.has(path));
+    if let (Some(said), None) = (said, below) {
+        report.leave(
+            said,
+            "the workspace is outside of the home: move it to its workspace/, then import",
+            None,
+        );
+    }
+    found.map(str::to_owned)
+}
+
+/// Carries files.
+struct Carrier<'a> {
+    home: &'a Home,
+    secrets: &'a Secrets,
+    report: &'a mut Report,
+    sink: &'a mut dyn Sink,
+}
+
+impl Carrier<'_> {
+    /// Everything below a directory of the home, to another below `/sandbox`.
+    fn tree(&mut self, from: &str, to: &str, what: &str) -> Result<(), Error> {
+        if !self.home.has(from) {
+            return Ok(());
+        }
+        for entry in self.home.below(from, left::directory)? {
+            match entry {
+                Entry::Other(path, why) => self.report.leave(&path, why, None),
+                Entry::File(file) => self.file(&file, from, to, what)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, file: &Found, from: &str, to: &str, what: &str) -> Result<(), Error> {
+        let Found { path, size: _, runs } = file;
+        if left::is_credential(path) {
+            self.report.leave(path, left::CREDENTIALS, None);
+            self.report.warn(format!(
+                "{} is a file of secrets: put what is needed of it into the vault",
+                shown(path)
+            ));
+            return Ok(());
+        }
+        if let Some(kind) = self.secrets.first_in(path.as_bytes()) {
+            self.report.leave(path, format!("its name holds {kind}"), None);
+            return Ok(());
+        }
+        let content = match self.home.read(path, crate::home::LARGEST) {
+            Ok(content) => content,
+            Err(why) => {
+                self.report.leave(path, why, None);
+                return Ok(());
+            }
+        };
+        let Some(content) = self.blanked(path, content) else { return Ok(()) };
+        let below = path.strip_prefix(from).and_then(|below| below.strip_prefix('/')).unwrap_or(path);
+        let what = match what {
+            "workspace" if below == "MEMORY.md" || below.starts_with("memory/") => "memory",
+            "workspace" if below.starts_with("skills/") => "skills",
+            what => what,
+        };
+        self.report.carry(what, &format!("/sandbox/{to}"), 1, None, content.len() as u64);
+        self.sink.file(&format!("{to}/{below}"), *runs, &content)
+    }
+
+    /// The content without secrets; none if it cannot be freed from them.
+    fn blanked(&mut self, path: &str, content: Vec<u8>) -> Option<Vec<u8>> {
+        let found = self.secrets.first_in(&content);
+        let Some(kind) = found else { return Some(content) };
+        self.report.warn(format!("{} holds {kind}: give the service a new one", shown(path)));
+        match std::str::from_utf8(&content).ok().and_then(|text| self.secrets.blank(text)) {
+            Some((text, kinds)) => {
+                self.report.change(path, format!("blanked {} times: {kind}", kinds.len()));
+                Some(text.into_bytes())
+            }
+            None => {
+                self.report.leave(path, format!("no text, and it holds {kind}"), None);
+                None
+            }
+        }
+    }
+
+    /// The skills of all agents go to those of the workspace, which come first where both have one.
+    fn skills(&mut self, workspace: Option<&str>) -> Result<(), Error> {
+        if !self.home.has("skills") {
+            return Ok(());
+        }
+        let hidden = |name: &str| {
+            workspace.is_some_and(|workspace| self.home.has(&format!("{workspace}/skills/{name}")))
+        };
+        let mut names = Vec::new();
+        for entry in self.home.below("skills", left::directory)? {
+            if let Entry::File(file) = &entry {
+                let name = file.path.split('/').nth(1).unwrap_or_default().to_owned();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        for name in names {
+            let path = format!("skills/{name}");
+            if hidden(&name) {
+                self.report.leave(&path, "the workspace has a skill of this name, which comes first", None);
+            } else {
+                self.tree(&path, &format!("workspace/{path}"), "skills")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whatever else there is, by name.
+fn rest(home: &Home, workspace: Option<&str>, runtime: Runtime, report: &mut Report) -> Result<(), Error> {
+    let workspace = workspace.and_then(|path| path.split('/').next()).unwrap_or("workspace");
+    // One level: what is below is of one kind.
+    for entry in home.below("", |path| Some(path.to_owned()))? {
+        let (path, directory) = match &entry {
+            Entry::File(found) => (&found.path, false),
+            Entry::Other(path, why) if path == why => (path, true),
+            Entry::Other(path, why) => {
+                report.leave(path, why.clone(), None);
+                continue;
+            }
+        };
+        let carried = match path.as_str() {
+            "openclaw.json" | "agents" | "skills" => true,
+            "media" => runtime == Runtime::Openclaw,
+            path => path == workspace,
+        };
+        if !carried {
+            let why = match (path.as_str(), directory) {
+                ("media", true) => "the native gateway keeps no media",
+                (name, true) if name.starts_with("workspace-") => "of another agent: a tenant has one, main",
+                (name, directory) => left::top(name, directory),
+            };
+            report.leave(path, why, None);
+        }
+    }
+    agents(home, report)
+}
+
+/// What agents have besides their conversations.
+fn agents(home: &Home, report: &mut Report) -> Result<(), Error> {
+    if !home.has("agents") {
+        return Ok(());
+    }
+    for entry in home.below("agents", |path| (path.split('/').count() > 2).then(|| path.to_owned()))? {
+        let (path, why) = match entry {
+            Entry::File(found) => (found.path, "this command does not know it".to_owned()),
+            Entry::Other(path, why) if path != why => (path, why),
+            Entry::Other(path, _) => {
+                let mut parts = path.split('/').skip(1);
+                match (parts.next(), parts.next()) {
+                    (Some(sessions::AGENT), Some("agent" | "sessions")) => continue,
+                    (Some(sessions::AGENT), Some("session-sqlite-import-archive")) => {
+                        (path, "conversations that upstream took into its database".to_owned())
+                    }
+                    (Some(sessions::AGENT), _) => (path, "this command does not know it".to_owned()),
+                    _ => (path, "of another agent: a tenant has one, main".to_owned()),
+                }
+            }
+        };
+        report.leave(&path, why, None);
+    }
+    Ok(())
+}
+
+/// Names, too, may hold what nobody is to see.
+fn purged(mut report: Report, secrets: &Secrets) -> Report {
+    let clean = |text: &mut String| {
+        if let Some((blank, _)) = secrets.blank(text) {
+            *text = blank;
+        }
+    };
+    let Report { carried: _, changed, left, credentials, warnings, more: _ } = &mut report;
+    changed.iter_mut().for_each(|row| clean(&mut row.path));
+    left.iter_mut().for_each(|row| [&mut row.path, &mut row.why].into_iter().for_each(clean));
+    for row in credentials {
+        clean(&mut row.at);
+        clean(&mut row.command);
+    }
+    warnings.iter_mut().for_each(clean);
+    report
+}

@@ -1,0 +1,297 @@
+//! Whole homes, from their files to a tenant's.
+#![allow(clippy::unwrap_used)]
+
+use crate::{
+    Error, Report, Runtime,
+    bundle::{self, Kind},
+    first_report,
+    reader::{Wanted, stream},
+    secrets::BLANK,
+    unpack::unpack,
+};
+use cofferdam_agent::store::Store;
+use serde_json::json;
+use std::{
+    fs,
+    io::{BufWriter, Cursor},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+const TOKEN: &str = "gateway-token-0123456789";
+const KEY: &str = "sk-a1b2c3d4e5f6g7h8i9j0k1l2";
+
+fn put(home: &Path, path: &str, content: impl AsRef<[u8]>) {
+    let path = home.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn home() -> tempfile::TempDir {
+    let outer = tempfile::tempdir().unwrap();
+    let home = outer.path();
+    put(
+        home,
+        "openclaw.json",
+        format!(
+            "{{ gateway: {{ auth: {{ token: '{TOKEN}' }} }}, models: {{ providers: {{ mock: {{ apiKey: '{KEY}' }} }} }} }}"
+        ),
+    );
+    put(home, "workspace/MEMORY.md", format!("the boat is green\nand the key is {KEY}\n"));
+    put(home, "workspace/memory/2026-09-01.md", "it rained");
+    put(home, "workspace/run.sh", "#!/bin/sh\n");
+    fs::set_permissions(home.join("workspace/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    put(home, "workspace/.env", format!("KEY={KEY}"));
+    put(home, "workspace/blob.bin", [b"\xff\xfe", TOKEN.as_bytes()].concat());
+    put(home, "workspace/skills/boat/SKILL.md", "---\nname: boat\n---\n");
+    put(home, "skills/boat/SKILL.md", "hidden");
+    put(home, "skills/sea/SKILL.md", "---\nname: sea\n---\n");
+    put(home, "credentials/telegram.json", "{}");
+    put(home, "state/openclaw.sqlite", "x");
+    put(home, "odd.txt", "x");
+    symlink("/etc/passwd", home.join("workspace/passwd")).unwrap();
+    let lines = [
+        json!({ "type": "session", "version": 3, "id": "s1", "timestamp": "2026-09-01T10:00:00.000Z", "cwd": "/root" }),
+        json!({ "type": "message", "id": "a", "parentId": null, "message":
+            { "role": "user", "content": format!("remember the marmalade, {TOKEN}"), "timestamp": 7 } }),
+        json!({ "type": "message", "id": "b", "parentId": "a", "message": { "role": "assistant", "timestamp": 8,
+            "content": [{ "type": "text", "text": "I will" }] } }),
+    ];
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).chain(["broken".to_owned()]).collect();
+    put(home, "agents/main/sessions/s1.jsonl", lines.join("\n"));
+    put(home, "agents/main/sessions/s2.jsonl", lines.join("\n"));
+    let index = json!({ "agent:main:main": { "sessionId": "s1", "updatedAt": 9, "label": "Marmalade" } });
+    put(home, "agents/main/sessions/sessions.json", index.to_string());
+    put(home, "agents/other/sessions/s3.jsonl", "");
+    outer
+}
+
+/// Reads a home and unpacks what comes of it.
+fn carry(home: &Path, runtime: Runtime) -> (Report, tempfile::TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    let stream = bytes(home, runtime).unwrap();
+    let mut stream = Cursor::new(stream);
+    let report = first_report(&mut stream).unwrap();
+    unpack(runtime, root.path(), &mut stream).unwrap();
+    (report, root)
+}
+
+fn bytes(home: &Path, runtime: Runtime) -> Result<Vec<u8>, Error> {
+    let wanted = Wanted { dir: home.to_owned(), tenant: "acme".to_owned(), runtime, carry: true };
+    let mut out = BufWriter::new(Vec::new());
+    stream(&wanted, &mut out)?;
+    Ok(out.into_inner().unwrap())
+}
+
+/// Everything below a directory, in one piece.
+fn all(root: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        bytes.extend(path.to_string_lossy().bytes());
+        bytes.extend(if path.is_dir() { all(&path) } else { fs::read(&path).unwrap() });
+    }
+    bytes
+}
+
+fn holds(bytes: &[u8], word: &str) -> bool {
+    memchr::memmem::find(bytes, word.as_bytes()).is_some()
+}
+
+#[test]
+fn a_home_becomes_a_native_one_and_what_stays_is_named_with_its_reason() {
+    let home = home();
+    let (report, root) = carry(home.path(), Runtime::Native);
+    let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+    assert_eq!(text("workspace/MEMORY.md"), format!("the boat is green\nand the key is {BLANK}\n"));
+    assert_eq!(text("workspace/skills/boat/SKILL.md"), "---\nname: boat\n---\n");
+    assert!(text("workspace/skills/sea/SKILL.md").contains("sea"));
+    let mode = fs::metadata(root.path().join("workspace/run.sh")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    for path in ["workspace/passwd", "workspace/.env", "workspace/blob.bin", ".openclaw"] {
+        assert!(!root.path().join(path).exists(), "{path}");
+    }
+
+    let store = Store::open(&root.path().join(".cofferdam/agent.db")).unwrap();
+    let session = store.session("agent:main:main").unwrap().unwrap();
+    assert_eq!((&*session.id, session.label.as_deref(), session.updated_at), ("s1", Some("Marmalade"), 9));
+    let said: Vec<String> = store.messages("s1", 10, 0).unwrap().iter().map(|it| it.said()).collect();
+    assert_eq!(said, [format!("remember the marmalade, {BLANK}"), "I will".to_owned()]);
+    assert_eq!(store.search("marmalade", 10).unwrap().len(), 2, "the one without a key is there, too");
+    assert!(store.session("agent:main:dashboard:s2").unwrap().is_some());
+
+    let left = |path: &str| report.left.iter().find(|row| row.path == path).map(|row| row.why.clone());
+    for (path, why) in [
+        ("workspace/passwd", "a link"),
+        ("workspace/.env", "credentials"),
+        ("workspace/blob.bin", "no text, and it holds"),
+        ("skills/boat", "comes first"),
+        ("credentials", "credentials"),
+        ("state", "scheduled jobs"),
+        ("odd.txt", "does not know"),
+        ("agents/main/sessions/s1.jsonl", "1 lines that cannot be read: 4"),
+        ("agents/other/sessions", "of another agent"),
+    ] {
+        assert!(left(path).is_some_and(|said| said.contains(why)), "{path}: {:?}", report.left);
+    }
+    let carried: Vec<(&str, u64, Option<u64>)> =
+        report.carried.iter().map(|row| (&*row.what, row.count, row.messages)).collect();
+    assert_eq!(
+        carried,
+        [("memory", 2, None), ("workspace", 1, None), ("skills", 2, None), ("sessions", 2, Some(4))]
+    );
+}
+
+#[test]
+fn a_home_becomes_one_of_upstreams() {
+    let home = home();
+    let (report, root) = carry(home.path(), Runtime::Openclaw);
+    let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+    let index: serde_json::Value =
+        serde_json::from_str(&text(".openclaw/agents/main/sessions/sessions.json")).unwrap();
+    assert_eq!(index["agent:main:main"]["sessionFile"], "s1.jsonl");
+    let lines = text(".openclaw/agents/main/sessions/s1.jsonl");
+    assert!(lines.lines().count() == 3 && lines.contains("\"cwd\":\"/sandbox/workspace\""), "{lines}");
+    assert_eq!(text(".openclaw/skills/boat/SKILL.md"), "hidden");
+    assert!(!root.path().join(".cofferdam").exists());
+    assert!(
+        report.changed.iter().any(|row| row.path == "openclaw.json: gateway.auth.token")
+            || !report.credentials.is_empty()
+    );
+}
+
+#[test]
+fn a_secret_is_in_no_byte_of_what_comes_or_is_said() {
+    let home = home();
+    put(home.path(), &format!("workspace/{KEY}.md"), "a name");
+    for runtime in [Runtime::Native, Runtime::Openclaw] {
+        let (report, root) = carry(home.path(), runtime);
+        let said = serde_json::to_vec(&report).unwrap();
+        assert!(holds(&all(home.path()), KEY) && holds(&all(home.path()), TOKEN), "the control");
+        for secret in [KEY, TOKEN] {
+            assert!(!holds(&said, secret), "{}", String::from_utf8_lossy(&said));
+            assert!(!holds(&all(root.path()), secret), "{secret}");
+        }
+        assert!(
+            report.warnings.iter().any(|row| row.contains("workspace/MEMORY.md")),
+            "{:?}",
+            report.warnings
+        );
+    }
+}
+
+#[test]
+fn what_is_no_home_or_in_use_is_refused() {
+    let outer = tempfile::tempdir().unwrap();
+    assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::NoHome(_))));
+    put(outer.path(), ".openclaw/openclaw.json", "{");
+    assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::NoHome(_))));
+    put(outer.path(), ".openclaw/openclaw.json", "{}");
+    bytes(outer.path(), Runtime::Native).unwrap();
+    let database = ".openclaw/agents/main/agent/openclaw-agent.sqlite";
+    put(outer.path(), database, "no database");
+    let stream = bytes(outer.path(), Runtime::Native).unwrap();
+    let report = first_report(&mut Cursor::new(stream)).unwrap();
+    assert!(report.left.iter().any(|row| row.path.ends_with(".sqlite")), "{report:?}");
+    put(outer.path(), &format!("{database}-wal"), "more");
+    assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::InUse(_))));
+}
+
+#[test]
+fn a_stream_that_was_cut_off_or_leads_elsewhere_is_refused() {
+    let home = home();
+    let stream = bytes(home.path(), Runtime::Native).unwrap();
+    for cut in [6, stream.len() / 2, stream.len() - 1, stream.len() - 5] {
+        let root = tempfile::tempdir().unwrap();
+        let mut cursor = Cursor::new(&stream[..cut]);
+        let read = first_report(&mut cursor).and_then(|_| unpack(Runtime::Native, root.path(), &mut cursor));
+        assert!(matches!(read, Err(Error::Stream(_))), "{cut}: {read:?}");
+    }
+    for path in ["../x", "/etc/x", "workspace/../../x", ".cofferdam/agent.db", "", "workspace"] {
+        let (outer, mut stream) = (tempfile::tempdir().unwrap(), Vec::new());
+        let root = outer.path().join("root/workspace");
+        fs::create_dir_all(&root).unwrap();
+        bundle::write_json(&mut stream, Kind::File, &json!({ "path": path, "size": 0, "runs": false }))
+            .unwrap();
+        bundle::write(&mut stream, Kind::End, &[]).unwrap();
+        let read = unpack(Runtime::Native, root.parent().unwrap(), &mut Cursor::new(stream));
+        assert!(read.is_err(), "{path}");
+        assert!(!outer.path().join("x").exists());
+    }
+}
+
+/// A database as upstream makes it, with what of it is read.
+#[test]
+fn conversations_of_upstreams_database_are_carried_with_what_it_packed() {
+    let home = home();
+    fs::remove_dir_all(home.path().join("agents")).unwrap();
+    let path = home.path().join("agents/main/agent/openclaw-agent.sqlite");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE session_nodes (session_key TEXT, current_session_id TEXT, label TEXT, display_name TEXT);
+         CREATE TABLE session_windows (session_id TEXT, session_key TEXT, started_at INTEGER, created_at INTEGER, updated_at INTEGER);
+         CREATE TABLE transcript_events (session_id TEXT, seq INTEGER, event_json TEXT, event_zstd BLOB);
+         CREATE TABLE auth_profile_store (store_json TEXT);
+         INSERT INTO session_nodes VALUES ('agent:main:main', 'new', NULL, 'Talk');
+         INSERT INTO session_windows VALUES ('new', 'agent:main:main', NULL, 5, 6), ('old', 'agent:main:main', 1, 2, 3);
+         INSERT INTO auth_profile_store VALUES ('{\"profiles\":{\"openai:default\":{\"key\":\"a-key-that-has-no-shape\"}}}');",
+    )
+    .unwrap();
+    let event = |id: &str, text: &str| {
+        json!({ "type": "message", "id": id, "message": { "role": "user", "content": text, "timestamp": 7 } })
+            .to_string()
+    };
+    let long = "long ".repeat(1000);
+    let packed = ruzstd::encoding::compress_to_vec(
+        event("b", &long).as_bytes(),
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    let mut put = db.prepare("INSERT INTO transcript_events VALUES (?1, ?2, ?3, ?4)").unwrap();
+    put.execute(("new", 0, event("a", "hello a-key-that-has-no-shape"), None::<Vec<u8>>)).unwrap();
+    put.execute(("new", 1, None::<String>, packed)).unwrap();
+    put.execute(("new", 2, None::<String>, b"\xff\xff".to_vec())).unwrap();
+    put.execute(("old", 0, event("c", "before"), None::<Vec<u8>>)).unwrap();
+    drop(put);
+    drop(db);
+
+    let (report, root) = carry(home.path(), Runtime::Native);
+    let store = Store::open(&root.path().join(".cofferdam/agent.db")).unwrap();
+    let said = |key: &str| {
+        let session = store.session(key).unwrap().unwrap();
+        store.messages(&session.id, 10, 0).unwrap().iter().map(|it| it.said()).collect::<Vec<_>>()
+    };
+    assert_eq!(said("agent:main:main"), [format!("hello {BLANK}"), long]);
+    assert_eq!(said("agent:main:dashboard:old"), ["before"]);
+    assert!(
+        report.left.iter().any(|row| row.why.contains("1 lines that cannot be read: 3")),
+        "{:?}",
+        report.left
+    );
+    assert!(
+        report.credentials.iter().any(|row| row.command.contains("OPENAI_API_KEY")),
+        "{:?}",
+        report.credentials
+    );
+}
+
+#[test]
+fn a_database_whose_tables_are_views_is_left() {
+    let home = home();
+    let path = home.path().join("agents/main/agent/openclaw-agent.sqlite");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE session_nodes (session_key TEXT, current_session_id TEXT, label TEXT, display_name TEXT);
+         CREATE VIEW session_windows AS WITH RECURSIVE n(session_id) AS (SELECT 1 UNION ALL SELECT session_id + 1 FROM n)
+            SELECT session_id, 'k' AS session_key, 0 AS started_at, 0 AS created_at, 0 AS updated_at FROM n;",
+    )
+    .unwrap();
+    drop(db);
+    let (report, _) = carry(home.path(), Runtime::Native);
+    assert!(
+        report.left.iter().any(|row| row.why.contains("a database of another release")),
+        "{:?}",
+        report.left
+    );
+}
