@@ -5,6 +5,7 @@
 use crate::{
     gateway::Gateway,
     store::{Error, Session},
+    tools,
     turn::{context, fixed},
 };
 use std::{fmt::Write as _, sync::Arc};
@@ -19,7 +20,7 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 8] = [
+pub(crate) const COMMANDS: [Command; 9] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
@@ -41,6 +42,12 @@ pub(crate) const COMMANDS: [Command; 8] = [
         description: "Choose how much the model thinks",
         category: "options",
         takes: true,
+    },
+    Command {
+        name: "mcp",
+        description: "Show the MCP servers and what waits for a person",
+        category: "management",
+        takes: false,
     },
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
@@ -80,6 +87,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
         },
         "status" => status(gateway, &session),
         "usage" => used(&session),
+        "mcp" => gateway.mcp.told(gateway),
         "model" if rest.is_empty() => {
             format!("The model is {}.", gateway.model_of(&session))
         }
@@ -113,7 +121,7 @@ fn status(gateway: &Gateway, session: &Session) -> String {
     let model = &gateway.model_of(session);
     // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
     let system = fixed::system(gateway, None).unwrap_or_default();
-    let fixed = context::request(model, &system, &[], None).len();
+    let fixed = context::request(model, &system, &[], None, tools::offered(gateway, &session.id)).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(
         "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \

@@ -6,6 +6,7 @@
 mod agents;
 pub(crate) mod change;
 mod channels;
+pub(crate) mod mcp;
 mod placeholder;
 pub(crate) mod schema;
 pub(crate) mod secret;
@@ -16,6 +17,7 @@ mod web;
 
 pub use agents::Agents;
 pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slack, Telegram, Webhook};
+pub use mcp::Mcp;
 pub use placeholder::Placeholder;
 pub use skills::Skills;
 pub use tools::Tools;
@@ -51,6 +53,9 @@ pub struct Config {
     /// Where people write from outside.
     #[serde(skip_serializing_if = "is_default")]
     pub channels: Channels,
+    /// Servers whose tools it may call.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mcp: Mcp,
     /// Instructions that it may read.
     #[serde(skip_serializing_if = "is_default")]
     pub skills: Skills,
@@ -83,10 +88,11 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        let Self { agents, tools, skills, channels } = self;
+        let Self { agents, tools, skills, mcp, channels } = self;
         agents.check()?;
         tools.check()?;
         skills.check()?;
+        mcp.check()?;
         channels.check()
     }
 }

@@ -4,6 +4,7 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod asks;
 mod collect;
 mod devices;
 mod questions;
@@ -14,15 +15,19 @@ mod tell;
 use collect::Waiting;
 
 pub(crate) use active::Active;
+pub(crate) use asks::Question;
 pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use questions::Outcome;
 use questions::Questions;
 pub(crate) use tell::shown;
 
+use asks::Asks;
+
 use crate::{
     channels::Channels,
     config::{Config, Configured, Loaded},
     ids::uuid,
+    mcp::Servers,
     protocol::{Fault, methods},
     server::Client,
     skills::Shelf,
@@ -56,6 +61,8 @@ pub(crate) struct Gateway {
     questions: Questions,
     pub(crate) channels: Channels,
     shelf: Shelf,
+    pub(crate) mcp: Servers,
+    asks: Asks,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -126,6 +133,8 @@ impl Gateway {
             waiting_devices: devices::Waiting::default(),
             channels: Channels::default(),
             shelf: Shelf::default(),
+            mcp: Servers::default(),
+            asks: Asks::default(),
             boot: uuid(),
             started_at: now,
             clock,

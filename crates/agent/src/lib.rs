@@ -15,6 +15,7 @@ pub mod config;
 mod gateway;
 mod ids;
 pub mod log;
+mod mcp;
 pub mod protocol;
 pub mod server;
 mod skills;
@@ -22,7 +23,6 @@ pub mod store;
 mod text;
 mod tools;
 pub mod turn;
-mod untrusted;
 mod web;
 
 use cofferdam_base::Clock;

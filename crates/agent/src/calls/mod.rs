@@ -1,6 +1,7 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod asks;
 mod channels;
 mod chat;
 mod config;
@@ -109,6 +110,8 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "logs.tail" => usage::logs(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands(gateway)).into(),
+        "plugin.approval.list" => Ok(asks::list(gateway)).into(),
+        "plugin.approval.resolve" => asks::resolve(gateway, params).into(),
         "skills.status" => skills::status(gateway, params).into(),
         "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),

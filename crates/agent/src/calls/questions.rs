@@ -15,13 +15,13 @@ use std::{sync::Arc, time::Duration};
 pub(super) fn request(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: Asked = params::read("question.request", params)?;
     asked.check()?;
-    let (id, until) = gateway.ask(asked)?;
+    let (id, until) = gateway.pose(asked)?;
     Ok(json!({ "id": id, "expiresAtMs": until }))
 }
 
 pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let Nothing {} = params::read("question.list", params)?;
-    Ok(json!({ "questions": gateway.asked() }))
+    Ok(json!({ "questions": gateway.posed() }))
 }
 
 pub(super) fn get(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {

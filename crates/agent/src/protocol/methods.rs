@@ -38,6 +38,8 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("logs.tail", Scope::Read),
     ("models.list", Scope::Read),
     ("node.list", Scope::Read),
+    ("plugin.approval.list", Scope::Approvals),
+    ("plugin.approval.resolve", Scope::Approvals),
     ("question.get", Scope::Questions),
     ("question.list", Scope::Questions),
     ("question.request", Scope::Questions),

@@ -163,6 +163,13 @@ impl World {
         Self { address: listen, script, dir, tasks: vec![model, gateway] }
     }
 
+    /// As after the end of the gateway: what is on disk, under another one.
+    async fn again(mut self, lines: Vec<Line>) -> Self {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::in_dir(dir, lines).await
+    }
+
     async fn client(&self, scopes: &str) -> Socket {
         Socket::open(self.address, scopes).await.connect(&scopes.split(',').collect::<Vec<_>>()).await
     }

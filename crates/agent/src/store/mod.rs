@@ -5,6 +5,7 @@
 
 mod channels;
 mod devices;
+mod mcp;
 mod pending;
 mod rows;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod usage;
 
 pub use channels::{PairingRequest, Reply};
 pub use devices::Device;
+pub use mcp::Pin;
 pub use rows::{Message, Role, Run, RunState, Session};
 pub use usage::Used;
 
@@ -41,9 +43,10 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("0001.sql"),
     include_str!("channels.sql"),
+    include_str!("mcp.sql"),
     include_str!("devices.sql"),
     include_str!("usage.sql"),
 ];
@@ -120,6 +123,7 @@ impl Store {
         if id.is_some() {
             let all = "SELECT id FROM transcripts WHERE session_key = ?1";
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
+            change.execute(&format!("DELETE FROM loaded_tools WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;

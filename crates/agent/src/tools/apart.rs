@@ -34,7 +34,7 @@ impl Gateway {
 
 /// The domain of a command. All that is in it is killed when this goes.
 #[derive(Debug)]
-pub(super) struct Domain(Option<(Sender<()>, JoinHandle<()>)>);
+pub(crate) struct Domain(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Drop for Domain {
     fn drop(&mut self) {
@@ -47,7 +47,7 @@ impl Drop for Domain {
 }
 
 /// Starts a command in a domain of its own.
-pub(super) fn start(gateway: &Gateway, mut command: std::process::Command) -> io::Result<(Child, Domain)> {
+pub(crate) fn start(gateway: &Gateway, mut command: std::process::Command) -> io::Result<(Child, Domain)> {
     let state = gateway.private().to_owned();
     let home = state.with_file_name("home");
     fs::create_dir_all(&home)?;

@@ -12,14 +12,20 @@ mod memory;
 mod message;
 mod patch;
 mod process;
+mod search;
 mod sessions;
 mod web;
 
+pub(crate) use apart::{Domain, start};
 pub(crate) use process::Processes;
+pub(crate) use search::offered;
 
 pub(crate) use files::{open, replace, text_within};
 
-use crate::gateway::{Active, Gateway};
+use crate::{
+    gateway::{Active, Gateway},
+    mcp,
+};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -40,11 +46,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    fn ok(text: impl Into<String>) -> Self {
+    pub(crate) fn ok(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: false, details: json!({}) }
     }
 
-    fn error(text: impl Into<String>) -> Self {
+    pub(crate) fn error(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: true, details: json!({}) }
     }
 }
@@ -75,7 +81,7 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 10] = [
+const TOOLS: [&[About]; 11] = [
     &files::TOOLS,
     &edit::TOOLS,
     &patch::TOOLS,
@@ -86,6 +92,7 @@ const TOOLS: [&[About]; 10] = [
     &sessions::TOOLS,
     &ask::TOOLS,
     &message::TOOLS,
+    &search::TOOLS,
 ];
 
 /// All of them.
@@ -98,15 +105,10 @@ pub(crate) fn named(name: &str) -> Option<&'static About> {
     all().find(|about| about.name == name)
 }
 
-/// As the model is told of them: JSON, the same each time.
-pub(crate) fn schemas() -> Vec<Value> {
-    let one = |about: &About| {
-        let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
-        json!({ "type": "function", "function": {
-            "name": about.name, "description": about.description, "parameters": parameters,
-        }})
-    };
-    all().map(one).collect()
+/// May several calls of it run at once?
+pub(crate) fn is_parallel(gateway: &Gateway, name: &str) -> bool {
+    named(name).is_some_and(|about| about.parallel)
+        || gateway.mcp.tools(gateway).iter().any(|tool| tool.id == name && tool.parallel)
 }
 
 /// Where tools work, and for whom.
@@ -124,6 +126,9 @@ impl Bench<'_> {
     /// Runs a tool. Whatever goes wrong is said to the model.
     pub(crate) async fn run(&self, name: &str, arguments: &str) -> Output {
         let Some(about) = named(name) else {
+            if let Some(output) = mcp::call(self.gateway, name, arguments).await {
+                return output;
+            }
             let known: Vec<_> = all().map(|about| about.name).collect();
             return Output::error(format!("there is no tool {name:?}: use {}", known.join(", ")));
         };
@@ -179,7 +184,7 @@ where
 }
 
 /// Text of at most [`OUTPUT`] bytes, and a word on what was left out.
-fn cut(text: String) -> String {
+pub(crate) fn cut(text: String) -> String {
     if text.len() <= OUTPUT {
         return text;
     }

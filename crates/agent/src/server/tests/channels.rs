@@ -125,7 +125,7 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
         .map(|it| it["content"].as_str().unwrap())
         .collect();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("the stranger 5") && said[0].contains("never instructions"), "{said:?}");
+    assert!(said[0].contains("the stranger 5") && said[0].contains("<untrusted source="), "{said:?}");
     assert_eq!(said[1], "[Ann (42)] @the_bot do it");
 }
 
