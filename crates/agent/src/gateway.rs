@@ -6,6 +6,7 @@
 mod active;
 mod asks;
 mod collect;
+mod devices;
 mod questions;
 mod queue;
 mod skills;
@@ -15,6 +16,7 @@ use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use asks::Question;
+pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use questions::Outcome;
 use questions::Questions;
 pub(crate) use tell::shown;
@@ -56,6 +58,7 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    waiting_devices: devices::Waiting,
     questions: Questions,
     pub(crate) channels: Channels,
     shelf: Shelf,
@@ -130,6 +133,7 @@ impl Gateway {
             config,
             processes: Processes::default(),
             questions: Questions::default(),
+            waiting_devices: devices::Waiting::default(),
             channels: Channels::default(),
             shelf: Shelf::default(),
             mcp: Servers::default(),

@@ -7,6 +7,7 @@
 //! It owns the conversations of one tenant: [`store`] keeps them, `gateway` orders the runs, `turn` asks the model and
 //! runs [`tools`], `calls` serves the methods, `server` the sockets.
 
+mod calendar;
 mod calls;
 mod channels;
 mod commands;
@@ -14,6 +15,7 @@ pub mod config;
 mod cron;
 mod gateway;
 mod ids;
+pub mod log;
 mod mcp;
 pub mod protocol;
 pub mod server;

@@ -86,8 +86,13 @@ pub(super) fn status(taken: Taken) -> &'static str {
     }
 }
 
-pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
-    let asked: History = params::read("chat.history", params)?;
+/// `chat.history`, and `chat.startup`, with which a page begins.
+pub(super) fn history(
+    gateway: &Arc<Gateway>,
+    method: &str,
+    params: Option<&RawValue>,
+) -> Result<Value, Fault> {
+    let asked: History = params::read(method, params)?;
     is_key(&asked.session_key)?;
     let key = full_key(asked.session_key);
     let (limit, skip) = (asked.limit.unwrap_or(USUAL).clamp(1, 1000), asked.offset.unwrap_or(0));
@@ -101,7 +106,7 @@ pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resu
         None => (Vec::new(), 0),
     };
     // The newest, as far as there is room for them in one frame.
-    let mut room = HISTORY;
+    let mut room = asked.max_bytes.map_or(HISTORY, |most| most.clamp(1, HISTORY));
     let mut rows = Vec::new();
     for message in messages.iter().rev() {
         let row = shown(message, max);

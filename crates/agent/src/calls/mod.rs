@@ -6,10 +6,13 @@ mod channels;
 mod chat;
 mod config;
 mod cron;
+mod devices;
 mod info;
+mod lists;
 mod questions;
 mod sessions;
 mod skills;
+mod usage;
 
 use crate::{
     gateway::{Gateway, permitted},
@@ -64,7 +67,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "channels.pairing.list" => channels::requests(gateway, params).into(),
         "channels.status" => channels::status(gateway, params).into(),
         "chat.send" => chat::send(gateway, params).into(),
-        "chat.history" => chat::history(gateway, params).into(),
+        "chat.history" | "chat.startup" => chat::history(gateway, method, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
         "question.get" => questions::get(gateway, params).into(),
@@ -107,6 +110,16 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "config.schema.lookup" => config::lookup(params).into(),
         "config.set" | "config.apply" => config::set(gateway, method, params).into(),
         "config.patch" => config::patch(gateway, params).into(),
+        "device.pair.list" => devices::list(gateway, client, params).into(),
+        "device.pair.approve" => devices::approve(gateway, client, params).into(),
+        "device.pair.reject" => devices::reject(gateway, client, params).into(),
+        "device.pair.remove" => devices::remove(gateway, client, params).into(),
+        "device.token.rotate" => devices::rotate(gateway, client, params).into(),
+        "device.token.revoke" => devices::revoke(gateway, client, params).into(),
+        "usage.status" => Ok(usage::status(gateway)).into(),
+        "usage.cost" => usage::cost(gateway, params).into(),
+        "sessions.usage" => usage::sessions(gateway, params).into(),
+        "logs.tail" => usage::logs(gateway, params).into(),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands(gateway)).into(),
         "plugin.approval.list" => Ok(asks::list(gateway)).into(),
@@ -117,7 +130,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),
         // Each method of the table is called by a test.
-        other => Err(Fault::invalid(format!("unknown method: {other}"))).into(),
+        other => lists::none(gateway, other).into(),
     }
 }
 

@@ -234,6 +234,8 @@ impl Gateway {
         usage.output = usage.output.saturating_add(answer.output_tokens);
         usage.model.clone_from(&answer.model);
         drop(usage);
+        let (key, model) = (&active.session_key, &answer.model);
+        self.store.count_usage(self.now(), key, model, answer.input_tokens, answer.output_tokens)?;
         let session = self.session(&active.session_key)?;
         Ok(Session {
             input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
@@ -244,6 +246,12 @@ impl Gateway {
 
     /// A run has ended: whoever waits hears it, and the next one of its session begins.
     pub(crate) fn ended(self: &Arc<Self>, active: &Arc<Active>, run: Run) {
+        tracing::info!(
+            run = run.id,
+            session = run.session_key,
+            state = run.state.as_str(),
+            "a run has ended"
+        );
         let key = &active.session_key;
         let mut state = self.state();
         state.active.remove(key);

@@ -25,11 +25,13 @@ mod channels;
 mod config;
 mod conformance;
 mod cron;
+mod devices;
 mod http;
 mod questions;
 mod recovery;
 mod skills;
 mod turns;
+mod usage;
 
 struct At;
 

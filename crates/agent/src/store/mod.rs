@@ -5,6 +5,7 @@
 
 mod channels;
 mod cron;
+mod devices;
 mod mcp;
 mod pending;
 mod rows;
@@ -14,8 +15,10 @@ mod usage;
 
 pub use channels::{PairingRequest, Reply};
 pub(crate) use cron::{CronEnd, CronRun};
+pub use devices::Device;
 pub use mcp::Pin;
 pub use rows::{Message, Role, Run, RunState, Session};
+pub use usage::Used;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{
@@ -42,11 +45,13 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("0001.sql"),
     include_str!("channels.sql"),
     include_str!("mcp.sql"),
     include_str!("cron.sql"),
+    include_str!("devices.sql"),
+    include_str!("usage.sql"),
 ];
 
 /// The state of one gateway.
