@@ -5,6 +5,7 @@
 use crate::{
     gateway::Gateway,
     store::{Error, Session},
+    tools,
     turn::context,
 };
 use std::{fmt::Write as _, sync::Arc};
@@ -19,7 +20,7 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 8] = [
+pub(crate) const COMMANDS: [Command; 9] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
@@ -42,10 +43,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
         category: "options",
         takes: true,
     },
+    Command { name: "approve", description: "Answer an approval", category: "management", takes: true },
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 2] = ["compact", "approve"];
+const NOT_BUILT: [&str; 1] = ["compact"];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
@@ -83,6 +85,10 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             gateway.store.put_session(&Session { model, ..session })?;
             format!("The model is {rest} from now on.")
         }
+        // Who may is known only where a client's own words come in.
+        "approve" => {
+            "Approvals are answered by chat.send of a client that has operator.approvals.".to_owned()
+        }
         "think" if LEVELS.contains(&rest) => {
             let thinking = Some(rest.to_owned());
             gateway.store.put_session(&Session { thinking, ..session })?;
@@ -109,7 +115,7 @@ fn status(gateway: &Gateway, session: &Session) -> String {
     // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
     let system =
         gateway.apart(|| context::system(&gateway.workspace, gateway.now(), None)).unwrap_or_default();
-    let fixed = context::request(model, &system, &[], None).len();
+    let fixed = context::request(&tools::schemas(&gateway.config().tools), model, &system, &[], None).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(
         "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \

@@ -4,10 +4,11 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+pub mod consent;
 mod tools;
 
 pub use agents::Agents;
-pub use tools::Tools;
+pub use tools::{Profile, Tools};
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};

@@ -4,10 +4,12 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod approvals;
 mod queue;
 mod tell;
 
 pub(crate) use active::Active;
+pub(crate) use approvals::{Approvals, Decision, Kind, Question};
 pub(crate) use tell::shown;
 
 use crate::{
@@ -39,6 +41,8 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    /// What is asked of people.
+    pub(crate) approvals: Approvals,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -99,9 +103,22 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
-        let state = Mutex::default();
+        // Nobody waits any more for what an earlier gateway asked.
+        store.end_approvals(now, "gateway-restart")?;
+        let (state, approvals) = (Mutex::default(), Approvals::default());
         let (boot, processes) = (uuid(), Processes::default());
-        Ok(Arc::new(Self { store, model, workspace, config, processes, boot, started_at: now, clock, state }))
+        Ok(Arc::new(Self {
+            store,
+            model,
+            workspace,
+            config,
+            processes,
+            approvals,
+            boot,
+            started_at: now,
+            clock,
+            state,
+        }))
     }
 
     /// How it is set up, as of now.

@@ -1,12 +1,13 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod approvals;
 mod chat;
 mod info;
 mod sessions;
 
 use crate::{
-    gateway::{Gateway, permitted},
+    gateway::{Gateway, Kind, permitted},
     protocol::{Fault, Request},
     server::Client,
     store::Error,
@@ -47,7 +48,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
     match method.as_str() {
         "agent" => chat::agent(gateway, params),
         "agent.wait" => chat::wait(gateway, params),
-        "chat.send" => chat::send(gateway, params).into(),
+        "chat.send" => chat::send(gateway, client, params).into(),
         "chat.history" => chat::history(gateway, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
@@ -68,8 +69,19 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "agents.files.get" => agents::file(gateway, params).into(),
         "agents.files.set" => agents::set_file(gateway, params).into(),
         "agent.identity.get" => agents::identity(gateway, params).into(),
-        "tools.catalog" => Ok(agents::catalog()).into(),
+        "tools.catalog" => Ok(agents::catalog(gateway)).into(),
         "tools.invoke" => agents::invoke(gateway, params),
+        "exec.approval.get" => approvals::get(gateway, params).into(),
+        "exec.approval.list" => approvals::list(gateway, Kind::Exec, params).into(),
+        "exec.approval.request" => approvals::ask_exec(gateway, params),
+        "exec.approval.resolve" => approvals::resolve(gateway, client, Kind::Exec, params).into(),
+        "exec.approval.waitDecision" => approvals::wait(gateway, Kind::Exec, params),
+        "exec.approvals.get" => approvals::policy(gateway, params).into(),
+        "exec.approvals.set" => approvals::set_policy(gateway, params).into(),
+        "plugin.approval.list" => approvals::list(gateway, Kind::Plugin, params).into(),
+        "plugin.approval.request" => approvals::ask_plugin(gateway, params),
+        "plugin.approval.resolve" => approvals::resolve(gateway, client, Kind::Plugin, params).into(),
+        "plugin.approval.waitDecision" => approvals::wait(gateway, Kind::Plugin, params),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands()).into(),
         "health" => health(gateway).into(),

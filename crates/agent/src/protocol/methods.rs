@@ -17,8 +17,19 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("chat.inject", Scope::Admin),
     ("chat.send", Scope::Write),
     ("commands.list", Scope::Read),
+    ("exec.approval.get", Scope::Approvals),
+    ("exec.approval.list", Scope::Approvals),
+    ("exec.approval.request", Scope::Approvals),
+    ("exec.approval.resolve", Scope::Approvals),
+    ("exec.approval.waitDecision", Scope::Approvals),
+    ("exec.approvals.get", Scope::Admin),
+    ("exec.approvals.set", Scope::Admin),
     ("health", Scope::Read),
     ("models.list", Scope::Read),
+    ("plugin.approval.list", Scope::Approvals),
+    ("plugin.approval.request", Scope::Approvals),
+    ("plugin.approval.resolve", Scope::Approvals),
+    ("plugin.approval.waitDecision", Scope::Approvals),
     ("sessions.abort", Scope::Write),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),
@@ -38,8 +49,21 @@ pub const METHODS: &[(&str, Scope)] = &[
 ];
 
 /// The events that are sent.
-pub const EVENTS: &[&str] =
-    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+pub const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    "exec.approval.removed",
+    "exec.approval.requested",
+    "exec.approval.resolved",
+    "plugin.approval.removed",
+    "plugin.approval.requested",
+    "plugin.approval.resolved",
+    "presence",
+    "session.message",
+    "sessions.changed",
+    "tick",
+];
 
 /// The scope that a method wants; none: there is no such method.
 pub fn scope(method: &str) -> Option<Scope> {

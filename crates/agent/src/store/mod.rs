@@ -3,6 +3,7 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod approvals;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 1] = [include_str!("0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("approvals.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]

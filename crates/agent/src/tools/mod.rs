@@ -4,18 +4,26 @@
 //! and commands do not reach ([`apart`]).
 
 mod apart;
+mod command;
+mod consent;
 mod edit;
 mod exec;
 mod files;
 mod memory;
 mod patch;
+mod policy;
 mod process;
 
+pub(crate) use consent::{document, plain};
+pub(crate) use policy::{is_known, permits, profiles};
 pub(crate) use process::Processes;
 
 pub(crate) use files::{open, replace, text_within};
 
-use crate::gateway::{Active, Gateway};
+use crate::{
+    config,
+    gateway::{Active, Gateway},
+};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -84,15 +92,20 @@ pub(crate) fn named(name: &str) -> Option<&'static About> {
     all().find(|about| about.name == name)
 }
 
+/// Those that may be called.
+pub(crate) fn permitted(tools: &config::Tools) -> impl Iterator<Item = &'static About> {
+    all().filter(|about| permits(tools, about.name, about.group))
+}
+
 /// As the model is told of them: JSON, the same each time.
-pub(crate) fn schemas() -> Vec<Value> {
+pub(crate) fn schemas(tools: &config::Tools) -> Vec<Value> {
     let one = |about: &About| {
         let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
         json!({ "type": "function", "function": {
             "name": about.name, "description": about.description, "parameters": parameters,
         }})
     };
-    all().map(one).collect()
+    permitted(tools).map(one).collect()
 }
 
 /// Where tools work, and for whom.
@@ -109,8 +122,9 @@ pub(crate) struct Bench<'a> {
 impl Bench<'_> {
     /// Runs a tool. Whatever goes wrong is said to the model.
     pub(crate) async fn run(&self, name: &str, arguments: &str) -> Output {
-        let Some(about) = named(name) else {
-            let known: Vec<_> = all().map(|about| about.name).collect();
+        let config = self.gateway.config();
+        let Some(about) = permitted(&config.tools).find(|about| about.name == name) else {
+            let known: Vec<_> = permitted(&config.tools).map(|about| about.name).collect();
             return Output::error(format!("there is no tool {name:?}: use {}", known.join(", ")));
         };
         // A model that wants no arguments may write none.

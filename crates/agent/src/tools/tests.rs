@@ -134,7 +134,7 @@ fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
         assert_eq!(schema["type"], "object", "{}", about.name);
         assert_eq!(all().filter(|it| it.name == about.name).count(), 1, "{}", about.name);
     }
-    assert!(serde_json::to_string(&schemas()).unwrap().len() < 3600);
+    assert!(serde_json::to_string(&schemas(&config::Tools::default())).unwrap().len() < 3600);
 }
 
 #[tokio::test]
@@ -205,6 +205,12 @@ async fn neither_files_nor_commands_reach_the_gateway() {
             ["ermission denied", "ermitted", "cross-device"].iter().any(|why| refused.text.contains(why));
         assert!(refused.is_error && denied, "{command}: {refused:?}");
     }
+    // Nor any of its threads.
+    let tasks = format!(
+        "for t in $(ls /proc/{pid}/task); do kill -0 $t && echo reached; readlink /proc/$t/fd/0 && echo reached; done; :"
+    );
+    let tasks = shop.run("exec", json!({ "command": tasks })).await;
+    assert!(tasks.text.contains("ermitted") && !tasks.text.contains("reached"), "{tasks:?}");
     // What a prompt is made of follows no link there either.
     let system =
         shop.gateway.apart(|| crate::turn::context::system(&shop.gateway.workspace, 1, None)).unwrap();

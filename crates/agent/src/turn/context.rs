@@ -86,7 +86,13 @@ pub fn fitting<E>(
 }
 
 /// The body of a request.
-pub fn request(model: &str, system: &str, past: &[Message], thinking: Option<&str>) -> Vec<u8> {
+pub fn request(
+    tools: &[Value],
+    model: &str,
+    system: &str,
+    past: &[Message],
+    thinking: Option<&str>,
+) -> Vec<u8> {
     let mut messages = vec![json!({ "role": "system", "content": system })];
     messages.extend(whole(past).iter().map(|message| sent(message)));
     let mut body = json!({
@@ -94,8 +100,11 @@ pub fn request(model: &str, system: &str, past: &[Message], thinking: Option<&st
         "stream": true,
         "stream_options": { "include_usage": true },
         "messages": messages,
-        "tools": tools::schemas(),
     });
+    // A provider takes no empty list.
+    if !tools.is_empty() {
+        body["tools"] = tools.into();
+    }
     if let Some(level) = thinking.and_then(effort) {
         body["reasoning_effort"] = level.into();
     }
@@ -195,8 +204,12 @@ pub fn file(workspace: &Path, name: &str) -> Option<PathBuf> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::Session;
+    use crate::{config::Tools, store::Session};
     use std::fs;
+
+    fn all() -> Vec<Value> {
+        tools::schemas(&Tools::default())
+    }
 
     #[test]
     fn files_are_told_as_far_as_their_caps_go() {
@@ -241,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let session = Session::new("k", "s".to_owned(), 1);
         let hi = Message::text(&session, None, Role::User, "hi", 1);
-        let body = request("default", &system(dir.path(), 1, None), &[hi], None);
+        let body = request(&all(), "default", &system(dir.path(), 1, None), &[hi], None);
         assert!(body.len() < 6_000, "{} bytes", body.len());
     }
 
@@ -264,7 +277,7 @@ mod tests {
         // A note that was put between, and a result that comes after it.
         let note = Message::text(&session, None, Role::Assistant, "note", 1);
         let past = [result("0"), user("go"), call, result("1"), note, result("2"), user("and?")];
-        let body: Value = serde_json::from_slice(&request("m", "s", &past, Some("high"))).unwrap();
+        let body: Value = serde_json::from_slice(&request(&all(), "m", "s", &past, Some("high"))).unwrap();
         let messages = body["messages"].as_array().unwrap();
         let roles: Vec<_> = messages.iter().map(|it| it["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "tool", "assistant", "user"]);

@@ -74,7 +74,13 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             .apart(|| context::system(&gateway.workspace, gateway.now(), wish.more.as_deref()))
             .map_err(|error| Failed { kind: "unknown", said: error.to_string(), status: None })?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
-        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
+        let body = context::request(
+            &tools::schemas(&gateway.config().tools),
+            &gateway.model_of(&session),
+            &system,
+            &past,
+            thinking.as_deref(),
+        );
         if step == 0 {
             gateway.status(active, "starting_model");
         }
