@@ -20,7 +20,7 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 9] = [
+pub(crate) const COMMANDS: [Command; 10] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
@@ -49,10 +49,11 @@ pub(crate) const COMMANDS: [Command; 9] = [
         category: "management",
         takes: false,
     },
+    Command { name: "approve", description: "Answer an approval", category: "management", takes: true },
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 2] = ["compact", "approve"];
+const NOT_BUILT: [&str; 1] = ["compact"];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
@@ -95,6 +96,10 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             let model = (rest != "default").then(|| rest.to_owned());
             gateway.store.put_session(&Session { model, ..session })?;
             format!("The model is {rest} from now on.")
+        }
+        // Who may is known only where a client's own words come in.
+        "approve" => {
+            "Approvals are answered by chat.send of a client that has operator.approvals.".to_owned()
         }
         "think" if LEVELS.contains(&rest) => {
             let thinking = Some(rest.to_owned());

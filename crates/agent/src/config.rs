@@ -6,6 +6,7 @@
 mod agents;
 pub(crate) mod change;
 mod channels;
+pub mod consent;
 pub(crate) mod mcp;
 mod placeholder;
 pub(crate) mod schema;
@@ -20,7 +21,7 @@ pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slac
 pub use mcp::Mcp;
 pub use placeholder::Placeholder;
 pub use skills::Skills;
-pub use tools::Tools;
+pub use tools::{Profile, Tools};
 pub use web::{Provider, Search, Web};
 mod cron;
 mod heartbeat;

@@ -4,7 +4,7 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
-mod asks;
+mod approvals;
 mod collect;
 mod devices;
 mod questions;
@@ -15,13 +15,11 @@ mod tell;
 use collect::Waiting;
 
 pub(crate) use active::Active;
-pub(crate) use asks::Question;
+pub(crate) use approvals::{Approvals, Decision, Kind, Question};
 pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use questions::Outcome;
 use questions::Questions;
 pub(crate) use tell::shown;
-
-use asks::Asks;
 
 use crate::{
     channels::Channels,
@@ -63,9 +61,10 @@ pub(crate) struct Gateway {
     pub(crate) channels: Channels,
     shelf: Shelf,
     pub(crate) mcp: Servers,
-    asks: Asks,
     /// When something begins by itself.
     pub(crate) timer: Timer,
+    /// What is asked of people.
+    pub(crate) approvals: Approvals,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -126,6 +125,8 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
+        // Nobody waits any more for what an earlier gateway asked.
+        store.end_approvals(now, "gateway-restart")?;
         Ok(Arc::new(Self {
             store,
             model,
@@ -137,7 +138,7 @@ impl Gateway {
             channels: Channels::default(),
             shelf: Shelf::default(),
             mcp: Servers::default(),
-            asks: Asks::default(),
+            approvals: Approvals::default(),
             timer: Timer::default(),
             boot: uuid(),
             started_at: now,

@@ -3,6 +3,7 @@
 use super::{Answer, chat::is_ours};
 use crate::{
     AGENT,
+    config::Profile,
     gateway::Gateway,
     protocol::{
         Fault,
@@ -115,7 +116,7 @@ pub(super) fn catalog(gateway: &Gateway) -> Value {
     for about in tools::present(&gateway.config()) {
         let tool = json!({
             "id": about.name, "label": about.label, "description": about.description, "source": "core",
-            "defaultProfiles": ["coding", "full"],
+            "defaultProfiles": tools::profiles(about),
         });
         match groups.iter_mut().find(|group| group["id"] == about.group) {
             Some(group) => {
@@ -128,7 +129,10 @@ pub(super) fn catalog(gateway: &Gateway) -> Value {
             })),
         }
     }
-    let profiles = [json!({ "id": "full", "label": "Full" })];
+    let profiles = Profile::ALL.map(|profile| {
+        let label = profile.name();
+        json!({ "id": label, "label": format!("{}{}", label[..1].to_uppercase(), &label[1..]) })
+    });
     json!({ "agentId": AGENT, "profiles": profiles, "groups": groups })
 }
 
@@ -156,7 +160,8 @@ pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answe
 
 /// Runs a tool for a client; none if it is none that a client may run.
 pub(crate) async fn run_tool(gateway: &Arc<Gateway>, name: &str, args: Option<Value>) -> Option<Output> {
-    if NOT_INVOKED.contains(&name) || tools::named(name).is_none() {
+    let permitted = |about: &tools::About| tools::permits(&gateway.config().tools, about.name, about.group);
+    if NOT_INVOKED.contains(&name) || !tools::named(name).is_some_and(permitted) {
         return None;
     }
     let arguments = args.unwrap_or_else(|| json!({})).to_string();

@@ -9,6 +9,7 @@ use crate::{
         Fault,
         params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait, is_message},
     },
+    server::Client,
     store::{Message, Role, Run, RunState},
     turn::Wish,
 };
@@ -50,7 +51,11 @@ pub(super) fn full_key(key: String) -> String {
     if key == "main" || key == "global" { MAIN_SESSION.to_owned() } else { key }
 }
 
-pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+pub(super) fn send(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    params: Option<&RawValue>,
+) -> Result<Value, Fault> {
     let asked: ChatSend = params::read("chat.send", params)?;
     is_ours(asked.agent_id.as_deref())?;
     is_key(&asked.session_key)?;
@@ -63,6 +68,13 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
         }
     }
     let plain = asked.suppress_command_interpretation;
+    if !plain
+        && gateway.run(&asked.idempotency_key).map_err(lost)?.is_none()
+        && let Some(text) = super::approvals::typed(gateway, client, &asked.message)
+    {
+        let (active, taken) = gateway.answered(&key, &asked.idempotency_key, text).map_err(lost)?;
+        return Ok(json!({ "runId": active.id, "status": status(taken) }));
+    }
     let wish = Wish {
         thinking: asked.thinking,
         more: None,

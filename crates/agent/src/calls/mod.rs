@@ -1,7 +1,7 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
-mod asks;
+mod approvals;
 mod channels;
 mod chat;
 mod config;
@@ -15,7 +15,7 @@ mod skills;
 mod usage;
 
 use crate::{
-    gateway::{Gateway, permitted},
+    gateway::{Gateway, Kind, permitted},
     protocol::{Fault, Request},
     server::Client,
     store::Error,
@@ -66,8 +66,8 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "channels.pairing.dismiss" => channels::dismiss(gateway, params).into(),
         "channels.pairing.list" => channels::requests(gateway, params).into(),
         "channels.status" => channels::status(gateway, params).into(),
-        "chat.send" => chat::send(gateway, params).into(),
         "chat.history" | "chat.startup" => chat::history(gateway, method, params).into(),
+        "chat.send" => chat::send(gateway, client, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
         "question.get" => questions::get(gateway, params).into(),
@@ -120,10 +120,19 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "usage.cost" => usage::cost(gateway, params).into(),
         "sessions.usage" => usage::sessions(gateway, params).into(),
         "logs.tail" => usage::logs(gateway, params).into(),
+        "exec.approval.get" => approvals::get(gateway, params).into(),
+        "exec.approval.list" => approvals::list(gateway, Kind::Exec, params).into(),
+        "exec.approval.request" => approvals::ask_exec(gateway, params),
+        "exec.approval.resolve" => approvals::resolve(gateway, client, Kind::Exec, params).into(),
+        "exec.approval.waitDecision" => approvals::wait(gateway, Kind::Exec, params),
+        "exec.approvals.get" => approvals::policy(gateway, params).into(),
+        "exec.approvals.set" => approvals::set_policy(gateway, params).into(),
+        "plugin.approval.list" => approvals::list(gateway, Kind::Plugin, params).into(),
+        "plugin.approval.request" => approvals::ask_plugin(gateway, params),
+        "plugin.approval.resolve" => approvals::resolve(gateway, client, Kind::Plugin, params).into(),
+        "plugin.approval.waitDecision" => approvals::wait(gateway, Kind::Plugin, params),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands(gateway)).into(),
-        "plugin.approval.list" => Ok(asks::list(gateway)).into(),
-        "plugin.approval.resolve" => asks::resolve(gateway, params).into(),
         "skills.status" => skills::status(gateway, params).into(),
         "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),

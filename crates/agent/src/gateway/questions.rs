@@ -160,7 +160,7 @@ impl Gateway {
     }
 
     /// One of them.
-    pub(crate) fn question(&self, id: &str) -> Result<Value, Fault> {
+    pub(crate) fn posed_as(&self, id: &str) -> Result<Value, Fault> {
         lock(&self.questions.0).get(id).map(Question::shown).ok_or_else(|| unknown(id))
     }
 }

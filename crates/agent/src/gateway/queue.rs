@@ -91,7 +91,12 @@ impl Gateway {
     }
 
     /// A run that ended as it began: a command was answered.
-    fn answered(self: &Arc<Self>, key: &str, id: &str, text: String) -> Result<(Arc<Active>, Taken), Error> {
+    pub(crate) fn answered(
+        self: &Arc<Self>,
+        key: &str,
+        id: &str,
+        text: String,
+    ) -> Result<(Arc<Active>, Taken), Error> {
         let (session, now) = (self.session(key)?, self.now());
         let active = Arc::new(Active::new(id.to_owned(), &session, now));
         let run =

@@ -15,8 +15,8 @@ mod wire;
 pub(crate) use tool::Tool;
 
 use crate::{
-    gateway::Gateway,
-    text,
+    gateway::{Decision, Gateway},
+    store, text,
     tools::{Output, cut},
 };
 use serde_json::{Value, json};
@@ -66,6 +66,23 @@ impl Servers {
 
     fn server(&self, gateway: &Gateway, name: &str) -> Option<Arc<Server>> {
         self.all(gateway).into_iter().find(|server| server.name == name)
+    }
+
+    /// A question that was asked of a person has its end.
+    pub(crate) fn ended(
+        &self,
+        gateway: &Gateway,
+        question: &str,
+        decision: Option<Decision>,
+    ) -> Result<(), store::Error> {
+        let all: Vec<_> =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        for server in all {
+            if server.ended(gateway, question, decision)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What a person is told of them.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::mcp,
-    gateway::{Gateway, Question},
+    gateway::{Decision, Gateway, Kind, Question},
     store,
 };
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 const LISTED: Duration = Duration::from_mins(5);
 /// A server that did not begin is left alone for so long.
 const RESTING: Duration = Duration::from_secs(30);
+/// How long a person may take to say what they think of tools that changed.
+const ASKED: Duration = Duration::from_hours(24 * 7);
 /// It may begin so often in such a time.
 const BEGUN: usize = 5;
 const WITHIN: Duration = Duration::from_mins(10);
@@ -49,8 +51,8 @@ struct Seen {
     tools: Vec<Arc<Tool>>,
     /// Not as they were accepted.
     others: Vec<Tool>,
-    /// Under which id a person is asked about them; none: the answer was no.
-    asked: Option<String>,
+    /// What a person is asked about them; none: the answer was no.
+    asked: Option<Arc<Question>>,
     why: Option<String>,
     begun: bool,
 }
@@ -84,7 +86,9 @@ impl Server {
         let Seen { tools, others, asked, why, begun } = &*self.seen();
         let waiting = match (others.len(), asked) {
             (0, _) => String::new(),
-            (count, Some(id)) => format!("; {count} changed and wait for the answer to approval {id}"),
+            (count, Some(asked)) => {
+                format!("; {count} changed and wait for the answer to approval {}", asked.id)
+            }
             (count, None) => format!("; {count} changed and were refused"),
         };
         let how = match why {
@@ -97,8 +101,9 @@ impl Server {
 
     /// It is configured no more: nothing of it is asked.
     pub(super) fn leave(&self, gateway: &Gateway) {
-        if let Some(id) = self.seen().asked.take() {
-            gateway.unask(&id);
+        let asked = self.seen().asked.take();
+        if let Some(asked) = asked {
+            gateway.lapse(&asked, "withdrawn");
         }
     }
 
@@ -213,50 +218,69 @@ impl Server {
             return Ok(());
         }
         seen.others.clone_from(&judged.others);
-        if let Some(id) = seen.asked.take() {
-            gateway.unask(&id);
+        let before = seen.asked.take();
+        drop(seen);
+        if let Some(before) = before {
+            gateway.lapse(&before, "withdrawn");
         }
         if !judged.others.is_empty() {
-            seen.asked = Some(self.ask(gateway, &judged, &pins));
+            let asked = self.ask(gateway, &judged, &pins)?;
+            self.seen().asked = Some(asked);
         }
         Ok(())
     }
 
     fn ask(
-        self: &Arc<Self>,
-        gateway: &Gateway,
+        &self,
+        gateway: &Arc<Gateway>,
         judged: &Judged,
         pins: &BTreeMap<String, store::Pin>,
-    ) -> String {
+    ) -> Result<Arc<Question>, String> {
         let names: Vec<&str> = judged.others.iter().map(|tool| tool.id.as_str()).collect();
-        let question = Question {
-            title: format!("MCP server {}: tools changed", self.name),
-            description: format!(
-                "{} tools are not what they were when they were accepted: {}. Until you say yes nobody can call them.",
-                names.len(),
-                names.join(", ")
-            ),
-            detail: judged.detail(pins),
-        };
-        let server = Arc::downgrade(self);
-        gateway.ask(question, move |gateway, yes| match server.upgrade() {
-            Some(server) => server.answered(gateway, yes),
-            None => Ok(()),
-        })
+        let description = format!(
+            "{} tools are not what they were when they were accepted: {}. Until you say yes nobody can call them.",
+            names.len(),
+            names.join(", ")
+        );
+        // What is accepted stays so: once is none of the answers.
+        let allowed = vec![Decision::AllowAlways, Decision::Deny];
+        let request = json!({
+            "pluginId": "mcp", "title": cut(&format!("MCP server {}: tools changed", self.name), 80),
+            "description": cut(&description, 512), "detail": cut(&judged.detail(pins), 16_384), "severity": "warning",
+            "allowedDecisions": allowed,
+        });
+        gateway.ask(Kind::Plugin, None, request, allowed, ASKED).map_err(|fault| fault.message)
     }
 
-    /// A person answered.
-    fn answered(&self, gateway: &Gateway, yes: bool) -> Result<(), store::Error> {
+    /// A question has its end: a yes, a no, or none, and then the next list asks again. False: it was not about this
+    /// server.
+    pub(super) fn ended(
+        &self,
+        gateway: &Gateway,
+        question: &str,
+        decision: Option<Decision>,
+    ) -> Result<bool, store::Error> {
         let mut seen = self.seen();
-        seen.asked = None;
-        if yes {
-            let identity = self.identity();
-            let mut pins = gateway.store.pins(&self.name, &identity)?.unwrap_or_default();
-            pins.extend(seen.others.iter().map(|tool| (tool.name.clone(), tool.pin())));
-            gateway.store.put_pins(&self.name, &identity, &pins)?;
-            let accepted = std::mem::take(&mut seen.others);
-            seen.tools.extend(accepted.into_iter().map(Arc::new));
+        if seen.asked.as_ref().is_none_or(|asked| asked.id != question) {
+            return Ok(false);
         }
-        Ok(())
+        seen.asked = None;
+        match decision {
+            None => seen.others.clear(),
+            Some(Decision::Deny) => {}
+            Some(Decision::AllowAlways | Decision::AllowOnce) => {
+                let identity = self.identity();
+                let mut pins = gateway.store.pins(&self.name, &identity)?.unwrap_or_default();
+                pins.extend(seen.others.iter().map(|tool| (tool.name.clone(), tool.pin())));
+                gateway.store.put_pins(&self.name, &identity, &pins)?;
+                let accepted = std::mem::take(&mut seen.others);
+                seen.tools.extend(accepted.into_iter().map(Arc::new));
+            }
+        }
+        Ok(true)
     }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }

@@ -103,6 +103,11 @@ impl Client {
         self.caps.contains(cap)
     }
 
+    /// Who it is, as the edge says.
+    pub(crate) fn user(&self) -> &str {
+        self.presence["user"]["id"].as_str().unwrap_or_default()
+    }
+
     pub(crate) fn presence(&self) -> Value {
         self.presence.clone()
     }

@@ -3,6 +3,7 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod approvals;
 mod channels;
 mod cron;
 mod devices;
@@ -45,13 +46,14 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("0001.sql"),
     include_str!("channels.sql"),
     include_str!("mcp.sql"),
     include_str!("cron.sql"),
     include_str!("devices.sql"),
     include_str!("usage.sql"),
+    include_str!("approvals.sql"),
 ];
 
 /// The state of one gateway.

@@ -5,6 +5,8 @@
 
 mod apart;
 mod ask;
+mod command;
+mod consent;
 mod cron;
 mod edit;
 mod exec;
@@ -12,19 +14,22 @@ mod files;
 mod memory;
 mod message;
 mod patch;
+mod policy;
 mod process;
 mod search;
 mod sessions;
 mod web;
 
 pub(crate) use apart::{Domain, start};
+pub(crate) use consent::{document, plain};
+pub(crate) use policy::{is_known, permits, profiles};
 pub(crate) use process::Processes;
 pub(crate) use search::offered;
 
 pub(crate) use files::{open, replace, text_within};
 
 use crate::{
-    config::Config,
+    config::{Channels, Config},
     gateway::{Active, Gateway},
     mcp,
 };
@@ -114,13 +119,17 @@ pub(crate) fn is_parallel(gateway: &Gateway, name: &str) -> bool {
         || gateway.mcp.tools(gateway).iter().any(|tool| tool.id == name && tool.parallel)
 }
 
-/// Those that there are: what the configuration turns on costs nothing without it.
+/// Those that there are, and that may be called: what the configuration turns on costs nothing without it.
 pub(crate) fn present(config: &Config) -> impl Iterator<Item = &'static About> {
-    all().filter(|about| match about.name {
-        "cron" => config.cron.enabled,
-        "web_search" => config.tools.web.search.is_some(),
-        "message" => config.channels != crate::config::Channels::default(),
-        _ => true,
+    all().filter(|about| {
+        let on = match about.name {
+            "cron" => config.cron.enabled,
+            "web_search" => config.tools.web.search.is_some(),
+            "message" => config.channels != Channels::default(),
+            _ => true,
+        };
+        // What brings others in does nothing by itself.
+        on && (about.name == search::NAME || permits(&config.tools, about.name, about.group))
     })
 }
 
@@ -138,11 +147,14 @@ pub(crate) struct Bench<'a> {
 impl Bench<'_> {
     /// Runs a tool. Whatever goes wrong is said to the model.
     pub(crate) async fn run(&self, name: &str, arguments: &str) -> Output {
-        let Some(about) = named(name) else {
-            if let Some(output) = mcp::call(self.gateway, name, arguments).await {
+        let config = self.gateway.config();
+        let Some(about) = present(&config).find(|about| about.name == name) else {
+            if permits(&config.tools, name, "plugins")
+                && let Some(output) = mcp::call(self.gateway, name, arguments).await
+            {
                 return output;
             }
-            let known: Vec<_> = all().map(|about| about.name).collect();
+            let known: Vec<_> = present(&config).map(|about| about.name).collect();
             return Output::error(format!("there is no tool {name:?}: use {}", known.join(", ")));
         };
         // A model that wants no arguments may write none.

@@ -4,7 +4,7 @@
 //! tools are sent as far as there is room for them, those of servers only if they are few, and what was brought in is
 //! sent for the rest of its conversation.
 
-use super::{About, Bench, Output, now, present};
+use super::{About, Bench, Output, now, permits, present};
 use crate::{config::Config, gateway::Gateway, mcp::Tool, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(super) const TOOLS: [About; 1] = [About {
     run: |bench, arguments| now(bench, arguments, search),
 }];
 
-const NAME: &str = "tool_search";
+pub(super) const NAME: &str = "tool_search";
 /// Bytes of schemas of built-in tools, in the order in which they stand; the rest is found by words.
 const BUILT_IN: usize = 3_400;
 /// And of servers, if all of theirs fit.
@@ -70,8 +70,10 @@ fn built_in(config: &Config) -> (Vec<Value>, Vec<&'static About>) {
 
 /// The tools of a request in this transcript, as a provider reads them.
 pub(crate) fn offered(gateway: &Gateway, session: &str) -> Vec<Value> {
-    let (mut out, rare) = built_in(&gateway.config());
-    let servers = gateway.mcp.tools(gateway);
+    let config = gateway.config();
+    let (mut out, rare) = built_in(&config);
+    let mut servers = gateway.mcp.tools(gateway);
+    servers.retain(|tool| permits(&config.tools, &tool.id, "plugins"));
     let direct: Vec<Value> = servers.iter().map(|tool| tool.sent()).collect();
     let few = direct.iter().map(|tool| tool.to_string().len()).sum::<usize>() <= FEW;
     let told: &[Arc<Tool>] = if few { &[] } else { &servers };

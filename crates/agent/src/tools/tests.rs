@@ -355,6 +355,12 @@ async fn neither_files_nor_commands_reach_the_gateway() {
             ["ermission denied", "ermitted", "cross-device"].iter().any(|why| refused.text.contains(why));
         assert!(refused.is_error && denied, "{command}: {refused:?}");
     }
+    // Nor any of its threads.
+    let tasks = format!(
+        "for t in $(ls /proc/{pid}/task); do kill -0 $t && echo reached; readlink /proc/$t/fd/0 && echo reached; done; :"
+    );
+    let tasks = shop.run("exec", json!({ "command": tasks })).await;
+    assert!(tasks.text.contains("ermitted") && !tasks.text.contains("reached"), "{tasks:?}");
     // What a prompt is made of follows no link there either.
     let system =
         shop.gateway.apart(|| crate::turn::context::system(&shop.gateway.workspace, 1, None)).unwrap();

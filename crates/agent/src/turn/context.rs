@@ -104,6 +104,10 @@ pub fn request(
         "messages": messages,
         "tools": tools,
     });
+    // A provider takes no empty list.
+    if !tools.is_empty() {
+        body["tools"] = tools.into();
+    }
     if let Some(level) = thinking.and_then(effort) {
         body["reasoning_effort"] = level.into();
     }
