@@ -37,9 +37,7 @@ use cofferdam_policy::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{
-    command, conflict, digest, for_edge, is_same, may_be_always, may_say_yes, missing, shown, stale,
-};
+use shown::{command, conflict, digest, is_same, may_be_always, may_say_yes, missing, shown, stale};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -248,7 +246,7 @@ impl Host {
         let (kept, row) = (new.clone(), self.row(Some(&tenant.id), Kind::ApprovalAsked, body));
         new.id = self.db.run(move |disk| disk.add_approval(&kept, &row)).await?;
         let id = new.id;
-        self.show_change(&new);
+        self.show_change(&new).await;
         live.insert(id, new);
         Ok(Ok(id))
     }
@@ -456,7 +454,9 @@ impl Host {
         let mut live = self.book.live.lock().await;
         let recounted =
             std::mem::take(&mut *self.book.recounted.lock().unwrap_or_else(PoisonError::into_inner));
-        recounted.iter().filter_map(|id| live.get(id)).for_each(|row| self.show_change(row));
+        for row in recounted.iter().filter_map(|id| live.get(id)) {
+            self.show_change(row).await;
+        }
         let due = |row: &&StoredApproval| row.state.deadline().is_some_and(|deadline| deadline <= now);
         let ids: Vec<u64> = live.values().filter(due).map(|row| row.id).collect();
         for id in ids {
@@ -526,7 +526,7 @@ impl Host {
         if state.is_open() && state != row.state {
             row.state = state;
             live.insert(id, row.clone());
-            self.show_change(&row);
+            self.show_change(&row).await;
         } else if state != row.state {
             let before = std::mem::replace(&mut row.state, state);
             if !said.by.is_empty() {
@@ -548,7 +548,7 @@ impl Host {
                 live.values_mut().filter(bound).for_each(|other| other.revision = *number);
                 row.revision = *number;
             }
-            self.show_change(&row);
+            self.show_change(&row).await;
         }
         if let Ok(tenant) = self.tenant(&row.tenant)
             && let Some(link) = tenant.seat.link()
@@ -565,8 +565,8 @@ impl Host {
         Ok(effects)
     }
 
-    fn show_change(&self, row: &StoredApproval) {
-        self.tell_edge(for_edge(row));
+    async fn show_change(&self, row: &StoredApproval) {
+        self.tell_edge(self.seen_by_edge(row).await);
         // Nobody watches: nobody to tell.
         let _ = self.book.changes.send(Happening::Approval(Box::new(shown(row))));
     }

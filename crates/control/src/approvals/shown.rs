@@ -5,10 +5,10 @@
 use super::Said;
 use crate::{Error, api::types, disk::StoredApproval};
 use cofferdam_base::{
-    Destination, Digest, Host, Millis, TenantId,
+    Destination, Digest, Host, Millis, Role, TenantId,
     ipc::{
         asked::{Question, RequestShown},
-        edge::Config,
+        edge::{Config, YesOf},
         model::INFERENCE,
         warden::{Command, Grant, GrantSpan},
     },
@@ -106,11 +106,11 @@ pub(super) fn digest(row: &StoredApproval) -> Digest {
 }
 
 /// What the edge is told of a row as it is now.
-pub(super) fn for_edge(row: &StoredApproval) -> Config {
+pub(super) fn for_edge(row: &StoredApproval, yes_of: YesOf) -> Config {
     match row.state.deadline() {
         Some(until) if row.state.is_open() => {
             let count = u32::try_from(row.count).unwrap_or(u32::MAX);
-            Config::Asked { question: question(row), asked: row.asked, until, count }
+            Config::Asked { question: question(row), asked: row.asked, until, count, yes_of }
         }
         _ => Config::AskedNoMore {
             tenant: row.tenant.clone(),
@@ -165,6 +165,22 @@ pub(super) fn may_be_always(row: &StoredApproval) -> Result<(), Error> {
     })
 }
 
+/// Whose yes a policy wants.
+fn needed(policy: &Policy, row: &StoredApproval, span: Span) -> Standing {
+    let request = row.request.as_ref().filter(|_| span == Span::Once);
+    policy.approver(&row.destination, request.and_then(as_asked))
+}
+
+/// Whose yes counts under this policy, of those who are connected.
+pub(super) fn yes_of(policy: &Policy, row: &StoredApproval) -> YesOf {
+    let role = |span| match needed(policy, row, span) {
+        Standing::Approver => Some(Role::Approver),
+        Standing::Admin => Some(Role::Admin),
+        Standing::Operator => None,
+    };
+    YesOf { once: role(Span::Once), always: role(Span::Always).filter(|_| may_be_always(row).is_ok()) }
+}
+
 /// May whoever answers say yes under this policy? A yes for more than once is one to all that is asked there.
 pub(super) fn may_say_yes(
     policy: &Policy,
@@ -172,8 +188,7 @@ pub(super) fn may_say_yes(
     span: Span,
     said: &Said,
 ) -> Result<(), Error> {
-    let request = row.request.as_ref().filter(|_| span == Span::Once);
-    let needed = policy.approver(&row.destination, request.and_then(as_asked));
+    let needed = needed(policy, row, span);
     if said.who >= Some(needed) {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use cofferdam_base::{
     Digest, Millis, Role, TenantId,
     ipc::{
         asked::RequestShown,
-        edge::{Answer, Config, Decision, Message, Refused, Report as Said},
+        edge::{Answer, Config, Decision, Message, Refused, Report as Said, YesOf},
         launcher::Event,
         warden::{self, GrantSpan, Record, RecordKind, Report},
     },
@@ -76,12 +76,17 @@ impl Edge {
 
     /// What the edge would show of this approval: it is told when it is new.
     async fn shown(&self, id: u64) -> Digest {
+        self.seen(id).await.0
+    }
+
+    /// The same, and whose yes it says that counts.
+    async fn seen(&self, id: u64) -> (Digest, YesOf) {
         loop {
-            if let Config::Asked { question, .. } = self.told().await
+            if let Config::Asked { question, yes_of, .. } = self.told().await
                 && question.approval == id
             {
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &question.bytes());
-                return Digest::from_bytes(digest.as_ref().try_into().unwrap());
+                return (Digest::from_bytes(digest.as_ref().try_into().unwrap()), yes_of);
             }
         }
     }
@@ -439,7 +444,9 @@ async fn a_yes_counts_only_of_those_to_whom_the_policy_leaves_it() {
         }
     };
     let read = ask("read").await;
-    let shown = edge.shown(read).await;
+    let (shown, yes_of) = edge.seen(read).await;
+    let admins = YesOf { once: Some(Role::Admin), always: None };
+    assert_eq!(yes_of, admins, "for ever is for the operator's paths, too");
     let answers = async |token: &str, id, shown, decision| {
         edge.answers(token, acme(), id, shown, decision).await.map(|refused| (refused.code, refused.message))
     };
@@ -451,7 +458,8 @@ async fn a_yes_counts_only_of_those_to_whom_the_policy_leaves_it() {
     assert_eq!(one(&world, read).await.state, "waiting");
     assert_eq!(answers(&admin, read, shown, Decision::AllowOnce).await, None);
     let pay = ask("pay/all").await;
-    let shown = edge.shown(pay).await;
+    let (shown, yes_of) = edge.seen(pay).await;
+    assert_eq!(yes_of, YesOf::default(), "that of nobody who is connected");
     let (code, said) = answers(&admin, pay, shown, Decision::AllowOnce).await.unwrap();
     assert!(code == "may_not_approve" && said.contains("to the operator"), "{code}: {said}");
     assert_eq!(one(&world, pay).await.state, "waiting");
