@@ -19,7 +19,7 @@ use cofferdam_base::{
 use cofferdam_sys::channel::{Channel, pair};
 use std::sync::Arc;
 
-fn get(path: &str) -> RequestShown {
+pub(super) fn get(path: &str) -> RequestShown {
     RequestShown {
         method: "GET".into(),
         url: format!("http://api.example.com/{path}"),
@@ -30,7 +30,7 @@ fn get(path: &str) -> RequestShown {
     }
 }
 
-async fn asked_by(warden: &Arc<Warden>, path: &str) -> u64 {
+pub(super) async fn asked_by(warden: &Arc<Warden>, path: &str) -> u64 {
     let request = Some(get(path));
     warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned(), request });
     match next(warden).await {
@@ -58,10 +58,10 @@ async fn one(world: &World, id: u64) -> Approval {
 }
 
 /// An edge: what it was told, and what it says.
-struct Edge(Arc<Channel>);
+pub(super) struct Edge(Arc<Channel>);
 
 impl Edge {
-    async fn of(world: &World) -> Self {
+    pub(super) async fn of(world: &World) -> Self {
         let (ours, theirs) = pair().unwrap();
         world.host.launcher_says(Event::EdgeWire {}, vec![theirs]);
         let edge = Self(Arc::new(Channel::from(ours)));
@@ -75,7 +75,7 @@ impl Edge {
     }
 
     /// What the edge would show of this approval: it is told when it is new.
-    async fn shown(&self, id: u64) -> Digest {
+    pub(super) async fn shown(&self, id: u64) -> Digest {
         self.seen(id).await.0
     }
 
@@ -91,7 +91,7 @@ impl Edge {
         }
     }
 
-    async fn answers(
+    pub(super) async fn answers(
         &self,
         token: &str,
         tenant: TenantId,
@@ -109,7 +109,7 @@ impl Edge {
     }
 }
 
-async fn token(world: &World, tenant: TenantId, role: Role) -> String {
+pub(super) async fn token(world: &World, tenant: TenantId, role: Role) -> String {
     let new = NewToken { tenant, subject: format!("{role}-ann"), role, ttl_seconds: 60 };
     world.host.token_issue(new).await.unwrap().token
 }
