@@ -11,6 +11,7 @@ const PARTS: &[&str] = &[
     "inference checks",
     "edge checks",
     "control checks",
+    "warden checks",
     "cell protections",
 ];
 
