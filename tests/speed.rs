@@ -21,5 +21,5 @@ fn inference() {
 #[test]
 #[ignore = "a bench: cargo xtask bench native"]
 fn native() {
-    bench::native::run();
+    bench::native::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
 }

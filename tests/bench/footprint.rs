@@ -2,7 +2,7 @@
 //! asks anything.
 
 use crate::host::Host;
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 /// Parts of a host, in the order in which they are shown.
 pub const PARTS: [&str; 6] = ["init", "gateway", "warden", "control", "edge", "launcher"];
@@ -71,14 +71,38 @@ fn rollup(text: &str) -> [f64; 2] {
     [memory.of("Pss"), memory.of("Private_Clean") + memory.of("Private_Dirty")]
 }
 
-/// The processor time of all threads of a process so far, in milliseconds.
-pub fn spent(pid: i32) -> f64 {
+/// The processor time that each thread of a host has had so far, in milliseconds, with the part that it is of.
+pub struct Spent(BTreeMap<i32, (&'static str, f64)>);
+
+impl Spent {
+    /// Now.
+    pub fn now(host: &Host) -> Self {
+        let all = parts(host).into_iter();
+        let of_part = |(part, pids): (&'static str, Vec<i32>)| {
+            pids.into_iter().flat_map(spent).map(move |(thread, ms)| (thread, (part, ms)))
+        };
+        Self(all.flat_map(of_part).collect())
+    }
+
+    /// What each part took of a core in this time, in hundredths. Who came or went meanwhile is left out.
+    pub fn since(&self, before: &Self, time: Duration) -> [(&'static str, f64); PARTS.len()] {
+        PARTS.map(|part| {
+            let of_part = self.0.iter().filter(|(_, (of, _))| *of == part);
+            let took = of_part.filter_map(|(pid, (_, now))| Some(now - before.0.get(pid)?.1)).sum::<f64>();
+            (part, took / (time.as_secs_f64() * 1e3) * 100.0)
+        })
+    }
+}
+
+/// Of each thread of a process.
+fn spent(pid: i32) -> Vec<(i32, f64)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let one = |task: fs::DirEntry| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<f64>().ok()
+        let nanoseconds: f64 = text.split(' ').next()?.parse().ok()?;
+        Some((task.file_name().to_str()?.parse().ok()?, nanoseconds / 1e6))
     };
-    tasks.filter_map(one).sum::<f64>() / 1e6
+    tasks.filter_map(one).collect()
 }
 
 /// The growth from one figure to another, in hundredths of the first.
@@ -111,11 +135,23 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_this_process_is_more_after_some_work() {
+    fn a_share_is_of_one_core_and_of_those_who_were_there_all_the_time() {
+        let spent = |all: &[(i32, &'static str, f64)]| {
+            Spent(all.iter().map(|(pid, part, ms)| (*pid, (*part, *ms))).collect())
+        };
+        let before = spent(&[(1, "warden", 5.0), (2, "warden", 7.0), (3, "init", 100.0)]);
+        let after = spent(&[(1, "warden", 8.0), (2, "warden", 7.0), (4, "init", 50.0)]);
+        let took = after.since(&before, Duration::from_secs(30));
+        let of = |part: &str| took.iter().find(|(of, _)| *of == part).unwrap().1;
+        assert!((of("warden") - 0.01).abs() < 1e-9 && of("init") == 0.0, "{took:?}");
+    }
+
+    #[test]
+    fn the_time_of_this_thread_is_more_after_some_work() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let before = spent(own);
-        let mut sum = 0_u64;
-        while spent(own) <= before {
+        let all = || spent(own).iter().map(|(_, ms)| ms).sum::<f64>();
+        let (before, mut sum) = (all(), 0_u64);
+        while all() <= before {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
     }

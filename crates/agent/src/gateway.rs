@@ -408,7 +408,7 @@ impl Gateway {
         usage.model.clone_from(&answer.model);
         drop(usage);
         let session = self.session(&active.session_key)?;
-        self.store.put_session(&Session {
+        self.store.used(&Session {
             input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
             output_tokens: session.output_tokens.saturating_add(answer.output_tokens),
             context_tokens: answer.input_tokens.saturating_add(answer.output_tokens),
