@@ -217,7 +217,7 @@ impl Gateway {
         lock(&active.usage).stop.clone_from(&answer.stop);
         let context_tokens = answer.input_tokens.saturating_add(answer.output_tokens);
         let session = self.counted(active, answer)?;
-        self.store.put_session(&Session { context_tokens, ..session })?;
+        self.store.used(&Session { context_tokens, ..session })?;
         self.agent_event(
             active,
             "usage",
@@ -230,7 +230,7 @@ impl Gateway {
 
     /// What an answer used that is no part of the conversation.
     pub(crate) fn spent(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
-        self.store.put_session(&self.counted(active, answer)?)
+        self.store.used(&self.counted(active, answer)?)
     }
 
     fn counted(&self, active: &Active, answer: &Answer) -> Result<Session, Error> {

@@ -114,6 +114,11 @@ impl Store {
         Ok(select.query_row([], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))?)
     }
 
+    /// Keeps what a session used. It is on disk with the next change that is.
+    pub fn used(&self, session: &Session) -> Result<(), Error> {
+        unflushed(&mut self.db(), |db| Ok(rows::put_session(db, session)?))
+    }
+
     /// Keeps a session, new or changed.
     pub fn put_session(&self, session: &Session) -> Result<(), Error> {
         Ok(rows::put_session(&self.db(), session)?)
@@ -167,13 +172,17 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a message to its session, and gives its number there.
+    /// Appends a message to its session, and gives its number there. The last answer of a run is on disk with the run's
+    /// end, anything else when this returns.
     pub fn append(&self, message: &Message) -> Result<u64, Error> {
+        let append = |db: &mut Connection| {
+            let change = db.transaction()?;
+            let seq = rows::append(&change, message)?;
+            change.commit()?;
+            Ok(seq)
+        };
         let mut db = self.db();
-        let change = db.transaction()?;
-        let seq = rows::append(&change, message)?;
-        change.commit()?;
-        Ok(seq)
+        if message.is_last_answer() { unflushed(&mut db, append) } else { append(&mut db) }
     }
 
     /// Appends messages in this order, all or none.
@@ -274,4 +283,16 @@ impl Store {
             |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get(2)?));
         Ok(select.query_map(params![query.join(" "), limit], row)?.collect::<Result<_, _>>()?)
     }
+}
+
+/// A change that the next one that is flushed flushes. A kill does not lose it; a loss of power may, and nobody was told
+/// that it is kept.
+fn unflushed<T>(
+    db: &mut Connection,
+    change: impl FnOnce(&mut Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let changed = change(db);
+    db.pragma_update(None, "synchronous", "FULL")?;
+    changed
 }
