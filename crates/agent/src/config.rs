@@ -6,10 +6,13 @@
 mod agents;
 mod cron;
 mod heartbeat;
+mod hooks;
 
 pub use agents::Agents;
 pub use cron::Cron;
 pub use heartbeat::Heartbeat;
+pub(crate) use hooks::full_key;
+pub use hooks::{Action, Hooks, Mapping, SessionMode};
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,9 @@ pub struct Config {
     /// Jobs.
     #[serde(skip_serializing_if = "is_default")]
     pub cron: Cron,
+    /// What strangers may post.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hooks: Hooks,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -45,6 +51,7 @@ impl Config {
         let config: Self = serde_json::from_str(raw).map_err(|error| Error::Unread(error.to_string()))?;
         config.agents.check().map_err(Error::Unread)?;
         config.cron.check().map_err(Error::Unread)?;
+        config.hooks.check().map_err(Error::Unread)?;
         Ok(config)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     cron::Timer,
     ids::uuid,
     protocol::{Fault, methods},
-    server::Client,
+    server::{Client, Counts},
     store::{Error, Message, RunState, Session, Store},
     tools::Processes,
     turn::{Wish, model::Model},
@@ -42,6 +42,8 @@ pub(crate) struct Gateway {
     pub(crate) processes: Processes,
     /// When something begins by itself.
     pub(crate) timer: Timer,
+    /// How often something was posted.
+    pub(crate) hooks: Counts,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -111,6 +113,7 @@ impl Gateway {
             config,
             processes,
             timer,
+            hooks: Counts::default(),
             boot,
             started_at: now,
             clock,

@@ -16,6 +16,7 @@ mod ids;
 pub mod protocol;
 pub mod server;
 pub mod store;
+mod text;
 mod tools;
 pub mod turn;
 

@@ -61,6 +61,9 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Activ
     if let Some(known) = gateway.run(&claimed.id).map_err(lost)? {
         return Ok(Some(known));
     }
+    if !gateway.config().cron.enabled {
+        return Err("jobs were turned off (`cron.enabled`) before its run began".to_owned());
+    }
     let job = gateway.store.job(&claimed.job).map_err(lost)?;
     let job = job.ok_or("the job was removed before its run began")?;
     let (message, wish) = match &job.definition.payload {

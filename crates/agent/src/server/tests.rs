@@ -23,6 +23,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod conformance;
 mod cron;
+mod hooks;
 mod http;
 mod turns;
 

@@ -252,6 +252,10 @@ mod tests {
         let hi = Message::text(&session, None, Role::User, "hi", 1);
         let body = request("default", &system(dir.path(), 1, None), &[hi], None, &Config::default());
         assert!(body.len() < 6_000, "{} bytes", body.len());
+        // And with jobs.
+        let config = Config::parse(r#"{"cron":{"enabled":true}}"#).unwrap();
+        let body = request("default", &system(dir.path(), 1, None), &[], None, &config);
+        assert!(body.len() < 6_000, "{} bytes", body.len());
     }
 
     #[test]
