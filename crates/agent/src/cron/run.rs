@@ -179,9 +179,8 @@ fn try_end(gateway: &Gateway, claimed: &CronRun, outcome: &Outcome) -> Result<()
             job.definition.enabled = false;
         }
     }
-    let over =
-        |job: &&Job| outcome.error.is_none() && job.state.next_run_at_ms.is_none() && job.definition.once();
-    let forget = job.as_ref().filter(over).is_some();
+    let over = |job: &Job| job.state.next_run_at_ms.is_none() && job.definition.once();
+    let forget = outcome.error.is_none() && job.as_ref().is_some_and(over);
     let mut entry = entry(claimed, outcome, job.as_ref(), (now, took));
     (entry["status"], entry["deliveryStatus"]) = (status.into(), delivery.into());
     entry["completionStatus"] = if status == "ok" { "succeeded" } else { "failed" }.into();
