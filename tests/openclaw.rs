@@ -229,13 +229,14 @@ fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path, acme: &
     step("the native gateway: the stock client's health and agent, a turn by WebSocket, a tool in the cell");
 
     answers_are_of_one_shape(host, acme, &admin);
+    jobs_by_the_stock_client(host, tree, &admin);
 
     let history = || {
         let mut socket = connect_at(host, NATIVE, &admin).unwrap();
         call(&mut socket, "chat.history", &json!({ "sessionKey": "main" }))["payload"]["messages"].clone()
     };
     let before = history();
-    assert_eq!(before.as_array().unwrap().len(), 6, "{before}");
+    assert_eq!(before.as_array().unwrap().len(), 7, "{before}");
     let number = until("the native gateway", || host.part(&format!("init {NATIVE}")));
     let pid = rustix::process::Pid::from_raw(number).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -244,6 +245,37 @@ fn the_native_gateway_does_the_same(host: &Host, tree: &std::path::Path, acme: &
     assert_eq!(history(), before);
     host.json(&["tenant", "delete", NATIVE, "--yes"]);
     step("the native gateway: what was said is there after its cell was killed");
+}
+
+/// The stock client makes a job, runs it, reads what came of it and removes it; outside, its time is seen.
+fn jobs_by_the_stock_client(host: &Host, tree: &std::path::Path, admin: &str) {
+    let config = r#"echo '{"cron":{"enabled":true}}' > /sandbox/.cofferdam/config.json"#;
+    let wrote = host.cli(&["tenant", "exec", NATIVE, "--", "sh", "-c", config]);
+    assert!(wrote.status.success(), "{wrote:?}");
+    host.json(&["tenant", "restart", NATIVE]);
+    host.ready(NATIVE);
+    let cron = |arguments: &[&str]| -> Value {
+        let said = client_at(host, tree, NATIVE, admin, &[&["cron"], arguments].concat());
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"))
+    };
+    let turn = ["--every", "1h", "--message", "look", "--announce", "--json"];
+    let job = cron(&[&["add", "--name", "look"], &turn[..]].concat());
+    let id = job["id"].as_str().unwrap();
+    let at = ["--at", "+2h", "--system-event", "tea", "--session", "main", "--json"];
+    let tea = cron(&[&["add", "--name", "tea"], &at[..]].concat());
+    assert_eq!(cron(&["list", "--json"])["jobs"].as_array().unwrap().len(), 2);
+    assert_eq!(host.json(&["tenant", "show", NATIVE])["next_due"], job["nextRunAtMs"]);
+    host.world.model.say(Turn::Text("looked".into()));
+    let ran = cron(&["run", id, "--wait", "--json"]);
+    assert_eq!((&ran["status"], &ran["run"]["summary"]), (&json!("ok"), &json!("looked")), "{ran}");
+    assert_eq!(cron(&["runs", id, "--json"])["total"], 1);
+    assert_eq!(cron(&["disable", id, "--json"])["enabled"], false);
+    assert_eq!(cron(&["show", id, "--json"])["status"], "disabled");
+    for id in [id, tea["id"].as_str().unwrap()] {
+        assert_eq!(cron(&["rm", id, "--json"])["removed"], true);
+    }
+    assert_eq!(cron(&["status", "--json"])["jobs"], 0);
+    step("the native gateway: the stock client's cron, and what is due is seen outside");
 }
 
 /// What both gateways say has one type wherever both say it. What only one says is printed, for docs/compatibility.md.

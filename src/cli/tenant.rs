@@ -171,6 +171,9 @@ fn show(tenant: &types::Tenant, json: bool) -> Done {
     if let Some(usage) = &tenant.usage {
         print::line(&format!("uses       {}", usage_line(usage)))?;
     }
+    if let Some(due) = tenant.next_due {
+        print::line(&format!("due        {}, by its gateway's own word", moment(due)))?;
+    }
     print::line(&format!("warden     {}", if tenant.warden { "connected" } else { "none" }))?;
     if tenant.alerts > 0 {
         let see = format!("cofferdam ledger tail --tenant {}", tenant.id);

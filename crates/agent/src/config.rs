@@ -25,9 +25,12 @@ pub use tools::{Profile, Tools};
 pub use web::{Provider, Search, Web};
 mod cron;
 mod heartbeat;
+mod hooks;
 
 pub use cron::Cron;
 pub use heartbeat::Heartbeat;
+pub(crate) use hooks::full_key;
+pub use hooks::{Action, Hooks, Mapping, SessionMode};
 
 use crate::{ids, tools::text_within};
 use aws_lc_rs::hmac;
@@ -68,6 +71,9 @@ pub struct Config {
     /// Jobs.
     #[serde(skip_serializing_if = "is_default")]
     pub cron: Cron,
+    /// What strangers may post.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hooks: Hooks,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -97,12 +103,13 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        let Self { agents, tools, skills, mcp, cron, channels } = self;
+        let Self { agents, tools, skills, mcp, cron, hooks, channels } = self;
         agents.check()?;
         tools.check()?;
         skills.check()?;
         mcp.check()?;
         cron.check()?;
+        hooks.check()?;
         channels.check()
     }
 }

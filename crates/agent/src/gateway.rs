@@ -28,7 +28,7 @@ use crate::{
     ids::uuid,
     mcp::Servers,
     protocol::{Fault, methods},
-    server::Client,
+    server::{Client, Counts},
     skills::Shelf,
     store::{Error, RunState, Session, Store},
     tools::Processes,
@@ -65,6 +65,8 @@ pub(crate) struct Gateway {
     pub(crate) timer: Timer,
     /// What is asked of people.
     pub(crate) approvals: Approvals,
+    /// How often something was posted.
+    pub(crate) hooks: Counts,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -140,6 +142,7 @@ impl Gateway {
             mcp: Servers::default(),
             approvals: Approvals::default(),
             timer: Timer::default(),
+            hooks: Counts::default(),
             boot: uuid(),
             started_at: now,
             clock,

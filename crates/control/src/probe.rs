@@ -5,6 +5,7 @@
 //! WebSocket handshake of protocol 4 up to `hello-ok`. The threat: whatever answers is a cell; everything
 //! read is bounded in size and time, and nothing of it is believed but that it answered.
 
+use cofferdam_base::Millis;
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use std::{net::SocketAddr, time::Duration};
@@ -19,6 +20,10 @@ pub(crate) use cofferdam_base::ipc::edge::RuntimeKind;
 
 /// One try takes no longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Whoever asks what is due does not wait longer.
+const BRIEF: Duration = Duration::from_secs(2);
+/// How far in the future something may be due, in milliseconds: ten years.
+const FARTHEST: u64 = 10 * 366 * 24 * 3_600_000;
 /// The longest message, and the longest head of an answer, that is read.
 const LONGEST: usize = 4 << 20;
 const LONGEST_HEAD: usize = 128 * 1024;
@@ -55,6 +60,35 @@ async fn command(address: SocketAddr, token: &str) -> Result<(), NotReady> {
         }
     }
     judge(&head)
+}
+
+/// When a gateway will do something by itself, as its `/ready` says; none if it says nothing of it. All that is believed
+/// is one number: a moment after now, and within ten years.
+pub(crate) async fn due(address: SocketAddr, token: &str, now: Millis) -> Option<Millis> {
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let request = format!(
+            "GET /ready HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut whole = Vec::new();
+        stream.take(LONGEST_HEAD as u64).read_to_end(&mut whole).await.ok()?;
+        Some(whole)
+    };
+    due_in(&tokio::time::timeout(BRIEF, answer).await.ok()??, now)
+}
+
+fn due_in(answer: &[u8], now: Millis) -> Option<Millis> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ready {
+        #[serde(default)]
+        next_due_at_ms: Option<u64>,
+    }
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    judge(&answer[..end + 4]).ok()?;
+    let ready: Ready = serde_json::from_slice(&answer[end + 4..]).ok()?;
+    ready.next_due_at_ms.map(Millis).filter(|at| *at > now && at.since(now) <= FARTHEST)
 }
 
 /// Judges the head of an answer.
@@ -168,6 +202,28 @@ mod tests {
             "",
         ] {
             assert!(judge(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_what_a_gateway_says_one_number_is_believed() {
+        let (now, ok) = (Millis(1000), "HTTP/1.1 200 OK\r\nx: y\r\n\r\n");
+        let due = |head: &str, body: &str| due_in(format!("{head}{body}").as_bytes(), now);
+        assert_eq!(due(ok, r#"{"ready":true,"nextDueAtMs":1001}"#), Some(Millis(1001)));
+        for (head, body) in [
+            (ok, "{}"),
+            (ok, r#"{"nextDueAtMs":null}"#),
+            (ok, r#"{"nextDueAtMs":1000}"#),
+            (ok, r#"{"nextDueAtMs":-5}"#),
+            (ok, r#"{"nextDueAtMs":"2000"}"#),
+            (ok, r#"{"nextDueAtMs":18446744073709551615}"#),
+            (ok, r#"{"nextDueAtMs":2000} and more"#),
+            (ok, ""),
+            ("HTTP/1.1 200 OK\r\ncofferdam-reason: no_cell\r\n\r\n", r#"{"nextDueAtMs":2000}"#),
+            ("HTTP/1.1 503 X\r\n\r\n", r#"{"nextDueAtMs":2000}"#),
+            ("HTTP/1.1 200 OK\r\n", r#"{"nextDueAtMs":2000}"#),
+        ] {
+            assert_eq!(due(head, body), None, "{head}{body}");
         }
     }
 

@@ -8,14 +8,14 @@ use crate::{
     api::types::{self, NewTenant, Runtime, Runtimes, StateCount, Status, Tenants},
     disk::NewStoredTenant,
     host::Host,
-    kill, limits,
+    kill, limits, probe,
     tenant::{self, Inbox, Tenant, View, desired_word},
     warden::Heard,
 };
 use cofferdam_base::{
-    Digest, TenantId,
+    Digest, Millis, TenantId,
     ipc::{
-        edge::Config,
+        edge::{Config, RuntimeKind},
         launcher::{CellSeen, Command, Event, Failure, RuntimeRef},
     },
 };
@@ -96,7 +96,14 @@ impl Host {
     pub async fn show(&self, id: &TenantId) -> Result<types::Tenant, Error> {
         let tenant = self.tenant(id)?;
         let usage = if tenant.view().cell.is_some() { self.measure(&tenant).await } else { None };
-        Ok(types::Tenant { usage, ..self.describe(&tenant).await? })
+        let next_due = if usage.is_some() { self.next_due(&tenant).await } else { None };
+        Ok(types::Tenant { usage, next_due, ..self.describe(&tenant).await? })
+    }
+
+    /// When its gateway will do something by itself. Only a gateway of protocol 4 says so.
+    async fn next_due(&self, tenant: &Tenant) -> Option<Millis> {
+        let token = self.probe_token(tenant).ok().filter(|_| tenant.kind() == RuntimeKind::Openclaw)?;
+        probe::due(self.address(tenant), &token, self.now()).await
     }
 
     pub(crate) async fn describe(&self, tenant: &Tenant) -> Result<types::Tenant, Error> {
@@ -120,6 +127,7 @@ impl Host {
             policy_leaves,
             offered: policy.into_iter().flat_map(|policy| policy.read_only()).collect(),
             usage: None,
+            next_due: None,
             desired: desired_word(desired).to_owned(),
             state: phase.as_str().to_owned(),
             generation,

@@ -175,7 +175,7 @@ impl Definition {
 
     /// Is it forgotten once it ran?
     pub(crate) fn once(&self) -> bool {
-        self.delete_after_run.unwrap_or(matches!(self.schedule, Schedule::At { .. }))
+        matches!(self.schedule, Schedule::At { .. }) && self.delete_after_run != Some(false)
     }
 }
 

@@ -145,8 +145,6 @@ pub(crate) fn force(gateway: &Gateway, job: Job) -> Result<Result<String, &'stat
     }
     let run =
         CronRun { id: format!("manual:{}:{now}:{}", job.id, uuid()), job: job.id.clone(), started_at: now };
-    let mut job = job;
-    job.state.running_at_ms = Some(now);
     gateway.store.claim(&job, &run)?;
     gateway.timer.poke();
     Ok(Ok(run.id))

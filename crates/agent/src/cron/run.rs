@@ -61,6 +61,9 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Activ
     if let Some(known) = gateway.run(&claimed.id).map_err(lost)? {
         return Ok(Some(known));
     }
+    if !gateway.config().cron.enabled {
+        return Err("jobs were turned off (`cron.enabled`) before its run began".to_owned());
+    }
     let job = gateway.store.job(&claimed.job).map_err(lost)?;
     let job = job.ok_or("the job was removed before its run began")?;
     let (message, wish) = match &job.definition.payload {
@@ -176,9 +179,8 @@ fn try_end(gateway: &Gateway, claimed: &CronRun, outcome: &Outcome) -> Result<()
             job.definition.enabled = false;
         }
     }
-    let over =
-        |job: &&Job| outcome.error.is_none() && job.state.next_run_at_ms.is_none() && job.definition.once();
-    let forget = job.as_ref().filter(over).is_some();
+    let over = |job: &Job| job.state.next_run_at_ms.is_none() && job.definition.once();
+    let forget = outcome.error.is_none() && job.as_ref().is_some_and(over);
     let mut entry = entry(claimed, outcome, job.as_ref(), (now, took));
     (entry["status"], entry["deliveryStatus"]) = (status.into(), delivery.into());
     entry["completionStatus"] = if status == "ok" { "succeeded" } else { "failed" }.into();

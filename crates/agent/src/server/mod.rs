@@ -7,12 +7,14 @@
 mod channels;
 mod client;
 mod follow;
+mod hooks;
 mod openai;
 mod responses;
 mod socket;
 mod tools;
 
 pub(crate) use client::Client;
+pub(crate) use hooks::Counts;
 
 use crate::{Error, gateway::Gateway, io};
 use bytes::Bytes;
@@ -101,6 +103,9 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<B
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
     {
         return socket::upgrade(gateway, caller, request);
+    }
+    if let Some(below) = hooks::below(&gateway.config().hooks, request.uri().path()) {
+        return hooks::post(gateway, caller, below, request).await;
     }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/models") => openai::models(&caller),

@@ -26,6 +26,7 @@ mod config;
 mod conformance;
 mod cron;
 mod devices;
+mod hooks;
 mod http;
 mod questions;
 mod recovery;

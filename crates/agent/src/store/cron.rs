@@ -1,7 +1,7 @@
 //! Jobs, their runs, and what sessions wait to hear.
 
 use super::{Error, Message, Session, Store, rows};
-use crate::cron::Job;
+use crate::cron::{Job, State};
 use rusqlite::{Connection, OptionalExtension, Row, params, types::FromSqlError};
 use serde_json::Value;
 
@@ -116,17 +116,18 @@ impl Store {
     }
 
     /// Claims a run: the job as it is from now on, and the run. It is on disk when this returns. False: it was claimed
-    /// before.
+    /// before, and does not run again.
     pub(crate) fn claim(&self, job: &Job, run: &CronRun) -> Result<bool, Error> {
         let mut db = self.db();
         let change = db.transaction()?;
-        put_job(&change, job)?;
         let new = change.execute(
             "INSERT OR IGNORE INTO cron_runs VALUES (?1, ?2, ?3, NULL, NULL)",
             params![run.id, run.job, kept(run.started_at)],
-        )?;
+        )? > 0;
+        let running_at_ms = new.then_some(run.started_at);
+        put_job(&change, &Job { state: State { running_at_ms, ..job.state.clone() }, ..job.clone() })?;
         change.commit()?;
-        Ok(new > 0)
+        Ok(new)
     }
 
     /// Runs that have not ended.

@@ -1,6 +1,6 @@
 //! What was used, and when.
 
-use super::{Error, Store};
+use super::{Error, Store, unflushed};
 use rusqlite::params;
 
 /// Milliseconds of a quarter of an hour.
@@ -19,7 +19,7 @@ pub struct Used {
 }
 
 impl Store {
-    /// Counts one request.
+    /// Counts one request. It is on disk with the next change that is.
     pub fn count_usage(
         &self,
         at: u64,
@@ -29,13 +29,14 @@ impl Store {
         output: u64,
     ) -> Result<(), Error> {
         let kept = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let db = self.db();
-        let mut count = db.prepare_cached(
+        unflushed(&mut self.db(), |db| {
+            let mut count = db.prepare_cached(
             "INSERT INTO usage VALUES (?1, ?2, ?3, 1, ?4, ?5) ON CONFLICT DO UPDATE SET requests = requests + 1,
              input_tokens = input_tokens + ?4, output_tokens = output_tokens + ?5",
         )?;
-        count.execute(params![kept(at / QUARTER), session_key, model, kept(input), kept(output)])?;
-        Ok(())
+            count.execute(params![kept(at / QUARTER), session_key, model, kept(input), kept(output)])?;
+            Ok(())
+        })
     }
 
     /// All that was used from one time to another, the earliest first.

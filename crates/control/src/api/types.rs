@@ -211,6 +211,9 @@ pub struct Tenant {
     pub offered: Vec<FileName>,
     /// What its running cell uses; only where one tenant is asked for.
     pub usage: Option<Usage>,
+    /// When its gateway will do something by itself, as it says; only where one tenant is asked for.
+    #[serde(default)]
+    pub next_due: Option<Millis>,
     /// `running`, `stopped` or `deleted`.
     pub desired: String,
     /// What it is now, by the name that the edge shows: `ready`, `starting`, `stopped`, `failed` and so on.
