@@ -19,9 +19,15 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 8] = [
+pub(crate) const COMMANDS: [Command; 9] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
+    Command {
+        name: "compact",
+        description: "Summarise the older part of the conversation",
+        category: "session",
+        takes: true,
+    },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
     Command {
         name: "status",
@@ -45,7 +51,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 2] = ["compact", "approve"];
+const NOT_BUILT: [&str; 1] = ["approve"];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
@@ -73,7 +79,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             0 => "Nothing runs.".to_owned(),
             count => format!("Stopped: {count}."),
         },
-        "status" => status(gateway, &session),
+        "status" => status(gateway, &session)?,
         "usage" => used(&session),
         "model" if rest.is_empty() => {
             format!("The model is {}.", gateway.model_of(&session))
@@ -104,18 +110,20 @@ fn used(session: &Session) -> String {
     format!("Tokens of this session: {input_tokens} in, {output_tokens} out.")
 }
 
-fn status(gateway: &Gateway, session: &Session) -> String {
+fn status(gateway: &Gateway, session: &Session) -> Result<String, Error> {
     let model = &gateway.model_of(session);
     let system = context::system(&gateway.workspace, gateway.now(), None);
     let fixed = context::request(model, &system, &[], None).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
-    format!(
-        "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \
-         request.\n{used}\nSent in every turn beside the conversation: {fixed} bytes.",
+    Ok(format!(
+        "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens of {window} in \
+         the last request, compactions: {compactions}.\n{used}\nSent in every turn beside the conversation: {fixed} bytes.",
         version = env!("CARGO_PKG_VERSION"),
         key = session.key,
         thinking = gateway.thinking_of(session).unwrap_or_else(|| "off".to_owned()),
         context = session.context_tokens,
+        window = gateway.config().agents.defaults.limits().window,
+        compactions = gateway.store.compactions(&session.id)?,
         used = used(session),
-    )
+    ))
 }

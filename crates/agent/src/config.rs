@@ -4,8 +4,10 @@
 //! gateway from starting; none at all is the default of everything.
 
 mod agents;
+mod compaction;
 
 pub use agents::Agents;
+pub(crate) use compaction::Limits;
 
 use crate::tools::{replace, text_within};
 use serde::{Deserialize, Serialize};

@@ -5,12 +5,14 @@
 
 mod active;
 mod collect;
+mod compact;
 mod queue;
 mod tell;
 
 use collect::Waiting;
 
 pub(crate) use active::Active;
+pub(crate) use compact::Compacted;
 pub(crate) use tell::shown;
 
 use crate::{

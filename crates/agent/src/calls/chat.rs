@@ -109,7 +109,7 @@ pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resu
         "messages": rows,
         "activity": [],
         "pendingInputs": pending(gateway, &key, max)?,
-        "defaults": super::info::defaults(),
+        "defaults": super::info::defaults(gateway),
         "sessionInfo": session.as_ref().map(|session| super::sessions::row(gateway, session)),
         "hasMore": seen < total,
         "totalMessages": total,

@@ -1,16 +1,19 @@
 //! `sessions.*`
 
 use super::{
+    Answer,
     chat::{fresh, full_key, is_key, is_ours, status},
-    info::{LIMIT, defaults},
+    info::defaults,
     lost,
 };
 use crate::{
-    gateway::{Gateway, Taken},
+    gateway::{Compacted, Gateway, Taken},
     ids::uuid,
     protocol::{
         Fault,
-        params::{self, Create, Delete, Keyed, List, Patch, Queue, Reset, SessionAbort, SessionSend},
+        params::{
+            self, Compact, Create, Delete, Keyed, List, Patch, Queue, Reset, SessionAbort, SessionSend,
+        },
     },
     server::Client,
     store::{Session, Store},
@@ -50,7 +53,7 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
         "outputTokens": session.output_tokens,
         "totalTokens": session.context_tokens,
         "totalTokensFresh": true,
-        "contextTokens": LIMIT,
+        "contextTokens": gateway.config().agents.defaults.limits().window,
         "model": session.model.as_deref().unwrap_or("default"),
         "modelProvider": "cofferdam",
     });
@@ -96,7 +99,7 @@ pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     let seen = skip.saturating_add(rows.len());
     let mut answer = json!({
         "ts": gateway.now(), "path": crate::STATE, "count": rows.len(), "totalCount": total, "sessions": rows,
-        "hasMore": seen < total, "defaults": defaults(),
+        "hasMore": seen < total, "defaults": defaults(gateway),
     });
     if seen < total {
         answer["nextOffset"] = seen.into();
@@ -187,6 +190,39 @@ pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     let key = full_key(asked.key);
     let session = gateway.reset(&key).map_err(lost)?;
     Ok(json!({ "ok": true, "key": key, "entry": row(gateway, &session) }))
+}
+
+pub(super) fn compact(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answer {
+    let begun = params::read("sessions.compact", params).and_then(|asked: Compact| {
+        is_ours(asked.agent_id.as_deref())?;
+        is_key(&asked.key)?;
+        if asked.max_lines.is_some() {
+            return Err(Fault::invalid("`maxLines` cuts a transcript, which stays whole here: leave it out"));
+        }
+        let key = full_key(asked.key);
+        let session = gateway.store.session(&key).map_err(lost)?;
+        let begun = session.map(|_| gateway.compact(&key, &uuid(), None, true)).transpose()?;
+        Ok((key, begun))
+    });
+    match begun {
+        Err(fault) => Answer::Now(Err(fault)),
+        Ok((key, None)) => {
+            Answer::Now(Ok(json!({ "ok": true, "key": key, "compacted": false, "reason": "no sessionId" })))
+        }
+        Ok((key, Some((_, outcome)))) => Answer::Later(Box::pin(async move {
+            Ok(match outcome.await {
+                Ok(Compacted::Done { before, after }) => json!({ "ok": true, "key": key, "compacted": true,
+                    "result": { "tokensBefore": before, "tokensAfter": after } }),
+                Ok(Compacted::Nothing) => {
+                    json!({ "ok": true, "key": key, "compacted": false, "reason": "nothing to compact" })
+                }
+                Ok(Compacted::Failed(why)) => {
+                    json!({ "ok": false, "key": key, "compacted": false, "reason": why })
+                }
+                Err(_) => json!({ "ok": false, "key": key, "compacted": false, "reason": "it was stopped" }),
+            })
+        })),
+    }
 }
 
 pub(super) fn delete(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {

@@ -1,6 +1,9 @@
 //! `agents`: what a session begins with.
 
-use super::is_default;
+use super::{
+    compaction::{Compaction, Limits},
+    is_default,
+};
 use crate::commands::LEVELS;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +26,24 @@ pub struct Defaults {
     /// How much it thinks.
     #[serde(skip_serializing_if = "is_default")]
     pub thinking_default: Option<String>,
+    /// How many tokens its conversation may have.
+    #[serde(skip_serializing_if = "is_default")]
+    pub context_tokens: Option<u64>,
+    /// What is done before there are more.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compaction: Compaction,
+}
+
+impl Defaults {
+    pub(crate) fn limits(&self) -> Limits {
+        self.compaction.limits(self.context_tokens)
+    }
 }
 
 impl Agents {
     /// Is each value one that is known?
     pub(super) fn check(&self) -> Result<(), String> {
+        self.defaults.compaction.check(self.defaults.context_tokens)?;
         match &self.defaults.thinking_default {
             Some(level) if !LEVELS.contains(&&**level) => {
                 Err(format!("agents.defaults.thinkingDefault: {level:?} is none of {}", LEVELS.join(", ")))

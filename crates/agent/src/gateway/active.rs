@@ -18,6 +18,8 @@ pub(crate) struct Active {
     pub(crate) session_key: String,
     pub(crate) session_id: String,
     pub(crate) started_at: u64,
+    /// It is no part of the chat.
+    pub(super) quiet: bool,
     /// Ends it.
     pub(crate) stop: CancellationToken,
     pub(super) seq: AtomicU64,
@@ -60,6 +62,7 @@ impl Active {
             session_key: session.key.clone(),
             session_id: session.id.clone(),
             started_at: now,
+            quiet: false,
             stop: CancellationToken::new(),
             seq: AtomicU64::new(0),
             text: watch::Sender::new(String::new()),
@@ -69,6 +72,11 @@ impl Active {
             end: watch::Sender::new(None),
             usage: Mutex::default(),
         }
+    }
+
+    /// May it be one that is no part of the chat?
+    pub(super) fn quiet(self, quiet: bool) -> Self {
+        Self { quiet, ..self }
     }
 
     /// Its row while it runs.

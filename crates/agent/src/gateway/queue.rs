@@ -37,6 +37,9 @@ impl Gateway {
         if let Some(known) = self.known(id).map_err(lost)? {
             return Ok(known);
         }
+        if let Some(focus) = turn::compact_asked(text, &wish) {
+            return self.compact_command(key, id, focus);
+        }
         if !wish.plain
             && let Some(answer) = commands::answer(self, key, text)
         {
@@ -89,7 +92,12 @@ impl Gateway {
     }
 
     /// A run that ended as it began: a command was answered.
-    fn answered(self: &Arc<Self>, key: &str, id: &str, text: String) -> Result<(Arc<Active>, Taken), Error> {
+    pub(super) fn answered(
+        self: &Arc<Self>,
+        key: &str,
+        id: &str,
+        text: String,
+    ) -> Result<(Arc<Active>, Taken), Error> {
         let (session, now) = (self.session(key)?, self.now());
         let active = Arc::new(Active::new(id.to_owned(), &session, now));
         let run =

@@ -4,7 +4,7 @@ use super::{Active, Gateway};
 use crate::{
     protocol::event,
     server::Client,
-    store::{Error, Message, Session},
+    store::{Error, Message, Role, Session},
 };
 use cofferdam_base::Scope;
 use serde_json::{Value, json};
@@ -46,6 +46,9 @@ impl Gateway {
     }
 
     pub(crate) fn chat_event(&self, active: &Active, mut fields: Value) {
+        if active.quiet {
+            return;
+        }
         fields["runId"] = active.id.as_str().into();
         fields["sessionKey"] = active.session_key.as_str().into();
         fields["agentId"] = crate::AGENT.into();
@@ -87,8 +90,17 @@ pub(crate) fn shown(message: &Message, max_chars: Option<usize>) -> Value {
     }
     out["role"] = message.role.as_str().into();
     out["timestamp"] = message.at.into();
-    out["__openclaw"] = json!({
+    let mut meta = json!({
         "id": message.id, "seq": message.seq, "runId": message.run, "recordTimestampMs": message.at,
     });
+    if message.role == Role::System {
+        meta["kind"] = "compaction".into();
+        for field in ["tokensBefore", "tokensAfter"] {
+            meta[field] = out[field].take();
+        }
+        // The summary is the model's.
+        out = json!({ "content": out["content"], "role": out["role"], "timestamp": out["timestamp"] });
+    }
+    out["__openclaw"] = meta;
     out
 }

@@ -20,6 +20,7 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("health", Scope::Read),
     ("models.list", Scope::Read),
     ("sessions.abort", Scope::Write),
+    ("sessions.compact", Scope::Admin),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),
     ("sessions.describe", Scope::Read),
@@ -38,8 +39,16 @@ pub const METHODS: &[(&str, Scope)] = &[
 ];
 
 /// The events that are sent.
-pub const EVENTS: &[&str] =
-    &["agent", "chat", "connect.challenge", "presence", "session.message", "sessions.changed", "tick"];
+pub const EVENTS: &[&str] = &[
+    "agent",
+    "chat",
+    "connect.challenge",
+    "presence",
+    "session.message",
+    "session.operation",
+    "sessions.changed",
+    "tick",
+];
 
 /// The scope that a method wants; none: there is no such method.
 pub fn scope(method: &str) -> Option<Scope> {

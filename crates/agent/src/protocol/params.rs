@@ -216,6 +216,17 @@ pub struct Reset {
     reason: Option<String>,
 }
 
+/// `sessions.compact`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compact {
+    pub key: String,
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    #[serde(default)]
+    pub max_lines: Option<u64>,
+}
+
 /// `sessions.delete`
 #[allow(clippy::struct_field_names)]
 #[derive(Debug, Deserialize)]

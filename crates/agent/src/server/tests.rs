@@ -21,6 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
+mod compaction;
 mod conformance;
 mod http;
 mod recovery;
@@ -78,6 +79,26 @@ impl Drop for World {
 impl World {
     async fn new(lines: Vec<Line>) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        Self::in_dir(dir, lines).await
+    }
+
+    /// With this configuration.
+    async fn configured(config: &Value, lines: Vec<Line>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state/config.json"), config.to_string()).unwrap();
+        Self::in_dir(dir, lines).await
+    }
+
+    /// As by a kill: the state as it is on disk now, under another gateway.
+    async fn killed(mut self, lines: Vec<Line>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        for entry in std::fs::read_dir(self.dir.path().join("state")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.path().join("state").join(path.file_name().unwrap())).unwrap();
+        }
+        self.tasks.drain(..).for_each(|task| task.abort());
         Self::in_dir(dir, lines).await
     }
 

@@ -3,6 +3,7 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod compactions;
 mod pending;
 mod rows;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 1] = [include_str!("0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("compactions.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl Store {
         if id.is_some() {
             let all = "SELECT id FROM transcripts WHERE session_key = ?1";
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
+            change.execute(&format!("DELETE FROM flushes WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;

@@ -2,15 +2,20 @@
 //!
 //! Each message of it is on disk before the next step. Its end is told once, however it comes.
 
+mod compact;
 pub mod context;
 pub mod model;
+mod past;
 mod retry;
 
+pub(crate) use compact::asked as compact_asked;
+
 use crate::{
-    gateway::{Active, Gateway},
+    gateway::{Active, Compacted, Gateway},
     store::{Error, Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
 };
+use compact::Room;
 use model::{Answer, Call, Failed, Piece};
 use retry::Retries;
 use serde_json::{Value, json};
@@ -55,6 +60,28 @@ pub(crate) async fn run(gateway: Arc<Gateway>, active: Arc<Active>, wish: Wish) 
     finish(&gateway, &active, end);
 }
 
+/// A run that compacts its session. None: it was stopped.
+pub(crate) async fn compact(
+    gateway: &Arc<Gateway>,
+    active: &Arc<Active>,
+    focus: Option<&str>,
+) -> Option<Compacted> {
+    gateway.agent_event(active, "lifecycle", json!({ "phase": "start", "startedAt": active.started_at }));
+    let outcome = tokio::select! {
+        biased;
+        () = active.stop.cancelled() => None,
+        outcome = compact::alone(gateway, active, focus) => Some(outcome),
+    };
+    let end = match &outcome {
+        Some(outcome) => {
+            End::Done(Answer { text: outcome.said(), stop: "stop".to_owned(), ..Answer::default() })
+        }
+        None => End::Aborted,
+    };
+    finish(gateway, active, end);
+    outcome
+}
+
 async fn late(patience: Option<std::time::Duration>) {
     match patience {
         Some(patience) => tokio::time::sleep(patience).await,
@@ -63,13 +90,9 @@ async fn late(patience: Option<std::time::Duration>) {
 }
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
-    let mut retries = Retries::default();
+    let (mut retries, mut room) = (Retries::default(), Room::default());
     for step in 0..STEPS {
-        let session = gateway.store.session(&active.session_key).map_err(lost)?;
-        let session = session.ok_or_else(|| gone(&active.session_key))?;
-        let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
-        let past =
-            context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
+        let (session, past) = room.past(gateway, active, &mut retries, step).await?;
         let system = context::system(&gateway.workspace, gateway.now(), wish.more.as_deref());
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
         let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
@@ -77,7 +100,13 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             gateway.status(active, "starting_model");
         }
         let tell = |piece| gateway.piece(active, piece);
-        let answer = retry::ask(gateway, active, &mut retries, body.into(), tell).await?;
+        let answer = match retry::ask(gateway, active, &mut retries, body.into(), tell).await {
+            Err(failed) if failed.kind == "context_length" && active.partial().is_none() => {
+                room.make(gateway, active, &mut retries, failed).await?;
+                continue;
+            }
+            answered => answered?,
+        };
         gateway.tell_text(active, true);
         let message = Message::new(&session, Some(&active.id), Role::Assistant, said(&answer), gateway.now());
         gateway.append(&session, message).map_err(lost)?;
@@ -91,10 +120,7 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             continue;
         }
         for (call, output) in call_all(gateway, active, &answer.calls).await {
-            let body = json!({
-                "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": output.details,
-                "content": [{ "type": "text", "text": output.text }],
-            });
+            let body = result(call, &output);
             let result = Message::new(&session, Some(&active.id), Role::ToolResult, body, gateway.now());
             gateway.append(&session, result).map_err(lost)?;
         }
@@ -126,6 +152,14 @@ fn said(answer: &Answer) -> Value {
     json!({
         "content": content, "model": answer.model, "stopReason": answer.stop,
         "usage": { "input": answer.input_tokens, "output": answer.output_tokens },
+    })
+}
+
+/// What a tool gave, as a message.
+fn result(call: &Call, output: &Output) -> Value {
+    json!({
+        "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": output.details,
+        "content": [{ "type": "text", "text": output.text }],
     })
 }
 
@@ -255,14 +289,18 @@ fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
 }
 
 impl Gateway {
-    /// A piece of an answer, told as it comes.
-    fn piece(&self, active: &Active, piece: Piece) {
+    /// A piece of an answer, told as it comes. Is it one that is not taken back?
+    fn piece(&self, active: &Active, piece: Piece) -> bool {
         match piece {
             Piece::Text(delta) => {
                 active.grow(&delta);
                 self.tell_text(active, false);
+                true
             }
-            Piece::Thought(delta) => self.agent_event(active, "thinking", json!({ "delta": delta })),
+            Piece::Thought(delta) => {
+                self.agent_event(active, "thinking", json!({ "delta": delta }));
+                false
+            }
         }
     }
 

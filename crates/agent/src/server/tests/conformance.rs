@@ -115,6 +115,7 @@ async fn every_method_answers_in_the_schemas_shapes() {
         }
         "sessions.create" => json!({ "key": "agent:main:dashboard:1", "label": "one" }),
         "sessions.abort"
+        | "sessions.compact"
         | "sessions.describe"
         | "sessions.messages.subscribe"
         | "sessions.messages.unsubscribe"
