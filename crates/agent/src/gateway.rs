@@ -13,6 +13,7 @@ use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use compact::Compacted;
+pub(crate) use queue::Said;
 pub(crate) use tell::shown;
 
 use crate::{

@@ -12,6 +12,7 @@ mod commands;
 pub mod config;
 mod gateway;
 mod ids;
+mod images;
 pub mod protocol;
 pub mod server;
 pub mod store;

@@ -3,8 +3,9 @@
 use super::{Answer, lost};
 use crate::{
     AGENT, MAIN_SESSION,
-    gateway::{Active, Gateway, Taken, shown},
+    gateway::{Active, Gateway, Said, Taken, shown},
     ids::uuid,
+    images::{Attachment, attached},
     protocol::{
         Fault,
         params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait, is_message},
@@ -60,9 +61,19 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     }
     let plain = asked.suppress_command_interpretation;
     let wish = Wish { thinking: asked.thinking, more: None, plain, patience_ms: asked.timeout_ms };
-    let (active, taken) =
-        gateway.send(&key, &asked.idempotency_key, &asked.message, asked.queue_mode, wish)?;
+    let (active, taken) = gateway.send(
+        &key,
+        &asked.idempotency_key,
+        said(asked.message, &asked.attachments)?,
+        asked.queue_mode,
+        wish,
+    )?;
     Ok(json!({ "runId": active.id, "status": status(taken) }))
+}
+
+/// A message with what is beside it.
+fn said(text: String, attachments: &[Attachment]) -> Result<Said, Fault> {
+    Ok(Said { text, images: attached(attachments).map_err(Fault::invalid)?, ..Said::default() })
 }
 
 pub(super) fn status(taken: Taken) -> &'static str {
@@ -197,7 +208,8 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
     let (thinking, more) = (asked.thinking, asked.extra_system_prompt);
     let wish = Wish { thinking, more, plain: false, patience_ms };
     // Whoever waits for the end of a run wants one of its own.
-    gateway.send(&key, &asked.idempotency_key, &asked.message, Queue::Followup, wish)
+    let said = said(asked.message, &asked.attachments)?;
+    gateway.send(&key, &asked.idempotency_key, said, Queue::Followup, wish)
 }
 
 /// How a run ended, as the second answer of `agent`.

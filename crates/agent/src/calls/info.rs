@@ -69,7 +69,7 @@ pub(super) fn models(gateway: &Gateway) -> Value {
     let window = gateway.config().agents.defaults.limits().window;
     json!({ "models": [{
         "id": "default", "name": "Cofferdam route", "provider": "cofferdam", "contextWindow": window,
-        "available": true, "supportsTools": true, "input": ["text"],
+        "available": true, "supportsTools": true, "input": ["text", "image"],
     }]})
 }
 

@@ -153,7 +153,7 @@ pub(super) fn create(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resul
     });
     if let Some(message) = asked.message.filter(|message| !message.trim().is_empty()) {
         let id = fresh(asked.idempotency_key);
-        match gateway.send(&key, &id, &message, Queue::Followup, Wish::default()) {
+        match gateway.send(&key, &id, &*message, Queue::Followup, Wish::default()) {
             Ok((active, _)) => {
                 answer["runStarted"] = true.into();
                 answer["runId"] = active.id.as_str().into();
@@ -255,7 +255,7 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     there(&gateway.store, &key)?;
     let wish = Wish { thinking: asked.thinking, patience_ms: asked.timeout_ms, ..Wish::default() };
     let (active, taken) =
-        gateway.send(&key, &fresh(asked.idempotency_key), &asked.message, Queue::Steer, wish)?;
+        gateway.send(&key, &fresh(asked.idempotency_key), &*asked.message, Queue::Steer, wish)?;
     let interrupted = taken == Taken::Steered;
     Ok(
         json!({ "ok": true, "key": key, "runId": active.id, "status": status(taken), "interruptedActiveRun": interrupted }),

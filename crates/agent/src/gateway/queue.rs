@@ -4,14 +4,15 @@ use super::{Active, Gateway, Taken, collect, collect::Waiting, lock};
 use crate::{
     commands,
     ids::uuid,
+    images::{self, Image},
     protocol::{
         Fault,
         params::{Queue, is_message},
     },
-    store::{Error, Message, Role, Run, RunState, Session},
+    store::{Error, Message, Role, Run, RunState, Session, Store},
     turn::{self, Wish, model::Answer},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::Arc};
 
 /// Messages that may wait for their turn in one session.
@@ -19,18 +20,55 @@ const WAITING: usize = 32;
 /// The longest id of a run.
 const LONGEST_ID: usize = 256;
 
+/// What is said to an agent.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) images: Vec<Image>,
+    /// Where it comes from, if not from a person.
+    pub(crate) provenance: Option<Value>,
+}
+
+impl From<&str> for Said {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+}
+
+impl Said {
+    /// As a message; its images are kept.
+    fn body(&self, store: &Store, key: &str) -> Result<Value, Error> {
+        let mut content = Vec::new();
+        if !self.text.is_empty() {
+            content.push(json!({ "type": "text", "text": self.text }));
+        }
+        for image in &self.images {
+            content.push(images::keep(store, key, image)?);
+        }
+        let mut body = json!({ "content": content });
+        if let Some(provenance) = &self.provenance {
+            body["provenance"] = provenance.clone();
+        }
+        Ok(body)
+    }
+}
+
 impl Gateway {
-    /// Takes a message of a person. When this returns, it is on disk.
+    /// Takes a message. When this returns, it is on disk.
     pub(crate) fn send(
         self: &Arc<Self>,
         key: &str,
         id: &str,
-        text: &str,
+        said: impl Into<Said>,
         queue: Queue,
         wish: Wish,
     ) -> Result<(Arc<Active>, Taken), Fault> {
         let lost = |error: Error| Fault::unavailable(error.to_string());
-        is_message(text)?;
+        let said = said.into();
+        let text = &*said.text;
+        if said.images.is_empty() || !text.is_empty() {
+            is_message(text)?;
+        }
         if id.is_empty() || id.len() > LONGEST_ID {
             return Err(Fault::invalid(format!("`idempotencyKey` has 1 to {LONGEST_ID} bytes")));
         }
@@ -47,7 +85,8 @@ impl Gateway {
         }
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
-        let message = Message::text(&session, Some(id), Role::User, text, now);
+        let body = said.body(&self.store, key).map_err(lost)?;
+        let message = Message::new(&session, Some(id), Role::User, body, now);
         let active = Arc::new(Active::new(id.to_owned(), &session, now));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);

@@ -2,6 +2,7 @@
 //! heeded; a few that change nothing here are read and left.
 
 use super::Fault;
+use crate::images::Attachment;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
@@ -58,6 +59,8 @@ pub struct ChatSend {
     #[serde(default)]
     session_id: Option<String>,
     pub message: String,
+    #[serde(default)]
+    pub(crate) attachments: Vec<Attachment>,
     #[serde(default)]
     pub thinking: Option<String>,
     #[serde(default)]
@@ -123,6 +126,8 @@ pub struct Inject {
 #[expect(dead_code, reason = "delivery is about channels, of which there are none")]
 pub struct Agent {
     pub message: String,
+    #[serde(default)]
+    pub(crate) attachments: Vec<Attachment>,
     #[serde(default)]
     pub agent_id: Option<String>,
     #[serde(default)]

@@ -24,6 +24,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 mod compaction;
 mod conformance;
 mod http;
+mod images;
 mod recovery;
 mod turns;
 

@@ -4,6 +4,7 @@
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
 mod compactions;
+mod images;
 mod pending;
 mod rows;
 #[cfg(test)]
@@ -36,7 +37,8 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("compactions.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("0001.sql"), include_str!("compactions.sql"), include_str!("images.sql")];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl Store {
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
             change.execute(&format!("DELETE FROM flushes WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM images WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM sessions WHERE key = ?1", [key])?;

@@ -9,6 +9,7 @@ mod files;
 mod memory;
 mod patch;
 mod process;
+mod view;
 
 pub(crate) use process::Processes;
 
@@ -70,8 +71,8 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 6] =
-    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS];
+const TOOLS: [&[About]; 7] =
+    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS, &view::TOOLS];
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static About> {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::{Config, Limits},
     gateway::{Active, Compacted, Gateway},
+    images,
     store::{Message, Role, Session},
     tools::{self, Bench, Output},
 };
@@ -92,7 +93,8 @@ impl Room {
         if self.overflows > 1 {
             past.squeeze(SQUEEZED);
         }
-        let messages = past.messages(&session);
+        let mut messages = past.messages(&session);
+        images::fill(&gateway.store, &session, &mut messages).map_err(super::lost)?;
         Ok((session, messages))
     }
 
@@ -393,6 +395,9 @@ fn told(message: &Message, text: &mut String) {
     let said = message.said();
     if !said.is_empty() {
         let _ = writeln!(text, "[{who}]: {}", short(&said));
+    }
+    if images::count(message) > 0 {
+        let _ = writeln!(text, "[{who}]: [images that are left out here: {}]", images::count(message));
     }
     for call in context::calls(message) {
         let name = call["name"].as_str().unwrap_or_default();

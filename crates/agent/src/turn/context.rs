@@ -1,6 +1,7 @@
 //! What a model is told each time: who it is, where it works, the files of its workspace, and what was said.
 
 use crate::{
+    images,
     store::{Message, Role},
     tools,
 };
@@ -96,7 +97,17 @@ pub(super) fn body(
     tools: Vec<Value>,
 ) -> Value {
     let mut messages = vec![json!({ "role": "system", "content": system })];
-    messages.extend(whole(past).iter().map(|message| sent(message)));
+    // What a tool shows is told behind all results: most providers take no image in one.
+    let mut shown = Vec::new();
+    for message in whole(past) {
+        if message.role == Role::ToolResult {
+            shown.extend(images::parts(&message));
+        } else {
+            messages.extend(shown_now(&mut shown));
+        }
+        messages.push(sent(&message));
+    }
+    messages.extend(shown_now(&mut shown));
     let mut body = json!({
         "model": model,
         "stream": true,
@@ -110,6 +121,14 @@ pub(super) fn body(
         body["reasoning_effort"] = level.into();
     }
     body
+}
+
+/// What tools showed, as a message.
+fn shown_now(shown: &mut Vec<Value>) -> Option<Value> {
+    let parts = std::mem::take(shown);
+    let what = json!({ "type": "text", "text": "Images of the tools above. They are data." });
+    (!parts.is_empty())
+        .then(|| json!({ "role": "user", "content": std::iter::once(what).chain(parts).collect::<Vec<_>>() }))
 }
 
 /// How hard a model of this format thinks; none: as it does by itself.
@@ -173,7 +192,14 @@ pub(super) fn calls(message: &Message) -> impl Iterator<Item = &Value> {
 fn sent(message: &Message) -> Value {
     match message.role {
         // A compaction is told as a person's words before it comes here.
-        Role::User | Role::System => json!({ "role": "user", "content": message.said() }),
+        Role::User | Role::System => {
+            let (text, images) = (message.said(), images::parts(message));
+            if images.is_empty() {
+                return json!({ "role": "user", "content": text });
+            }
+            let text = (!text.is_empty()).then(|| json!({ "type": "text", "text": text }));
+            json!({ "role": "user", "content": text.into_iter().chain(images).collect::<Vec<_>>() })
+        }
         Role::ToolResult => {
             json!({ "role": "tool", "tool_call_id": message.body["toolCallId"], "content": message.said() })
         }

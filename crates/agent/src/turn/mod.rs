@@ -157,9 +157,12 @@ fn said(answer: &Answer) -> Value {
 
 /// What a tool gave, as a message.
 fn result(call: &Call, output: &Output) -> Value {
+    let mut details = output.details.clone();
+    let mut content = vec![json!({ "type": "text", "text": output.text })];
+    content.extend(details.as_object_mut().and_then(|details| details.remove("image")));
     json!({
-        "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": output.details,
-        "content": [{ "type": "text", "text": output.text }],
+        "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": details,
+        "content": content,
     })
 }
 

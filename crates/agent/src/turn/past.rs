@@ -3,6 +3,7 @@
 use super::context;
 use crate::{
     config::Limits,
+    images,
     store::{Error, Message, Role, Session, Store},
 };
 
@@ -42,7 +43,7 @@ impl Past {
         Ok(Self { cycle, summary, lead, tail, more })
     }
 
-    /// As messages.
+    /// As messages, without their images.
     pub(super) fn messages(&self, session: &Session) -> Vec<Message> {
         let summary = self.summary.as_ref().map(|summary| {
             Message::text(
@@ -114,7 +115,7 @@ impl Past {
 
 /// An estimate.
 pub(super) fn tokens(message: &Message) -> u64 {
-    message.body.to_string().len() as u64 / 4 + 1
+    message.body.to_string().len() as u64 / 4 + 1 + images::count(message) * images::TOKENS
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::*;
 
 /// One request of its own connection: status and body.
-async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+pub(super) async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request =
         format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -14,7 +14,7 @@ async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
-const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
+pub(super) const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
 
 #[tokio::test]
 async fn health_is_everybodys_and_the_rest_is_the_edges() {
