@@ -5,6 +5,7 @@
 
 mod agents;
 mod compaction;
+mod subagents;
 
 pub use agents::Agents;
 pub(crate) use compaction::Limits;

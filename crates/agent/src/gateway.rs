@@ -7,6 +7,7 @@ mod active;
 mod collect;
 mod compact;
 mod queue;
+mod spawn;
 mod tell;
 
 use collect::Waiting;
@@ -14,6 +15,7 @@ use collect::Waiting;
 pub(crate) use active::Active;
 pub(crate) use compact::Compacted;
 pub(crate) use queue::Said;
+pub(crate) use spawn::Task;
 pub(crate) use tell::shown;
 
 use crate::{

@@ -103,5 +103,6 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
+    gateway.report_cut()?;
     server::accept(listener, edge, gateway).await
 }

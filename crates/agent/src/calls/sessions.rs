@@ -66,6 +66,11 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
             row[field] = value.as_str().into();
         }
     }
+    if let Ok(Some(child)) = gateway.store.child(&session.key) {
+        row["spawnedBy"] = child.parent_key.as_str().into();
+        row["parentSessionKey"] = child.parent_key.into();
+        row["spawnDepth"] = child.depth.into();
+    }
     if let Some(label) = &session.label {
         row["displayName"] = label.as_str().into();
     }

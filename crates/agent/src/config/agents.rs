@@ -3,6 +3,7 @@
 use super::{
     compaction::{Compaction, Limits},
     is_default,
+    subagents::Subagents,
 };
 use crate::commands::LEVELS;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct Defaults {
     /// What is done before there are more.
     #[serde(skip_serializing_if = "is_default")]
     pub compaction: Compaction,
+    /// What of its work it may give away.
+    #[serde(skip_serializing_if = "is_default")]
+    pub subagents: Subagents,
 }
 
 impl Defaults {
@@ -43,6 +47,7 @@ impl Defaults {
 impl Agents {
     /// Is each value one that is known?
     pub(super) fn check(&self) -> Result<(), String> {
+        self.defaults.subagents.check()?;
         self.defaults.compaction.check(self.defaults.context_tokens)?;
         match &self.defaults.thinking_default {
             Some(level) if !LEVELS.contains(&&**level) => {

@@ -194,9 +194,11 @@ impl Gateway {
         let mut state = self.state();
         let wanted = |active: &Active| id.is_none_or(|id| active.is(id));
         let mut stopped = Vec::new();
+        let mut parents = id.is_none();
         if let Some(active) = state.active.get(key).filter(|active| wanted(active)) {
             active.stop.cancel();
             stopped.push(active.id.clone());
+            parents = true;
         }
         let waiting = state.waiting.remove(key).unwrap_or_default();
         let (cut, kept): (VecDeque<_>, VecDeque<_>) =
@@ -205,6 +207,9 @@ impl Gateway {
             state.waiting.insert(key.to_owned(), kept);
         }
         drop(state);
+        if parents {
+            self.stop_children(key, id);
+        }
         for Waiting { active, message, .. } in cut {
             if let Err(error) = self.store.forget(&message.id) {
                 tracing::error!(%error, "a message that waited is not forgotten");
@@ -324,7 +329,7 @@ impl Gateway {
             self.keep_unread(active, message);
         }
         self.end_collected(active, &run);
-        active.end.send_replace(Some(run));
+        active.end.send_replace(Some(run.clone()));
         self.sessions_changed(key, "run");
         if let Some((Waiting { active: next, message, wish, .. }, contained)) = next {
             let begun = self.session(key).and_then(|session| {
@@ -340,5 +345,6 @@ impl Gateway {
             }
             tokio::spawn(turn::run(Arc::clone(self), next, wish));
         }
+        self.child_ended(active, &run);
     }
 }

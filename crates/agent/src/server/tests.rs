@@ -21,6 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
+mod children;
 mod compaction;
 mod conformance;
 mod http;
@@ -59,8 +60,26 @@ enum Line {
 
 #[derive(Default)]
 struct Script {
+    /// What is answered to whoever says these words, whatever the order is.
+    by_words: Mutex<Vec<(&'static str, Line)>>,
     lines: Mutex<VecDeque<Line>>,
     asked: Mutex<Vec<Value>>,
+}
+
+impl Script {
+    fn when(&self, lines: Vec<(&'static str, Line)>) {
+        *self.by_words.lock().unwrap() = lines;
+    }
+
+    fn next(&self, asked: &Value) -> Line {
+        let last = asked["messages"].as_array().unwrap().last().unwrap()["content"].to_string();
+        let last: String = serde_json::from_str(&last).unwrap_or(last);
+        let mut by_words = self.by_words.lock().unwrap();
+        if let Some(at) = by_words.iter().position(|(words, _)| last.contains(words)) {
+            return by_words.remove(at).1;
+        }
+        self.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"))
+    }
 }
 
 /// A gateway with its model.
@@ -104,7 +123,7 @@ impl World {
     }
 
     async fn in_dir(dir: tempfile::TempDir, lines: Vec<Line>) -> Self {
-        let script = Arc::new(Script { lines: Mutex::new(lines.into()), asked: Mutex::default() });
+        let script = Arc::new(Script { lines: Mutex::new(lines.into()), ..Script::default() });
         let model = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = model.local_addr().unwrap();
         let told = Arc::clone(&script);
@@ -166,8 +185,9 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await.unwrap();
-    script.asked.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-    let next = script.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"));
+    let asked: Value = serde_json::from_slice(&body).unwrap();
+    let next = script.next(&asked);
+    script.asked.lock().unwrap().push(asked);
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
     let chunk = |delta: Value, stop: Option<&str>| {
         let chunk =

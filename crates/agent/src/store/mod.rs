@@ -3,6 +3,7 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod children;
 mod compactions;
 mod images;
 mod pending;
@@ -10,6 +11,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use children::Child;
 pub use rows::{Message, Role, Run, RunState, Session};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -37,8 +39,12 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("0001.sql"), include_str!("compactions.sql"), include_str!("images.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("0001.sql"),
+    include_str!("compactions.sql"),
+    include_str!("images.sql"),
+    include_str!("children.sql"),
+];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -114,6 +120,7 @@ impl Store {
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
             change.execute(&format!("DELETE FROM flushes WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM children WHERE key = ?1 OR parent_key = ?1", [key])?;
             change.execute("DELETE FROM images WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;

@@ -3,6 +3,7 @@
 //! The cell is the boundary: a tool may do what the cell may do, and no more is kept from it here than what would
 //! break the gateway itself.
 
+mod agents;
 mod edit;
 mod exec;
 mod files;
@@ -71,8 +72,16 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 7] =
-    [&files::TOOLS, &edit::TOOLS, &patch::TOOLS, &exec::TOOLS, &process::TOOLS, &memory::TOOLS, &view::TOOLS];
+const TOOLS: [&[About]; 8] = [
+    &files::TOOLS,
+    &edit::TOOLS,
+    &patch::TOOLS,
+    &exec::TOOLS,
+    &process::TOOLS,
+    &memory::TOOLS,
+    &view::TOOLS,
+    &agents::TOOLS,
+];
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static About> {

@@ -58,6 +58,8 @@ pub(super) enum Why {
 pub(super) struct Room {
     /// The step in which it last made some.
     last: Option<usize>,
+    /// The agent was reminded in it.
+    reminded: bool,
     /// How often the model said that there is none.
     overflows: u32,
 }
@@ -73,23 +75,21 @@ impl Room {
     ) -> Result<(Session, Vec<Message>), Failed> {
         let config = gateway.config();
         let limits = config.agents.defaults.limits();
-        let (session, past) = load(gateway, active, &limits)?;
-        let enabled = config.agents.defaults.compaction.enabled.unwrap_or(true);
-        let (tokens, rested) = (past.tokens(&session), self.last.is_none_or(|last| step - last >= BETWEEN));
-        let mut now = (session, past);
-        if enabled && rested && (tokens >= limits.threshold || now.1.more) {
-            self.last = Some(step);
+        let (mut session, mut past) = load(gateway, active, &limits)?;
+        if config.agents.defaults.compaction.enabled.unwrap_or(true) {
+            let tokens = past.tokens(&session);
             let job = Job { gateway, active, config: &config, limits, why: Why::Threshold, focus: None };
-            // What cannot be summarised may still be answered.
-            job.run(retries).await?;
-            now = load(gateway, active, &limits)?;
-        } else if enabled && rested && tokens >= limits.flush {
-            self.last = Some(step);
-            let job = Job { gateway, active, config: &config, limits, why: Why::Threshold, focus: None };
-            job.flush(&now.0, &now.1, retries).await?;
-            now = load(gateway, active, &limits)?;
+            let rested = self.last.is_none_or(|last| step - last >= BETWEEN);
+            if rested && (tokens >= limits.threshold || past.more) {
+                self.last = Some(step);
+                // What cannot be summarised may still be answered.
+                job.run(retries).await?;
+                (session, past) = load(gateway, active, &limits)?;
+            } else if tokens >= limits.flush && !self.reminded {
+                self.reminded = true;
+                job.flush(&session, &past, retries).await?;
+            }
         }
-        let (session, mut past) = now;
         if self.overflows > 1 {
             past.squeeze(SQUEEZED);
         }
@@ -107,16 +107,14 @@ impl Room {
         failed: Failed,
     ) -> Result<(), Failed> {
         self.overflows += 1;
-        let config = gateway.config();
-        let (limits, why) = (config.agents.defaults.limits(), Why::Overflow(self.overflows));
-        let job = Job { gateway, active, config: &config, limits, why, focus: None };
-        let made = self.overflows <= 2 && matches!(job.run(retries).await?, Compacted::Done { .. });
-        // Without its long results it may fit.
-        if made || self.overflows == 2 {
-            return Ok(());
-        }
-        if self.overflows == 1 {
-            self.overflows += 1;
+        if self.overflows <= 2 {
+            let config = gateway.config();
+            let (limits, why) = (config.agents.defaults.limits(), Why::Overflow(self.overflows));
+            let job = Job { gateway, active, config: &config, limits, why, focus: None };
+            if !matches!(job.run(retries).await?, Compacted::Done { .. }) {
+                // Without the long results of its tools it may fit.
+                self.overflows = 2;
+            }
             return Ok(());
         }
         let said = format!(
@@ -310,7 +308,7 @@ impl Job<'_> {
     async fn remind(&self, session: &Session, past: &Past, retries: &mut Retries) -> Result<(), Failed> {
         let (gateway, now) = (self.gateway, self.gateway.now());
         let day = format!("memory/{}.md", day(now));
-        let mut messages = past.messages(session);
+        let mut messages = past.clone().messages(session);
         // Whoever waits for an answer is not answered here.
         if messages.last().is_some_and(|last| last.role == Role::User) {
             messages.pop();

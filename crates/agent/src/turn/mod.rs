@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 /// How many times a run may ask the model.
 const STEPS: usize = 64;
+/// And how many calls of one answer run at once.
+const TOGETHER: usize = 8;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -173,13 +175,10 @@ async fn call_all<'a>(
     calls: &'a [Call],
 ) -> Vec<(&'a Call, Output)> {
     let together = calls.iter().all(|call| tools::named(&call.name).is_some_and(|about| about.parallel));
-    let one = async |call: &'a Call| (call, call_one(gateway, active, call).await);
-    if together {
-        return futures_util::future::join_all(calls.iter().map(one)).await;
-    }
+    let one = |call: &'a Call| async move { (call, call_one(gateway, active, call).await) };
     let mut out = Vec::new();
-    for call in calls {
-        out.push(one(call).await);
+    for part in calls.chunks(if together { TOGETHER } else { 1 }) {
+        out.extend(futures_util::future::join_all(part.iter().map(one)).await);
     }
     out
 }

@@ -14,7 +14,7 @@ const BEHIND: &str = "\n</summary>";
 /// What is sent beside the conversation, in tokens.
 const FIXED: u64 = 2_000;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Past {
     /// The number of the last compaction; 0: there was none.
     pub(super) cycle: u64,
@@ -44,8 +44,8 @@ impl Past {
     }
 
     /// As messages, without their images.
-    pub(super) fn messages(&self, session: &Session) -> Vec<Message> {
-        let summary = self.summary.as_ref().map(|summary| {
+    pub(super) fn messages(self, session: &Session) -> Vec<Message> {
+        let summary = self.summary.map(|summary| {
             Message::text(
                 session,
                 None,
@@ -54,7 +54,7 @@ impl Past {
                 session.updated_at,
             )
         });
-        summary.iter().chain(&self.lead).chain(&self.tail).cloned().collect()
+        summary.into_iter().chain(self.lead).chain(self.tail).collect()
     }
 
     /// How many tokens it has: as the model counted them, and an estimate of what came since.
