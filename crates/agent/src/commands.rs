@@ -20,9 +20,15 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 10] = [
+pub(crate) const COMMANDS: [Command; 11] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
+    Command {
+        name: "compact",
+        description: "Summarise the older part of the conversation",
+        category: "session",
+        takes: true,
+    },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
     Command {
         name: "status",
@@ -53,7 +59,7 @@ pub(crate) const COMMANDS: [Command; 10] = [
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 1] = ["compact"];
+const NOT_BUILT: [&str; 0] = [];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
@@ -86,7 +92,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             0 => "Nothing runs.".to_owned(),
             count => format!("Stopped: {count}."),
         },
-        "status" => status(gateway, &session),
+        "status" => status(gateway, &session)?,
         "usage" => used(&session),
         "mcp" => gateway.mcp.told(gateway),
         "model" if rest.is_empty() => {
@@ -122,19 +128,21 @@ fn used(session: &Session) -> String {
     format!("Tokens of this session: {input_tokens} in, {output_tokens} out.")
 }
 
-fn status(gateway: &Gateway, session: &Session) -> String {
+fn status(gateway: &Gateway, session: &Session) -> Result<String, Error> {
     let model = &gateway.model_of(session);
     // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
     let system = fixed::system(gateway, None).unwrap_or_default();
     let fixed = context::request(model, &system, &[], None, tools::offered(gateway, &session.id)).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
-    format!(
-        "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \
-         request.\n{used}\nSent in every turn beside the conversation: {fixed} bytes.",
+    Ok(format!(
+        "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens of {window} in \
+         the last request, compactions: {compactions}.\n{used}\nSent in every turn beside the conversation: {fixed} bytes.",
         version = env!("CARGO_PKG_VERSION"),
         key = session.key,
         thinking = gateway.thinking_of(session).unwrap_or_else(|| "off".to_owned()),
         context = session.context_tokens,
+        window = gateway.config().agents.defaults.limits().window,
+        compactions = gateway.store.compactions(&session.id)?,
         used = used(session),
-    )
+    ))
 }

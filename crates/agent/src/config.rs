@@ -23,9 +23,13 @@ pub use placeholder::Placeholder;
 pub use skills::Skills;
 pub use tools::{Profile, Tools};
 pub use web::{Provider, Search, Web};
+mod compaction;
 mod cron;
 mod heartbeat;
 mod hooks;
+mod subagents;
+
+pub(crate) use compaction::Limits;
 
 pub use cron::Cron;
 pub use heartbeat::Heartbeat;

@@ -6,19 +6,24 @@
 mod active;
 mod approvals;
 mod collect;
+mod compact;
 mod devices;
 mod questions;
 mod queue;
 mod skills;
+mod spawn;
 mod tell;
 
 use collect::Waiting;
 
 pub(crate) use active::Active;
 pub(crate) use approvals::{Approvals, Decision, Kind, Question};
+pub(crate) use compact::Compacted;
 pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use questions::Outcome;
 use questions::Questions;
+pub(crate) use queue::Said;
+pub(crate) use spawn::Task;
 pub(crate) use tell::shown;
 
 use crate::{

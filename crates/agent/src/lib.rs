@@ -15,6 +15,7 @@ pub mod config;
 mod cron;
 mod gateway;
 mod ids;
+mod images;
 pub mod log;
 mod mcp;
 pub mod protocol;
@@ -113,6 +114,7 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let gateway = gateway::Gateway::new(store, turn::model::Model { proxy }, workspace, config, clock)?;
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
+    gateway.report_cut()?;
     tokio::spawn(channels::supervise(Arc::clone(&gateway)));
     tokio::select! {
         served = server::accept(listener, edge, Arc::clone(&gateway)) => served,

@@ -3,8 +3,9 @@
 use super::{Answer, lost};
 use crate::{
     AGENT, BELOW, MAIN_SESSION,
-    gateway::{Active, Gateway, Taken, shown},
+    gateway::{Active, Gateway, Said, Taken, shown},
     ids::uuid,
+    images::{Attachment, attached},
     protocol::{
         Fault,
         params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait, is_message},
@@ -75,16 +76,15 @@ pub(super) fn send(
         let (active, taken) = gateway.answered(&key, &asked.idempotency_key, text).map_err(lost)?;
         return Ok(json!({ "runId": active.id, "status": status(taken) }));
     }
-    let wish = Wish {
-        thinking: asked.thinking,
-        more: None,
-        plain,
-        patience_ms: asked.timeout_ms,
-        ..Wish::default()
-    };
-    let (active, taken) =
-        gateway.send(&key, &asked.idempotency_key, &asked.message, asked.queue_mode, wish)?;
+    let wish = Wish { thinking: asked.thinking, plain, patience_ms: asked.timeout_ms, ..Wish::default() };
+    let said = said(asked.message, &asked.attachments)?;
+    let (active, taken) = gateway.send(&key, &asked.idempotency_key, said, asked.queue_mode, wish)?;
     Ok(json!({ "runId": active.id, "status": status(taken) }))
+}
+
+/// A message with what is beside it.
+fn said(text: String, attachments: &[Attachment]) -> Result<Said, Fault> {
+    Ok(Said { text, images: attached(attachments).map_err(Fault::invalid)?, ..Said::default() })
 }
 
 pub(super) fn status(taken: Taken) -> &'static str {
@@ -136,7 +136,7 @@ pub(super) fn history(
         "messages": rows,
         "activity": [],
         "pendingInputs": pending(gateway, &key, max)?,
-        "defaults": super::info::defaults(),
+        "defaults": super::info::defaults(gateway),
         "sessionInfo": session.as_ref().map(|session| super::sessions::row(gateway, session)),
         "hasMore": seen < total,
         "totalMessages": total,
@@ -224,7 +224,8 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
     let (thinking, more) = (asked.thinking, asked.extra_system_prompt);
     let wish = Wish { thinking, more, patience_ms, ..Wish::default() };
     // Whoever waits for the end of a run wants one of its own.
-    gateway.send(&key, &asked.idempotency_key, &asked.message, Queue::Followup, wish)
+    let said = said(asked.message, &asked.attachments)?;
+    gateway.send(&key, &asked.idempotency_key, said, Queue::Followup, wish)
 }
 
 /// How a run ended, as the second answer of `agent`.

@@ -12,13 +12,12 @@ use crate::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// How many tokens a conversation may have, as far as is known: routes do not say.
-pub(super) const LIMIT: u64 = 128_000;
 /// Sessions in a summary.
 const RECENT: u32 = 5;
 
-pub(super) fn defaults() -> Value {
-    json!({ "modelProvider": "cofferdam", "model": "default", "contextTokens": LIMIT })
+pub(super) fn defaults(gateway: &Gateway) -> Value {
+    let tokens = gateway.config().agents.defaults.limits().window;
+    json!({ "modelProvider": "cofferdam", "model": "default", "contextTokens": tokens })
 }
 
 fn summary(gateway: &Gateway) -> Result<Value, Fault> {
@@ -66,16 +65,17 @@ pub(super) fn status(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
         "queuedSystemEvents": [],
         "tasks": { "total": 0, "active": 0, "terminal": 0, "failures": 0 },
         "sessions": {
-            "paths": [crate::STATE], "count": count, "defaults": defaults(), "recent": recent,
+            "paths": [crate::STATE], "count": count, "defaults": defaults(gateway), "recent": recent,
             "byAgent": [{ "agentId": AGENT, "path": crate::STATE, "count": count, "recent": recent }],
         },
     }))
 }
 
-pub(super) fn models() -> Value {
+pub(super) fn models(gateway: &Gateway) -> Value {
+    let window = gateway.config().agents.defaults.limits().window;
     json!({ "models": [{
-        "id": "default", "name": "Cofferdam route", "provider": "cofferdam", "contextWindow": LIMIT,
-        "available": true, "supportsTools": true, "input": ["text"],
+        "id": "default", "name": "Cofferdam route", "provider": "cofferdam", "contextWindow": window,
+        "available": true, "supportsTools": true, "input": ["text", "image"],
     }]})
 }
 

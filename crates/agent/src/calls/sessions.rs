@@ -1,16 +1,19 @@
 //! `sessions.*`
 
 use super::{
+    Answer,
     chat::{fresh, full_key, is_key, is_ours, status},
-    info::{LIMIT, defaults},
+    info::defaults,
     lost,
 };
 use crate::{
-    gateway::{Gateway, Taken},
+    gateway::{Compacted, Gateway, Taken},
     ids::uuid,
     protocol::{
         Fault,
-        params::{self, Create, Delete, Keyed, List, Patch, Queue, Reset, SessionAbort, SessionSend},
+        params::{
+            self, Compact, Create, Delete, Keyed, List, Patch, Queue, Reset, SessionAbort, SessionSend,
+        },
     },
     server::Client,
     store::{Session, Store},
@@ -50,7 +53,7 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
         "outputTokens": session.output_tokens,
         "totalTokens": session.context_tokens,
         "totalTokensFresh": true,
-        "contextTokens": LIMIT,
+        "contextTokens": gateway.config().agents.defaults.limits().window,
         "model": session.model.as_deref().unwrap_or("default"),
         "modelProvider": "cofferdam",
     });
@@ -62,6 +65,11 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
         if let Some(value) = value {
             row[field] = value.as_str().into();
         }
+    }
+    if let Ok(Some(child)) = gateway.store.child(&session.key) {
+        row["spawnedBy"] = child.parent_key.as_str().into();
+        row["parentSessionKey"] = child.parent_key.into();
+        row["spawnDepth"] = child.depth.into();
     }
     if let Some(label) = &session.label {
         row["displayName"] = label.as_str().into();
@@ -96,7 +104,7 @@ pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     let seen = skip.saturating_add(rows.len());
     let mut answer = json!({
         "ts": gateway.now(), "path": crate::STATE, "count": rows.len(), "totalCount": total, "sessions": rows,
-        "hasMore": seen < total, "defaults": defaults(),
+        "hasMore": seen < total, "defaults": defaults(gateway),
     });
     if seen < total {
         answer["nextOffset"] = seen.into();
@@ -150,7 +158,7 @@ pub(super) fn create(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resul
     });
     if let Some(message) = asked.message.filter(|message| !message.trim().is_empty()) {
         let id = fresh(asked.idempotency_key);
-        match gateway.send(&key, &id, &message, Queue::Followup, Wish::default()) {
+        match gateway.send(&key, &id, &*message, Queue::Followup, Wish::default()) {
             Ok((active, _)) => {
                 answer["runStarted"] = true.into();
                 answer["runId"] = active.id.as_str().into();
@@ -189,6 +197,39 @@ pub(super) fn reset(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     Ok(json!({ "ok": true, "key": key, "entry": row(gateway, &session) }))
 }
 
+pub(super) fn compact(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answer {
+    let begun = params::read("sessions.compact", params).and_then(|asked: Compact| {
+        is_ours(asked.agent_id.as_deref())?;
+        is_key(&asked.key)?;
+        if asked.max_lines.is_some() {
+            return Err(Fault::invalid("`maxLines` cuts a transcript, which stays whole here: leave it out"));
+        }
+        let key = full_key(asked.key);
+        let session = gateway.store.session(&key).map_err(lost)?;
+        let begun = session.map(|_| gateway.compact(&key, &uuid(), None, true)).transpose()?;
+        Ok((key, begun))
+    });
+    match begun {
+        Err(fault) => Answer::Now(Err(fault)),
+        Ok((key, None)) => {
+            Answer::Now(Ok(json!({ "ok": true, "key": key, "compacted": false, "reason": "no sessionId" })))
+        }
+        Ok((key, Some((_, outcome)))) => Answer::Later(Box::pin(async move {
+            Ok(match outcome.await {
+                Ok(Compacted::Done { before, after }) => json!({ "ok": true, "key": key, "compacted": true,
+                    "result": { "tokensBefore": before, "tokensAfter": after } }),
+                Ok(Compacted::Nothing) => {
+                    json!({ "ok": true, "key": key, "compacted": false, "reason": "nothing to compact" })
+                }
+                Ok(Compacted::Failed(why)) => {
+                    json!({ "ok": false, "key": key, "compacted": false, "reason": why })
+                }
+                Err(_) => json!({ "ok": false, "key": key, "compacted": false, "reason": "it was stopped" }),
+            })
+        })),
+    }
+}
+
 pub(super) fn delete(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: Delete = params::read("sessions.delete", params)?;
     is_key(&asked.key)?;
@@ -219,7 +260,7 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     there(&gateway.store, &key)?;
     let wish = Wish { thinking: asked.thinking, patience_ms: asked.timeout_ms, ..Wish::default() };
     let (active, taken) =
-        gateway.send(&key, &fresh(asked.idempotency_key), &asked.message, Queue::Steer, wish)?;
+        gateway.send(&key, &fresh(asked.idempotency_key), &*asked.message, Queue::Steer, wish)?;
     let interrupted = taken == Taken::Steered;
     Ok(
         json!({ "ok": true, "key": key, "runId": active.id, "status": status(taken), "interruptedActiveRun": interrupted }),

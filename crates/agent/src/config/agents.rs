@@ -1,6 +1,11 @@
 //! `agents`: what a session begins with.
 
-use super::{Heartbeat, is_default};
+use super::{
+    Heartbeat,
+    compaction::{Compaction, Limits},
+    is_default,
+    subagents::Subagents,
+};
 use crate::commands::LEVELS;
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +31,29 @@ pub struct Defaults {
     /// Turns that nobody asks for.
     #[serde(skip_serializing_if = "is_default")]
     pub heartbeat: Option<Heartbeat>,
+    /// How many tokens its conversation may have.
+    #[serde(skip_serializing_if = "is_default")]
+    pub context_tokens: Option<u64>,
+    /// What is done before there are more.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compaction: Compaction,
+    /// What of its work it may give away.
+    #[serde(skip_serializing_if = "is_default")]
+    pub subagents: Subagents,
+}
+
+impl Defaults {
+    pub(crate) fn limits(&self) -> Limits {
+        self.compaction.limits(self.context_tokens)
+    }
 }
 
 impl Agents {
     /// Is each value one that is known?
     pub(super) fn check(&self) -> Result<(), String> {
         self.defaults.heartbeat.as_ref().map_or(Ok(()), Heartbeat::check)?;
+        self.defaults.subagents.check()?;
+        self.defaults.compaction.check(self.defaults.context_tokens)?;
         match &self.defaults.thinking_default {
             Some(level) if !LEVELS.contains(&&**level) => {
                 Err(format!("agents.defaults.thinkingDefault: {level:?} is none of {}", LEVELS.join(", ")))

@@ -20,6 +20,8 @@ pub(crate) struct Active {
     pub(crate) started_at: u64,
     /// Nobody asked for it, and nobody is shown that it has nothing to say.
     pub(crate) heartbeat: bool,
+    /// It is no part of the chat.
+    pub(super) quiet: bool,
     /// Ends it.
     pub(crate) stop: CancellationToken,
     pub(super) seq: AtomicU64,
@@ -63,6 +65,7 @@ impl Active {
             session_id: session.id.clone(),
             started_at: now,
             heartbeat: false,
+            quiet: false,
             stop: CancellationToken::new(),
             seq: AtomicU64::new(0),
             text: watch::Sender::new(String::new()),
@@ -76,6 +79,11 @@ impl Active {
 
     pub(super) fn beating(self, heartbeat: bool) -> Self {
         Self { heartbeat, ..self }
+    }
+
+    /// May it be one that is no part of the chat?
+    pub(super) fn quiet(self, quiet: bool) -> Self {
+        Self { quiet, ..self }
     }
 
     /// Its row while it runs.

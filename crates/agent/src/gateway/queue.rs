@@ -4,14 +4,15 @@ use super::{Active, Gateway, Taken, collect, collect::Waiting, lock};
 use crate::{
     commands,
     ids::uuid,
+    images::{self, Image},
     protocol::{
         Fault,
         params::{Queue, is_message},
     },
-    store::{Error, Message, Role, Run, RunState, Session},
+    store::{Error, Message, Role, Run, RunState, Session, Store},
     turn::{self, Wish, model::Answer},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::Arc};
 
 /// Messages that may wait for their turn in one session.
@@ -19,23 +20,69 @@ const WAITING: usize = 32;
 /// The longest id of a run.
 const LONGEST_ID: usize = 256;
 
+/// What is said to an agent.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) images: Vec<Image>,
+    /// Where it comes from, if not from a person.
+    pub(crate) provenance: Option<Value>,
+}
+
+impl From<&String> for Said {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&str> for Said {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+}
+
+impl Said {
+    /// As a message; its images are kept.
+    fn body(&self, store: &Store, key: &str) -> Result<Value, Error> {
+        let mut content = Vec::new();
+        if !self.text.is_empty() {
+            content.push(json!({ "type": "text", "text": self.text }));
+        }
+        for image in &self.images {
+            content.push(images::keep(store, key, image)?);
+        }
+        let mut body = json!({ "content": content });
+        if let Some(provenance) = &self.provenance {
+            body["provenance"] = provenance.clone();
+        }
+        Ok(body)
+    }
+}
+
 impl Gateway {
-    /// Takes a message of a person. When this returns, it is on disk.
+    /// Takes a message. When this returns, it is on disk.
     pub(crate) fn send(
         self: &Arc<Self>,
         key: &str,
         id: &str,
-        text: &str,
+        said: impl Into<Said>,
         queue: Queue,
         wish: Wish,
     ) -> Result<(Arc<Active>, Taken), Fault> {
         let lost = |error: Error| Fault::unavailable(error.to_string());
-        is_message(text)?;
+        let said = said.into();
+        let text = &*said.text;
+        if said.images.is_empty() || !text.is_empty() {
+            is_message(text)?;
+        }
         if id.is_empty() || id.len() > LONGEST_ID {
             return Err(Fault::invalid(format!("`idempotencyKey` has 1 to {LONGEST_ID} bytes")));
         }
         if let Some(known) = self.known(id).map_err(lost)? {
             return Ok(known);
+        }
+        if let Some(focus) = turn::compact_asked(text, &wish) {
+            return self.compact_command(key, id, focus);
         }
         if !wish.plain
             && let Some(answer) = commands::answer(self, key, text)
@@ -43,10 +90,12 @@ impl Gateway {
             return self.answered(key, id, answer.map_err(lost)?).map_err(lost);
         }
         let called = if wish.plain { None } else { self.skill_called(text) };
-        let text = called.as_deref().unwrap_or(text);
+        let text = called.as_deref().unwrap_or(text).to_owned();
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
-        let message = Message::text(&session, Some(id), Role::User, text, now);
+        let said = Said { text, ..said };
+        let body = said.body(&self.store, key).map_err(lost)?;
+        let message = Message::new(&session, Some(id), Role::User, body, now);
         let active = Arc::new(Active::new(id.to_owned(), &session, now).beating(wish.heartbeat));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);
@@ -154,9 +203,11 @@ impl Gateway {
         let mut state = self.state();
         let wanted = |active: &Active| id.is_none_or(|id| active.is(id));
         let mut stopped = Vec::new();
+        let mut parents = id.is_none();
         if let Some(active) = state.active.get(key).filter(|active| wanted(active)) {
             active.stop.cancel();
             stopped.push(active.id.clone());
+            parents = true;
         }
         let waiting = state.waiting.remove(key).unwrap_or_default();
         let (cut, kept): (VecDeque<_>, VecDeque<_>) =
@@ -165,6 +216,9 @@ impl Gateway {
             state.waiting.insert(key.to_owned(), kept);
         }
         drop(state);
+        if parents {
+            self.stop_children(key, id);
+        }
         for Waiting { active, message, .. } in cut {
             if let Err(error) = self.store.forget(&message.id) {
                 tracing::error!(%error, "a message that waited is not forgotten");
@@ -292,7 +346,7 @@ impl Gateway {
             self.keep_unread(active, message);
         }
         self.end_collected(active, &run);
-        active.end.send_replace(Some(run));
+        active.end.send_replace(Some(run.clone()));
         self.sessions_changed(key, "run");
         if let Some((Waiting { active: next, message, wish, .. }, contained)) = next {
             let begun = self.session(key).and_then(|session| {
@@ -308,5 +362,6 @@ impl Gateway {
             }
             tokio::spawn(turn::run(Arc::clone(self), next, wish));
         }
+        self.child_ended(active, &run);
     }
 }

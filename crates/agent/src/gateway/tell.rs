@@ -4,7 +4,7 @@ use super::{Active, Gateway};
 use crate::{
     protocol::event,
     server::Client,
-    store::{Error, Message, Session},
+    store::{Error, Message, Role, Session},
 };
 use cofferdam_base::Scope;
 use serde_json::{Value, json};
@@ -46,7 +46,8 @@ impl Gateway {
     }
 
     pub(crate) fn chat_event(&self, active: &Active, mut fields: Value) {
-        if active.heartbeat && !crate::cron::heartbeat::shows(&self.config(), &fields) {
+        let unseen = active.heartbeat && !crate::cron::heartbeat::shows(&self.config(), &fields);
+        if active.quiet || unseen {
             return;
         }
         fields["runId"] = active.id.as_str().into();
@@ -90,8 +91,17 @@ pub(crate) fn shown(message: &Message, max_chars: Option<usize>) -> Value {
     }
     out["role"] = message.role.as_str().into();
     out["timestamp"] = message.at.into();
-    out["__openclaw"] = json!({
+    let mut meta = json!({
         "id": message.id, "seq": message.seq, "runId": message.run, "recordTimestampMs": message.at,
     });
+    if message.role == Role::System {
+        meta["kind"] = "compaction".into();
+        for field in ["tokensBefore", "tokensAfter"] {
+            meta[field] = out[field].take();
+        }
+        // The summary is the model's.
+        out = json!({ "content": out["content"], "role": out["role"], "timestamp": out["timestamp"] });
+    }
+    out["__openclaw"] = meta;
     out
 }

@@ -64,6 +64,7 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("question.resolve", Scope::Questions),
     ("question.waitAnswer", Scope::Questions),
     ("sessions.abort", Scope::Write),
+    ("sessions.compact", Scope::Admin),
     ("sessions.create", Scope::Write),
     ("sessions.delete", Scope::Admin),
     ("sessions.describe", Scope::Read),
@@ -108,6 +109,7 @@ pub const EVENTS: &[&str] = &[
     "question.requested",
     "question.resolved",
     "session.message",
+    "session.operation",
     "sessions.changed",
     "tick",
 ];

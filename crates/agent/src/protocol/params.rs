@@ -2,6 +2,7 @@
 //! heeded; a few that change nothing here are read and left.
 
 use super::Fault;
+use crate::images::Attachment;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
@@ -58,6 +59,8 @@ pub struct ChatSend {
     #[serde(default)]
     session_id: Option<String>,
     pub message: String,
+    #[serde(default)]
+    pub(crate) attachments: Vec<Attachment>,
     #[serde(default)]
     pub thinking: Option<String>,
     #[serde(default)]
@@ -125,6 +128,8 @@ pub struct Inject {
 #[expect(dead_code, reason = "delivery is about channels, of which there are none")]
 pub struct Agent {
     pub message: String,
+    #[serde(default)]
+    pub(crate) attachments: Vec<Attachment>,
     #[serde(default)]
     pub agent_id: Option<String>,
     #[serde(default)]
@@ -216,6 +221,17 @@ pub struct Reset {
     agent_id: Option<String>,
     #[serde(default)]
     reason: Option<String>,
+}
+
+/// `sessions.compact`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compact {
+    pub key: String,
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    #[serde(default)]
+    pub max_lines: Option<u64>,
 }
 
 /// `sessions.delete`

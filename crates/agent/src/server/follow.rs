@@ -2,8 +2,9 @@
 
 use super::{Body, failure};
 use crate::{
-    gateway::{Active, Gateway},
+    gateway::{Active, Gateway, Said},
     ids::uuid,
+    images::Image,
     protocol::{Code, params::Queue},
     store::Run,
     turn::Wish,
@@ -38,8 +39,10 @@ impl Drop for Watch {
 }
 
 /// What a client asks, whatever its API is.
+#[derive(Default)]
 pub(super) struct Question {
     pub(super) message: String,
+    pub(super) images: Vec<Image>,
     /// What was said before it, in a conversation that the client keeps.
     pub(super) more: Option<String>,
     pub(super) model: Option<String>,
@@ -56,7 +59,7 @@ impl Watch {
     ) -> Result<Self, Box<Response<Body>>> {
         let bad =
             |message: &str| Box::new(failure(StatusCode::BAD_REQUEST, "invalid_request_error", message));
-        let Question { message, more, model, user } = question;
+        let Question { message, images, more, model, user } = question;
         if let Some(model) = model.as_deref().filter(|model| !MODELS.contains(model)) {
             return Err(bad(&format!("unknown model {model:?}: use {}", MODELS.join(", "))));
         }
@@ -69,8 +72,9 @@ impl Watch {
             }
             (None, None) => format!("agent:main:openai:{}", uuid()),
         };
+        let said = Said { text: message, images, ..Said::default() };
         let wish = Wish { more, plain: true, ..Wish::default() };
-        match gateway.send(&key, &uuid(), &message, Queue::Followup, wish) {
+        match gateway.send(&key, &uuid(), said, Queue::Followup, wish) {
             Ok((active, _)) => {
                 let (id, model) =
                     (format!("{prefix}{}", uuid()), model.unwrap_or_else(|| MODELS[0].to_owned()));

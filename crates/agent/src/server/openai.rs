@@ -6,7 +6,11 @@ use super::{
     Body, Caller, document, failure,
     follow::{Happened, MODELS, Question, Watch},
 };
-use crate::{gateway::Gateway, store::RunState};
+use crate::{
+    gateway::Gateway,
+    images::{Image, bounded},
+    store::RunState,
+};
 use cofferdam_base::Scope;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -55,6 +59,20 @@ impl Said {
             _ => String::new(),
         }
     }
+
+    /// Its images, as both APIs write them.
+    fn images(&self) -> Result<Vec<Image>, String> {
+        let parts = self.content.as_array().map(Vec::as_slice).unwrap_or_default();
+        let one = |part: &Value| {
+            let url = match part["type"].as_str()? {
+                "image_url" | "input_image" => &part["image_url"],
+                _ => return None,
+            };
+            let url = url.as_str().or_else(|| url["url"].as_str());
+            Some(Image::of_url(url.unwrap_or_default()).map_err(|why| format!("an image: {why}")))
+        };
+        bounded(parts.iter().filter_map(one).collect::<Result<_, _>>()?)
+    }
 }
 
 pub(super) async fn chat(
@@ -66,11 +84,10 @@ pub(super) async fn chat(
         Ok(read) => read,
         Err(refused) => return *refused,
     };
-    let Some((message, more)) = question(&asked.messages) else {
-        let why = "there is no message of the role user";
-        return failure(StatusCode::BAD_REQUEST, "invalid_request_error", why);
+    let question = match question(&asked.messages) {
+        Ok(question) => Question { model: asked.model, user: asked.user, ..question },
+        Err(why) => return failure(StatusCode::BAD_REQUEST, "invalid_request_error", &why),
     };
-    let question = Question { message, more, model: asked.model, user: asked.user };
     match Watch::begin(gateway, &headers, question, "chatcmpl_") {
         Ok(watch) if asked.stream => watch.streamed(events),
         Ok(watch) => whole(watch).await,
@@ -98,9 +115,10 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 /// What the person asks, and what was said before it in a conversation that the client keeps.
-pub(super) fn question(messages: &[Said]) -> Option<(String, Option<String>)> {
-    let at = messages.iter().rposition(|said| said.role == "user")?;
-    let message = messages[at].text();
+pub(super) fn question(messages: &[Said]) -> Result<Question, String> {
+    const NONE: &str = "there is no message of the role user";
+    let at = messages.iter().rposition(|said| said.role == "user").ok_or(NONE)?;
+    let (message, images) = (messages[at].text(), messages[at].images()?);
     let before: Vec<String> = messages[..at]
         .iter()
         .filter(|said| !said.text().is_empty())
@@ -109,8 +127,11 @@ pub(super) fn question(messages: &[Said]) -> Option<(String, Option<String>)> {
             role => format!("{role}: {}", said.text()),
         })
         .collect();
+    if message.trim().is_empty() && images.is_empty() {
+        return Err(NONE.to_owned());
+    }
     let more = (!before.is_empty()).then(|| before.join("\n\n"));
-    (!message.trim().is_empty()).then_some((message, more))
+    Ok(Question { message, images, more, ..Question::default() })
 }
 
 fn object(watch: &Watch, kind: &str) -> Value {

@@ -50,13 +50,16 @@ pub(super) async fn respond(
         );
     }
     let found = match &asked.input {
-        Input::Text(text) => Some((text.clone(), None)),
+        Input::Text(text) => Ok(Question { message: text.clone(), ..Question::default() }),
         Input::Messages(messages) => question(messages),
     };
-    let Some((message, before)) = found else { return bad("there is no message of the role user") };
-    let more: Vec<String> = asked.instructions.into_iter().chain(before).collect();
+    let question = match found {
+        Ok(question) => question,
+        Err(why) => return bad(&why),
+    };
+    let more: Vec<String> = asked.instructions.into_iter().chain(question.more).collect();
     let more = (!more.is_empty()).then(|| more.join("\n\n"));
-    let question = Question { message, more, model: asked.model, user: asked.user };
+    let question = Question { more, model: asked.model, user: asked.user, ..question };
     match Watch::begin(gateway, &headers, question, "resp_") {
         Ok(watch) if asked.stream => {
             let mut stream = Stream::default();

@@ -22,12 +22,15 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 mod channels;
+mod children;
+mod compaction;
 mod config;
 mod conformance;
 mod cron;
 mod devices;
 mod hooks;
 mod http;
+mod images;
 mod questions;
 mod recovery;
 mod skills;
@@ -65,6 +68,8 @@ enum Line {
 
 #[derive(Default)]
 struct Script {
+    /// What is answered to whoever says these words, whatever the order is.
+    by_words: Mutex<Vec<(&'static str, Line)>>,
     lines: Mutex<VecDeque<Line>>,
     asked: Mutex<Vec<Value>>,
     /// What the rest of the world answers, by the beginning of what it is asked; each once.
@@ -115,6 +120,22 @@ impl Script {
     }
 }
 
+impl Script {
+    fn when(&self, lines: Vec<(&'static str, Line)>) {
+        *self.by_words.lock().unwrap() = lines;
+    }
+
+    fn next(&self, asked: &Value) -> Line {
+        let last = asked["messages"].as_array().unwrap().last().unwrap()["content"].to_string();
+        let last: String = serde_json::from_str(&last).unwrap_or(last);
+        let mut by_words = self.by_words.lock().unwrap();
+        if let Some(at) = by_words.iter().position(|(words, _)| last.contains(words)) {
+            return by_words.remove(at).1;
+        }
+        self.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"))
+    }
+}
+
 /// A gateway with its model.
 struct World {
     address: SocketAddr,
@@ -132,6 +153,26 @@ impl Drop for World {
 impl World {
     async fn new(lines: Vec<Line>) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        Self::in_dir(dir, lines).await
+    }
+
+    /// With this configuration.
+    async fn configured(config: &Value, lines: Vec<Line>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state/config.json"), config.to_string()).unwrap();
+        Self::in_dir(dir, lines).await
+    }
+
+    /// As by a kill: the state as it is on disk now, under another gateway.
+    async fn killed(mut self, lines: Vec<Line>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        for entry in std::fs::read_dir(self.dir.path().join("state")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.path().join("state").join(path.file_name().unwrap())).unwrap();
+        }
+        self.tasks.drain(..).for_each(|task| task.abort());
         Self::in_dir(dir, lines).await
     }
 
@@ -232,8 +273,9 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
         let _ = to.write_all(answer.as_bytes()).await;
         return;
     }
-    script.asked.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-    let next = script.lines.lock().unwrap().pop_front().unwrap_or(Line::Says("that is all"));
+    let asked: Value = serde_json::from_slice(&body).unwrap();
+    let next = script.next(&asked);
+    script.asked.lock().unwrap().push(asked);
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
     let chunk = |delta: Value, stop: Option<&str>| {
         let chunk =

@@ -5,8 +5,11 @@
 
 mod approvals;
 mod channels;
+mod children;
+mod compactions;
 mod cron;
 mod devices;
+mod images;
 mod mcp;
 mod pending;
 mod rows;
@@ -15,6 +18,7 @@ mod tests;
 mod usage;
 
 pub use channels::{PairingRequest, Reply};
+pub use children::Child;
 pub(crate) use cron::{CronEnd, CronRun};
 pub use devices::Device;
 pub use mcp::Pin;
@@ -46,7 +50,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("0001.sql"),
     include_str!("channels.sql"),
     include_str!("mcp.sql"),
@@ -54,6 +58,9 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("devices.sql"),
     include_str!("usage.sql"),
     include_str!("approvals.sql"),
+    include_str!("compactions.sql"),
+    include_str!("images.sql"),
+    include_str!("children.sql"),
 ];
 
 /// The state of one gateway.
@@ -134,7 +141,10 @@ impl Store {
             let all = "SELECT id FROM transcripts WHERE session_key = ?1";
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
             change.execute(&format!("DELETE FROM loaded_tools WHERE session IN ({all})"), [key])?;
+            change.execute(&format!("DELETE FROM flushes WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM children WHERE key = ?1 OR parent_key = ?1", [key])?;
+            change.execute("DELETE FROM images WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM events WHERE session_key = ?1", [key])?;

@@ -57,6 +57,8 @@ pub enum Role {
     User,
     Assistant,
     ToolResult,
+    /// The gateway: what was before is a summary from here on.
+    System,
 }
 
 impl Role {
@@ -66,11 +68,14 @@ impl Role {
             Self::User => "user",
             Self::Assistant => "assistant",
             Self::ToolResult => "toolResult",
+            Self::System => "system",
         }
     }
 
     fn read(text: &str) -> Option<Self> {
-        [Self::User, Self::Assistant, Self::ToolResult].into_iter().find(|role| role.as_str() == text)
+        [Self::User, Self::Assistant, Self::ToolResult, Self::System]
+            .into_iter()
+            .find(|role| role.as_str() == text)
     }
 }
 

@@ -3,6 +3,7 @@
 //! The cell is the boundary: a tool may do what the cell may do, but for the gateway itself and its state, which files
 //! and commands do not reach ([`apart`]).
 
+mod agents;
 mod apart;
 mod ask;
 mod command;
@@ -18,13 +19,14 @@ mod policy;
 mod process;
 mod search;
 mod sessions;
+mod view;
 mod web;
 
 pub(crate) use apart::{Domain, start};
 pub(crate) use consent::{document, plain};
 pub(crate) use policy::{is_known, permits, profiles};
 pub(crate) use process::Processes;
-pub(crate) use search::offered;
+pub(crate) use search::{offered, schema};
 
 pub(crate) use files::{open, replace, text_within};
 
@@ -88,7 +90,7 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 12] = [
+const TOOLS: [&[About]; 14] = [
     &files::TOOLS,
     &edit::TOOLS,
     &patch::TOOLS,
@@ -97,8 +99,10 @@ const TOOLS: [&[About]; 12] = [
     &memory::TOOLS,
     &web::TOOLS,
     &cron::TOOLS,
+    &view::TOOLS,
     &ask::TOOLS,
     &message::TOOLS,
+    &agents::TOOLS,
     &sessions::TOOLS,
     &search::TOOLS,
 ];

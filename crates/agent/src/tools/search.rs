@@ -45,6 +45,11 @@ struct Search {
     limit: Option<usize>,
 }
 
+/// A tool as a provider reads it.
+pub(crate) fn schema(about: &About) -> Value {
+    sent(about, about.description)
+}
+
 fn sent(about: &About, description: &str) -> Value {
     let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
     json!({ "type": "function", "function": {
@@ -56,7 +61,7 @@ fn sent(about: &About, description: &str) -> Value {
 fn built_in(config: &Config) -> (Vec<Value>, Vec<&'static About>) {
     let (mut out, mut rare, mut room) = (Vec::new(), Vec::new(), BUILT_IN);
     for about in present(config).filter(|about| about.name != NAME) {
-        let schema = sent(about, about.description);
+        let schema = schema(about);
         match room.checked_sub(schema.to_string().len()) {
             Some(left) => {
                 room = left;
@@ -92,7 +97,7 @@ pub(crate) fn offered(gateway: &Gateway, session: &str) -> Vec<Value> {
     });
     let mut room = LOADED;
     let one = |id: &String| {
-        let built_in = rare.iter().find(|about| about.name == id).map(|about| sent(about, about.description));
+        let built_in = rare.iter().find(|about| about.name == id).map(|about| schema(about));
         built_in.or_else(|| servers.iter().find(|tool| tool.id == *id).map(|tool| tool.sent()))
     };
     let fits = |schema: &Value| {

@@ -2,18 +2,23 @@
 //!
 //! Each message of it is on disk before the next step. Its end is told once, however it comes.
 
+mod compact;
 pub mod context;
 pub(crate) mod fixed;
 pub mod model;
+mod past;
 mod retry;
+
+pub(crate) use compact::asked as compact_asked;
 
 use crate::{
     cron,
-    gateway::{Active, Gateway},
+    gateway::{Active, Compacted, Gateway},
     mcp,
     store::{Error, Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
 };
+use compact::Room;
 use model::{Answer, Call, Failed, Piece};
 use retry::Retries;
 use serde_json::{Value, json};
@@ -21,6 +26,8 @@ use std::sync::Arc;
 
 /// How many times a run may ask the model.
 const STEPS: usize = 64;
+/// And how many calls of one answer run at once.
+const TOGETHER: usize = 8;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -60,6 +67,28 @@ pub(crate) async fn run(gateway: Arc<Gateway>, active: Arc<Active>, wish: Wish) 
     finish(&gateway, &active, end);
 }
 
+/// A run that compacts its session. None: it was stopped.
+pub(crate) async fn compact(
+    gateway: &Arc<Gateway>,
+    active: &Arc<Active>,
+    focus: Option<&str>,
+) -> Option<Compacted> {
+    gateway.agent_event(active, "lifecycle", json!({ "phase": "start", "startedAt": active.started_at }));
+    let outcome = tokio::select! {
+        biased;
+        () = active.stop.cancelled() => None,
+        outcome = compact::alone(gateway, active, focus) => Some(outcome),
+    };
+    let end = match &outcome {
+        Some(outcome) => {
+            End::Done(Answer { text: outcome.said(), stop: "stop".to_owned(), ..Answer::default() })
+        }
+        None => End::Aborted,
+    };
+    finish(gateway, active, end);
+    outcome
+}
+
 async fn late(patience: Option<std::time::Duration>) {
     match patience {
         Some(patience) => tokio::time::sleep(patience).await,
@@ -68,15 +97,11 @@ async fn late(patience: Option<std::time::Duration>) {
 }
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
-    let mut retries = Retries::default();
+    let (mut retries, mut room) = (Retries::default(), Room::default());
     mcp::ready(gateway).await;
     cron::hear(gateway, active).map_err(lost)?;
     for step in 0..STEPS {
-        let session = gateway.store.session(&active.session_key).map_err(lost)?;
-        let session = session.ok_or_else(|| gone(&active.session_key))?;
-        let past = gateway.store.messages(&session.id, context::PAST, 0).map_err(lost)?;
-        let past =
-            context::fitting(past, || gateway.store.last_said(&session.id, Role::User)).map_err(lost)?;
+        let (session, past) = room.past(gateway, active, &mut retries, step).await?;
         let system = fixed::system(gateway, wish.more.as_deref())
             .map_err(|error| Failed::new("unknown", error.to_string()))?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
@@ -86,7 +111,13 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             gateway.status(active, "starting_model");
         }
         let tell = |piece| gateway.piece(active, piece);
-        let answer = retry::ask(gateway, active, &mut retries, body.into(), tell).await?;
+        let answer = match retry::ask(gateway, active, &mut retries, body.into(), tell).await {
+            Err(failed) if failed.kind == "context_length" && active.partial().is_none() => {
+                room.make(gateway, active, &mut retries, failed).await?;
+                continue;
+            }
+            answered => answered?,
+        };
         gateway.tell_text(active, true);
         let message = Message::new(&session, Some(&active.id), Role::Assistant, said(&answer), gateway.now());
         gateway.append(&session, message).map_err(lost)?;
@@ -100,10 +131,7 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
             continue;
         }
         for (call, output) in call_all(gateway, active, &answer.calls).await {
-            let body = json!({
-                "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": output.details,
-                "content": [{ "type": "text", "text": output.text }],
-            });
+            let body = result(call, &output);
             let result = Message::new(&session, Some(&active.id), Role::ToolResult, body, gateway.now());
             gateway.append(&session, result).map_err(lost)?;
         }
@@ -138,6 +166,17 @@ fn said(answer: &Answer) -> Value {
     })
 }
 
+/// What a tool gave, as a message.
+fn result(call: &Call, output: &Output) -> Value {
+    let mut details = output.details.clone();
+    let mut content = vec![json!({ "type": "text", "text": output.text })];
+    content.extend(details.as_object_mut().and_then(|details| details.remove("image")));
+    json!({
+        "toolCallId": call.id, "toolName": call.name, "isError": output.is_error, "details": details,
+        "content": content,
+    })
+}
+
 /// Runs the calls of one answer: together if all of them may be, else one after another. Their order stays.
 async fn call_all<'a>(
     gateway: &Arc<Gateway>,
@@ -145,13 +184,10 @@ async fn call_all<'a>(
     calls: &'a [Call],
 ) -> Vec<(&'a Call, Output)> {
     let together = calls.iter().all(|call| tools::is_parallel(gateway, &call.name));
-    let one = async |call: &'a Call| (call, call_one(gateway, active, call).await);
-    if together {
-        return futures_util::future::join_all(calls.iter().map(one)).await;
-    }
+    let one = |call: &'a Call| async move { (call, call_one(gateway, active, call).await) };
     let mut out = Vec::new();
-    for call in calls {
-        out.push(one(call).await);
+    for part in calls.chunks(if together { TOGETHER } else { 1 }) {
+        out.extend(futures_util::future::join_all(part.iter().map(one)).await);
     }
     out
 }
@@ -264,14 +300,18 @@ fn finish(gateway: &Arc<Gateway>, active: &Arc<Active>, end: End) {
 }
 
 impl Gateway {
-    /// A piece of an answer, told as it comes.
-    fn piece(&self, active: &Active, piece: Piece) {
+    /// A piece of an answer, told as it comes. Is it one that is not taken back?
+    fn piece(&self, active: &Active, piece: Piece) -> bool {
         match piece {
             Piece::Text(delta) => {
                 active.grow(&delta);
                 self.tell_text(active, false);
+                true
             }
-            Piece::Thought(delta) => self.agent_event(active, "thinking", json!({ "delta": delta })),
+            Piece::Thought(delta) => {
+                self.agent_event(active, "thinking", json!({ "delta": delta }));
+                false
+            }
         }
     }
 

@@ -62,20 +62,17 @@ fn jitter() -> f64 {
     f64::from(crate::ids::random::<1>()[0]) / 255.0
 }
 
-/// Asks, and again where that may help.
+/// Asks, and again where that may help. `tell` says of a piece whether a person sees it.
 pub(super) async fn ask(
     gateway: &Arc<Gateway>,
     active: &Active,
     retries: &mut Retries,
     body: Bytes,
-    mut tell: impl FnMut(Piece),
+    mut tell: impl FnMut(Piece) -> bool,
 ) -> Result<Answer, Failed> {
     loop {
         let mut shown = false;
-        let answered = gateway.model.ask(body.clone(), |piece| {
-            shown |= matches!(piece, Piece::Text(_));
-            tell(piece);
-        });
+        let answered = gateway.model.ask(body.clone(), |piece| shown |= tell(piece));
         let failed = match answered.await {
             Ok(answer) if !is_nothing(&answer) => {
                 retries.since = None;

@@ -173,6 +173,7 @@ async fn every_method_answers_in_the_schemas_shapes() {
         "device.token.revoke" | "device.token.rotate" => json!({ "deviceId": "none", "role": "operator" }),
         "sessions.create" => json!({ "key": "agent:main:dashboard:1", "label": "one" }),
         "sessions.abort"
+        | "sessions.compact"
         | "sessions.describe"
         | "sessions.messages.subscribe"
         | "sessions.messages.unsubscribe"

@@ -14,7 +14,7 @@ pub(super) async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, St
     (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
-const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
+pub(super) const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
 
 #[tokio::test]
 async fn health_is_everybodys_and_the_rest_is_the_edges() {

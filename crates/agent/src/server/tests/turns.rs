@@ -123,22 +123,14 @@ async fn a_model_that_refuses_is_told_of() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_the_gateway_was_killed() {
     let go = Arc::new(Notify::new());
-    let mut world = World::new(vec![Line::Holds("half", go)]).await;
+    let world = World::new(vec![Line::Holds("half", go)]).await;
     let mut client = world.client(ALL).await;
     client.call("chat.send", message("one", "r1")).await.unwrap();
     client.chat("delta").await;
     let mut next = message("two", "r2");
     next["queueMode"] = json!("followup");
     client.call("chat.send", next).await.unwrap();
-    // As by a kill: the state as it is on disk now, under another gateway.
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("state")).unwrap();
-    for entry in std::fs::read_dir(world.dir.path().join("state")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, dir.path().join("state").join(path.file_name().unwrap())).unwrap();
-    }
-    world.tasks.drain(..).for_each(|task| task.abort());
-    let world = World::in_dir(dir, vec![Line::Says("again")]).await;
+    let world = world.killed(vec![Line::Says("again")]).await;
     let mut client = world.client(ALL).await;
     let history = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
     let messages = history["messages"].as_array().unwrap();
@@ -269,7 +261,8 @@ async fn a_command_is_answered_by_the_gateway() {
     assert!(type_in(&mut client, "/model small").await.contains("small from now on"));
     assert!(type_in(&mut client, "/usage").await.contains("7 in"));
     assert!(type_in(&mut client, "/stop").await.contains("Nothing runs"));
-    assert!(type_in(&mut client, "/compact").await.contains("not built"));
+    assert!(type_in(&mut client, "/compact").await.contains("Nothing to compact"));
+    assert!(type_in(&mut client, "/approve").await.contains("not built"));
     assert!(type_in(&mut client, "/help").await.contains("/think"));
     assert_eq!(world.script.asked.lock().unwrap().len(), 1, "the model was not asked");
     // What was chosen holds for the next turn, and what nobody knows is a message.
