@@ -111,7 +111,13 @@ impl<'a> Page<'a> {
         let mut page = Self { browser, _profile: profile, socket, last: 0, token, files, events };
         page.call("Fetch.enable", &json!({ "patterns": [{ "urlPattern": "http://*" }] }));
         let last = 2 + TENANTS.iter().position(|it| *it == tenant).unwrap();
-        let url = format!("http://127.18.0.{last}:{PORT}/#token={}", page.token);
+        let origin = format!("http://127.18.0.{last}:{PORT}");
+        if files.is_some() {
+            // What came from nowhere is public to the browser, and would have to ask before it talks to this machine.
+            let near = json!({ "origin": origin, "permissions": ["localNetworkAccess", "loopbackNetwork", "localNetwork"] });
+            page.call("Browser.grantPermissions", &near);
+        }
+        let url = format!("{origin}/#token={}", page.token);
         page.call("Page.navigate", &json!({ "url": url }));
         page
     }

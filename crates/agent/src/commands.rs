@@ -58,14 +58,12 @@ pub(crate) const COMMANDS: [Command; 11] = [
     Command { name: "approve", description: "Answer an approval", category: "management", takes: true },
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
-/// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 0] = [];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
 /// Is it the name of a command of the gateway's own?
 pub(crate) fn is_taken(name: &str) -> bool {
-    NOT_BUILT.contains(&name) || COMMANDS.iter().any(|command| command.name == name)
+    COMMANDS.iter().any(|command| command.name == name)
 }
 
 /// What a command answers; none if the text is none.
@@ -74,9 +72,6 @@ pub(crate) fn answer(gateway: &Arc<Gateway>, key: &str, text: &str) -> Option<Re
         Some((name, rest)) => (name, rest.trim()),
         None => (text.trim().strip_prefix('/')?, ""),
     };
-    if NOT_BUILT.contains(&name) {
-        return Some(Ok(format!("/{name} is not built in this gateway yet.")));
-    }
     COMMANDS.iter().find(|command| command.name == name)?;
     Some(run(gateway, key, name, rest))
 }
