@@ -148,7 +148,7 @@ fn tree(path: &Path) -> Vec<String> {
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
         let metadata = entry.metadata().unwrap();
-        all.push(format!("{:?} {} {:?}", entry.path(), metadata.len(), metadata.modified().unwrap()));
+        all.push(format!("{} {} {:?}", entry.path().display(), metadata.len(), metadata.modified().unwrap()));
         if metadata.is_dir() {
             all.extend(tree(&entry.path()));
         }
@@ -203,7 +203,9 @@ fn an_imported_home_is_answered_from_by_the_native_gateway_and_no_token_is_in_it
     let skills = host
         .exec("acme", &["cat", "/sandbox/workspace/skills/sea/SKILL.md", "/sandbox/.cofferdam/config.json"]);
     assert!(
-        text(&skills).contains("tides") && text(&skills).contains("thinkingDefault"),
+        text(&skills).contains("tides")
+            && text(&skills).contains("thinkingDefault")
+            && text(&skills).contains("${CHANNELS_TELEGRAM_BOTTOKEN}"),
         "{}",
         text(&skills)
     );
@@ -239,10 +241,7 @@ fn an_import_that_fails_leaves_no_tenant_and_no_home() {
     // A command line that dies in the middle.
     fs::File::create(home.join("workspace/big.bin")).unwrap().set_len(24 << 20).unwrap();
     let mut dying = host.begin_cli(&["tenant", "import", path, "--tenant", "dying"]);
-    until("a tenant that is being made", || {
-        let home = fs::read_dir(host.dir.join("tenants")).ok()?.flatten().next()?;
-        home.path().exists().then_some(())
-    });
+    until("a tenant that is being made", || host.dir.join("tenants/dying/home").exists().then_some(()));
     dying.kill().unwrap();
     dying.wait().unwrap();
     gone(&host, "dying");
