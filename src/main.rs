@@ -25,7 +25,8 @@ fn main() -> ExitCode {
             )
         )
     {
-        serve::log_to_stderr();
+        let gateway = std::env::args().nth(1).as_deref() == Some("__gateway");
+        serve::log_to_stderr(gateway.then(gateway::kept));
     }
     match std::env::args().nth(1).as_deref() {
         Some("__nursery") => cofferdam_sandbox::nursery_main(),

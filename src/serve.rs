@@ -17,6 +17,9 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+use tracing_subscriber::{
+    Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Runs a host until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
@@ -29,7 +32,7 @@ pub(crate) fn serve(data_dir: &Path) -> Result<ExitCode, Failure> {
 /// The same until `stop` becomes readable. With a demo's guide there is the built-in model, too.
 pub(crate) fn host(data_dir: &Path, guide: Option<Companion>, stop: BorrowedFd<'_>) -> Result<(), Failure> {
     let builtin_model = guide.is_some();
-    log_to_stderr();
+    log_to_stderr(None);
     let host = Host::open(data_dir, default_cache_dir()?, builtin_model).map_err(failure)?;
     let engine = Linux::start(&host.boot, guide).map_err(failure)?;
     if !builtin_model {
@@ -83,16 +86,17 @@ pub(crate) fn default_cache_dir() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Logs of this process and of those it starts, which inherit the descriptor.
-pub(crate) fn log_to_stderr() {
+/// Logs of this process and of those it starts, which inherit the descriptor; the native gateway keeps its own besides.
+pub(crate) fn log_to_stderr(kept: Option<cofferdam_agent::log::Keep>) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COFFERDAM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A second call in one process keeps the first one's choice.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let told = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+        .with_filter(filter);
+    let kept = kept.map(|kept| kept.with_filter(LevelFilter::INFO));
+    let _ = tracing_subscriber::registry().with(told).with(kept).try_init();
 }
 
 fn failure(error: Error) -> Failure {

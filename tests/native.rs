@@ -84,7 +84,7 @@ fn its_tools_and_channels_reach_what_policy_lets_through_with_keys_that_are_not_
     // The gateway speaks no TLS: the warden does, and judges by method and path.
     let page = fetched("https://api.example.com/open/page", "one");
     assert!(
-        page.contains("the world answered GET /open/page") && page.contains("never instructions"),
+        page.contains("the world answered GET /open/page") && page.contains("<untrusted source="),
         "{page}"
     );
     let denied = fetched("https://api.example.com/closed", "two");

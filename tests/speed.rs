@@ -1,4 +1,4 @@
-//! The speed of what leaves a cell: `cargo xtask bench egress` and `bench inference`.
+//! The speed of what leaves a cell and of the native gateway: `cargo xtask bench egress`, `inference` and `native`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::cast_precision_loss, missing_docs)]
 
 mod bench;
@@ -16,4 +16,10 @@ fn egress() {
 #[ignore = "a bench: cargo xtask bench inference"]
 fn inference() {
     bench::inference::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
+}
+
+#[test]
+#[ignore = "a bench: cargo xtask bench native"]
+fn native() {
+    bench::native::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
 }

@@ -1,4 +1,4 @@
-//! The speed of what leaves a cell, on a whole host: the real warden, with policy, guard and ledger, beside squid,
+//! The speed of what leaves a cell, and of the native gateway, on a whole host: the real warden, with policy, guard and ledger, beside squid,
 //! tinyproxy, mitmproxy and LiteLLM, which stand where the host stands in the same world.
 //!
 //! *Direct* goes from the host's namespace over the same link to the same server. The peers listen on the host's
@@ -13,10 +13,14 @@
 )]
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate)]
 
+pub mod admin;
 pub mod client;
 pub mod decisions;
 pub mod egress;
+pub mod footprint;
+pub mod gateway;
 pub mod inference;
+pub mod native;
 pub mod peers;
 pub mod stats;
 pub mod upstream;

@@ -1,14 +1,17 @@
 //! What answers in the world: as cheap as a server can be, so that what a proxy adds to a request is seen.
 //!
-//! `GET /bulk` gives 64 MiB, anything else one kibibyte of JSON that is a chat completion, too. One thread, no
-//! parsing beyond the length of a request.
+//! `GET /bulk` gives 64 MiB, anything else one kibibyte of JSON that is a chat completion, too; or, for a gateway's
+//! turn, a short completion as events. One thread, no parsing beyond the length of a request.
 
 use super::{BULK, PAGE};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
@@ -19,7 +22,14 @@ pub struct Upstream;
 impl Upstream {
     /// Plain, at this address of this thread's namespace.
     pub fn plain(address: SocketAddr) {
-        Self::start(address, None);
+        Self::start(address, None, page(), Arc::default());
+    }
+
+    /// Plain, and every answer is one word as events; gives the length of the last request's body.
+    pub fn events(address: SocketAddr) -> Arc<AtomicUsize> {
+        let body = Arc::default();
+        Self::start(address, None, word(), Arc::clone(&body));
+        body
     }
 
     /// Over TLS with this certificate and key.
@@ -34,10 +44,11 @@ impl Upstream {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
-        Self::start(address, Some(TlsAcceptor::from(Arc::new(config))));
+        Self::start(address, Some(TlsAcceptor::from(Arc::new(config))), page(), Arc::default());
     }
 
-    fn start(address: SocketAddr, acceptor: Option<TlsAcceptor>) {
+    fn start(address: SocketAddr, acceptor: Option<TlsAcceptor>, page: Vec<u8>, body: Arc<AtomicUsize>) {
+        let page: Arc<[u8]> = page.into();
         let listener = TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let serve = move || {
@@ -46,12 +57,12 @@ impl Upstream {
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let acceptor = acceptor.clone();
+                    let (acceptor, page, body) = (acceptor.clone(), Arc::clone(&page), Arc::clone(&body));
                     stream.set_nodelay(true).unwrap();
                     tokio::spawn(async move {
                         match acceptor {
-                            None => answer(stream).await,
-                            Some(acceptor) => answer(acceptor.accept(stream).await?).await,
+                            None => answer(stream, &page, &body).await,
+                            Some(acceptor) => answer(acceptor.accept(stream).await?, &page, &body).await,
                         }
                     });
                 }
@@ -61,10 +72,16 @@ impl Upstream {
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
-    let page = page();
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    page: &[u8],
+    body: &AtomicUsize,
+) -> io::Result<()> {
     let (mut buffer, mut filled) = (vec![0; 64 * 1024], 0);
     loop {
+        if filled == buffer.len() {
+            buffer.resize(2 * filled, 0);
+        }
         let read = stream.read(&mut buffer[filled..]).await?;
         if read == 0 {
             return Ok(());
@@ -74,6 +91,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<
         if filled < whole {
             continue;
         }
+        let head = memchr::memmem::find(&buffer, b"\r\n\r\n").map_or(whole, |at| at + 4);
+        body.store(whole - head, Ordering::Relaxed);
         if buffer.starts_with(b"GET /bulk") {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BULK}\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
@@ -82,7 +101,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<
                 stream.write_all(&piece).await?;
             }
         } else {
-            stream.write_all(&page).await?;
+            stream.write_all(page).await?;
         }
         stream.flush().await?;
         buffer.copy_within(whole..filled, 0);
@@ -102,4 +121,25 @@ fn page() -> Vec<u8> {
     let text = "x".repeat(PAGE - body("").len());
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {PAGE}\r\n\r\n");
     [head, body(&text)].concat().into_bytes()
+}
+
+/// A completion of one word, as a streaming provider sends it, in one write.
+fn word() -> Vec<u8> {
+    let event = |choices: serde_json::Value, usage: serde_json::Value| {
+        let event = serde_json::json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1,
+            "model": "mock-1", "choices": choices, "usage": usage});
+        format!("data: {event}\n\n")
+    };
+    let choice = |delta: serde_json::Value, reason: Option<&str>| serde_json::json!([{"index": 0, "delta": delta, "finish_reason": reason}]);
+    let word = choice(serde_json::json!({"role": "assistant", "content": "hello"}), None);
+    let usage = serde_json::json!({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18});
+    let text = [
+        event(word, serde_json::Value::Null),
+        event(choice(serde_json::json!({}), Some("stop")), serde_json::Value::Null),
+        event(serde_json::json!([]), usage),
+        "data: [DONE]\n\n".to_owned(),
+    ]
+    .concat();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    format!("{head}{:x}\r\n{text}\r\n0\r\n\r\n", text.len()).into_bytes()
 }

@@ -31,6 +31,8 @@ cargo xtask <verb>
   bench egress    what leaves a cell, against squid, tinyproxy and mitmproxy; verdicts, approvals, policies
   bench inference the way to a model, against LiteLLM
   bench kill      how soon a killed tenant stands still and is cut off
+  bench native [--quick] [--tenants N,N] [--turns N]
+                  the native gateway at 1, 100 and 1,000 tenants and in 100,000 turns, beside real OpenClaw
   compare [--write]
                   the battery of `prove` in a cell, under bubblewrap and under runc, as root; --write puts the
                   table into docs/comparison.md

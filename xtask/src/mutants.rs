@@ -5,8 +5,15 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// What each part of the run must have said, by the word that its line begins with.
-const PARTS: &[&str] =
-    &["guard checks", "egress checks", "inference checks", "edge checks", "cell protections"];
+const PARTS: &[&str] = &[
+    "guard checks",
+    "egress checks",
+    "inference checks",
+    "edge checks",
+    "control checks",
+    "warden checks",
+    "cell protections",
+];
 
 pub(crate) fn run() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -14,8 +14,14 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs cargo in the repository's root; fails if it fails.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(Command::new(cargo).args(arguments).current_dir(root()))
+    run(&mut cargo_command(arguments))
+}
+
+/// cargo in the repository's root, not started yet.
+pub(crate) fn cargo_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
 }
 
 /// Builds the program, as it is shipped or as it is quickly built, and tells where it is.

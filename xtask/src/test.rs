@@ -5,7 +5,13 @@ use anyhow::{Context, Result};
 use std::{path::Path, process::Command};
 
 /// Programs that tests run inside cells or as clients, and the Debian packages that have them.
-const PROGRAMS: &[(&str, &str)] = &[("npm", "npm"), ("curl", "curl"), ("git", "git"), ("python3", "python3")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("npm", "npm"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("python3", "python3"),
+    ("chromium-headless-shell", "chromium-headless-shell"),
+];
 
 pub(crate) fn run(filter: &[String]) -> Result<()> {
     programs::ensure(PROGRAMS)?;

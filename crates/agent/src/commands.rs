@@ -5,6 +5,7 @@
 use crate::{
     gateway::Gateway,
     store::{Error, Session},
+    tools,
     turn::{context, fixed},
 };
 use std::{fmt::Write as _, sync::Arc};
@@ -19,7 +20,7 @@ pub(crate) struct Command {
     pub(crate) takes: bool,
 }
 
-pub(crate) const COMMANDS: [Command; 8] = [
+pub(crate) const COMMANDS: [Command; 10] = [
     Command { name: "new", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "reset", description: "Begin a new conversation", category: "session", takes: false },
     Command { name: "stop", description: "Stop what runs and what waits", category: "session", takes: false },
@@ -42,10 +43,17 @@ pub(crate) const COMMANDS: [Command; 8] = [
         category: "options",
         takes: true,
     },
+    Command {
+        name: "mcp",
+        description: "Show the MCP servers and what waits for a person",
+        category: "management",
+        takes: false,
+    },
+    Command { name: "approve", description: "Answer an approval", category: "management", takes: true },
     Command { name: "help", description: "List the commands", category: "status", takes: false },
 ];
 /// Known to upstream and not built here: nobody shall believe that they were heeded.
-const NOT_BUILT: [&str; 2] = ["compact", "approve"];
+const NOT_BUILT: [&str; 1] = ["compact"];
 /// How much a model may think.
 pub(crate) const LEVELS: [&str; 5] = ["off", "minimal", "low", "medium", "high"];
 
@@ -80,6 +88,7 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
         },
         "status" => status(gateway, &session),
         "usage" => used(&session),
+        "mcp" => gateway.mcp.told(gateway),
         "model" if rest.is_empty() => {
             format!("The model is {}.", gateway.model_of(&session))
         }
@@ -87,6 +96,10 @@ fn run(gateway: &Arc<Gateway>, key: &str, name: &str, rest: &str) -> Result<Stri
             let model = (rest != "default").then(|| rest.to_owned());
             gateway.store.put_session(&Session { model, ..session })?;
             format!("The model is {rest} from now on.")
+        }
+        // Who may is known only where a client's own words come in.
+        "approve" => {
+            "Approvals are answered by chat.send of a client that has operator.approvals.".to_owned()
         }
         "think" if LEVELS.contains(&rest) => {
             let thinking = Some(rest.to_owned());
@@ -113,7 +126,7 @@ fn status(gateway: &Gateway, session: &Session) -> String {
     let model = &gateway.model_of(session);
     // Without its files it is shorter, and what keeps them from being read is said where a run needs them.
     let system = fixed::system(gateway, None).unwrap_or_default();
-    let fixed = context::request(model, &system, &[], None).len();
+    let fixed = context::request(model, &system, &[], None, tools::offered(gateway, &session.id)).len();
     let runs = if gateway.running(&session.key).is_some() { "something runs" } else { "nothing runs" };
     format!(
         "cofferdam {version}, session {key}: {runs}.\nModel {model}, thinking {thinking}; {context} tokens in the last \

@@ -6,6 +6,8 @@
 mod agents;
 pub(crate) mod change;
 mod channels;
+pub mod consent;
+pub(crate) mod mcp;
 mod placeholder;
 pub(crate) mod schema;
 pub(crate) mod secret;
@@ -16,10 +18,16 @@ mod web;
 
 pub use agents::Agents;
 pub use channels::{Access, Channels, Discord, DmPolicy, Group, GroupPolicy, Slack, Telegram, Webhook};
+pub use mcp::Mcp;
 pub use placeholder::Placeholder;
 pub use skills::Skills;
-pub use tools::Tools;
+pub use tools::{Profile, Tools};
 pub use web::{Provider, Search, Web};
+mod cron;
+mod heartbeat;
+
+pub use cron::Cron;
+pub use heartbeat::Heartbeat;
 
 use crate::{ids, tools::text_within};
 use aws_lc_rs::hmac;
@@ -51,9 +59,15 @@ pub struct Config {
     /// Where people write from outside.
     #[serde(skip_serializing_if = "is_default")]
     pub channels: Channels,
+    /// Servers whose tools it may call.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mcp: Mcp,
     /// Instructions that it may read.
     #[serde(skip_serializing_if = "is_default")]
     pub skills: Skills,
+    /// Jobs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cron: Cron,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -83,10 +97,12 @@ impl Config {
 
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
-        let Self { agents, tools, skills, channels } = self;
+        let Self { agents, tools, skills, mcp, cron, channels } = self;
         agents.check()?;
         tools.check()?;
         skills.check()?;
+        mcp.check()?;
+        cron.check()?;
         channels.check()
     }
 }

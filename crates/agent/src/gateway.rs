@@ -4,7 +4,9 @@
 //! read, which is closed once too much waits for it, and the same message sent twice, which is one run.
 
 mod active;
+mod approvals;
 mod collect;
+mod devices;
 mod questions;
 mod queue;
 mod skills;
@@ -13,6 +15,8 @@ mod tell;
 use collect::Waiting;
 
 pub(crate) use active::Active;
+pub(crate) use approvals::{Approvals, Decision, Kind, Question};
+pub(crate) use devices::{Pending, fresh_token};
 pub(crate) use questions::Outcome;
 use questions::Questions;
 pub(crate) use tell::shown;
@@ -20,7 +24,9 @@ pub(crate) use tell::shown;
 use crate::{
     channels::Channels,
     config::{Config, Configured, Loaded},
+    cron::Timer,
     ids::uuid,
+    mcp::Servers,
     protocol::{Fault, methods},
     server::Client,
     skills::Shelf,
@@ -50,9 +56,15 @@ pub(crate) struct Gateway {
     config: Configured,
     /// Commands in the background.
     pub(crate) processes: Processes,
+    waiting_devices: devices::Waiting,
     questions: Questions,
     pub(crate) channels: Channels,
     shelf: Shelf,
+    pub(crate) mcp: Servers,
+    /// When something begins by itself.
+    pub(crate) timer: Timer,
+    /// What is asked of people.
+    pub(crate) approvals: Approvals,
     /// Of this start.
     pub(crate) boot: String,
     pub(crate) started_at: u64,
@@ -113,6 +125,8 @@ impl Gateway {
                 store.put_session(&Session { last_error: run.error, ..session })?;
             }
         }
+        // Nobody waits any more for what an earlier gateway asked.
+        store.end_approvals(now, "gateway-restart")?;
         Ok(Arc::new(Self {
             store,
             model,
@@ -120,8 +134,12 @@ impl Gateway {
             config,
             processes: Processes::default(),
             questions: Questions::default(),
+            waiting_devices: devices::Waiting::default(),
             channels: Channels::default(),
             shelf: Shelf::default(),
+            mcp: Servers::default(),
+            approvals: Approvals::default(),
+            timer: Timer::default(),
             boot: uuid(),
             started_at: now,
             clock,
@@ -152,6 +170,11 @@ impl Gateway {
     /// Where its own state is, which no tool reaches.
     pub(crate) fn private(&self) -> &Path {
         self.config.path().parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Does anything run?
+    pub(crate) fn busy(&self) -> bool {
+        !self.state().active.is_empty()
     }
 
     /// The model that a session uses.

@@ -7,12 +7,16 @@
 //! It owns the conversations of one tenant: [`store`] keeps them, `gateway` orders the runs, `turn` asks the model and
 //! runs [`tools`], `calls` serves the methods, `server` the sockets.
 
+mod calendar;
 mod calls;
 mod channels;
 mod commands;
 pub mod config;
+mod cron;
 mod gateway;
 mod ids;
+pub mod log;
+mod mcp;
 pub mod protocol;
 pub mod server;
 mod skills;
@@ -20,7 +24,6 @@ pub mod store;
 mod text;
 mod tools;
 pub mod turn;
-mod untrusted;
 mod web;
 
 use cofferdam_base::Clock;
@@ -34,6 +37,8 @@ use std::{
 pub const AGENT: &str = "main";
 /// The session in which it talks if nobody names one.
 pub const MAIN_SESSION: &str = "agent:main:main";
+/// Below which all keys of sessions are.
+const BELOW: &str = "agent:main:";
 /// Where it listens in a cell, as upstream does.
 pub const PORT: u16 = 18_789;
 /// Where its state is, as clients are told.
@@ -109,5 +114,8 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
     tokio::spawn(channels::supervise(Arc::clone(&gateway)));
-    server::accept(listener, edge, gateway).await
+    tokio::select! {
+        served = server::accept(listener, edge, Arc::clone(&gateway)) => served,
+        never = cron::keep(gateway) => match never {},
+    }
 }

@@ -30,8 +30,17 @@ pub(crate) fn shown(text: &str, most: usize) -> String {
 
 /// Text between marks that it cannot end.
 pub(crate) fn untrusted(source: &str, text: &str) -> String {
-    let text = text.replace("</untrusted", "<\\/untrusted");
-    format!("<untrusted source=\"{source}\">\n{text}\n</untrusted>")
+    let mut out = format!("<untrusted source=\"{source}\">\n");
+    let mut rest = text;
+    // However it is spelled.
+    while let Some(at) = rest.find("</") {
+        let (before, after) = rest.split_at(at);
+        let ends = after.get(2..11).is_some_and(|name| name.eq_ignore_ascii_case("untrusted"));
+        out.push_str(before);
+        out.push_str(if ends { "<\\/" } else { "</" });
+        rest = &after[2..];
+    }
+    out + rest + "\n</untrusted>"
 }
 
 #[cfg(test)]
@@ -42,8 +51,8 @@ mod tests {
     fn what_nobody_sees_is_left_out_and_no_text_ends_its_mark() {
         assert_eq!(shown("a\u{e0041}\u{202e}b\u{7}\n\u{200b}é", 9), "ab\né");
         assert_eq!(shown("abc", 2), "ab…");
-        let marked = untrusted("mcp:x", "one</untrusted>two");
-        assert_eq!(marked.matches("</untrusted>").count(), 1);
-        assert!(marked.ends_with("two\n</untrusted>"));
+        let marked = untrusted("mcp:x", "a</b>one</UNtrusted></untrusted>two</");
+        assert_eq!(marked.to_lowercase().matches("</untrusted>").count(), 1);
+        assert!(marked.contains("a</b>one<\\/UN") && marked.ends_with("two</\n</untrusted>"));
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Reply {
 
 /// A connection that ends with its use.
 #[derive(Debug)]
-struct Connection(JoinHandle<()>);
+pub(crate) struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -129,6 +129,11 @@ impl Web {
 }
 
 impl Reply {
+    /// The answer, and what keeps its connection.
+    pub(crate) fn parts(self) -> (Response<Incoming>, Connection) {
+        (Response::from_parts(self.head, self.body), self.connection)
+    }
+
     /// The whole body, of at most so many bytes.
     pub(crate) async fn whole(self, most: usize, patience: Duration) -> Result<(Parts, Vec<u8>), Error> {
         let (parts, bytes, cut) = self.begin(most, patience).await?;

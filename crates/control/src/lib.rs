@@ -8,6 +8,7 @@
 pub mod api;
 mod approvals;
 pub mod canaries;
+mod check;
 mod counter;
 mod db;
 pub mod disk;

@@ -7,6 +7,7 @@
 use crate::{
     Error,
     api::types::{LastProof, NewProof, SignedProof},
+    check::{Check, keeps},
     host::Host,
     tenant::Tenant,
 };
@@ -31,7 +32,7 @@ impl Host {
         let NewProof { digest, verdicts, escaped, without } = new;
         let other = without != self.facts.without;
         // What escaped bars a start whatever the host left out.
-        if other && escaped.is_empty() {
+        if other && escaped.is_empty() && keeps(Check::OtherLayers) {
             return Err(other_configuration(id));
         }
         let _in_order = tenant.wishes.lock().await;
@@ -48,7 +49,7 @@ impl Host {
             tenant.tell(Happened::Barred(self.barred(&tenant).is_some())).await;
         }
         kept?;
-        if other {
+        if other && keeps(Check::OtherLayers) {
             return Err(other_configuration(&tenant.id));
         }
         let (key, signature) = self.issuer.sign_proof(digest);
@@ -58,7 +59,7 @@ impl Host {
 
     /// Why no cell of this tenant is started, if its last proof is the reason.
     pub(crate) fn barred(&self, tenant: &Tenant) -> Option<Failure> {
-        bar(&tenant.id, &tenant.proof()?, &self.facts.accepted)
+        bar(&tenant.id, &tenant.proof()?, &self.facts.accepted).filter(|_| keeps(Check::Escaped))
     }
 
     /// Refuses what would start a cell.

@@ -47,7 +47,7 @@ const FORGET_AGAIN: Duration = Duration::from_millis(250);
 /// The longest.
 const FORGET_LONGEST: Duration = Duration::from_mins(1);
 /// The first pause between two probes; it grows by half up to the last. Each probe leaves rows in the ledger.
-const PROBE_PAUSE: Duration = Duration::from_millis(50);
+const PROBE_PAUSE: Duration = Duration::from_millis(8);
 const PROBE_PAUSE_LAST: Duration = Duration::from_secs(1);
 
 /// What never changes about a tenant, and the ways to its task and warden.

@@ -4,7 +4,13 @@
 //! records to the ledger, usage to the store. The threat: a warden broken by hostile bytes. It can say
 //! nothing about another tenant, because the wire is the tenant; a report that does not fit ends the wire.
 
-use crate::{Error, host::Host, plain, tenant::Tenant};
+use crate::{
+    Error,
+    check::{Check, keeps},
+    host::Host,
+    plain,
+    tenant::Tenant,
+};
 use cofferdam_base::{
     Certificate,
     ipc::{
@@ -177,14 +183,16 @@ impl Link {
     ) -> Result<(), Error> {
         match tidy(report) {
             Report::Hello { tenant: who, boot: now } => {
-                if who != tenant.id {
+                if who != tenant.id && keeps(Check::WardenTenant) {
                     return Err(nonsense(tenant, "it says that it is another tenant's"));
                 }
                 *boot = Some(now);
                 host.count_lost(tenant, now).await;
                 self.configured.send_modify(|c| c.greeted = true);
             }
-            _ if boot.is_none() => return Err(nonsense(tenant, "its first message is no hello")),
+            _ if boot.is_none() && keeps(Check::WardenHello) => {
+                return Err(nonsense(tenant, "its first message is no hello"));
+            }
             Report::Configured { revision, error, authority } => {
                 self.configured.send_modify(|c| {
                     c.error = error;
@@ -193,7 +201,8 @@ impl Link {
                 });
             }
             Report::Ask { destination, why, request } => {
-                if request.as_ref().is_some_and(|request| !request.is_visible()) {
+                let hidden = request.as_ref().is_some_and(|request| !request.is_visible());
+                if hidden && keeps(Check::WardenShows) {
                     return Err(nonsense(tenant, "it shows a request that cannot be read in one way"));
                 }
                 host.asked(tenant, self, destination, why, request).await?;

@@ -10,7 +10,7 @@ use cofferdam_base::{
     Digest, Millis, TenantId,
     ipc::{
         asked::Question,
-        edge::{Answer, Decision, Refused},
+        edge::{Answer, Decision, Refused, YesOf},
     },
 };
 use std::{
@@ -50,14 +50,16 @@ pub(crate) struct Asked {
     pub until: Millis,
     /// How many connections asked the same.
     pub count: u32,
+    /// Whose yes counts.
+    pub yes_of: YesOf,
 }
 
 impl Asked {
-    fn new(question: Question, since: Millis, until: Millis, count: u32) -> Self {
+    pub(crate) fn new(question: Question, since: Millis, until: Millis, count: u32, yes_of: YesOf) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &question.bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
-        Self { question, digest: Digest::from_bytes(bytes), since, until, count }
+        Self { question, digest: Digest::from_bytes(bytes), since, until, count, yes_of }
     }
 }
 
@@ -79,10 +81,9 @@ pub(crate) struct Questions {
 }
 
 impl Questions {
-    pub(crate) fn asked(&mut self, question: Question, asked: Millis, until: Millis, count: u32) {
-        let (tenant, approval) = (question.tenant.clone(), question.approval);
-        let asked = Arc::new(Asked::new(question, asked, until, count));
-        self.waiting.entry(tenant).or_default().insert(approval, asked);
+    pub(crate) fn asked(&mut self, asked: Asked) {
+        let (tenant, approval) = (asked.question.tenant.clone(), asked.question.approval);
+        self.waiting.entry(tenant).or_default().insert(approval, Arc::new(asked));
     }
 
     pub(crate) fn over(&mut self, tenant: &TenantId, approval: u64, outcome: String, by: String) {

@@ -168,6 +168,8 @@ cofferdam_base::checks! {
     Approvers,
     /// An approval is answered by whom it was shown.
     CardsToken,
+    /// A client is shown no decision that its person may not take.
+    Decisions,
     /// A page that a cell made approves nothing.
     Pages,
 }

@@ -204,8 +204,8 @@ impl Table {
                 self.questions.forget(&tenant);
                 self.forget(&tenant);
             }
-            Config::Asked { question, asked, until, count } => {
-                self.questions.asked(question, asked, until, count);
+            Config::Asked { question, asked, until, count, yes_of } => {
+                self.questions.asked(Asked::new(question, asked, until, count, yes_of));
             }
             Config::AskedNoMore { tenant, approval, outcome, by } => {
                 self.questions.over(&tenant, approval, outcome, by);

@@ -52,6 +52,11 @@ impl Folder {
         Some(row)
     }
 
+    /// Is there no row whose second is to come?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The rows whose second is over.
     pub(crate) fn due(&mut self, now: Millis) -> Vec<Row> {
         let mut rows = Vec::new();

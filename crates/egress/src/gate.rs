@@ -39,7 +39,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use wanted::Wanted;
 
@@ -59,6 +59,8 @@ pub struct Limits {
 /// The gate of one cell.
 pub struct Gate {
     state: Mutex<State>,
+    /// Somebody came near the state.
+    stirred: Notify,
     outlet: Arc<dyn Outlet>,
     clock: Arc<dyn Clock>,
 }
@@ -131,10 +133,16 @@ impl Gate {
             denied: DeniedRing::default(),
             spent: HashMap::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), outlet, clock })
+        Arc::new(Self { state: Mutex::new(state), stirred: Notify::new(), outlet, clock })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
+        self.stirred.notify_one();
+        self.quietly()
+    }
+
+    /// The state, for who only looks after what is there.
+    fn quietly(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete before anything can panic, so the state is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

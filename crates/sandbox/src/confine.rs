@@ -87,10 +87,9 @@ fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
 }
 
 fn single() -> Result<(), LayerFailure> {
-    let threads = std::fs::read_dir("/proc/self/task").layer("seccomp")?.count();
-    if threads == 1 {
+    if process::is_alone().layer("seccomp")? {
         Ok(())
     } else {
-        Err(std::io::Error::other(format!("{threads} threads where one is expected"))).layer("seccomp")
+        Err(std::io::Error::other("several threads where one is expected")).layer("seccomp")
     }
 }

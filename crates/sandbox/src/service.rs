@@ -11,7 +11,7 @@ use crate::{
 };
 use cofferdam_base::ipc::{LAUNCHER_FD, launcher::Limits};
 use cofferdam_sys::{
-    caps, pidfd,
+    caps, clone, pidfd,
     pidfd::Ended,
     process::{self, Forked},
 };
@@ -93,16 +93,20 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
     let (mut says, tells) = io::pipe().map_err(Error::io("a pipe"))?;
     let (alive, ours) = io::pipe().map_err(Error::io("a pipe"))?;
     let mut groups = Groups::create(&plan.cgroup, &plan.limits, None, plan.profile)?;
-    let entrances = groups.limit(plan.profile, &[]).and_then(|()| groups.entrances()).inspect_err(|_| {
+    let ways = groups.limit(plan.profile, &[]).and_then(|()| ways(&groups)).inspect_err(|_| {
         // What stays is swept at the next start; the cause is what must be told.
         let _ = groups.remove();
     })?;
-    match process::fork().map_err(Error::io("fork"))? {
+    let forked = match &ways.0 {
+        Some(cradle) => clone::fork_into(cradle.as_fd()),
+        None => process::fork(),
+    };
+    match forked.map_err(Error::io("fork"))? {
         Forked::Child => {
             drop((says, ours));
             // Out of the way of the wire's number.
             let Ok(tells) = process::duplicate_above(tells.as_fd(), 10) else { process::exit(127) };
-            let error = match cgroup::enter(&entrances) {
+            let error = match cgroup::enter(&ways.1) {
                 Ok(()) => become_service(plan, &argv, &env, &alive),
                 Err(error) => error,
             };
@@ -122,6 +126,16 @@ pub fn spawn(plan: &Plan) -> Result<Service, Error> {
             service.wait()?;
             Err(Error::Ended(format!("{} did not start: {told}", plan.role)))
         }
+    }
+}
+
+/// How a child comes into its groups: where it is born, and where it moves itself. The first alone is quick, and is for
+/// a process with one thread.
+fn ways(groups: &Groups) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Error> {
+    let alone = process::is_alone().map_err(Error::io("/proc/self/task"))?;
+    match groups.cradle()?.filter(|_| alone) {
+        Some(cradle) => Ok((Some(cradle), groups.tasks()?)),
+        None => Ok((None, groups.entrances()?)),
     }
 }
 

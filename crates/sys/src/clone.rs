@@ -4,7 +4,7 @@
 //! carries the launcher's memory or descriptors; it has those of the nursery, which never had any, and keeps four
 //! descriptors.
 
-use crate::process::{check, check_long};
+use crate::process::{Forked, check, check_long};
 use rustix::process::Pid;
 use std::{
     ffi::c_int,
@@ -32,6 +32,8 @@ pub const NEW_NETWORK: c_int = libc::CLONE_NEWNET;
 pub const NEW_IPC: c_int = libc::CLONE_NEWIPC;
 /// A uts namespace of its own.
 pub const NEW_UTS: c_int = libc::CLONE_NEWUTS;
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What the first process of a cell is born with.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +88,6 @@ pub fn birth<T>(birth: &Birth<'_>, early: impl FnOnce() -> T) -> io::Result<Born
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs { pidfd: ptr::from_mut(&mut pidfd) as u64, ..CloneArgs::default() };
     if let Some(cgroup) = birth.cgroup {
-        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
         flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
@@ -117,6 +118,25 @@ pub fn fork_sibling() -> io::Result<Option<(Pid, OwnedFd)>> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
     check_long(pid)?;
     if pid == 0 { Ok(None) } else { parent(pid, pidfd).map(Some) }
+}
+
+/// Forks, and the child is born in this version 2 cgroup. One that moves itself there waits for the kernel's next grace
+/// period, 10 to 20 ms. For a process with one thread: the C library does not know of it.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
+    let mut args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: a plain fork, of a process that has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
+    check_long(pid)?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.map(Forked::Parent).ok_or_else(|| io::Error::other("clone3 gave no pid"))
 }
 
 fn parent(pid: libc::c_long, pidfd: c_int) -> io::Result<(Pid, OwnedFd)> {

@@ -3,6 +3,7 @@
 //! The threat: best effort. A ruleset that silently handles less than was asked for is no ruleset, so the
 //! library's compatibility level is never anything but the hardest.
 
+use crate::process::check_long;
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
@@ -15,8 +16,12 @@ use std::{
     collections::BTreeSet,
     io,
     marker::PhantomData,
-    os::fd::OwnedFd,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The least that a cell is built on: file system, truncation, ioctl on devices, scopes.
@@ -193,13 +198,29 @@ pub fn separate(root: &Path, without: &[Right]) -> Result<(), LandlockError> {
     enforce(ruleset.add_rule(PathBeneath::new(PathFd::new(root)?, AccessFs::Refer))?)
 }
 
-/// A domain that this thread is in, and all that it starts, but no other thread of this process.
+/// A domain that this thread is in, but no other thread of this process.
 #[derive(Debug)]
 pub struct Domain(PhantomData<*const ()>);
 
 impl Domain {
+    /// A command that is started by this thread runs in a domain of its own within this one. Without that it could
+    /// reach this thread, which is in its domain, and by it the process that this thread is a part of.
+    #[expect(clippy::unused_self, reason = "to have it is to be in the domain")]
+    pub fn within(&self, command: &mut Command) -> Result<(), LandlockError> {
+        let ruleset = scoped(&[], AccessFs::Refer.into())?;
+        let ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?;
+        let ruleset = Option::<OwnedFd>::from(ruleset).ok_or(LandlockError::Partly)?;
+        // SAFETY: between fork and exec it makes one system call, with a descriptor that it owns, and an error.
+        unsafe {
+            command.pre_exec(move || {
+                check_long(libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0))
+            });
+        }
+        Ok(())
+    }
+
     /// Kills whatever this thread has started, and what that started, wherever it went: all that is in the domain but
-    /// this process. The kernel keeps a signal from leaving the domain, and a fork under way from outliving it.
+    /// this process itself. The kernel keeps a signal from leaving the domain, and a fork under way from outliving it.
     #[expect(clippy::unused_self, reason = "to have it is to be in the domain")]
     pub fn end(&self) {
         // SAFETY: sends a signal. Having this value means that this thread is in a domain that scopes signals.
@@ -323,9 +344,12 @@ mod tests {
     #[test]
     fn a_domain_ends_with_all_that_it_started_and_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
-        let start =
-            |script: &str| std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
-        let (mut other, outside) = (start("exec sleep 600"), std::process::id());
+        let shell = |script: &str| {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", script]);
+            shell
+        };
+        let mut other = shell("exec sleep 600").spawn().unwrap();
         let left = dir.path().join("work");
         fs::create_dir(&left).unwrap();
         let script =
@@ -335,10 +359,19 @@ mod tests {
                 let state = dir.path().join("state");
                 fs::create_dir(&state).unwrap();
                 let domain = hide(&[&state]).unwrap();
-                // A child may not reach out of it.
-                let tries =
-                    format!("kill -0 {outside} || kill -9 {} || readlink /proc/{outside}/fd/0", other.id());
-                assert!(!start(&tries).wait().unwrap().success(), "{tries}");
+                let start = |script: &str| {
+                    let mut shell = shell(script);
+                    domain.within(&mut shell).unwrap();
+                    shell.spawn().unwrap()
+                };
+                // A child may not reach out of it, not even to the thread that started it.
+                let tasks = fs::read_dir("/proc/self/task").unwrap();
+                let tasks = tasks.map(|task| task.unwrap().file_name().into_string().unwrap());
+                for pid in tasks.chain([other.id().to_string()]) {
+                    for tries in [format!("kill -0 {pid}"), format!("readlink /proc/{pid}/fd/0")] {
+                        assert!(!start(&tries).wait().unwrap().success(), "{tries}");
+                    }
+                }
                 let mut child = start(&script);
                 let pid = loop {
                     match fs::read_to_string(left.join("pid")) {

@@ -32,6 +32,11 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Has this process one thread?
+pub fn is_alone() -> io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
+}
+
 /// Ends this process at once: no destructors, no flushing of what the parent had buffered.
 pub fn exit(code: u8) -> ! {
     // SAFETY: `_exit` ends the process and touches nothing else.

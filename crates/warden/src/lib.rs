@@ -7,6 +7,7 @@
 //! and is as cheap to kill as to start again.
 #![forbid(unsafe_code)]
 
+mod check;
 mod desk;
 mod intake;
 mod keys;

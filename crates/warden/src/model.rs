@@ -11,6 +11,7 @@ mod pool;
 mod trial;
 
 use crate::{
+    check::{Check, keeps},
     intake::{Intake, NotTaken, Taken},
     keys::Keys,
     outbox::Outbox,
@@ -156,7 +157,9 @@ impl Missed {
 impl Model {
     /// Sets the routes, and takes what was used of them.
     pub(crate) fn set_routes(&self, routes: ModelRoutes, spent: Vec<Spent>, by_all: Vec<SpentByAll>) {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner).restore(spent, by_all);
+        if keeps(Check::UsedBefore) {
+            self.books.lock().unwrap_or_else(PoisonError::into_inner).restore(spent, by_all);
+        }
         self.state.lock().unwrap_or_else(PoisonError::into_inner).routes = Arc::new(routes);
     }
 
@@ -238,12 +241,13 @@ impl Model {
             return failed(&Error::NoSuchModel { named, known });
         };
         // What was asked for is answered by nothing else, though something else may be used.
-        if !policy.serves(&first.route) {
+        if !policy.serves(&first.route) && keeps(Check::RouteAsked) {
             return self.no(Reason::RouteNotAllowed, first.route.as_str());
         }
         let seat = Arc::new(seat);
         let once = Once { call: &call, headers: &head.headers, asked: &asked, seat, begins: None };
-        let chain: Vec<_> = routes.chain(first).filter(|route| policy.serves(&route.route)).collect();
+        let may = |route: &&ModelRoute| policy.serves(&route.route) || !keeps(Check::RouteChain);
+        let chain: Vec<_> = routes.chain(first).filter(may).collect();
         let mut chain = chain.into_iter().peekable();
         let mut response = None;
         while let Some(route) = chain.next() {

@@ -32,7 +32,8 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-/// How often what expired is withdrawn and what was folded is handed on.
+/// How often what expired is withdrawn and what was folded is handed on, while there is anything of the kind. One of a
+/// thousand wardens that nobody asks anything sleeps.
 const TICK: Duration = Duration::from_millis(250);
 
 /// The hidden entry `__warden TENANT [EXTRA-ROOTS]`, with the wire to the launcher at its descriptor.
@@ -60,8 +61,10 @@ fn start() -> Result<(), Error> {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                egress.gate.tick();
-                egress.inspector.tick();
+                if !(egress.gate.tick() | egress.inspector.tick()) {
+                    egress.gate.stirred().await;
+                    ticks.reset();
+                }
             }
         });
         let result = feed(&office, wire).await;
@@ -76,7 +79,8 @@ pub(crate) fn office(
     clock: Arc<dyn Clock>,
     roots: rustls::RootCertStore,
 ) -> Result<Office, Error> {
-    let inspector = Inspector::new(roots.clone())?;
+    let roots = Arc::new(roots);
+    let inspector = Inspector::new(Arc::clone(&roots))?;
     let tls = tls::config(roots)?;
     let boot = clock.now().0;
     let outbox = Outbox::new(tenant.clone(), boot, Arc::clone(&clock));

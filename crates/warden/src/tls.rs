@@ -11,7 +11,7 @@ use std::{io, path::Path, sync::Arc};
 use tokio_rustls::TlsConnector;
 
 /// The configuration of every connection to a provider.
-pub(crate) fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -21,11 +21,22 @@ pub(crate) fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
+/// Where a host may have its authorities in one file; the same ones are what its cells trust.
+const HOST: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// The host's trusted roots, of which one that does not parse is left out, and those of the operator's file, all of
-/// which must.
+/// which must. Where they are in one file, the directory beside it, which has each once more, is not read.
 pub(crate) fn roots(extra: Option<&Path>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
+    let found = match HOST.iter().map(Path::new).find(|path| path.is_file()) {
+        Some(bundle) => rustls_native_certs::load_certs_from_paths(Some(bundle), None),
+        None => rustls_native_certs::load_native_certs(),
+    };
     for error in &found.errors {
         tracing::warn!(%error, "some trusted roots of the host cannot be read");
     }

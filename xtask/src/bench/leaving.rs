@@ -23,12 +23,12 @@ const LITELLM: &str = "litellm[proxy]==1.106.2";
 pub(super) fn egress() -> Result<()> {
     or_say("squid and tinyproxy", debian());
     or_say("mitmproxy", python("mitmproxy", MITMPROXY));
-    measure("egress")
+    measure("egress", &[])
 }
 
 pub(super) fn inference() -> Result<()> {
     or_say("LiteLLM", python("litellm", LITELLM));
-    measure("inference")
+    measure("inference", &[])
 }
 
 /// The bench says again what is missing, where its row would be.
@@ -38,9 +38,11 @@ fn or_say(what: &str, outcome: Result<()>) {
     }
 }
 
-fn measure(test: &str) -> Result<()> {
+/// Runs one bench of `tests/speed.rs`, told by these variables what to measure.
+pub(super) fn measure(test: &str, variables: &[(&str, &str)]) -> Result<()> {
     let test = ["--test", "speed", test, "--", "--ignored", "--exact", "--nocapture"];
-    run::cargo(&[&["test", "--release", "--package", "cofferdam"], &test[..]].concat())
+    let arguments = [&["test", "--release", "--package", "cofferdam"], &test[..]].concat();
+    run::run(run::cargo_command(&arguments).envs(variables.iter().copied()))
 }
 
 /// Unpacks Debian's packages; nothing of them is installed or started.

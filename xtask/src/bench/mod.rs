@@ -8,6 +8,7 @@ mod client;
 mod edge;
 mod kill;
 mod leaving;
+mod native;
 mod stats;
 
 use crate::programs;
@@ -20,7 +21,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("egress") => leaving::egress(),
         Some("inference") => leaving::inference(),
         Some("kill") => kill::run(),
-        _ => bail!("cargo xtask bench cell|edge|egress|inference|kill"),
+        Some("native") => native::run(&arguments[1..]),
+        _ => bail!("cargo xtask bench cell|edge|egress|inference|kill|native"),
     }
 }
 

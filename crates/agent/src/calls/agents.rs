@@ -3,6 +3,7 @@
 use super::{Answer, chat::is_ours};
 use crate::{
     AGENT,
+    config::Profile,
     gateway::Gateway,
     protocol::{
         Fault,
@@ -16,8 +17,8 @@ use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
-/// What `tools.invoke` runs for no client: whoever writes files or runs commands asks the agent.
-const NOT_INVOKED: [&str; 5] = ["exec", "process", "write", "edit", "apply_patch"];
+/// What `tools.invoke` runs for no client: whoever writes files, runs commands or makes jobs asks the agent.
+const NOT_INVOKED: [&str; 6] = ["exec", "process", "write", "edit", "apply_patch", "cron"];
 
 pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
     json!({
@@ -67,8 +68,9 @@ fn unread(error: io::Error) -> Fault {
 pub(super) fn files(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: OfAgent = params::read("agents.files.list", params)?;
     is_ours(asked.agent_id.as_deref())?;
-    let one = |(name, _): &(&str, usize)| described(&gateway.workspace.join(name), name, false);
-    let all = || context::FILES.iter().map(one).collect::<io::Result<Vec<_>>>();
+    let names = || context::FILES.iter().map(|(name, _)| *name).chain([context::HEARTBEAT]);
+    let one = |name| described(&gateway.workspace.join(name), name, false);
+    let all = || names().map(one).collect::<io::Result<Vec<_>>>();
     let files = gateway.apart(all).flatten().map_err(unread)?;
     Ok(json!({ "agentId": AGENT, "workspace": gateway.workspace.display().to_string(), "files": files }))
 }
@@ -109,12 +111,12 @@ pub(super) fn set_file(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
     Ok(answer)
 }
 
-pub(super) fn catalog() -> Value {
+pub(super) fn catalog(gateway: &Gateway) -> Value {
     let mut groups: Vec<Value> = Vec::new();
-    for about in tools::all() {
+    for about in tools::present(&gateway.config()) {
         let tool = json!({
             "id": about.name, "label": about.label, "description": about.description, "source": "core",
-            "defaultProfiles": ["coding", "full"],
+            "defaultProfiles": tools::profiles(about),
         });
         match groups.iter_mut().find(|group| group["id"] == about.group) {
             Some(group) => {
@@ -127,7 +129,10 @@ pub(super) fn catalog() -> Value {
             })),
         }
     }
-    let profiles = [json!({ "id": "full", "label": "Full" })];
+    let profiles = Profile::ALL.map(|profile| {
+        let label = profile.name();
+        json!({ "id": label, "label": format!("{}{}", label[..1].to_uppercase(), &label[1..]) })
+    });
     json!({ "agentId": AGENT, "profiles": profiles, "groups": groups })
 }
 
@@ -155,7 +160,8 @@ pub(super) fn invoke(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answe
 
 /// Runs a tool for a client; none if it is none that a client may run.
 pub(crate) async fn run_tool(gateway: &Arc<Gateway>, name: &str, args: Option<Value>) -> Option<Output> {
-    if NOT_INVOKED.contains(&name) || tools::named(name).is_none() {
+    let permitted = |about: &tools::About| tools::permits(&gateway.config().tools, about.name, about.group);
+    if NOT_INVOKED.contains(&name) || !tools::named(name).is_some_and(permitted) {
         return None;
     }
     let arguments = args.unwrap_or_else(|| json!({})).to_string();

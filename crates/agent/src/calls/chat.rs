@@ -2,13 +2,14 @@
 
 use super::{Answer, lost};
 use crate::{
-    AGENT, MAIN_SESSION,
+    AGENT, BELOW, MAIN_SESSION,
     gateway::{Active, Gateway, Taken, shown},
     ids::uuid,
     protocol::{
         Fault,
         params::{self, Agent, ChatAbort, ChatSend, History, Inject, Queue, Wait, is_message},
     },
+    server::Client,
     store::{Message, Role, Run, RunState},
     turn::Wish,
 };
@@ -32,9 +33,13 @@ pub(super) fn is_ours(agent: Option<&str>) -> Result<(), Fault> {
     }
 }
 
+/// A key of a session, in full.
+pub(crate) fn is_session_key(key: &str) -> bool {
+    key.strip_prefix(BELOW).is_some_and(|rest| !rest.is_empty()) && key.len() <= 512
+}
+
 pub(super) fn is_key(key: &str) -> Result<(), Fault> {
-    let known = key.starts_with("agent:main:") || key == "main" || key == "global";
-    if known && key.len() <= 512 {
+    if is_session_key(key) || key == "main" || key == "global" {
         Ok(())
     } else {
         Err(Fault::invalid(format!("unknown session key: {key}")))
@@ -46,7 +51,11 @@ pub(super) fn full_key(key: String) -> String {
     if key == "main" || key == "global" { MAIN_SESSION.to_owned() } else { key }
 }
 
-pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+pub(super) fn send(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    params: Option<&RawValue>,
+) -> Result<Value, Fault> {
     let asked: ChatSend = params::read("chat.send", params)?;
     is_ours(asked.agent_id.as_deref())?;
     is_key(&asked.session_key)?;
@@ -59,7 +68,20 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
         }
     }
     let plain = asked.suppress_command_interpretation;
-    let wish = Wish { thinking: asked.thinking, more: None, plain, patience_ms: asked.timeout_ms };
+    if !plain
+        && gateway.run(&asked.idempotency_key).map_err(lost)?.is_none()
+        && let Some(text) = super::approvals::typed(gateway, client, &asked.message)
+    {
+        let (active, taken) = gateway.answered(&key, &asked.idempotency_key, text).map_err(lost)?;
+        return Ok(json!({ "runId": active.id, "status": status(taken) }));
+    }
+    let wish = Wish {
+        thinking: asked.thinking,
+        more: None,
+        plain,
+        patience_ms: asked.timeout_ms,
+        ..Wish::default()
+    };
     let (active, taken) =
         gateway.send(&key, &asked.idempotency_key, &asked.message, asked.queue_mode, wish)?;
     Ok(json!({ "runId": active.id, "status": status(taken) }))
@@ -76,8 +98,13 @@ pub(super) fn status(taken: Taken) -> &'static str {
     }
 }
 
-pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
-    let asked: History = params::read("chat.history", params)?;
+/// `chat.history`, and `chat.startup`, with which a page begins.
+pub(super) fn history(
+    gateway: &Arc<Gateway>,
+    method: &str,
+    params: Option<&RawValue>,
+) -> Result<Value, Fault> {
+    let asked: History = params::read(method, params)?;
     is_key(&asked.session_key)?;
     let key = full_key(asked.session_key);
     let (limit, skip) = (asked.limit.unwrap_or(USUAL).clamp(1, 1000), asked.offset.unwrap_or(0));
@@ -91,7 +118,7 @@ pub(super) fn history(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resu
         None => (Vec::new(), 0),
     };
     // The newest, as far as there is room for them in one frame.
-    let mut room = HISTORY;
+    let mut room = asked.max_bytes.map_or(HISTORY, |most| most.clamp(1, HISTORY));
     let mut rows = Vec::new();
     for message in messages.iter().rev() {
         let row = shown(message, max);
@@ -195,7 +222,7 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
     };
     let patience_ms = asked.timeout.map(|seconds| seconds.saturating_mul(1000));
     let (thinking, more) = (asked.thinking, asked.extra_system_prompt);
-    let wish = Wish { thinking, more, plain: false, patience_ms };
+    let wish = Wish { thinking, more, patience_ms, ..Wish::default() };
     // Whoever waits for the end of a run wants one of its own.
     gateway.send(&key, &asked.idempotency_key, &asked.message, Queue::Followup, wish)
 }

@@ -4,6 +4,7 @@
 //! is wrong, and is in force when it is answered.
 
 use crate::{
+    calendar,
     config::{self, Config, Error, Issue, Loaded, change, schema, secret},
     gateway::Gateway,
     protocol::{
@@ -77,7 +78,7 @@ pub(super) fn whole_schema(gateway: &Gateway, params: Option<&RawValue>) -> Resu
     let Get {} = params::read("config.schema", params)?;
     Ok(json!({
         "schema": schema::whole(), "uiHints": schema::hints(), "version": env!("CARGO_PKG_VERSION"),
-        "generatedAt": gateway.store.written(gateway.started_at).map_err(super::lost)?,
+        "generatedAt": calendar::written(gateway.started_at),
     }))
 }
 

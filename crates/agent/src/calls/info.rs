@@ -4,6 +4,7 @@ use super::lost;
 use crate::{
     AGENT,
     commands::{COMMANDS, Command},
+    cron::heartbeat,
     gateway::Gateway,
     protocol::Fault,
     skills::Called,
@@ -35,7 +36,8 @@ fn summary(gateway: &Gateway) -> Result<Value, Fault> {
 pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
     let sessions = summary(gateway)?;
     let channels = gateway.channels.shown();
-    let heartbeat = json!({ "enabled": false, "every": "0m", "everyMs": null, "prompt": "", "target": "none", "ackMaxChars": 0 });
+    let heartbeat = heartbeat::summary(&gateway.config());
+    let seconds = heartbeat["everyMs"].as_u64().unwrap_or(0) / 1000;
     Ok(json!({
         "ok": true,
         "ts": gateway.now(),
@@ -46,7 +48,7 @@ pub(crate) fn health(gateway: &Arc<Gateway>) -> Result<Value, Fault> {
         }))).collect::<serde_json::Map<_, _>>(),
         "channelOrder": channels.iter().map(|it| &it.0).collect::<Vec<_>>(),
         "channelLabels": channels.iter().map(|it| (it.0.clone(), it.0.clone().into())).collect::<serde_json::Map<_, _>>(),
-        "heartbeatSeconds": 0,
+        "heartbeatSeconds": seconds,
         "defaultAgentId": AGENT,
         "agents": [{ "agentId": AGENT, "isDefault": true, "heartbeat": heartbeat, "sessions": sessions }],
         "sessions": sessions,

@@ -1,16 +1,21 @@
 //! The methods: each reads its parameters, does its work and gives what clients read.
 
 mod agents;
+mod approvals;
 mod channels;
 mod chat;
 mod config;
+mod cron;
+mod devices;
 mod info;
+mod lists;
 mod questions;
 mod sessions;
 mod skills;
+mod usage;
 
 use crate::{
-    gateway::{Gateway, permitted},
+    gateway::{Gateway, Kind, permitted},
     protocol::{Fault, Request},
     server::Client,
     store::Error,
@@ -61,8 +66,8 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "channels.pairing.dismiss" => channels::dismiss(gateway, params).into(),
         "channels.pairing.list" => channels::requests(gateway, params).into(),
         "channels.status" => channels::status(gateway, params).into(),
-        "chat.send" => chat::send(gateway, params).into(),
-        "chat.history" => chat::history(gateway, params).into(),
+        "chat.history" | "chat.startup" => chat::history(gateway, method, params).into(),
+        "chat.send" => chat::send(gateway, client, params).into(),
         "chat.abort" => chat::abort(gateway, params).into(),
         "chat.inject" => chat::inject(gateway, params).into(),
         "question.get" => questions::get(gateway, params).into(),
@@ -87,13 +92,45 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "agents.files.get" => agents::file(gateway, params).into(),
         "agents.files.set" => agents::set_file(gateway, params).into(),
         "agent.identity.get" => agents::identity(gateway, params).into(),
-        "tools.catalog" => Ok(agents::catalog()).into(),
+        "cron.add" => cron::add(gateway, params).into(),
+        "cron.get" => cron::get(gateway, params).into(),
+        "cron.list" => cron::list(gateway, params).into(),
+        "cron.remove" => cron::remove(gateway, params).into(),
+        "cron.run" => cron::run(gateway, params).into(),
+        "cron.runs" => cron::runs(gateway, params).into(),
+        "cron.status" => cron::status(gateway).into(),
+        "cron.update" => cron::update(gateway, params).into(),
+        "wake" => cron::wake(gateway, params).into(),
+        "last-heartbeat" => Ok(cron::last_heartbeat(gateway)).into(),
+        "set-heartbeats" => cron::set_heartbeats(gateway, params).into(),
+        "tools.catalog" => Ok(agents::catalog(gateway)).into(),
         "tools.invoke" => agents::invoke(gateway, params),
         "config.get" => config::get(gateway, client, params).into(),
         "config.schema" => config::whole_schema(gateway, params).into(),
         "config.schema.lookup" => config::lookup(params).into(),
         "config.set" | "config.apply" => config::set(gateway, method, params).into(),
         "config.patch" => config::patch(gateway, params).into(),
+        "device.pair.list" => devices::list(gateway, client, params).into(),
+        "device.pair.approve" => devices::approve(gateway, client, params).into(),
+        "device.pair.reject" => devices::reject(gateway, client, params).into(),
+        "device.pair.remove" => devices::remove(gateway, client, params).into(),
+        "device.token.rotate" => devices::rotate(gateway, client, params).into(),
+        "device.token.revoke" => devices::revoke(gateway, client, params).into(),
+        "usage.status" => Ok(usage::status(gateway)).into(),
+        "usage.cost" => usage::cost(gateway, params).into(),
+        "sessions.usage" => usage::sessions(gateway, params).into(),
+        "logs.tail" => usage::logs(gateway, params).into(),
+        "exec.approval.get" => approvals::get(gateway, params).into(),
+        "exec.approval.list" => approvals::list(gateway, Kind::Exec, params).into(),
+        "exec.approval.request" => approvals::ask_exec(gateway, params),
+        "exec.approval.resolve" => approvals::resolve(gateway, client, Kind::Exec, params).into(),
+        "exec.approval.waitDecision" => approvals::wait(gateway, Kind::Exec, params),
+        "exec.approvals.get" => approvals::policy(gateway, params).into(),
+        "exec.approvals.set" => approvals::set_policy(gateway, params).into(),
+        "plugin.approval.list" => approvals::list(gateway, Kind::Plugin, params).into(),
+        "plugin.approval.request" => approvals::ask_plugin(gateway, params),
+        "plugin.approval.resolve" => approvals::resolve(gateway, client, Kind::Plugin, params).into(),
+        "plugin.approval.waitDecision" => approvals::wait(gateway, Kind::Plugin, params),
         "models.list" => Ok(info::models()).into(),
         "commands.list" => Ok(info::commands(gateway)).into(),
         "skills.status" => skills::status(gateway, params).into(),
@@ -102,9 +139,10 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "status" => info::status(gateway).into(),
         "system-presence" => Ok(gateway.presence().0).into(),
         // Each method of the table is called by a test.
-        other => Err(Fault::invalid(format!("unknown method: {other}"))).into(),
+        other => lists::none(gateway, other).into(),
     }
 }
 
 pub(crate) use agents::run_tool;
+pub(crate) use chat::is_session_key;
 pub(crate) use info::health;

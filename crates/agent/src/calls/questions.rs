@@ -15,18 +15,18 @@ use std::{sync::Arc, time::Duration};
 pub(super) fn request(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: Asked = params::read("question.request", params)?;
     asked.check()?;
-    let (id, until) = gateway.ask(asked)?;
+    let (id, until) = gateway.pose(asked)?;
     Ok(json!({ "id": id, "expiresAtMs": until }))
 }
 
 pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let Nothing {} = params::read("question.list", params)?;
-    Ok(json!({ "questions": gateway.asked() }))
+    Ok(json!({ "questions": gateway.posed() }))
 }
 
 pub(super) fn get(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let Get { id } = params::read("question.get", params)?;
-    Ok(json!({ "question": gateway.question(&id)? }))
+    Ok(json!({ "question": gateway.posed_as(&id)? }))
 }
 
 pub(super) fn resolve(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
@@ -46,7 +46,7 @@ pub(super) fn wait(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answer 
         Ok(asked) => asked,
         Err(fault) => return Answer::Now(Err(fault)),
     };
-    if let Err(fault) = gateway.question(&asked.id) {
+    if let Err(fault) = gateway.posed_as(&asked.id) {
         return Answer::Now(Err(fault));
     }
     let gateway = Arc::clone(gateway);

@@ -10,8 +10,8 @@ use crate::{
     ids::uuid,
     protocol::params::Queue,
     store::{PairingRequest, Reply},
+    text::untrusted,
     turn::Wish,
-    untrusted::marked,
 };
 
 /// How many may wait to be paired over one channel, and how long, in milliseconds.
@@ -103,7 +103,9 @@ fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed>
     let shown = match (ours, group) {
         (true, false) => text,
         (true, true) => format!("[{name} ({sender})] {text}"),
-        (false, _) => marked(&format!("a message over {} from the stranger {sender}", channel.name()), &text),
+        (false, _) => {
+            untrusted(&format!("a message over {} from the stranger {sender}", channel.name()), &text)
+        }
     };
     let key = key_of(channel.name(), *group, if *group { chat } else { sender });
     let run = format!("{}:{id}", channel.name());

@@ -1,6 +1,6 @@
 //! `agents`: what a session begins with.
 
-use super::is_default;
+use super::{Heartbeat, is_default};
 use crate::commands::LEVELS;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +23,15 @@ pub struct Defaults {
     /// How much it thinks.
     #[serde(skip_serializing_if = "is_default")]
     pub thinking_default: Option<String>,
+    /// Turns that nobody asks for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Agents {
     /// Is each value one that is known?
     pub(super) fn check(&self) -> Result<(), String> {
+        self.defaults.heartbeat.as_ref().map_or(Ok(()), Heartbeat::check)?;
         match &self.defaults.thinking_default {
             Some(level) if !LEVELS.contains(&&**level) => {
                 Err(format!("agents.defaults.thinkingDefault: {level:?} is none of {}", LEVELS.join(", ")))

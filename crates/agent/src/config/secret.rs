@@ -80,14 +80,19 @@ pub(crate) fn shown(value: &Value) -> Value {
     covered(value, "", &mut Vec::new())
 }
 
+/// All secrets that are in it, the longest first.
+pub(crate) fn all(value: &Value) -> Vec<String> {
+    let mut secrets = Vec::new();
+    covered(value, "", &mut secrets);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
 /// The text of a file as it is shown; none if it cannot be shown so that it means the same.
 pub(crate) fn shown_text(raw: &str, value: &Value) -> Option<String> {
-    let mut secrets = Vec::new();
-    let shown = covered(value, "", &mut secrets);
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    let text = secrets.iter().fold(raw.to_owned(), |text, secret| text.replace(secret, MARK));
+    let text = all(value).iter().fold(raw.to_owned(), |text, secret| text.replace(secret, MARK));
     // A secret that is written in escapes is still in it, and a short one may have been part of a word.
-    (super::text::read(&text).ok()? == shown).then_some(text)
+    (super::text::read(&text).ok()? == shown(value)).then_some(text)
 }
 
 /// What was written with marks, with the secrets of what is there; the error names the place of a mark that stands

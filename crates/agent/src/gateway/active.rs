@@ -18,6 +18,8 @@ pub(crate) struct Active {
     pub(crate) session_key: String,
     pub(crate) session_id: String,
     pub(crate) started_at: u64,
+    /// Nobody asked for it, and nobody is shown that it has nothing to say.
+    pub(crate) heartbeat: bool,
     /// Ends it.
     pub(crate) stop: CancellationToken,
     pub(super) seq: AtomicU64,
@@ -60,6 +62,7 @@ impl Active {
             session_key: session.key.clone(),
             session_id: session.id.clone(),
             started_at: now,
+            heartbeat: false,
             stop: CancellationToken::new(),
             seq: AtomicU64::new(0),
             text: watch::Sender::new(String::new()),
@@ -69,6 +72,10 @@ impl Active {
             end: watch::Sender::new(None),
             usage: Mutex::default(),
         }
+    }
+
+    pub(super) fn beating(self, heartbeat: bool) -> Self {
+        Self { heartbeat, ..self }
     }
 
     /// Its row while it runs.

@@ -77,7 +77,7 @@ fn unknown(id: &str) -> Fault {
 
 impl Gateway {
     /// Asks. Gives the question's id and when it expires.
-    pub(crate) fn ask(self: &Arc<Self>, asked: Asked) -> Result<(String, u64), Fault> {
+    pub(crate) fn pose(self: &Arc<Self>, asked: Asked) -> Result<(String, u64), Fault> {
         let Asked { id, questions, agent_id, session_key, run_id, timeout_ms } = asked;
         let id = id.unwrap_or_else(uuid);
         let patience = timeout_ms.map_or(USUAL, Duration::from_millis).min(LONGEST);
@@ -154,13 +154,13 @@ impl Gateway {
     }
 
     /// Those that wait.
-    pub(crate) fn asked(&self) -> Vec<Value> {
+    pub(crate) fn posed(&self) -> Vec<Value> {
         let all = lock(&self.questions.0);
         all.values().filter(|it| it.end.borrow().is_none()).map(Question::shown).collect()
     }
 
     /// One of them.
-    pub(crate) fn question(&self, id: &str) -> Result<Value, Fault> {
+    pub(crate) fn posed_as(&self, id: &str) -> Result<Value, Fault> {
         lock(&self.questions.0).get(id).map(Question::shown).ok_or_else(|| unknown(id))
     }
 }

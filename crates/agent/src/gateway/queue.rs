@@ -47,7 +47,7 @@ impl Gateway {
         let (session, now) = (self.session(key).map_err(lost)?, self.now());
         let session = Session { updated_at: now, ..session };
         let message = Message::text(&session, Some(id), Role::User, text, now);
-        let active = Arc::new(Active::new(id.to_owned(), &session, now));
+        let active = Arc::new(Active::new(id.to_owned(), &session, now).beating(wish.heartbeat));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);
         let steering = running.as_ref().map_or(0, |running| lock(&running.steering).len());
@@ -91,7 +91,12 @@ impl Gateway {
     }
 
     /// A run that ended as it began: a command was answered.
-    fn answered(self: &Arc<Self>, key: &str, id: &str, text: String) -> Result<(Arc<Active>, Taken), Error> {
+    pub(crate) fn answered(
+        self: &Arc<Self>,
+        key: &str,
+        id: &str,
+        text: String,
+    ) -> Result<(Arc<Active>, Taken), Error> {
         let (session, now) = (self.session(key)?, self.now());
         let active = Arc::new(Active::new(id.to_owned(), &session, now));
         let run =
@@ -212,7 +217,7 @@ impl Gateway {
         lock(&active.usage).stop.clone_from(&answer.stop);
         let context_tokens = answer.input_tokens.saturating_add(answer.output_tokens);
         let session = self.counted(active, answer)?;
-        self.store.put_session(&Session { context_tokens, ..session })?;
+        self.store.used(&Session { context_tokens, ..session })?;
         self.agent_event(
             active,
             "usage",
@@ -225,7 +230,7 @@ impl Gateway {
 
     /// What an answer used that is no part of the conversation.
     pub(crate) fn spent(&self, active: &Active, answer: &Answer) -> Result<(), Error> {
-        self.store.put_session(&self.counted(active, answer)?)
+        self.store.used(&self.counted(active, answer)?)
     }
 
     fn counted(&self, active: &Active, answer: &Answer) -> Result<Session, Error> {
@@ -234,6 +239,8 @@ impl Gateway {
         usage.output = usage.output.saturating_add(answer.output_tokens);
         usage.model.clone_from(&answer.model);
         drop(usage);
+        let (key, model) = (&active.session_key, &answer.model);
+        self.store.count_usage(self.now(), key, model, answer.input_tokens, answer.output_tokens)?;
         let session = self.session(&active.session_key)?;
         Ok(Session {
             input_tokens: session.input_tokens.saturating_add(answer.input_tokens),
@@ -244,6 +251,12 @@ impl Gateway {
 
     /// A run has ended: whoever waits hears it, and the next one of its session begins.
     pub(crate) fn ended(self: &Arc<Self>, active: &Arc<Active>, run: Run) {
+        tracing::info!(
+            run = run.id,
+            session = run.session_key,
+            state = run.state.as_str(),
+            "a run has ended"
+        );
         let key = &active.session_key;
         let mut state = self.state();
         state.active.remove(key);

@@ -37,7 +37,7 @@ impl Gateway {
         let payload = json!({
             "runId": active.id, "sessionKey": active.session_key, "sessionId": active.session_id,
             "agentId": crate::AGENT, "stream": stream, "data": data, "seq": seq, "ts": self.now(),
-            "isHeartbeat": false,
+            "isHeartbeat": active.heartbeat,
         });
         let tools = matches!(stream, "tool" | "item");
         self.tell("agent", &payload, |client| {
@@ -46,6 +46,9 @@ impl Gateway {
     }
 
     pub(crate) fn chat_event(&self, active: &Active, mut fields: Value) {
+        if active.heartbeat && !crate::cron::heartbeat::shows(&self.config(), &fields) {
+            return;
+        }
         fields["runId"] = active.id.as_str().into();
         fields["sessionKey"] = active.session_key.as_str().into();
         fields["agentId"] = crate::AGENT.into();
@@ -65,7 +68,7 @@ impl Gateway {
         Ok(seq)
     }
 
-    pub(super) fn tell_message(&self, key: &str, message: &Message) {
+    pub(crate) fn tell_message(&self, key: &str, message: &Message) {
         let payload = json!({
             "sessionKey": key, "messageId": message.id, "messageSeq": message.seq, "message": shown(message, None),
         });

@@ -1,6 +1,10 @@
 //! The handshake: what a client says of itself, and what it is told.
 
-use super::{Fault, MAX_BUFFERED, MAX_PAYLOAD, TICK_MS, VERSION, methods};
+use super::{
+    Fault, MAX_BUFFERED, MAX_PAYLOAD, TICK_MS, VERSION,
+    device::{Auth, Device},
+    methods,
+};
 use cofferdam_base::Scope;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,7 +46,7 @@ pub struct Connect {
     #[serde(default)]
     pub caps: BTreeSet<String>,
     #[serde(default)]
-    role: Option<String>,
+    pub(super) role: Option<String>,
     /// What it wants to be allowed; what nobody knows is left out.
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
@@ -56,6 +60,11 @@ pub struct Connect {
     permissions: BTreeMap<String, bool>,
     #[serde(default)]
     commands: Vec<String>,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    /// The device that it proves to be.
+    #[serde(default)]
+    pub device: Option<Device>,
 }
 
 /// Who connects.
@@ -71,12 +80,14 @@ pub struct Client {
     pub platform: String,
     /// What it is.
     pub mode: String,
+    /// As a person named it.
     #[serde(default)]
-    display_name: Option<String>,
+    pub display_name: Option<String>,
     #[serde(default)]
     build_id: Option<String>,
+    /// The kind of machine that it runs on.
     #[serde(default)]
-    device_family: Option<String>,
+    pub device_family: Option<String>,
     #[serde(default)]
     model_identifier: Option<String>,
     #[serde(default)]
@@ -87,8 +98,7 @@ pub struct Client {
 }
 
 impl Connect {
-    /// Reads and judges them. Who it is was settled by the edge before: credentials and devices end there, and here
-    /// they are fields that nobody knows.
+    /// Reads and judges them. Who it is was settled by the edge before.
     pub fn parse(params: &str) -> Result<Self, Fault> {
         let connect: Self = serde_json::from_str(params)
             .map_err(|error| Fault::invalid(format!("invalid connect params: {error}")))?;
@@ -134,14 +144,21 @@ pub struct Hello<'a> {
     pub presence_version: u64,
     /// Since when, in milliseconds.
     pub uptime_ms: u64,
+    /// Of its device, if it got one just now, and when.
+    pub token: Option<(String, u64)>,
 }
 
 impl Hello<'_> {
     /// The payload of `hello-ok`.
     pub fn payload(self) -> Value {
-        let Self { connection, boot, scopes, presence, health, presence_version, uptime_ms } = self;
+        let Self { connection, boot, scopes, presence, health, presence_version, uptime_ms, token } = self;
         let names: Vec<&str> = methods::METHODS.iter().map(|row| row.0).collect();
         let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let mut auth = json!({ "role": "operator", "scopes": scopes });
+        if let Some((token, since)) = token {
+            auth["deviceToken"] = token.into();
+            auth["issuedAtMs"] = since.into();
+        }
         json!({
             "type": "hello-ok",
             "protocol": VERSION,
@@ -161,7 +178,7 @@ impl Hello<'_> {
                     "mainSessionKey": crate::MAIN_SESSION, "scope": "per-sender",
                 },
             },
-            "auth": { "role": "operator", "scopes": scopes },
+            "auth": auth,
             "policy": {
                 "maxPayload": MAX_PAYLOAD, "maxBufferedBytes": MAX_BUFFERED, "tickIntervalMs": TICK_MS,
             },
@@ -193,7 +210,7 @@ mod tests {
             r#"{"minProtocol":2,"maxProtocol":3,"client":{"id":"cli","version":"1","platform":"l","mode":"cli"}}"#,
         );
         assert_eq!(old.unwrap_err().details.unwrap()["code"], "PROTOCOL_MISMATCH");
-        for more in [r#","role":"node""#, r#","auth":{"token":"a"}"#, r#","device":{}"#, r#","more":1"#] {
+        for more in [r#","role":"node""#, r#","auth":{"more":"a"}"#, r#","device":{}"#, r#","more":1"#] {
             assert!(connect(more).is_err(), "{more}");
         }
         let stranger = r#"{"minProtocol":4,"maxProtocol":4,"client":{"id":"me","version":"1","platform":"l","mode":"cli"}}"#;

@@ -3,9 +3,12 @@
 pub mod channels;
 pub mod config;
 pub mod connect;
+pub mod device;
+pub mod devices;
 pub mod methods;
 pub mod params;
 pub mod questions;
+pub mod usage;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};

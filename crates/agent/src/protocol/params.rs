@@ -73,7 +73,7 @@ pub struct ChatSend {
     pub idempotency_key: String,
 }
 
-/// `chat.history`
+/// `chat.history` and `chat.startup`
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "there is one agent, and a session's id follows from its key")]
@@ -89,6 +89,8 @@ pub struct History {
     pub offset: Option<u32>,
     #[serde(default)]
     pub max_chars: Option<u32>,
+    #[serde(default)]
+    pub max_bytes: Option<usize>,
 }
 
 /// `chat.abort`

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeSet, HashSet},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -20,6 +20,8 @@ const FOLLOWED: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Client {
     scopes: BTreeSet<Scope>,
+    /// The device that it proved to be.
+    device: Option<String>,
     caps: BTreeSet<String>,
     presence: Value,
     follows_sessions: AtomicBool,
@@ -28,8 +30,9 @@ pub(crate) struct Client {
     frames: mpsc::UnboundedSender<String>,
     waiting: AtomicUsize,
     seq: Mutex<u64>,
-    /// It does not read.
-    pub(crate) slow: CancellationToken,
+    /// It is to be closed, and why.
+    pub(crate) over: CancellationToken,
+    why: OnceLock<&'static str>,
 }
 
 impl Client {
@@ -37,6 +40,7 @@ impl Client {
     pub(crate) fn new(
         connect: &Connect,
         scopes: BTreeSet<Scope>,
+        device: Option<String>,
         user: &str,
         now: u64,
     ) -> (Self, mpsc::UnboundedReceiver<String>) {
@@ -50,8 +54,12 @@ impl Client {
         if let Some(instance) = &client.instance_id {
             presence["instanceId"] = instance.as_str().into();
         }
+        if let Some(device) = &device {
+            presence["deviceId"] = device.as_str().into();
+        }
         let client = Self {
             scopes,
+            device,
             caps: connect.caps.clone(),
             presence,
             follows_sessions: AtomicBool::new(false),
@@ -59,7 +67,8 @@ impl Client {
             frames,
             waiting: AtomicUsize::new(0),
             seq: Mutex::default(),
-            slow: CancellationToken::new(),
+            over: CancellationToken::new(),
+            why: OnceLock::new(),
         };
         (client, outgoing)
     }
@@ -72,9 +81,31 @@ impl Client {
         &self.scopes
     }
 
+    /// The device that it proved to be.
+    pub(crate) fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Closes it.
+    pub(crate) fn end(&self, why: &'static str) {
+        // The first reason is the one to tell.
+        let _ = self.why.set(why);
+        self.over.cancel();
+    }
+
+    /// Why it is closed.
+    pub(crate) fn why(&self) -> &'static str {
+        self.why.get().copied().unwrap_or_default()
+    }
+
     /// Does it understand this?
     pub(crate) fn can(&self, cap: &str) -> bool {
         self.caps.contains(cap)
+    }
+
+    /// Who it is, as the edge says.
+    pub(crate) fn user(&self) -> &str {
+        self.presence["user"]["id"].as_str().unwrap_or_default()
     }
 
     pub(crate) fn presence(&self) -> Value {
@@ -122,7 +153,7 @@ impl Client {
     pub(crate) fn send(&self, frame: String) {
         let waiting = self.waiting.fetch_add(frame.len(), Ordering::Relaxed) + frame.len();
         if waiting > MAX_BUFFERED {
-            self.slow.cancel();
+            self.end("slow consumer");
         } else {
             // A connection that has ended wants nothing.
             let _ = self.frames.send(frame);

@@ -85,7 +85,10 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<B
         }
         "/ready" | "/readyz" if request.method() == Method::GET => {
             let uptime = gateway.now().saturating_sub(gateway.started_at);
-            return document(StatusCode::OK, &json!({ "ready": true, "failing": [], "uptimeMs": uptime }));
+            return document(
+                StatusCode::OK,
+                &json!({ "ready": true, "failing": [], "uptimeMs": uptime, "nextDueAtMs": gateway.timer.due() }),
+            );
         }
         _ => {}
     }

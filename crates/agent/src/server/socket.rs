@@ -74,7 +74,7 @@ pub(super) fn upgrade(
 
 async fn serve(gateway: Arc<Gateway>, caller: Caller, mut socket: Socket) {
     let introduced = timeout(HANDSHAKE, introduce(&gateway, &caller, &mut socket)).await;
-    let (client, outgoing, id) = match introduced {
+    let (client, outgoing, id, token) = match introduced {
         Ok(Some(Ok(introduced))) => introduced,
         Ok(Some(Err((id, fault)))) => {
             let said = fault.message.clone();
@@ -88,7 +88,7 @@ async fn serve(gateway: Arc<Gateway>, caller: Caller, mut socket: Socket) {
         Err(_) => return close(&mut socket, CloseCode::Policy, "handshake timeout").await,
     };
     // It hears nothing before that it is in.
-    let hello = hello(&gateway, &client);
+    let hello = hello(&gateway, &client, token);
     client.send(response(&id, &Ok(hello)));
     let client = Arc::new(client);
     let number = gateway.join(&client);
@@ -109,7 +109,7 @@ impl Drop for Gone<'_> {
     }
 }
 
-fn hello(gateway: &Arc<Gateway>, client: &Client) -> Value {
+fn hello(gateway: &Arc<Gateway>, client: &Client, token: Option<String>) -> Value {
     let (mut presence, presence_version) = gateway.presence();
     if let Some(rows) = presence.as_array_mut() {
         rows.push(client.presence());
@@ -123,11 +123,13 @@ fn hello(gateway: &Arc<Gateway>, client: &Client) -> Value {
         health,
         presence_version: presence_version + 1,
         uptime_ms: gateway.now().saturating_sub(gateway.started_at),
+        token: token.map(|token| (token, gateway.now())),
     };
     hello.payload()
 }
 
-type Introduced = (Client, mpsc::UnboundedReceiver<String>, String);
+/// A client, the frames for it, the id of its request and the token of its device.
+type Introduced = (Client, mpsc::UnboundedReceiver<String>, String, Option<String>);
 
 /// Challenges a client and reads its `connect`; none: it left.
 async fn introduce(
@@ -135,7 +137,8 @@ async fn introduce(
     caller: &Caller,
     socket: &mut Socket,
 ) -> Option<Result<Introduced, (String, Fault)>> {
-    let challenge = json!({ "nonce": uuid(), "ts": gateway.now() });
+    let nonce = uuid();
+    let challenge = json!({ "nonce": nonce, "ts": gateway.now() });
     socket.send(text(event("connect.challenge", &challenge, None))).await.ok()?;
     let first = loop {
         match socket.next().await?.ok()? {
@@ -167,9 +170,14 @@ async fn introduce(
         Ok(connect) => connect,
         Err(fault) => return Some(Err((request.id, fault))),
     };
+    let (device, token) = match gateway.admit(caller, &connect, &nonce) {
+        Ok(admitted) => admitted,
+        Err(fault) => return Some(Err((request.id, fault))),
+    };
     let scopes = connect.allowed(&caller.cap);
-    let (client, outgoing) = Client::new(&connect, scopes, &caller.user, gateway.now());
-    Some(Ok((client, outgoing, request.id)))
+    tracing::info!(user = caller.user, client = connect.client.id, "a client is in");
+    let (client, outgoing) = Client::new(&connect, scopes, device, &caller.user, gateway.now());
+    Some(Ok((client, outgoing, request.id, token)))
 }
 
 /// Requests and events, until somebody ends it.
@@ -184,12 +192,12 @@ async fn run(
     tick.tick().await;
     let why: (CloseCode, Cow<'_, str>) = loop {
         tokio::select! {
-            () = client.slow.cancelled() => break (CloseCode::Policy, "slow consumer".into()),
+            () = client.over.cancelled() => break (CloseCode::Policy, client.why().into()),
             Some(frame) = outgoing.recv() => {
                 let length = frame.len();
                 let sending = to.send(text(frame));
                 tokio::select! {
-                    () = client.slow.cancelled() => break (CloseCode::Policy, "slow consumer".into()),
+                    () = client.over.cancelled() => break (CloseCode::Policy, client.why().into()),
                     sent = sending => if sent.is_err() { return },
                 }
                 client.sent(length);

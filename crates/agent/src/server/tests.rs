@@ -24,11 +24,14 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 mod channels;
 mod config;
 mod conformance;
+mod cron;
+mod devices;
 mod http;
 mod questions;
 mod recovery;
 mod skills;
 mod turns;
+mod usage;
 
 struct At;
 
@@ -133,10 +136,15 @@ impl World {
 
     async fn in_dir(dir: tempfile::TempDir, lines: Vec<Line>) -> Self {
         let script = Arc::new(Script { lines: Mutex::new(lines.into()), ..Script::default() });
-        Self::with(dir, script).await
+        Self::with(dir, script, At).await
     }
 
-    async fn with(dir: tempfile::TempDir, script: Arc<Script>) -> Self {
+    async fn at(dir: tempfile::TempDir, lines: Vec<Line>, clock: impl Clock + 'static) -> Self {
+        let script = Arc::new(Script { lines: Mutex::new(lines.into()), ..Script::default() });
+        Self::with(dir, script, clock).await
+    }
+
+    async fn with(dir: tempfile::TempDir, script: Arc<Script>, clock: impl Clock + 'static) -> Self {
         let model = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = model.local_addr().unwrap();
         let told = Arc::clone(&script);
@@ -153,12 +161,19 @@ impl World {
         let (state, workspace) = (dir.path().join("state/agent.db"), dir.path().join("workspace"));
         let config = dir.path().join("state/config.json");
         let settings = Settings { listen, edge: None, proxy, state, config, workspace };
-        let gateway = tokio::spawn(async move { serve(settings, Box::new(At)).await.unwrap() });
+        let gateway = tokio::spawn(async move { serve(settings, Box::new(clock)).await.unwrap() });
         while TcpStream::connect(listen).await.is_err() {
             assert!(!gateway.is_finished(), "the gateway does not start");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Self { address: listen, script, dir, tasks: vec![model, gateway] }
+    }
+
+    /// As after the end of the gateway: what is on disk, under another one.
+    async fn again(mut self, lines: Vec<Line>) -> Self {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::in_dir(dir, lines).await
     }
 
     async fn client(&self, scopes: &str) -> Socket {

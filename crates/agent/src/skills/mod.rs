@@ -103,7 +103,10 @@ type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 /// What was read of each file.
 #[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<HashMap<PathBuf, (Stamp, Result<Arc<Front>, String>)>>);
+pub(crate) struct Shelf(Mutex<HashMap<PathBuf, Read>>);
+
+/// What was read of one, or why it was not.
+type Read = (Stamp, Result<Arc<Front>, String>);
 
 /// All that was found.
 #[derive(Debug)]

@@ -3,7 +3,11 @@
 //! It owns what must outlive a kill: whatever was acknowledged is on disk before. Calls are short and block the one
 //! thread that the gateway has; a tenant has its own gateway, so nobody waits but its own agents.
 
+mod approvals;
 mod channels;
+mod cron;
+mod devices;
+mod mcp;
 mod pending;
 mod rows;
 #[cfg(test)]
@@ -11,7 +15,11 @@ mod tests;
 mod usage;
 
 pub use channels::{PairingRequest, Reply};
+pub(crate) use cron::{CronEnd, CronRun};
+pub use devices::Device;
+pub use mcp::Pin;
 pub use rows::{Message, Role, Run, RunState, Session};
+pub use usage::Used;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use std::{
@@ -38,7 +46,15 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 2] = [include_str!("0001.sql"), include_str!("channels.sql")];
+const MIGRATIONS: [&str; 7] = [
+    include_str!("0001.sql"),
+    include_str!("channels.sql"),
+    include_str!("mcp.sql"),
+    include_str!("cron.sql"),
+    include_str!("devices.sql"),
+    include_str!("usage.sql"),
+    include_str!("approvals.sql"),
+];
 
 /// The state of one gateway.
 #[derive(Debug)]
@@ -98,6 +114,11 @@ impl Store {
         Ok(select.query_row([], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))?)
     }
 
+    /// Keeps what a session used. It is on disk with the next change that is.
+    pub fn used(&self, session: &Session) -> Result<(), Error> {
+        unflushed(&mut self.db(), |db| Ok(rows::put_session(db, session)?))
+    }
+
     /// Keeps a session, new or changed.
     pub fn put_session(&self, session: &Session) -> Result<(), Error> {
         Ok(rows::put_session(&self.db(), session)?)
@@ -112,9 +133,11 @@ impl Store {
         if id.is_some() {
             let all = "SELECT id FROM transcripts WHERE session_key = ?1";
             change.execute(&format!("DELETE FROM messages WHERE session IN ({all})"), [key])?;
+            change.execute(&format!("DELETE FROM loaded_tools WHERE session IN ({all})"), [key])?;
             change.execute("DELETE FROM transcripts WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM runs WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM pending WHERE session_key = ?1", [key])?;
+            change.execute("DELETE FROM events WHERE session_key = ?1", [key])?;
             change.execute("DELETE FROM sessions WHERE key = ?1", [key])?;
         }
         change.commit()?;
@@ -149,13 +172,17 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a message to its session, and gives its number there.
+    /// Appends a message to its session, and gives its number there. The last answer of a run is on disk with the run's
+    /// end, anything else when this returns.
     pub fn append(&self, message: &Message) -> Result<u64, Error> {
+        let append = |db: &mut Connection| {
+            let change = db.transaction()?;
+            let seq = rows::append(&change, message)?;
+            change.commit()?;
+            Ok(seq)
+        };
         let mut db = self.db();
-        let change = db.transaction()?;
-        let seq = rows::append(&change, message)?;
-        change.commit()?;
-        Ok(seq)
+        if message.is_last_answer() { unflushed(&mut db, append) } else { append(&mut db) }
     }
 
     /// Appends messages in this order, all or none.
@@ -256,4 +283,16 @@ impl Store {
             |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get(2)?));
         Ok(select.query_map(params![query.join(" "), limit], row)?.collect::<Result<_, _>>()?)
     }
+}
+
+/// A change that the next one that is flushed flushes. A kill does not lose it; a loss of power may, and nobody was told
+/// that it is kept.
+fn unflushed<T>(
+    db: &mut Connection,
+    change: impl FnOnce(&mut Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let changed = change(db);
+    db.pragma_update(None, "synchronous", "FULL")?;
+    changed
 }

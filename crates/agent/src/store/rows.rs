@@ -103,6 +103,13 @@ impl Message {
         Self { session, seq: 0, id: crate::ids::uuid(), run, role, body, at }
     }
 
+    /// Is it an answer of a run that calls no tool? Its run ends, or goes on with what a person said.
+    pub fn is_last_answer(&self) -> bool {
+        let blocks = self.body["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let calls = blocks.iter().any(|block| block["type"] == "toolCall");
+        self.role == Role::Assistant && self.run.is_some() && !calls
+    }
+
     /// Its texts, one after another.
     pub fn said(&self) -> String {
         let blocks = self.body["content"].as_array().map(Vec::as_slice).unwrap_or_default();

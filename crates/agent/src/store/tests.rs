@@ -67,3 +67,25 @@ fn a_state_of_a_newer_program_is_refused() {
     let refused = Store::open(&dir.path().join("agent.db")).unwrap_err();
     assert!(matches!(refused, Error::Newer { found: 99, .. }), "{refused}");
 }
+
+#[test]
+fn only_what_nobody_was_told_to_be_kept_waits_for_the_next_flush() {
+    let (_dir, store) = store();
+    let session = Session::new("agent:main:main", "s1".to_owned(), 5);
+    let call =
+        serde_json::json!({ "content": [{ "type": "toolCall", "id": "1", "name": "ls", "arguments": {} }] });
+    let answer = |run: Option<&str>| Message::text(&session, run, Role::Assistant, "done", 6);
+    assert!(answer(Some("r1")).is_last_answer());
+    // A note that a client put there, the call of a tool, a person's words.
+    for other in [
+        answer(None),
+        Message::new(&session, Some("r1"), Role::Assistant, call, 6),
+        Message::text(&session, Some("r1"), Role::User, "hi", 6),
+    ] {
+        assert!(!other.is_last_answer(), "{other:?}");
+    }
+    store.append(&answer(Some("r1"))).unwrap();
+    store.used(&session).unwrap();
+    let full: u32 = store.db().pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!(full, 2, "what comes next is flushed");
+}

@@ -1,8 +1,9 @@
 //! What keeps commands and the tools for files from the gateway that starts them.
 //!
-//! Each works in a Landlock domain of its own, a thread of the gateway that has nothing else to do: no file of the gateway's
-//! state can be opened there, by whatever link, no process outside of it can be signalled, traced or seen in `/proc`, and
-//! when a command is over, all that is in its domain is killed, wherever it went. See `docs/decisions/0024`.
+//! Each works in a Landlock domain of its own, which a thread of the gateway enters: no file of the gateway's state can be
+//! opened there, by whatever link, no process outside of it can be signalled, traced or seen in `/proc`, and when a command
+//! is over, all that is in its domain is killed, wherever it went. That thread is outside of what it starts, too. See
+//! `docs/decisions/0024`.
 
 use crate::gateway::Gateway;
 use cofferdam_sys::{landlock, process::bound};
@@ -34,7 +35,7 @@ impl Gateway {
 
 /// The domain of a command. All that is in it is killed when this goes.
 #[derive(Debug)]
-pub(super) struct Domain(Option<(Sender<()>, JoinHandle<()>)>);
+pub(crate) struct Domain(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Drop for Domain {
     fn drop(&mut self) {
@@ -47,7 +48,7 @@ impl Drop for Domain {
 }
 
 /// Starts a command in a domain of its own.
-pub(super) fn start(gateway: &Gateway, mut command: std::process::Command) -> io::Result<(Child, Domain)> {
+pub(crate) fn start(gateway: &Gateway, mut command: std::process::Command) -> io::Result<(Child, Domain)> {
     let state = gateway.private().to_owned();
     let home = state.with_file_name("home");
     fs::create_dir_all(&home)?;
@@ -59,7 +60,11 @@ pub(super) fn start(gateway: &Gateway, mut command: std::process::Command) -> io
     let (tells, told) = channel();
     let (ends, end) = channel::<()>();
     let thread = Builder::new().name("command".to_owned()).stack_size(STACK).spawn(move || {
-        let domain = match landlock::hide(&[&state]) {
+        let entered = landlock::hide(&[&state]).and_then(|domain| {
+            domain.within(&mut command)?;
+            Ok(domain)
+        });
+        let domain = match entered {
             Ok(domain) => domain,
             Err(error) => return drop(tells.send(Err(io::Error::other(error)))),
         };

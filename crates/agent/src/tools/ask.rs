@@ -56,7 +56,7 @@ async fn ask(bench: &Bench<'_>, asked: Ask) -> Output {
         run_id: bench.run.map(|run| run.id.clone()),
         timeout_ms: asked.timeout_seconds.map(|seconds| seconds.saturating_mul(1000)),
     };
-    let begun = asked.check().and_then(|()| bench.gateway.ask(asked));
+    let begun = asked.check().and_then(|()| bench.gateway.pose(asked));
     let (id, _) = match begun {
         Ok(begun) => begun,
         Err(fault) => return Output::error(fault.message),

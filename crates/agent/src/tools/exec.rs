@@ -3,7 +3,7 @@
 //! It runs [`apart`](super::apart) from the gateway. The threat is a command that never ends, or that says more than there
 //! is room for: time, output and memory are bounded, and whatever it started is killed with it.
 
-use super::{About, Bench, Output, apart::start, cut, later};
+use super::{About, Bench, Output, apart::start, consent::consent, cut, later};
 use serde::Deserialize;
 use serde_json::json;
 use std::{
@@ -47,9 +47,12 @@ pub(super) struct Exec {
 }
 
 pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
-    let begun = Instant::now();
     let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
     let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
+    if let Err(refused) = consent(bench, &asked.command, &workdir).await {
+        return refused;
+    }
+    let begun = Instant::now();
     if asked.background {
         return bench.gateway.processes.begin(bench, &asked.command, asked.workdir.as_deref());
     }

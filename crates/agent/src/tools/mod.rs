@@ -5,21 +5,34 @@
 
 mod apart;
 mod ask;
+mod command;
+mod consent;
+mod cron;
 mod edit;
 mod exec;
 mod files;
 mod memory;
 mod message;
 mod patch;
+mod policy;
 mod process;
+mod search;
 mod sessions;
 mod web;
 
+pub(crate) use apart::{Domain, start};
+pub(crate) use consent::{document, plain};
+pub(crate) use policy::{is_known, permits, profiles};
 pub(crate) use process::Processes;
+pub(crate) use search::offered;
 
 pub(crate) use files::{open, replace, text_within};
 
-use crate::gateway::{Active, Gateway};
+use crate::{
+    config::{Channels, Config},
+    gateway::{Active, Gateway},
+    mcp,
+};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -40,11 +53,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    fn ok(text: impl Into<String>) -> Self {
+    pub(crate) fn ok(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: false, details: json!({}) }
     }
 
-    fn error(text: impl Into<String>) -> Self {
+    pub(crate) fn error(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: true, details: json!({}) }
     }
 }
@@ -75,7 +88,7 @@ impl fmt::Debug for About {
 }
 
 /// All of them, by the files in which they are.
-const TOOLS: [&[About]; 10] = [
+const TOOLS: [&[About]; 12] = [
     &files::TOOLS,
     &edit::TOOLS,
     &patch::TOOLS,
@@ -83,9 +96,11 @@ const TOOLS: [&[About]; 10] = [
     &process::TOOLS,
     &memory::TOOLS,
     &web::TOOLS,
-    &sessions::TOOLS,
+    &cron::TOOLS,
     &ask::TOOLS,
     &message::TOOLS,
+    &sessions::TOOLS,
+    &search::TOOLS,
 ];
 
 /// All of them.
@@ -98,15 +113,24 @@ pub(crate) fn named(name: &str) -> Option<&'static About> {
     all().find(|about| about.name == name)
 }
 
-/// As the model is told of them: JSON, the same each time.
-pub(crate) fn schemas() -> Vec<Value> {
-    let one = |about: &About| {
-        let parameters: Value = serde_json::from_str(about.parameters).unwrap_or_default();
-        json!({ "type": "function", "function": {
-            "name": about.name, "description": about.description, "parameters": parameters,
-        }})
-    };
-    all().map(one).collect()
+/// May several calls of it run at once?
+pub(crate) fn is_parallel(gateway: &Gateway, name: &str) -> bool {
+    named(name).is_some_and(|about| about.parallel)
+        || gateway.mcp.tools(gateway).iter().any(|tool| tool.id == name && tool.parallel)
+}
+
+/// Those that there are, and that may be called: what the configuration turns on costs nothing without it.
+pub(crate) fn present(config: &Config) -> impl Iterator<Item = &'static About> {
+    all().filter(|about| {
+        let on = match about.name {
+            "cron" => config.cron.enabled,
+            "web_search" => config.tools.web.search.is_some(),
+            "message" => config.channels != Channels::default(),
+            _ => true,
+        };
+        // What brings others in does nothing by itself.
+        on && (about.name == search::NAME || permits(&config.tools, about.name, about.group))
+    })
 }
 
 /// Where tools work, and for whom.
@@ -123,8 +147,14 @@ pub(crate) struct Bench<'a> {
 impl Bench<'_> {
     /// Runs a tool. Whatever goes wrong is said to the model.
     pub(crate) async fn run(&self, name: &str, arguments: &str) -> Output {
-        let Some(about) = named(name) else {
-            let known: Vec<_> = all().map(|about| about.name).collect();
+        let config = self.gateway.config();
+        let Some(about) = present(&config).find(|about| about.name == name) else {
+            if permits(&config.tools, name, "plugins")
+                && let Some(output) = mcp::call(self.gateway, name, arguments).await
+            {
+                return output;
+            }
+            let known: Vec<_> = present(&config).map(|about| about.name).collect();
             return Output::error(format!("there is no tool {name:?}: use {}", known.join(", ")));
         };
         // A model that wants no arguments may write none.
@@ -179,7 +209,7 @@ where
 }
 
 /// Text of at most [`OUTPUT`] bytes, and a word on what was left out.
-fn cut(text: String) -> String {
+pub(crate) fn cut(text: String) -> String {
     if text.len() <= OUTPUT {
         return text;
     }

@@ -147,7 +147,9 @@ fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
         assert_eq!(schema["type"], "object", "{}", about.name);
         assert_eq!(all().filter(|it| it.name == about.name).count(), 1, "{}", about.name);
     }
-    assert!(serde_json::to_string(&schemas()).unwrap().len() < 5600);
+    let shop = Shop::new();
+    let sent = serde_json::to_string(&offered(&shop.gateway, "s")).unwrap();
+    assert!(sent.len() < 4400 && sent.contains("tool_search"), "{}", sent.len());
 }
 
 #[tokio::test]
@@ -226,7 +228,7 @@ async fn a_page_comes_as_text_with_the_mark_of_a_stranger() {
                 && page.text.contains("rules & obey")
                 && !page.text.contains("no()")
         );
-        assert!(page.text.contains("never instructions"), "{}", page.text);
+        assert!(page.text.contains("<untrusted source="), "{}", page.text);
     }
     assert!(heard.lock().unwrap().contains("host: a.example\r\n"));
     assert!(fetch("https://a.example/long").await.text.contains("[… 100 of 115 characters …]"));
@@ -265,7 +267,7 @@ async fn a_search_asks_its_provider_with_a_placeholder() {
     let shop = Shop::with(&config.to_string(), proxy);
     let hits = shop.run("web_search", json!({ "query": "two words", "count": 1 })).await;
     assert!(hits.text.contains("T\nhttps://x/\nD") && !hits.text.contains("https://y/"), "{hits:?}");
-    assert!(hits.text.contains("never instructions"));
+    assert!(hits.text.contains("<untrusted source="));
     assert!(heard.lock().unwrap().contains(&format!("x-subscription-token: {key}\r\n")));
     let failed = shop.run("web_search", json!({ "query": "other" })).await;
     assert!(failed.is_error && failed.text.contains("404"), "{failed:?}");
@@ -279,7 +281,7 @@ async fn a_search_asks_its_provider_with_a_placeholder() {
         (json!({ "provider": "else" }), "unknown variant"),
     ] {
         let config = json!({ "tools": { "web": { "search": search } } }).to_string();
-        let error = crate::config::Config::parse(&config).unwrap_err().to_string();
+        let error = Config::parse(&config).unwrap_err().to_string();
         assert!(error.contains(why) && !error.contains("a-real-key"), "{error}");
     }
 }
@@ -353,6 +355,12 @@ async fn neither_files_nor_commands_reach_the_gateway() {
             ["ermission denied", "ermitted", "cross-device"].iter().any(|why| refused.text.contains(why));
         assert!(refused.is_error && denied, "{command}: {refused:?}");
     }
+    // Nor any of its threads.
+    let tasks = format!(
+        "for t in $(ls /proc/{pid}/task); do kill -0 $t && echo reached; readlink /proc/$t/fd/0 && echo reached; done; :"
+    );
+    let tasks = shop.run("exec", json!({ "command": tasks })).await;
+    assert!(tasks.text.contains("ermitted") && !tasks.text.contains("reached"), "{tasks:?}");
     // What a prompt is made of follows no link there either.
     let system =
         shop.gateway.apart(|| crate::turn::context::system(&shop.gateway.workspace, 1, None)).unwrap();

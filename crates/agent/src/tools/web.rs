@@ -6,7 +6,7 @@
 use super::{About, Bench, Output, later};
 use crate::{
     config::{Provider, Search as Configured},
-    untrusted::marked,
+    text::untrusted,
     web::{Error, Web},
 };
 use bytes::Bytes;
@@ -128,7 +128,7 @@ impl Page {
         }
         let details =
             json!({ "url": url.as_str(), "status": status.as_u16(), "contentType": kind, "length": count });
-        let text = marked(&format!("{url}, {status}, {kind}"), &given);
+        let text = untrusted(&format!("{url}, {status}, {kind}"), &given);
         Output { text, is_error: !status.is_success(), details }
     }
 }
@@ -164,7 +164,7 @@ async fn search(bench: &Bench<'_>, asked: &Search) -> Output {
         Ok(found) => {
             let text: String =
                 found.iter().fold(String::new(), |text, hit| text + &hit.shown()).trim_end().to_owned();
-            Output::ok(marked("results of a web search", &text))
+            Output::ok(untrusted("results of a web search", &text))
         }
         Err(error) => Output::error(format!("the search failed: {error}")),
     }
@@ -223,7 +223,7 @@ async fn found(web: Web, to: &Configured, query: &str, count: usize) -> Result<V
     let (head, bytes) = reply.whole(PAGE, PATIENCE).await.map_err(text)?;
     if head.status != StatusCode::OK {
         let said: String = String::from_utf8_lossy(&bytes).chars().take(500).collect();
-        return Err(format!("{}: {}", head.status, marked("the provider's words", &said)));
+        return Err(format!("{}: {}", head.status, untrusted("the provider's words", &said)));
     }
     let answer: Value = serde_json::from_slice(&bytes).map_err(|_| "it answered no JSON")?;
     let (rows, said) = match to.provider {

@@ -8,7 +8,9 @@ pub mod model;
 mod retry;
 
 use crate::{
+    cron,
     gateway::{Active, Gateway},
+    mcp,
     store::{Error, Message, Role, Run, RunState, Session},
     tools::{self, Bench, Output},
 };
@@ -39,6 +41,8 @@ pub struct Wish {
     pub plain: bool,
     /// How long it may take, in milliseconds.
     pub patience_ms: Option<u64>,
+    /// It is a heartbeat.
+    pub heartbeat: bool,
 }
 
 /// Runs it to its end. Its first message is in the store already.
@@ -65,6 +69,8 @@ async fn late(patience: Option<std::time::Duration>) {
 
 async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Result<End, Failed> {
     let mut retries = Retries::default();
+    mcp::ready(gateway).await;
+    cron::hear(gateway, active).map_err(lost)?;
     for step in 0..STEPS {
         let session = gateway.store.session(&active.session_key).map_err(lost)?;
         let session = session.ok_or_else(|| gone(&active.session_key))?;
@@ -74,7 +80,8 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
         let system = fixed::system(gateway, wish.more.as_deref())
             .map_err(|error| Failed::new("unknown", error.to_string()))?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
-        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref());
+        let tools = tools::offered(gateway, &session.id);
+        let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref(), tools);
         if step == 0 {
             gateway.status(active, "starting_model");
         }
@@ -137,7 +144,7 @@ async fn call_all<'a>(
     active: &Arc<Active>,
     calls: &'a [Call],
 ) -> Vec<(&'a Call, Output)> {
-    let together = calls.iter().all(|call| tools::named(&call.name).is_some_and(|about| about.parallel));
+    let together = calls.iter().all(|call| tools::is_parallel(gateway, &call.name));
     let one = async |call: &'a Call| (call, call_one(gateway, active, call).await);
     if together {
         return futures_util::future::join_all(calls.iter().map(one)).await;

@@ -241,7 +241,10 @@ fn harmed(quiet: &Times, flooded: &Times) -> [bool; 2] {
 fn told(quiet: &Times, flooded: &Times) -> Outcome {
     let [came, went] = [(&quiet.edge, &flooded.edge), (&quiet.out, &flooded.out)].map(|(quiet, flooded)| {
         let [quiet, flooded] = [quiet, flooded].map(|times| slowest(times).as_secs_f64() * 1e3);
-        format!("{flooded:.1} ms, quiet {quiet:.1}")
+        let ratio = flooded / quiet;
+        let hidden = ratio >= 2.0 && flooded <= FLOOR.as_secs_f64() * 1e3;
+        let floor = if hidden { ", under the floor" } else { "" };
+        format!("{quiet:.1} → {flooded:.1} ms, {ratio:.1}×{floor}")
     });
     let seen = format!("the neighbour's p99 in: {came}; out: {went}");
     Outcome { succeeded: harmed(quiet, flooded) != [false; 2], errno: 0, seen }
@@ -255,9 +258,14 @@ mod tests {
     fn twice_as_slow_and_slow_is_harm() {
         let times =
             |slow: u64| Times { edge: vec![100; 200], out: [vec![100; 190], vec![slow; 10]].concat() };
-        assert!(!told(&times(900), &times(9900)).succeeded, "under the floor");
+        let hidden = told(&times(900), &times(9900));
+        assert!(
+            !hidden.succeeded && hidden.seen.ends_with("out: 0.9 → 9.9 ms, 11.0×, under the floor"),
+            "{hidden:?}"
+        );
         assert!(!told(&times(9000), &times(17_900)).succeeded, "under twice");
-        assert!(told(&times(9000), &times(18_000)).succeeded);
+        let harm = told(&times(9000), &times(18_000));
+        assert!(harm.succeeded && harm.seen.ends_with("out: 9.0 → 18.0 ms, 2.0×"), "{harm:?}");
         assert!(told(&times(100), &Times::default()).succeeded, "nothing measured is no good sign");
         assert_eq!(slowest(&(1..=100).collect::<Vec<_>>()), Duration::from_micros(99));
     }

@@ -1,7 +1,7 @@
 //! The edge's two wires: to the launcher for sockets, to control for what it must know.
 
 use super::asked::Question;
-use crate::{Digest, Millis, Slot, TenantId};
+use crate::{Digest, Millis, Role, Slot, TenantId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -55,11 +55,37 @@ pub enum Config {
     /// Reports up to this sequence number are in the ledger.
     Recorded { through: u64 },
     /// A question that waits for an answer, new or changed.
-    Asked { question: Question, asked: Millis, until: Millis, count: u32 },
+    Asked { question: Question, asked: Millis, until: Millis, count: u32, yes_of: YesOf },
     /// It waits no more. What became of it, in the word that lists show, and who answered; empty if nobody did.
     AskedNoMore { tenant: TenantId, approval: u64, outcome: String, by: String },
     /// What became of an answer.
     Answered { op: u64, refused: Option<Refused> },
+}
+
+/// Whose yes to a question counts, by the lowest role; none: that of nobody who is connected. Clients show decisions by
+/// it; when an answer comes, control asks the policy itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct YesOf {
+    /// A yes for once.
+    pub once: Option<Role>,
+    /// A yes as a rule of the policy.
+    pub always: Option<Role>,
+}
+
+impl YesOf {
+    /// What somebody of this role may say.
+    #[must_use]
+    pub fn decisions(self, role: Role) -> Vec<Decision> {
+        let Self { once, always } = self;
+        let counts = |of: Option<Role>| of.is_some_and(|of| role >= of);
+        let all = [
+            (Decision::AllowOnce, counts(once)),
+            (Decision::AllowAlways, counts(always)),
+            (Decision::Deny, role >= Role::Approver),
+        ];
+        all.into_iter().filter_map(|(decision, may)| may.then_some(decision)).collect()
+    }
 }
 
 /// Why an answer was not taken.

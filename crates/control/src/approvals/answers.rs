@@ -7,7 +7,12 @@
 //! to something that was never shown.
 
 use super::Said;
-use crate::{Error, api::types::Span, host::Host};
+use crate::{
+    Error,
+    api::types::Span,
+    check::{Check, keeps},
+    host::Host,
+};
 use cofferdam_base::{
     AUDIENCE, Claims, MAX_TOKEN, TOKEN_TYPE, TenantId,
     ipc::edge::{Answer, Config, Decision, Refused},
@@ -45,7 +50,7 @@ impl Host {
         let (claims, who) = self.approver(&token, &tenant).await?;
         // A number of another tenant is none that this person can have seen.
         let mine = self.book.live.lock().await.get(&approval).is_none_or(|row| row.tenant == tenant);
-        if !mine {
+        if !mine && keeps(Check::AnswerOwn) {
             return Err(super::missing(approval));
         }
         let said = Said::by(&claims.sub, who, String::new(), Some(shown));
@@ -66,17 +71,21 @@ impl Host {
         };
         let claims = self.issuer.verify(token, &self.facts.issuer);
         let claims = claims.ok_or_else(|| refused("token", "this is no good token of this host"))?;
-        if claims.tid != *tenant {
+        if claims.tid != *tenant && keeps(Check::AnswerTenant) {
             return Err(refused("token_other_tenant", "the token is for another tenant"));
         }
         let (jti, whose) = (claims.jti.clone(), tenant.clone());
         let known =
             self.db.run(move |disk| Ok(disk.tokens(Some(&whose))?.into_iter().find(|row| row.jti == jti)));
         let known = known.await?.filter(|row| row.subject == claims.sub && row.role == claims.role);
-        if known.is_none_or(|row| row.revoked.is_some() || row.expires <= self.now()) {
+        let over = known.as_ref().is_some_and(|row| row.revoked.is_some() || row.expires <= self.now());
+        let (over, unknown) =
+            (over && keeps(Check::AnswerRevoked), known.is_none() && keeps(Check::AnswerIssued));
+        if over || unknown {
             return Err(refused("token_revoked", "the token was revoked, has ended, or was never issued"));
         }
-        let who = Standing::of(&claims.scopes());
+        let who =
+            Standing::of(&claims.scopes()).or((!keeps(Check::AnswerRole)).then_some(Standing::Approver));
         let who =
             who.ok_or_else(|| refused("may_not_approve", "this person's role may not answer approvals"))?;
         Ok((claims, who))
@@ -98,6 +107,9 @@ impl crate::keys::Issuer {
         rules.leeway = 0;
         rules.set_issuer(&[name]);
         rules.set_audience(&[AUDIENCE]);
+        if !keeps(Check::AnswerSigned) {
+            return jsonwebtoken::dangerous::insecure_decode_claims(token).ok();
+        }
         let key = DecodingKey::from_ed_components(&public.x).ok()?;
         jsonwebtoken::decode::<Claims>(token, &key, &rules).ok().map(|token| token.claims)
     }

@@ -17,6 +17,7 @@ pub(crate) mod shown;
 use crate::{
     Error,
     api::types::{self, ApprovalsQuery, Happening},
+    check::{Check, keeps},
     disk::StoredApproval,
     host::Host,
     tenant::Tenant,
@@ -37,9 +38,7 @@ use cofferdam_policy::{
 use cofferdam_store::ledger::Kind;
 use cofferdam_tenants::lifecycle::Desired;
 use serde_json::json;
-use shown::{
-    command, conflict, digest, for_edge, is_same, may_be_always, may_say_yes, missing, shown, stale,
-};
+use shown::{command, conflict, digest, is_same, may_be_always, may_say_yes, missing, shown, stale};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError},
@@ -248,7 +247,7 @@ impl Host {
         let (kept, row) = (new.clone(), self.row(Some(&tenant.id), Kind::ApprovalAsked, body));
         new.id = self.db.run(move |disk| disk.add_approval(&kept, &row)).await?;
         let id = new.id;
-        self.show_change(&new);
+        self.show_change(&new).await;
         live.insert(id, new);
         Ok(Ok(id))
     }
@@ -456,7 +455,9 @@ impl Host {
         let mut live = self.book.live.lock().await;
         let recounted =
             std::mem::take(&mut *self.book.recounted.lock().unwrap_or_else(PoisonError::into_inner));
-        recounted.iter().filter_map(|id| live.get(id)).for_each(|row| self.show_change(row));
+        for row in recounted.iter().filter_map(|id| live.get(id)) {
+            self.show_change(row).await;
+        }
         let due = |row: &&StoredApproval| row.state.deadline().is_some_and(|deadline| deadline <= now);
         let ids: Vec<u64> = live.values().filter(due).map(|row| row.id).collect();
         for id in ids {
@@ -479,7 +480,7 @@ impl Host {
         said: Said,
     ) -> Result<types::Approval, Error> {
         let Some(mut row) = live.get(&id).cloned() else { return Err(self.over(id).await?) };
-        if said.saw.is_some_and(|saw| saw != digest(&row)) {
+        if said.saw.is_some_and(|saw| saw != digest(&row)) && keeps(Check::AnswerShown) {
             return Err(stale(&row, "it is not what was shown"));
         }
         // The policy that is kept may be newer than what anybody was told of it.
@@ -526,7 +527,7 @@ impl Host {
         if state.is_open() && state != row.state {
             row.state = state;
             live.insert(id, row.clone());
-            self.show_change(&row);
+            self.show_change(&row).await;
         } else if state != row.state {
             let before = std::mem::replace(&mut row.state, state);
             if !said.by.is_empty() {
@@ -548,7 +549,7 @@ impl Host {
                 live.values_mut().filter(bound).for_each(|other| other.revision = *number);
                 row.revision = *number;
             }
-            self.show_change(&row);
+            self.show_change(&row).await;
         }
         if let Ok(tenant) = self.tenant(&row.tenant)
             && let Some(link) = tenant.seat.link()
@@ -565,8 +566,8 @@ impl Host {
         Ok(effects)
     }
 
-    fn show_change(&self, row: &StoredApproval) {
-        self.tell_edge(for_edge(row));
+    async fn show_change(&self, row: &StoredApproval) {
+        self.tell_edge(self.seen_by_edge(row).await);
         // Nobody watches: nobody to tell.
         let _ = self.book.changes.send(Happening::Approval(Box::new(shown(row))));
     }

@@ -5,7 +5,7 @@
 
 use super::{
     Live, Said,
-    shown::{for_edge, is_of_model},
+    shown::{for_edge, is_of_model, yes_of},
 };
 use crate::{Error, disk::StoredApproval, host::Host};
 use cofferdam_base::{
@@ -92,6 +92,16 @@ impl Host {
     /// What waits, for an edge that knows nothing yet.
     pub(crate) async fn questions(&self) -> Vec<Config> {
         let live = self.book.live.lock().await;
-        live.values().filter(|row| row.state.is_open()).map(for_edge).collect()
+        let mut told = Vec::new();
+        for row in live.values().filter(|row| row.state.is_open()) {
+            told.push(self.seen_by_edge(row).await);
+        }
+        told
+    }
+
+    /// What the edge is told of a row. Under a policy that cannot be read nobody's yes counts.
+    pub(super) async fn seen_by_edge(&self, row: &StoredApproval) -> Config {
+        let policy = if row.state.is_open() { self.policy_in_store(&row.tenant).await.ok() } else { None };
+        for_edge(row, policy.map(|policy| yes_of(&policy, row)).unwrap_or_default())
     }
 }

@@ -3,12 +3,17 @@
 //! It owns no decision. What people see is made of the same [`Question`] that an answer is bound to.
 
 use super::Said;
-use crate::{Error, api::types, disk::StoredApproval};
+use crate::{
+    Error,
+    api::types,
+    check::{Check, keeps},
+    disk::StoredApproval,
+};
 use cofferdam_base::{
-    Destination, Digest, Host, Millis, TenantId,
+    Destination, Digest, Host, Millis, Role, TenantId,
     ipc::{
         asked::{Question, RequestShown},
-        edge::Config,
+        edge::{Config, YesOf},
         model::INFERENCE,
         warden::{Command, Grant, GrantSpan},
     },
@@ -106,11 +111,11 @@ pub(super) fn digest(row: &StoredApproval) -> Digest {
 }
 
 /// What the edge is told of a row as it is now.
-pub(super) fn for_edge(row: &StoredApproval) -> Config {
+pub(super) fn for_edge(row: &StoredApproval, yes_of: YesOf) -> Config {
     match row.state.deadline() {
         Some(until) if row.state.is_open() => {
             let count = u32::try_from(row.count).unwrap_or(u32::MAX);
-            Config::Asked { question: question(row), asked: row.asked, until, count }
+            Config::Asked { question: question(row), asked: row.asked, until, count, yes_of }
         }
         _ => Config::AskedNoMore {
             tenant: row.tenant.clone(),
@@ -155,7 +160,7 @@ pub(super) fn is_of_model(destination: &Destination) -> bool {
 
 /// A rule answers for ever, but not for a model's soft limit: that is about each request past it.
 pub(super) fn may_be_always(row: &StoredApproval) -> Result<(), Error> {
-    if !is_of_model(&row.destination) {
+    if !is_of_model(&row.destination) || !keeps(Check::AnswerForEver) {
         return Ok(());
     }
     Err(Error::Refused {
@@ -165,6 +170,22 @@ pub(super) fn may_be_always(row: &StoredApproval) -> Result<(), Error> {
     })
 }
 
+/// Whose yes a policy wants.
+fn needed(policy: &Policy, row: &StoredApproval, span: Span) -> Standing {
+    let request = row.request.as_ref().filter(|_| span == Span::Once);
+    policy.approver(&row.destination, request.and_then(as_asked))
+}
+
+/// Whose yes counts under this policy, of those who are connected.
+pub(super) fn yes_of(policy: &Policy, row: &StoredApproval) -> YesOf {
+    let role = |span| match needed(policy, row, span) {
+        Standing::Approver => Some(Role::Approver),
+        Standing::Admin => Some(Role::Admin),
+        Standing::Operator => None,
+    };
+    YesOf { once: role(Span::Once), always: role(Span::Always).filter(|_| may_be_always(row).is_ok()) }
+}
+
 /// May whoever answers say yes under this policy? A yes for more than once is one to all that is asked there.
 pub(super) fn may_say_yes(
     policy: &Policy,
@@ -172,9 +193,8 @@ pub(super) fn may_say_yes(
     span: Span,
     said: &Said,
 ) -> Result<(), Error> {
-    let request = row.request.as_ref().filter(|_| span == Span::Once);
-    let needed = policy.approver(&row.destination, request.and_then(as_asked));
-    if said.who >= Some(needed) {
+    let needed = needed(policy, row, span);
+    if said.who >= Some(needed) || !keeps(Check::AnswerApprover) {
         return Ok(());
     }
     let mend = match needed {

@@ -11,7 +11,7 @@ use cofferdam_base::{
     Digest, Millis, Role, TenantId,
     ipc::{
         asked::RequestShown,
-        edge::{Answer, Config, Decision, Message, Refused, Report as Said},
+        edge::{Answer, Config, Decision, Message, Refused, Report as Said, YesOf},
         launcher::Event,
         warden::{self, GrantSpan, Record, RecordKind, Report},
     },
@@ -19,7 +19,7 @@ use cofferdam_base::{
 use cofferdam_sys::channel::{Channel, pair};
 use std::sync::Arc;
 
-fn get(path: &str) -> RequestShown {
+pub(super) fn get(path: &str) -> RequestShown {
     RequestShown {
         method: "GET".into(),
         url: format!("http://api.example.com/{path}"),
@@ -30,7 +30,7 @@ fn get(path: &str) -> RequestShown {
     }
 }
 
-async fn asked_by(warden: &Arc<Warden>, path: &str) -> u64 {
+pub(super) async fn asked_by(warden: &Arc<Warden>, path: &str) -> u64 {
     let request = Some(get(path));
     warden.report(&Report::Ask { destination: somewhere(), why: "no rule".to_owned(), request });
     match next(warden).await {
@@ -58,10 +58,10 @@ async fn one(world: &World, id: u64) -> Approval {
 }
 
 /// An edge: what it was told, and what it says.
-struct Edge(Arc<Channel>);
+pub(super) struct Edge(Arc<Channel>);
 
 impl Edge {
-    async fn of(world: &World) -> Self {
+    pub(super) async fn of(world: &World) -> Self {
         let (ours, theirs) = pair().unwrap();
         world.host.launcher_says(Event::EdgeWire {}, vec![theirs]);
         let edge = Self(Arc::new(Channel::from(ours)));
@@ -75,18 +75,23 @@ impl Edge {
     }
 
     /// What the edge would show of this approval: it is told when it is new.
-    async fn shown(&self, id: u64) -> Digest {
+    pub(super) async fn shown(&self, id: u64) -> Digest {
+        self.seen(id).await.0
+    }
+
+    /// The same, and whose yes it says that counts.
+    async fn seen(&self, id: u64) -> (Digest, YesOf) {
         loop {
-            if let Config::Asked { question, .. } = self.told().await
+            if let Config::Asked { question, yes_of, .. } = self.told().await
                 && question.approval == id
             {
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &question.bytes());
-                return Digest::from_bytes(digest.as_ref().try_into().unwrap());
+                return (Digest::from_bytes(digest.as_ref().try_into().unwrap()), yes_of);
             }
         }
     }
 
-    async fn answers(
+    pub(super) async fn answers(
         &self,
         token: &str,
         tenant: TenantId,
@@ -104,7 +109,7 @@ impl Edge {
     }
 }
 
-async fn token(world: &World, tenant: TenantId, role: Role) -> String {
+pub(super) async fn token(world: &World, tenant: TenantId, role: Role) -> String {
     let new = NewToken { tenant, subject: format!("{role}-ann"), role, ttl_seconds: 60 };
     world.host.token_issue(new).await.unwrap().token
 }
@@ -439,7 +444,9 @@ async fn a_yes_counts_only_of_those_to_whom_the_policy_leaves_it() {
         }
     };
     let read = ask("read").await;
-    let shown = edge.shown(read).await;
+    let (shown, yes_of) = edge.seen(read).await;
+    let admins = YesOf { once: Some(Role::Admin), always: None };
+    assert_eq!(yes_of, admins, "for ever is for the operator's paths, too");
     let answers = async |token: &str, id, shown, decision| {
         edge.answers(token, acme(), id, shown, decision).await.map(|refused| (refused.code, refused.message))
     };
@@ -451,7 +458,8 @@ async fn a_yes_counts_only_of_those_to_whom_the_policy_leaves_it() {
     assert_eq!(one(&world, read).await.state, "waiting");
     assert_eq!(answers(&admin, read, shown, Decision::AllowOnce).await, None);
     let pay = ask("pay/all").await;
-    let shown = edge.shown(pay).await;
+    let (shown, yes_of) = edge.seen(pay).await;
+    assert_eq!(yes_of, YesOf::default(), "that of nobody who is connected");
     let (code, said) = answers(&admin, pay, shown, Decision::AllowOnce).await.unwrap();
     assert!(code == "may_not_approve" && said.contains("to the operator"), "{code}: {said}");
     assert_eq!(one(&world, pay).await.state, "waiting");

@@ -9,6 +9,7 @@ mod drafts;
 mod hubs;
 mod kills;
 mod memory;
+mod missed;
 mod proofs;
 mod rotated;
 mod world;

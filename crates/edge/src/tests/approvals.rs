@@ -10,7 +10,7 @@ use cofferdam_base::{
     Destination, Digest, Host, Millis, Protocol, Role,
     ipc::{
         asked::{Question, RequestShown},
-        edge::{Config, Decision, RuntimeKind},
+        edge::{Config, Decision, RuntimeKind, YesOf},
     },
 };
 use futures_util::{SinkExt, StreamExt};
@@ -47,7 +47,15 @@ pub(super) fn question(approval: u64) -> Question {
 
 pub(super) async fn ask(world: &World, question: Question) {
     let (asked, until) = (Millis(1_800_000_000_000), Millis(1_800_000_900_000));
-    world.tell(Config::Asked { question, asked, until, count: 1 }).await;
+    let yes_of = YesOf { once: Some(Role::Approver), always: Some(Role::Approver) };
+    world.tell(Config::Asked { question, asked, until, count: 1, yes_of }).await;
+}
+
+/// A question to which only an admin says yes, and nobody who is connected for ever.
+pub(super) async fn ask_admins(world: &World, question: Question) {
+    let (asked, until) = (Millis(1_800_000_000_000), Millis(1_800_000_900_000));
+    let yes_of = YesOf { once: Some(Role::Admin), always: None };
+    world.tell(Config::Asked { question, asked, until, count: 1, yes_of }).await;
 }
 
 async fn over(world: &World, approval: u64, outcome: &str) {
@@ -96,6 +104,25 @@ async fn an_approver_sees_a_question_and_the_answer_goes_to_control_and_not_into
     let frames = seen.frames();
     assert_eq!(frames.len(), 2, "connect, and that one: {frames:?}");
     assert!(!Value::from(frames).to_string().contains(PREFIX));
+}
+
+#[tokio::test]
+async fn a_client_is_shown_the_decisions_that_its_person_may_take_and_no_others() {
+    let (world, _) = claw().await;
+    ask_admins(&world, question(7)).await;
+    for (role, expected) in [(Role::Approver, json!(["deny"])), (Role::Admin, json!(["allow-once", "deny"]))]
+    {
+        let mut socket = connected(&world, role).await;
+        let (id, request) = shown(&mut socket).await;
+        assert_eq!(request["allowedDecisions"], expected, "{role}");
+        let detail = request["detail"].as_str().unwrap();
+        assert_eq!(detail.contains("allow-once lets through"), role == Role::Admin, "{detail}");
+        assert!(!detail.contains("allow-always"), "{detail}");
+        let list = call(&mut socket, "plugin.approval.list", json!({})).await;
+        assert_eq!(list["payload"][1]["request"]["allowedDecisions"], expected, "{list}");
+        let got = call(&mut socket, "approval.get", json!({ "id": id })).await;
+        assert_eq!(got["payload"]["approval"]["presentation"]["allowedDecisions"], expected, "{got}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An attack for each check: stopped while the check is there, through when it is gone.
 
 use super::{
-    approvals::{ask, page, question, shown},
+    approvals::{ask, ask_admins, page, question, shown},
     gateways::{Seen, eager, echo, mute, openclaw, web},
     openclaw::{Socket, call, connect, connected, next, opened},
     world::{Answer, START, World, bearer, id, soon},
@@ -604,6 +604,13 @@ fn attack(check: Check) -> Result<(), String> {
                 shown(&mut other).await;
                 let answer = json!({ "id": id, "decision": "allow-once" });
                 call(&mut other, "plugin.approval.resolve", answer).await["ok"] == true
+            })
+        }),
+        Check::Decisions => alone(&|| {
+            claw_answers(Role::Approver, async |world, socket| {
+                ask_admins(world, question(7)).await;
+                let (_, request) = shown(socket).await;
+                request["allowedDecisions"].to_string().contains("allow")
             })
         }),
         Check::Pages => alone(&|| {

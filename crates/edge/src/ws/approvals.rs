@@ -13,7 +13,7 @@ use crate::{
     token::Verified,
 };
 use cofferdam_base::{
-    Scope,
+    Role, Scope,
     ipc::edge::{Decision, Refused},
 };
 use serde_json::{Value, json};
@@ -39,6 +39,8 @@ pub(super) struct Desk<'a> {
     token: &'a Verified,
     /// The token's text, for control; only of those who may approve.
     text: Option<&'a str>,
+    /// As whom its owner says yes.
+    role: Role,
     /// Was the socket opened by a page? Pages come from the cell.
     page: bool,
     inner: Mutex<Inner>,
@@ -68,7 +70,8 @@ impl<'a> Desk<'a> {
     pub(super) fn new(edge: &'a Edge, token: &'a Verified, text: &'a str, page: bool) -> Self {
         let may = token.scopes.contains(&Scope::Approvals) || token.scopes.contains(&Scope::Admin);
         let text = Some(text).filter(|_| may || !keeps(Check::Approvers));
-        Self { edge, token, text, page, inner: Mutex::default(), nudge: Notify::new() }
+        let role = if token.scopes.contains(&Scope::Admin) { Role::Admin } else { Role::Approver };
+        Self { edge, token, text, role, page, inner: Mutex::default(), nudge: Notify::new() }
     }
 
     /// Something that the gateway said has passed: the first is its hello.
@@ -134,7 +137,7 @@ impl<'a> Desk<'a> {
             }
             if !shown.told || shown.session != *session {
                 (shown.told, shown.session) = (true, session.clone());
-                let payload = record(shown, session.as_deref(), more, self.page);
+                let payload = record(shown, session.as_deref(), more, &self.allowed(&shown.asked));
                 events.push(
                     json!({ "type": "event", "event": "plugin.approval.requested", "payload": payload }),
                 );
@@ -179,7 +182,7 @@ impl<'a> Desk<'a> {
         let Inner { session, shown, .. } = &mut *inner;
         for shown in shown.values_mut() {
             (shown.told, shown.session) = (true, session.clone());
-            rows.push(record(shown, session.as_deref(), 0, self.page));
+            rows.push(record(shown, session.as_deref(), 0, &self.allowed(&shown.asked)));
         }
         frame.to_string().into_bytes()
     }
@@ -225,7 +228,8 @@ impl<'a> Desk<'a> {
         let (Some(token), Some(name)) = (self.text, params["id"].as_str()) else { return missing() };
         let Some(card) = self.edge.cards.find(&self.token.claims.jti, name) else { return missing() };
         if request.method == "approval.get" {
-            return done(id, &json!({ "approval": presented(name, &card, self.page, None) }));
+            let allowed = self.allowed(&card.asked);
+            return done(id, &json!({ "approval": presented(name, &card, &allowed, None) }));
         }
         let decision: Result<Decision, _> = serde_json::from_value(params["decision"].clone());
         let Ok(decision) = decision else {
@@ -243,7 +247,8 @@ impl<'a> Desk<'a> {
         }
         match self.edge.answers.bring(token, &card.asked, decision).await {
             Ok(()) if request.method == "approval.resolve" => {
-                let approval = presented(name, &card, self.page, Some((decision, self.token, self.edge)));
+                let decided = Some((decision, self.token, self.edge));
+                let approval = presented(name, &card, &self.allowed(&card.asked), decided);
                 done(id, &json!({ "applied": true, "approval": approval }))
             }
             Ok(()) => done(id, &json!({ "ok": true })),
@@ -252,6 +257,14 @@ impl<'a> Desk<'a> {
                 failed(id, "INVALID_REQUEST", &message, json!({ "code": code }))
             }
         }
+    }
+
+    /// What this client may say to a question: as its person, and no yes from a page.
+    fn allowed(&self, asked: &Asked) -> Vec<Decision> {
+        let role = if keeps(Check::Decisions) { self.role } else { Role::Admin };
+        let mut allowed = asked.yes_of.decisions(role);
+        allowed.retain(|decision| !self.page || *decision == Decision::Deny);
+        allowed
     }
 
     /// Which session the client looks at: its overlay shows only what is asked there.
@@ -283,13 +296,8 @@ fn done(id: &str, payload: &Value) -> Value {
     json!({ "type": "res", "id": id, "ok": true, "payload": payload })
 }
 
-/// What a page may say is no.
-fn allowed(page: bool) -> Value {
-    if page { json!(["deny"]) } else { json!(["allow-once", "allow-always", "deny"]) }
-}
-
 /// Title, description and all of it.
-fn texts(asked: &Asked, more: usize) -> (String, String, String) {
+fn texts(asked: &Asked, more: usize, allowed: &[Decision]) -> (String, String, String) {
     let question = &asked.question;
     let cut = |text: String, most: usize| {
         if text.chars().count() <= most {
@@ -304,26 +312,32 @@ fn texts(asked: &Asked, more: usize) -> (String, String, String) {
     };
     let times = if asked.count > 1 { format!(", asked {} times", asked.count) } else { String::new() };
     let others = if more > 0 { format!(" ({more} more wait)") } else { String::new() };
+    let means = |decision: &Decision| match decision {
+        Decision::AllowOnce if question.request.is_some() => {
+            "allow-once lets through this request alone".to_owned()
+        }
+        Decision::AllowOnce => "allow-once lets through one connection".to_owned(),
+        Decision::AllowAlways => format!("allow-always makes a rule for {}", question.destination),
+        Decision::Deny if allowed.len() == 1 => "a yes is not to be given here".to_owned(),
+        Decision::Deny => "deny refuses it".to_owned(),
+    };
+    let means = allowed.iter().map(means).collect::<Vec<_>>().join("; ");
+    let (why, approval) = (&question.why, question.approval);
     let all = format!(
-        "{what}{times}; asked by {}. allow-once lets through {}; allow-always makes a rule for {}. \
-         From a terminal: cofferdam approvals approve {}",
-        question.why,
-        if question.request.is_some() { "this request alone" } else { "one connection" },
-        question.destination,
-        question.approval
+        "{what}{times}; asked by {why}. {means}. From a terminal: cofferdam approvals approve {approval}"
     );
     (title, cut(format!("{what}{times}{others}"), DESCRIPTION), all)
 }
 
 /// The record that events and lists carry.
-fn record(shown: &Shown, session: Option<&str>, more: usize, page: bool) -> Value {
-    let (title, description, detail) = texts(&shown.asked, more);
+fn record(shown: &Shown, session: Option<&str>, more: usize, allowed: &[Decision]) -> Value {
+    let (title, description, detail) = texts(&shown.asked, more, allowed);
     json!({
         "approvalKind": "plugin", "id": shown.id,
         "request": {
             "pluginId": "cofferdam", "title": title, "description": description, "scope": null,
             "detail": detail, "severity": "warning", "toolName": "network", "toolCallId": null,
-            "allowedDecisions": allowed(page), "agentId": "main", "sessionKey": session, "runId": null,
+            "allowedDecisions": allowed, "agentId": "main", "sessionKey": session, "runId": null,
             "turnSourceChannel": null, "turnSourceTo": null, "turnSourceAccountId": null,
             "turnSourceThreadId": null,
         },
@@ -332,14 +346,19 @@ fn record(shown: &Shown, session: Option<&str>, more: usize, page: bool) -> Valu
 }
 
 /// What `approval.get` and `approval.resolve` give.
-fn presented(id: &str, card: &Card, page: bool, decided: Option<(Decision, &Verified, &Edge)>) -> Value {
-    let (title, description, _) = texts(&card.asked, 0);
+fn presented(
+    id: &str,
+    card: &Card,
+    allowed: &[Decision],
+    decided: Option<(Decision, &Verified, &Edge)>,
+) -> Value {
+    let (title, description, _) = texts(&card.asked, 0, allowed);
     let mut approval = json!({
         "id": id, "status": "pending",
         "presentation": {
             "kind": "plugin", "title": title, "description": description, "severity": "warning",
             "pluginId": "cofferdam", "toolName": "network", "agentId": "main",
-            "allowedDecisions": allowed(page),
+            "allowedDecisions": allowed,
         },
         "urlPath": format!("/approve/{id}"),
         "createdAtMs": card.asked.since.0, "expiresAtMs": card.asked.until.0,
@@ -364,7 +383,7 @@ fn over(shown: &Shown, ended: Option<&crate::approvals::Ended>, now: u64) -> Val
             return json!({ "type": "event", "event": "plugin.approval.removed", "payload": payload });
         }
     };
-    let request = record(shown, None, 0, false)["request"].take();
+    let request = record(shown, None, 0, &[])["request"].take();
     let payload =
         json!({ "id": shown.id, "decision": decision, "resolvedBy": by, "ts": now, "request": request });
     json!({ "type": "event", "event": "plugin.approval.resolved", "payload": payload })

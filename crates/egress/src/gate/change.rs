@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, sync::Arc};
 impl Gate {
     /// Rules that have expired say nothing more, and what they allowed is withdrawn.
     pub(super) fn expire(&self, now: Millis) {
-        let state = self.lock();
+        let state = self.quietly();
         let expired = |rules: &Arc<Rules>| rules.policy.next_expiry().is_some_and(|expiry| now >= expiry);
         let Some(rules) = state.rules.clone().filter(|rules| expired(rules) && keeps(Check::RulesExpire))
         else {
@@ -139,11 +139,12 @@ impl Gate {
         self.lock().holds.wake_all(destination, &Wake::Refuse(refusal));
     }
 
-    /// To be called a few times a second: folded rows are handed on and what expired is withdrawn.
-    pub fn tick(&self) {
+    /// To be called a few times a second: folded rows are handed on and what expired is withdrawn. False: there is nothing
+    /// of either, and none will be before [`Gate::stirred`] returns.
+    pub fn tick(&self) -> bool {
         let now = self.clock.now();
         self.expire(now);
-        let mut state = self.lock();
+        let mut state = self.quietly();
         for row in state.folder.due(now) {
             self.outlet.record(row);
         }
@@ -164,5 +165,13 @@ impl Gate {
                 names.touch(name, now);
             }
         }
+        let ends = state.grants.values().any(|grant| grant.span.end().is_some());
+        let rules_end = state.rules.as_ref().is_some_and(|rules| rules.policy.next_expiry().is_some());
+        ends || rules_end || !state.open.is_empty() || !state.folder.is_empty()
+    }
+
+    /// Waits until somebody has come near the state since the last time.
+    pub async fn stirred(&self) {
+        self.stirred.notified().await;
     }
 }

@@ -314,3 +314,29 @@ async fn a_yes_for_a_cells_life_ends_with_the_next_cells_first_connection() {
     assert!(pass.withdrawn().is_cancelled());
     assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::NoAnswer);
 }
+
+#[tokio::test]
+async fn a_gate_with_nothing_to_look_after_says_so_until_somebody_comes() {
+    let clock = Arc::new(Later(1000.into()));
+    let gate = Gate::new(Arc::new(Deaf::default()), clock.clone());
+    gate.configure(rules("version: 1\ndefault: ask\n"), LIMITS);
+    gate.ready();
+    let stirred = async || tokio::time::timeout(Duration::ZERO, gate.stirred()).await.is_ok();
+    assert!(stirred().await);
+    assert!(!gate.tick());
+    assert!(!stirred().await, "a look does not stir");
+    gate.grant(always(1));
+    assert!(stirred().await, "a grant does");
+    assert!(!gate.tick(), "one without an end needs no looking after");
+    let pass = gate.admit(&destination()).await.unwrap();
+    assert!(gate.tick());
+    drop(pass);
+    assert!(!gate.tick());
+    gate.grant(Grant { span: GrantSpan::Until(Millis(9000)), ..always(2) });
+    assert!(gate.tick());
+    clock.0.store(9000, std::sync::atomic::Ordering::SeqCst);
+    assert!(!gate.tick());
+    let rule = "version: 2\nrules:\n  - allow: a.example\n    expires: 2030-01-01T00:00:00Z\n";
+    gate.configure(rules(rule), LIMITS);
+    assert!(gate.tick(), "a rule that ends is looked after");
+}

@@ -72,8 +72,8 @@ impl fmt::Debug for Inspector {
 
 impl Inspector {
     /// One that trusts these roots outside, and has no authority yet: until then whatever needs one is refused.
-    pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
-        Ok(Self { authority: RwLock::new(None), pool: Pool::new(roots)? })
+    pub fn new(roots: impl Into<Arc<RootCertStore>>) -> Result<Self, rustls::Error> {
+        Ok(Self { authority: RwLock::new(None), pool: Pool::new(roots.into())? })
     }
 
     /// From now on this authority vouches to the cell.
@@ -92,9 +92,9 @@ impl Inspector {
         self.pool.forget();
     }
 
-    /// To be called a few times a second: what was not used for long is closed.
-    pub fn tick(&self) {
-        self.pool.tick();
+    /// To be called a few times a second, unless it says that nothing is kept: what was not used for long is closed.
+    pub fn tick(&self) -> bool {
+        self.pool.tick()
     }
 
     fn config(&self, destination: &Destination, now: Millis) -> Result<Arc<ServerConfig>, Refusal> {

@@ -100,7 +100,7 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// A pool that trusts these roots.
-    pub(super) fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
+    pub(super) fn new(roots: Arc<RootCertStore>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut either = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -198,14 +198,16 @@ impl Pool {
         }
     }
 
-    /// Drops what was not used for long. To be called now and then.
-    pub(super) fn tick(&self) {
-        self.lock().retain(|_, kept| {
+    /// Drops what was not used for long. To be called now and then, unless it says that there is nothing.
+    pub(super) fn tick(&self) -> bool {
+        let mut all = self.lock();
+        all.retain(|_, kept| {
             kept.idle.retain(|single| !single.sender.is_closed() && single.used.elapsed() < IDLE);
             let shared = |it: &Shared| !it.sender.is_closed() && it.used.elapsed() < IDLE;
             kept.shared = kept.shared.take().filter(shared);
             kept.shared.is_some() || !kept.idle.is_empty()
         });
+        !all.is_empty()
     }
 
     /// Writes the request on this connection. The inner error is its body, of which nothing was read.

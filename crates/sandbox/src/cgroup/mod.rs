@@ -198,6 +198,15 @@ impl Groups {
         self.joined.iter().map(open).collect()
     }
 
+    /// The version 2 group as a directory, if there is one: to be born in.
+    pub(crate) fn cradle(&self) -> Result<Option<OwnedFd>, Error> {
+        let open = |path: &PathBuf| {
+            let directory = fs::File::open(path).map_err(Error::io(path.display().to_string()))?;
+            Ok(OwnedFd::from(directory))
+        };
+        self.unified.as_ref().map(open).transpose()
+    }
+
     /// The same, and of the version 2 group. What [`enter`] takes.
     pub(crate) fn entrances(&self) -> Result<Vec<OwnedFd>, Error> {
         let mut entrances = self.tasks()?;

@@ -4,6 +4,7 @@
 //! that reads why it is refused. What is refused is no request: nothing was dialled and no key opened.
 
 use super::{Missed, Model, Once, dial::told};
+use crate::check::{Check, keeps};
 use cofferdam_base::{
     Clock, Destination, Host, HostName, Protocol, Provider,
     ipc::{
@@ -61,13 +62,13 @@ impl Model {
                 return Err(self.stopped(wire, Refusal::new(Reason::NotReady, by(route)), None));
             };
             // It may have gone while this request was read, or waited for an answer or for the routes before it.
-            if !rules.policy.serves(&route.route) {
+            if !rules.policy.serves(&route.route) && keeps(Check::RouteNow) {
                 return Err(self.stopped(wire, Refusal::new(Reason::RouteNotAllowed, by(route)), None));
             }
             let limits = [route.limits.as_slice(), &rules.policy.route_limits(&route.route)].concat();
             let budget = rules.policy.budget();
             let money = limits.iter().chain(&budget).any(|limit| limit.unit == Unit::Usd);
-            if money && once.asked.dearer {
+            if money && once.asked.dearer && keeps(Check::Dearer) {
                 let said = "money is limited here: `service_tier` is default, flex or left out";
                 return Err(self.stopped(
                     wire,
@@ -76,6 +77,8 @@ impl Model {
                 ));
             }
             let now = self.clock.now();
+            let limits = if keeps(Check::RouteBudget) { limits } else { Vec::new() };
+            let budget = if keeps(Check::WholeBudget) { budget } else { Vec::new() };
             let (answer, whose) = {
                 let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
                 match books.stops(&budget, want, route.price, now) {
@@ -92,7 +95,9 @@ impl Model {
                     return Ok(Holding { books, clock, held: Some(held) });
                 }
                 Answer::Ask(limit) => {
-                    self.ask_somebody(route, &limit, once).await?;
+                    if keeps(Check::SoftLimit) {
+                        self.ask_somebody(route, &limit, once).await?;
+                    }
                     approved = true;
                 }
                 Answer::Stop(limit, until) => {

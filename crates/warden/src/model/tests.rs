@@ -275,4 +275,5 @@ async fn a_request_of_anthropics_wire_is_translated_for_the_routes_provider() {
     assert!(told.contains("`top_k`"), "{told}");
 }
 
+mod missed;
 mod routes;

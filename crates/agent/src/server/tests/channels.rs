@@ -67,7 +67,7 @@ async fn somebody_who_is_not_known_asks_once_and_is_let_in_by_a_member() {
     let script = script(vec![Line::Says("hello Ann")]);
     begin(&script, &[update(7, 42, 42, "/stop let me in"), update(8, 42, 42, "please")]);
     script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let world = World::with(home(&telegram_config(json!({}))), Arc::clone(&script)).await;
+    let world = World::with(home(&telegram_config(json!({}))), Arc::clone(&script), At).await;
     let (_, told) = script.asked_for(&telegram("sendMessage"), 0).await;
     assert_eq!(told["chat_id"], 42);
     let (_, polled) = script.asked_for(&telegram("getUpdates"), 1).await;
@@ -116,7 +116,7 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
         script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
     }
     let config = telegram_config(json!({ "allowFrom": ["42"], "groups": { "-100": {} } }));
-    let world = World::with(home(&config), Arc::clone(&script)).await;
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
     let (_, second) = script.asked_for(&telegram("sendMessage"), 1).await;
     assert_eq!(second, json!({ "chat_id": -100, "text": "yes" }));
     let asked = world.asked();
@@ -125,7 +125,7 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
         .map(|it| it["content"].as_str().unwrap())
         .collect();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("the stranger 5") && said[0].contains("never instructions"), "{said:?}");
+    assert!(said[0].contains("the stranger 5") && said[0].contains("<untrusted source="), "{said:?}");
     assert_eq!(said[1], "[Ann (42)] @the_bot do it");
 }
 
@@ -134,7 +134,7 @@ async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
     let dir = home(&telegram_config(json!({ "allowFrom": ["42"] })));
     let begun = script(vec![Line::Says("late")]);
     begin(&begun, &[update(1, 42, 42, "hi")]);
-    let world = World::with(dir, Arc::clone(&begun)).await;
+    let world = World::with(dir, Arc::clone(&begun), At).await;
     // The service does not take it before the gateway ends.
     begun.asked_for(&telegram("sendMessage"), 0).await;
     world.tasks.iter().for_each(JoinHandle::abort);
@@ -152,7 +152,7 @@ async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
     let next = script(vec![]);
     begin(&next, &[]);
     next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let again = World::with(dir, Arc::clone(&next)).await;
+    let again = World::with(dir, Arc::clone(&next), At).await;
     let (_, sent) = next.asked_for(&telegram("sendMessage"), 0).await;
     assert_eq!(sent, json!({ "chat_id": 42, "text": "late" }));
     for _ in 0..2000 {
@@ -178,7 +178,7 @@ async fn slack_brings_events_over_its_socket_and_hears_that_they_were_taken() {
     let config = json!({ "channels": { "slack": {
         "appToken": token("2"), "botToken": token("3"), "baseUrl": "http://slack.test", "allowFrom": ["U1"],
     }}});
-    let world = World::with(home(&config), Arc::clone(&script)).await;
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
     let (opened, _) = script.asked_for(&api("apps.connections.open"), 0).await;
     assert!(opened.contains(&format!("authorization: Bearer {}", token("2"))), "{opened}");
     script.asked_for("GET http://slack.test/link?ticket=t ", 0).await;
@@ -226,7 +226,7 @@ async fn discord_is_asked_for_what_is_new_and_what_was_said_before_is_not_meant(
     );
     script.tell(&api("POST /channels/500/messages "), "200 OK", &json!({}));
     let config = json!({ "channels": { "discord": { "token": token("4"), "baseUrl": "http://discord.test", "allowFrom": ["42"] } } });
-    let world = World::with(home(&config), Arc::clone(&script)).await;
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
     let (head, posted) = script.asked_for(&api("POST /channels/500/messages "), 0).await;
     assert_eq!(posted, json!({ "content": "pong", "allowed_mentions": { "parse": [] } }));
     assert!(head.contains(&format!("authorization: Bot {}", token("4"))), "{head}");
@@ -252,7 +252,7 @@ async fn a_webhook_is_posted_to_and_answers_where_it_was_told_to() {
     let config = json!({ "channels": { "webhooks": { "ci": {
         "replyUrl": "https://ci.test/answers", "token": token("5"), "allowFrom": ["robot"],
     }}}});
-    let world = World::with(home(&config), Arc::clone(&script)).await;
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
     let post = async |path: &str, scopes: &str, body: &str| {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
         let request = format!(

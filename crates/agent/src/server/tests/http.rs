@@ -3,7 +3,7 @@
 use super::*;
 
 /// One request of its own connection: status and body.
-async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+pub(super) async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request =
         format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());

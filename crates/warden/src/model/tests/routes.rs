@@ -7,16 +7,16 @@ use cofferdam_base::ipc::{
     warden::{Grant, GrantSpan, Report},
 };
 
-const ADDRESS: &str = "93.184.216.34";
+pub(super) const ADDRESS: &str = "93.184.216.34";
 const WHOLE: &str =
     r#"{"choices":[{"message":{"content":"ok"}}],"usage":{"prompt_tokens":60,"completion_tokens":4}}"#;
 
-fn alias(text: &str) -> Alias {
+pub(super) fn alias(text: &str) -> Alias {
     text.parse().unwrap()
 }
 
 /// Routes of their own hosts, each falling back to the next ones.
-fn chain(host: &Host, aliases: &[&str]) {
+pub(super) fn chain(host: &Host, aliases: &[&str]) {
     let one = |(number, name): (usize, &&str)| ModelRoute {
         fallback: aliases[number + 1..].iter().map(|name| alias(name)).collect(),
         model: format!("real-{name}"),
@@ -25,7 +25,7 @@ fn chain(host: &Host, aliases: &[&str]) {
     host.route(aliases.iter().enumerate().map(one).collect());
 }
 
-fn limited(host: &Host, limits: &[&str], soft: &[&str]) -> ModelRoute {
+pub(super) fn limited(host: &Host, limits: &[&str], soft: &[&str]) -> ModelRoute {
     let soft = soft.iter().map(|text| Limit { soft: true, ..text.parse().unwrap() });
     let limits = limits.iter().map(|text| text.parse().unwrap()).chain(soft).collect();
     let route = ModelRoute { limits, ..route("main", "http://api.example/v1") };
@@ -34,7 +34,7 @@ fn limited(host: &Host, limits: &[&str], soft: &[&str]) -> ModelRoute {
 }
 
 impl Host {
-    async fn ask_with(&self, body: &str) -> DuplexStream {
+    pub(super) async fn ask_with(&self, body: &str) -> DuplexStream {
         self.ask_at("/v1/chat/completions", body).await
     }
 
@@ -49,7 +49,7 @@ impl Host {
         client
     }
 
-    async fn ask_model(&self, model: &str) -> DuplexStream {
+    pub(super) async fn ask_model(&self, model: &str) -> DuplexStream {
         self.ask_with(&format!(r#"{{"model":"{model}","user":"ada","messages":[],"max_tokens":10}}"#)).await
     }
 
@@ -91,7 +91,7 @@ async fn answer(provider: &mut DuplexStream, status: u16, body: &str) {
 }
 
 /// The head and the body of an answer.
-async fn told(client: &mut DuplexStream) -> (String, String) {
+pub(super) async fn told(client: &mut DuplexStream) -> (String, String) {
     let head = until(client, "\r\n\r\n").await;
     let mut body = String::new();
     if let Some((_, rest)) = head.split_once("content-length: ") {
