@@ -32,8 +32,8 @@ fn put(home: &Path, path: &str, content: impl AsRef<[u8]>) {
 fn home() -> PathBuf {
     let home = fresh_dir();
     let config = format!(
-        "{{ // mine\n gateway: {{ port: 18789, auth: {{ mode: 'token', token: '{TOKEN}' }} }},\n\
-         models: {{ providers: {{ mock: {{ baseUrl: 'https://models.example/v1', apiKey: '{KEY}', models: [{{ id: 'm1' }}] }} }} }},\n\
+        "{{ // mine\n gateway: {{ mode: 'local', port: 18789, auth: {{ mode: 'token', token: '{TOKEN}' }} }},\n\
+         models: {{ providers: {{ mock: {{ baseUrl: 'https://models.example/v1', apiKey: '{KEY}', models: [{{ id: 'm1', name: 'M1' }}] }} }} }},\n\
          agents: {{ defaults: {{ model: 'mock/m1', thinkingDefault: 'low' }} }},\n\
          channels: {{ telegram: {{ botToken: '123456789:AAbbCCddEEffGGhhIIjjKKllMMnnOOppQQr' }} }} }}"
     );
@@ -148,7 +148,7 @@ fn tree(path: &Path) -> Vec<String> {
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
         let metadata = entry.metadata().unwrap();
-        all.push(format!("{:?} {} {:?}", entry.path(), metadata.len(), metadata.modified().unwrap()));
+        all.push(format!("{} {} {:?}", entry.path().display(), metadata.len(), metadata.modified().unwrap()));
         if metadata.is_dir() {
             all.extend(tree(&entry.path()));
         }
@@ -203,7 +203,9 @@ fn an_imported_home_is_answered_from_by_the_native_gateway_and_no_token_is_in_it
     let skills = host
         .exec("acme", &["cat", "/sandbox/workspace/skills/sea/SKILL.md", "/sandbox/.cofferdam/config.json"]);
     assert!(
-        text(&skills).contains("tides") && text(&skills).contains("thinkingDefault"),
+        text(&skills).contains("tides")
+            && text(&skills).contains("thinkingDefault")
+            && text(&skills).contains("${CHANNELS_TELEGRAM_BOTTOKEN}"),
         "{}",
         text(&skills)
     );
@@ -227,8 +229,8 @@ fn an_import_that_fails_leaves_no_tenant_and_no_home() {
     let home = home();
     let path = home.to_str().unwrap();
     // More than fits into the tenant's quota.
-    put(&home, "workspace/big.bin", vec![7; 48 << 20]);
-    let refused = host.cli(&["tenant", "import", path, "--tenant", "full", "--disk", "32"]);
+    put(&home, "workspace/big.bin", vec![7; 66 << 20]);
+    let refused = host.cli(&["tenant", "import", path, "--tenant", "full", "--disk", "64"]);
     assert!(
         !refused.status.success() && text(&refused).contains("could not be filled"),
         "{}",
@@ -237,20 +239,22 @@ fn an_import_that_fails_leaves_no_tenant_and_no_home() {
     gone(&host, "full");
 
     // A command line that dies in the middle.
-    let pipe = home.join("workspace/zz.bin");
-    fs::File::create(&pipe).unwrap().set_len(200 << 20).unwrap();
+    fs::File::create(home.join("workspace/big.bin")).unwrap().set_len(24 << 20).unwrap();
     let mut dying = host.begin_cli(&["tenant", "import", path, "--tenant", "dying"]);
-    until("a tenant that is being made", || {
-        let home = fs::read_dir(host.dir.join("tenants")).ok()?.flatten().next()?;
-        home.path().exists().then_some(())
-    });
+    until("a tenant that is being made", || host.dir.join("tenants/dying/home").exists().then_some(()));
     dying.kill().unwrap();
     dying.wait().unwrap();
     gone(&host, "dying");
 
     // A control that dies in the middle.
     let mut cut = host.begin_cli(&["tenant", "import", path, "--tenant", "cut"]);
-    until("a cell that is being filled", || host.part("init cut"));
+    until("a cell that is being filled", || {
+        let shown = host.cli(&["--json", "tenant", "show", "cut"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+        (shown["state"] == "running").then_some(())
+    });
+    let begun = host.cli(&["tenant", "stop", "cut"]);
+    assert!(text(&begun).contains("is being filled"), "nobody else has a word in it: {}", text(&begun));
     let control = host.part("control").unwrap();
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(control).unwrap(),

@@ -104,8 +104,7 @@ impl Reader {
     fn report(&mut self) -> Result<Report, Failure> {
         let read = self.stdout.as_mut().ok_or_else(|| Failure::could_not("the reader says nothing"));
         // What is wrong the reader itself says best.
-        first_report(read?)
-            .or_else(|error| Err(self.end().err().unwrap_or_else(|| Failure::could_not(error))))
+        first_report(read?).map_err(|error| self.end().err().unwrap_or_else(|| Failure::could_not(error)))
     }
 
     /// Waits for its end; its last words if it is not a good one.
@@ -258,7 +257,7 @@ fn command(text: &str) -> Result<(), Failure> {
         let part = if at == 0 { format!(" {part}") } else { format!(" --{part}") };
         if line.len() + part.len() + 2 > print::width() && at > 0 {
             print::line(&format!("{line} \\"))?;
-            line = "       ".to_owned();
+            line = String::from("       ");
         }
         line.push_str(&part);
     }
@@ -272,7 +271,7 @@ fn wrapped(text: &str, margin: usize) -> Result<(), Failure> {
     for word in text.split(' ') {
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
             print::line(&format!("{indent}{line}"))?;
-            line = "  ".to_owned();
+            line = String::from("  ");
         }
         if !line.trim().is_empty() {
             line.push(' ');

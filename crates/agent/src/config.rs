@@ -119,7 +119,7 @@ impl Config {
 }
 
 /// The text of a configuration as a value: an object.
-pub(crate) fn read(raw: &str) -> Result<Value, Error> {
+pub fn read(raw: &str) -> Result<Value, Error> {
     if raw.len() > LONGEST {
         return Err(Error::Unread(format!("it is longer than {LONGEST} bytes")));
     }

@@ -176,6 +176,12 @@ impl Reader<'_> {
                 format!("cofferdam secret set {tenant} {name} {bound} --env {name} < FILE"),
                 "the cell gets a placeholder",
             )
+        } else if below(path, "channels.telegram") {
+            let bound = "--bind 'api.telegram.org/**' --in path --format 'bot{}'";
+            (
+                format!("cofferdam secret set {tenant} {name} {bound} --env {name} < FILE"),
+                "the cell gets a placeholder",
+            )
         } else if below(path, "channels.discord") {
             let bound = "--bind discord.com --in header:authorization --format 'Bot {}'";
             (
@@ -299,7 +305,6 @@ fn alias(name: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::json5;
 
     const DOCUMENT: &str = r#"{
         gateway: { port: 19123, auth: { mode: "token", token: "gw-secret-0123456789" } },
@@ -308,14 +313,15 @@ mod tests {
             evil: { baseUrl: "https://x/$(reboot)", apiKey: { source: "env", id: "EVIL" }, models: [{ id: "`id`" }] },
         } },
         agents: { defaults: { model: { primary: "mock/m1" }, workspace: "/root/ws", thinkingDefault: "low" } },
-        channels: { telegram: { botToken: "tele-secret-1", enabled: true }, odd: { list: ["sk-a1b2c3d4e5f6a1b2c3d4e5f6"] } },
+        channels: { alien: { botToken: "tele-secret-1", enabled: true }, odd: { list: ["sk-a1b2c3d4e5f6a1b2c3d4e5f6"] } },
         env: { vars: { WEATHER: "weather-secret" } },
     }"#;
 
     fn read() -> (Report, Secrets, Places) {
         let (mut secrets, mut report) = (Secrets::default(), Report::default());
         let reader = Reader { tenant: "acme", runtime: Runtime::Native };
-        let places = reader.read(&json5::parse(DOCUMENT).unwrap(), &mut secrets, &mut report);
+        let places =
+            reader.read(&cofferdam_agent::config::read(DOCUMENT).unwrap(), &mut secrets, &mut report);
         (report, secrets, places)
     }
 
@@ -351,7 +357,7 @@ mod tests {
     fn every_key_is_carried_changed_left_or_asked_for() {
         let (report, _, places) = read();
         let left: Vec<&str> = report.left.iter().map(|row| &*row.path).collect();
-        assert_eq!(left, ["openclaw.json: channels.telegram.enabled"]);
+        assert_eq!(left, ["openclaw.json: channels.alien.enabled"]);
         let settings: Value = serde_json::from_str(&places.settings.unwrap()).unwrap();
         assert_eq!(settings, serde_json::json!({ "agents": { "defaults": { "thinkingDefault": "low" } } }));
         let changed: Vec<&str> = report.changed.iter().map(|row| &*row.path).collect();

@@ -1,18 +1,25 @@
 //! What must hold of any bytes of a home, for `fuzz/`.
 
-use crate::{config, json5, report::Report, secrets::Secrets, transcript::Transcript, unpack};
+use crate::{config, report::Report, secrets::Secrets, transcript::Transcript, unpack};
 use std::io::Cursor;
 
 /// A configuration: whatever is in it, no value of a credential is in the report, and no command that a shell reads
 /// as another.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(document) = json5::parse(text) else { return };
+    let Ok(document) = cofferdam_agent::config::read(text) else { return };
     let (mut secrets, mut report) = (Secrets::default(), Report::default());
     let reader = config::Reader { tenant: "acme", runtime: crate::Runtime::Native };
     reader.read(&document, &mut secrets, &mut report);
     for row in &report.credentials {
-        let plain = row.command.replace("'Bearer {}'", "").replace("'Bot {}'", "").replace(" < FILE", "");
+        let plain = row
+            .command
+            .replace("'Bearer {}'", "")
+            .replace("'Bot {}'", "")
+            .replace("'bot{}'", "")
+            .replace("/**'", "")
+            .replace("--bind '", "")
+            .replace(" < FILE", "");
         assert!(
             plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" :/._~-[]".contains(&byte)),
             "{plain}"

@@ -137,7 +137,7 @@ impl Home {
                         open.push((below, depth + 1));
                     }
                     Err(why) => {
-                        found.push(Entry::Other(format!("{path}/{}", String::from_utf8_lossy(&name)), why))
+                        found.push(Entry::Other(format!("{path}/{}", String::from_utf8_lossy(&name)), why));
                     }
                 }
             }

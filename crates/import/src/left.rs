@@ -64,8 +64,9 @@ pub(crate) fn directory(path: &str) -> Option<String> {
 pub(crate) fn is_credential(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
     let sample = ["example", "sample", "template", "dist"].iter().any(|end| name.ends_with(end));
-    let env = name == ".env" || (name.starts_with(".env.") && !sample) || name.ends_with(".env");
-    let ends = [".key", ".pem", ".p12", ".pfx", ".jks", ".kdbx"].iter().any(|end| name.ends_with(end));
+    let env = name == ".env" || (name.starts_with(".env.") && !sample);
+    let ends =
+        [".env", ".key", ".pem", ".p12", ".pfx", ".jks", ".kdbx"].iter().any(|end| name.ends_with(end));
     let named = matches!(
         name.as_str(),
         "auth-profiles.json"

@@ -17,7 +17,6 @@ mod database;
 #[doc(hidden)]
 pub mod fuzz;
 mod home;
-mod json5;
 mod left;
 mod reader;
 mod report;

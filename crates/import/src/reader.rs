@@ -8,12 +8,14 @@ use crate::{
     config,
     database::{self, Database},
     home::{Entry, Found, Home},
-    io, json5, left,
+    io, left,
     report::shown,
     secrets::Secrets,
     sessions,
 };
+use cofferdam_agent::config as settings;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -106,6 +108,8 @@ fn confine(dir: &Path) -> Result<(), Error> {
         cofferdam_sys::process::become_user(owner.uid(), owner.gid(), true)
             .map_err(io("becoming the home's owner"))?;
     }
+    // Who it is for may be gone; to become somebody else would take this back.
+    cofferdam_sys::process::die_with_parent().map_err(io("the reader"))?;
     cofferdam_sandbox::confine::reader(dir).map_err(|why| Error::Confine(why.to_string()))
 }
 
@@ -126,23 +130,13 @@ pub(crate) fn stream<W: Write>(wanted: &Wanted, out: &mut BufWriter<W>) -> Resul
 pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error> {
     let home = open(&wanted.dir)?;
     let (mut report, mut secrets) = (Report::default(), Secrets::default());
-    let text = home.read("openclaw.json", json5::LARGEST as u64);
-    let text = text.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let places = match text.as_deref().map(json5::parse) {
-        Some(Ok(document)) => {
-            let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
-            reader.read(&document, &mut secrets, &mut report)
-        }
-        // Without it nobody knows which values are secrets, and which workspace is meant.
-        Some(Err(wrong)) => return Err(Error::NoHome(format!("openclaw.json cannot be read: {wrong}"))),
-        None => {
-            return Err(Error::NoHome(
-                "openclaw.json cannot be read: it is no text file of 4 MiB at most".to_owned(),
-            ));
-        }
-    };
+    // Without it nobody knows which values are secrets, and which workspace is meant.
+    let document =
+        document(&home).map_err(|why| Error::NoHome(format!("openclaw.json cannot be read: {why}")))?;
+    let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
+    let places = reader.read(&document, &mut secrets, &mut report);
     let database = database(&home, &mut report)?;
-    credentials(&home, database.as_ref(), wanted, &mut secrets, &mut report)?;
+    credentials(&home, database.as_ref(), wanted, &mut secrets, &mut report);
 
     let mut carrier = Carrier { home: &home, secrets: &secrets, report: &mut report, sink };
     let workspace = workspace(&home, places.workspace.as_deref(), carrier.report);
@@ -165,6 +159,14 @@ pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error
     sessions::carry(&home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
     rest(&home, workspace.as_deref(), wanted.runtime, &mut report)?;
     Ok(purged(report, &secrets))
+}
+
+fn document(home: &Home) -> Result<Value, String> {
+    let text = String::from_utf8(home.read("openclaw.json", settings::LONGEST as u64)?);
+    let text = text.map_err(|_| "it is no text".to_owned())?;
+    // What a parser says of a text may have a piece of it.
+    settings::read(&text)
+        .map_err(|error| Secrets::default().blank(&error.to_string()).map_or(error.to_string(), |it| it.0))
 }
 
 /// The home itself, or the one below a user's home.
@@ -208,7 +210,7 @@ fn credentials(
     wanted: &Wanted,
     secrets: &mut Secrets,
     report: &mut Report,
-) -> Result<(), Error> {
+) {
     let mut documents: Vec<(String, String)> = Vec::new();
     if let Some(database) = database {
         let found = database.credentials().unwrap_or_default();
@@ -222,7 +224,7 @@ fn credentials(
         ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
     {
         if let Some(text) =
-            home.read(path, json5::LARGEST as u64).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+            home.read(path, settings::LONGEST as u64).ok().and_then(|bytes| String::from_utf8(bytes).ok())
         {
             documents.push((path.to_owned(), text));
         }
@@ -248,7 +250,6 @@ fn credentials(
             report.ask(&path, command, "if the channel has a token; pairings are made anew");
         }
     }
-    Ok(())
 }
 
 /// Where the workspace is below the home: as the configuration says, if that is below it, else where upstream has it.
@@ -326,16 +327,14 @@ impl Carrier<'_> {
         let found = self.secrets.first_in(&content);
         let Some(kind) = found else { return Some(content) };
         self.report.warn(format!("{} holds {kind}: give the service a new one", shown(path)));
-        match std::str::from_utf8(&content).ok().and_then(|text| self.secrets.blank(text)) {
-            Some((text, kinds)) => {
-                self.report.change(path, format!("blanked {} times: {kind}", kinds.len()));
-                Some(text.into_bytes())
-            }
-            None => {
-                self.report.leave(path, format!("no text, and it holds {kind}"), None);
-                None
-            }
-        }
+        let Some((text, kinds)) =
+            std::str::from_utf8(&content).ok().and_then(|text| self.secrets.blank(text))
+        else {
+            self.report.leave(path, format!("no text, and it holds {kind}"), None);
+            return None;
+        };
+        self.report.change(path, format!("blanked {} times: {kind}", kinds.len()));
+        Some(text.into_bytes())
     }
 
     /// The skills of all agents go to those of the workspace, which come first where both have one.
@@ -431,8 +430,13 @@ fn purged(mut report: Report, secrets: &Secrets) -> Report {
         }
     };
     let Report { carried: _, changed, left, credentials, warnings, more: _ } = &mut report;
-    changed.iter_mut().for_each(|row| clean(&mut row.path));
-    left.iter_mut().for_each(|row| [&mut row.path, &mut row.why].into_iter().for_each(clean));
+    for row in changed {
+        clean(&mut row.path);
+    }
+    for row in left {
+        clean(&mut row.path);
+        clean(&mut row.why);
+    }
     for row in credentials {
         clean(&mut row.at);
         clean(&mut row.command);

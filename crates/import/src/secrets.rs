@@ -116,7 +116,9 @@ impl Secrets {
                 kind,
             }));
         }
-        SHAPES.iter().for_each(|shape| shape.find(bytes, &mut all));
+        for shape in SHAPES {
+            shape.find(bytes, &mut all);
+        }
         private_keys(bytes, &mut all);
         bot_tokens(bytes, &mut all);
         passwords(bytes, &mut all);

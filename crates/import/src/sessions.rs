@@ -162,16 +162,12 @@ fn files(home: &Home, sources: &mut Vec<Source>, report: &mut Report) -> Result<
             report.leave(&file.path, "no conversation, or one that is carried already", None);
             continue;
         };
-        let (key, label, updated) = match by_id.get(id) {
-            Some((key, row)) => {
-                let label = row["label"].as_str().or(row["displayName"].as_str());
-                (full(key), label.map(str::to_owned), row["updatedAt"].as_u64().unwrap_or_default())
-            }
-            None => {
-                report.change(&file.path, "no key names it: it is a conversation of its own");
-                let (key, _) = earlier(id, "");
-                (key, None, 0)
-            }
+        let (key, label, updated) = if let Some((key, row)) = by_id.get(id) {
+            let label = row["label"].as_str().or(row["displayName"].as_str());
+            (full(key), label.map(str::to_owned), row["updatedAt"].as_u64().unwrap_or_default())
+        } else {
+            report.change(&file.path, "no key names it: it is a conversation of its own");
+            (earlier(id, "").0, None, 0)
         };
         sources.push(Source { key, id: id.to_owned(), label, created: 0, updated, file: Some(file.path) });
     }

@@ -9,7 +9,7 @@ use crate::{
     secrets::BLANK,
     unpack::unpack,
 };
-use cofferdam_agent::store::Store;
+use cofferdam_agent::store::{Message, Store};
 use serde_json::json;
 use std::{
     fs,
@@ -115,7 +115,7 @@ fn a_home_becomes_a_native_one_and_what_stays_is_named_with_its_reason() {
     let store = Store::open(&root.path().join(".cofferdam/agent.db")).unwrap();
     let session = store.session("agent:main:main").unwrap().unwrap();
     assert_eq!((&*session.id, session.label.as_deref(), session.updated_at), ("s1", Some("Marmalade"), 9));
-    let said: Vec<String> = store.messages("s1", 10, 0).unwrap().iter().map(|it| it.said()).collect();
+    let said: Vec<String> = store.messages("s1", 10, 0).unwrap().iter().map(Message::said).collect();
     assert_eq!(said, [format!("remember the marmalade, {BLANK}"), "I will".to_owned()]);
     assert_eq!(store.search("marmalade", 10).unwrap().len(), 2, "the one without a key is there, too");
     assert!(store.session("agent:main:dashboard:s2").unwrap().is_some());
@@ -259,7 +259,7 @@ fn conversations_of_upstreams_database_are_carried_with_what_it_packed() {
     let store = Store::open(&root.path().join(".cofferdam/agent.db")).unwrap();
     let said = |key: &str| {
         let session = store.session(key).unwrap().unwrap();
-        store.messages(&session.id, 10, 0).unwrap().iter().map(|it| it.said()).collect::<Vec<_>>()
+        store.messages(&session.id, 10, 0).unwrap().iter().map(Message::said).collect::<Vec<_>>()
     };
     assert_eq!(said("agent:main:main"), [format!("hello {BLANK}"), long]);
     assert_eq!(said("agent:main:dashboard:old"), ["before"]);

@@ -36,19 +36,14 @@ impl Transcript {
             if line.is_some_and(|line| line.trim_ascii().is_empty()) {
                 continue;
             }
-            match line
-                .and_then(|line| serde_json::from_slice::<Value>(line).ok())
-                .filter(|entry| entry["type"].is_string())
-            {
-                Some(mut entry) => {
-                    blank(&mut entry, secrets, &mut transcript.blanked);
-                    transcript.entries.push(entry);
-                }
-                None => {
-                    transcript.broken_count += 1;
-                    if transcript.broken.len() < NAMED {
-                        transcript.broken.push(number + 1);
-                    }
+            let entry = line.and_then(|line| serde_json::from_slice::<Value>(line).ok());
+            if let Some(mut entry) = entry.filter(|entry| entry["type"].is_string()) {
+                blank(&mut entry, secrets, &mut transcript.blanked);
+                transcript.entries.push(entry);
+            } else {
+                transcript.broken_count += 1;
+                if transcript.broken.len() < NAMED {
+                    transcript.broken.push(number + 1);
                 }
             }
         }
