@@ -10,6 +10,8 @@
 mod calls;
 mod commands;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod gateway;
 mod ids;
 pub mod protocol;

@@ -8,6 +8,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use approvals::Over;
 pub use rows::{Message, Role, Run, RunState, Session};
 
 use rusqlite::{Connection, OptionalExtension, params};

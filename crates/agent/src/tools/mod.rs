@@ -4,7 +4,7 @@
 //! and commands do not reach ([`apart`]).
 
 mod apart;
-mod command;
+pub(crate) mod command;
 mod consent;
 mod edit;
 mod exec;

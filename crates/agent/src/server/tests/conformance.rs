@@ -54,7 +54,11 @@ pub(super) fn sent(method: &str, frame: &Value) {
 pub(super) fn answered(method: &str, frame: &Value) {
     hold("ResponseFrame", frame);
     if frame["ok"] == true {
-        let definition = if method == "connect" { "HelloOk".to_owned() } else { camel(method) + "Result" };
+        let definition = match method {
+            "connect" => "HelloOk".to_owned(),
+            "exec.approvals.get" | "exec.approvals.set" => "ExecApprovalsSnapshot".to_owned(),
+            _ => camel(method) + "Result",
+        };
         hold(&definition, &frame["payload"]);
         let rows = frame["payload"]["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
         for row in rows.iter().chain(frame["payload"].get("entry")).chain(frame["payload"].get("session")) {
@@ -102,7 +106,18 @@ fn a_frame_that_is_not_of_the_schema_is_found() {
 async fn every_method_answers_in_the_schemas_shapes() {
     let world = World::new(Vec::new()).await;
     let mut client = world.client(ALL).await;
+    let ask = json!({ "id": "e-1", "command": "ls", "twoPhase": true });
+    client.call("exec.approval.request", ask).await.unwrap();
+    let ask = json!({ "title": "one", "description": "more", "twoPhase": true });
+    let plugin = client.call("plugin.approval.request", ask).await.unwrap()["id"].clone();
     let params = |method: &str| match method {
+        "exec.approval.get" | "exec.approval.waitDecision" => json!({ "id": "e-1" }),
+        "exec.approval.request" => json!({ "command": "ls", "timeoutMs": 1 }),
+        "exec.approval.resolve" => json!({ "id": "e-1", "decision": "deny" }),
+        "exec.approvals.set" => json!({ "file": { "version": 1 } }),
+        "plugin.approval.request" => json!({ "title": "two", "description": "more", "timeoutMs": 1 }),
+        "plugin.approval.resolve" => json!({ "id": plugin, "decision": "allow-once" }),
+        "plugin.approval.waitDecision" => json!({ "id": plugin }),
         "agent" => json!({ "message": "hi", "idempotencyKey": "r-agent" }),
         "agent.wait" => json!({ "runId": "r-agent", "timeoutMs": 5000 }),
         "agents.files.get" => json!({ "agentId": "main", "name": "AGENTS.md" }),
