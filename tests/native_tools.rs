@@ -6,6 +6,8 @@ mod world;
 
 use host::{Host, PORT};
 use serde_json::{Value, json};
+use std::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
 use world::{MODEL_NAME, http, model::Turn};
 
 /// Tries everything on every process number that a cell so young could have; says what was possible, but for the one
@@ -101,6 +103,68 @@ fn commands_of_an_agent_do_not_reach_its_gateway_and_can_do_their_work() {
     let said = run(&host, &admin, work);
     assert_eq!(said, "one\n[user]\n/sandbox/home\nb\nmade\nKilled\nfine\n");
     println!("ok: a command reaches no process, no file and no memory of its gateway, and git works");
+    an_approver_answers_through_the_edge(&host, &admin);
+}
+
+/// The gateway's questions go through the edge, beside the host's own.
+fn an_approver_answers_through_the_edge(host: &Host, admin: &str) {
+    let config = r#"{"tools":{"exec":{"mode":"ask"}}}"#;
+    let write = format!("echo '{config}' > /sandbox/.cofferdam/config.json");
+    assert!(host.exec("small", &["sh", "-c", &write]).status.success());
+    host.json(&["tenant", "stop", "small"]);
+    host.json(&["tenant", "start", "small"]);
+    let mut approver = connected(host, &host.token("small", "approver").0);
+    assert_eq!(call(&mut approver, "plugin.approval.list", &json!({}))["payload"], json!([]));
+    let asked = call(&mut approver, "exec.approval.request", &json!({ "command": "ls" }));
+    assert_eq!(asked["error"]["code"], "FORBIDDEN", "no client asks: {asked}");
+    let said = std::thread::scope(|scope| {
+        let turn = scope.spawn(|| run(host, admin, "touch asked && echo done"));
+        let question = loop {
+            let frame = receive(&mut approver);
+            if frame["event"] == "exec.approval.requested" {
+                break frame["payload"].clone();
+            }
+        };
+        assert_eq!(question["request"]["command"], "touch asked && echo done");
+        let answer = json!({ "id": question["id"], "decision": "allow-once" });
+        let answered = call(&mut approver, "exec.approval.resolve", &answer);
+        assert_eq!(answered["ok"], true, "{answered}");
+        turn.join().unwrap()
+    });
+    assert_eq!(said, "done\n");
+    println!("ok: an approver saw the command and answered it through the edge");
+}
+
+fn connected(host: &Host, token: &str) -> WebSocket<TcpStream> {
+    let mut socket = host.ws("small", token).unwrap();
+    assert_eq!(receive(&mut socket)["event"], "connect.challenge");
+    let params = json!({
+        "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.approvals", "operator.read"],
+        "client": { "id": "gateway-client", "version": "0.0.1", "platform": "linux", "mode": "backend" },
+        "caps": [], "auth": { "token": token },
+    });
+    let hello = call(&mut socket, "connect", &params);
+    assert_eq!(hello["ok"], true, "{hello}");
+    socket
+}
+
+fn receive(socket: &mut WebSocket<TcpStream>) -> Value {
+    loop {
+        if let Message::Text(text) = socket.read().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+fn call(socket: &mut WebSocket<TcpStream>, method: &str, params: &Value) -> Value {
+    let request = json!({ "type": "req", "id": method, "method": method, "params": params });
+    socket.send(Message::text(request.to_string())).unwrap();
+    loop {
+        let frame = receive(socket);
+        if frame["type"] == "res" && frame["id"] == method {
+            return frame;
+        }
+    }
 }
 
 /// What the model is told of a command that it had run.

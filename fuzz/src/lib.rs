@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("policy", cofferdam_policy::fuzz::policy),
     ("policy_import", cofferdam_policy::fuzz::foreign),
     ("policy_request", cofferdam_policy::fuzz::request),
+    ("shell", cofferdam_agent::fuzz::shell),
     ("translate", cofferdam_inference::fuzz::translate),
     ("ws_connect", cofferdam_edge::fuzz::connect),
     ("ws_frames", cofferdam_edge::fuzz::frames),

@@ -13,6 +13,8 @@ mod channels;
 mod commands;
 pub mod config;
 mod cron;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod gateway;
 mod ids;
 mod images;

@@ -21,6 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
+mod approvals;
 mod channels;
 mod children;
 mod compaction;

@@ -17,6 +17,7 @@ mod rows;
 mod tests;
 mod usage;
 
+pub use approvals::Over;
 pub use channels::{PairingRequest, Reply};
 pub use children::Child;
 pub(crate) use cron::{CronEnd, CronRun};

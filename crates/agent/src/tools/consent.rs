@@ -18,6 +18,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,12 +29,19 @@ const PATIENCE: Duration = Duration::from_mins(30);
 /// The longest command that is shown to somebody.
 const SHOWN: usize = 16 * 1024;
 
+/// A program, and which one it is: another in its place, or a change of it, has another number or time.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    path: PathBuf,
+    stamp: (u64, i64, i64),
+}
+
 /// What would run, as it is now.
 #[derive(Debug, PartialEq, Eq)]
 struct Bound {
     workdir: PathBuf,
     /// None: what it runs is not understood.
-    programs: Option<Vec<(Simple, Option<PathBuf>)>>,
+    programs: Option<Vec<(Simple, Option<Found>)>>,
     why: String,
 }
 
@@ -56,8 +64,9 @@ impl Bound {
 
     /// Does the list have all of it?
     fn is_listed(&self, list: &[Entry]) -> bool {
-        let listed = |(simple, path): &(Simple, Option<PathBuf>)| {
-            list.iter().any(|entry| self.covers(entry, simple, path.as_deref()))
+        let listed = |(simple, found): &(Simple, Option<Found>)| {
+            let path = found.as_ref().map(|found| &*found.path);
+            list.iter().any(|entry| self.covers(entry, simple, path))
         };
         self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
     }
@@ -68,7 +77,7 @@ impl Bound {
         }
         if let Some(exact) = entry.arg_pattern.as_deref().and_then(|exact| exact.strip_prefix(EXACT)) {
             return self.exact(simple).is_some_and(|own| own == exact)
-                && entry.pattern == self.pattern(simple, path);
+                && entry.pattern == pattern(simple, path);
         }
         let named = if entry.pattern.contains(['/', '~']) {
             let pattern =
@@ -96,17 +105,19 @@ impl Bound {
         simple.is_whole().then(|| json!([words, more, self.workdir.display().to_string()]).to_string())
     }
 
-    fn pattern(&self, simple: &Simple, path: Option<&Path>) -> String {
-        path.map_or_else(|| simple.name().to_owned(), |path| path.display().to_string())
-    }
-
-    /// Entries that let exactly this run; none if there are none that would.
+    /// Entries that let exactly this run; none if there are none that would. What a command may write to can be another
+    /// program tomorrow.
     fn entries(&self) -> Option<Vec<Entry>> {
-        let one = |(simple, path): &(Simple, Option<PathBuf>)| {
-            let exact = self.exact(simple).filter(|_| path.is_some() || simple.is_builtin())?;
+        let one = |(simple, found): &(Simple, Option<Found>)| {
+            let path = found.as_ref().map(|found| &*found.path);
+            let stays = match path {
+                Some(path) => !["/sandbox", "/tmp"].iter().any(|place| path.starts_with(place)),
+                None => simple.is_builtin(),
+            };
+            let exact = self.exact(simple).filter(|_| stays)?;
             Some(Entry {
                 id: Some(uuid()),
-                pattern: self.pattern(simple, path.as_deref()),
+                pattern: pattern(simple, path),
                 arg_pattern: Some(format!("{EXACT}{exact}")),
                 source: Some(Source::AllowAlways),
                 ..Entry::default()
@@ -129,12 +140,21 @@ impl Bound {
     }
 }
 
+/// What an entry names this program by.
+fn pattern(simple: &Simple, path: Option<&Path>) -> String {
+    path.map_or_else(|| simple.name().to_owned(), |path| path.display().to_string())
+}
+
 /// The program that a shell would find by this name.
-fn resolved(name: &str, workdir: &Path) -> Option<PathBuf> {
+fn resolved(name: &str, workdir: &Path) -> Option<Found> {
     // With its directory as it is: a name may go round about or through links.
-    let real = |path: PathBuf| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    let look = |path: PathBuf| {
+        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        let path = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
+        Some(Found { path, stamp: (meta.ino(), meta.ctime(), meta.ctime_nsec()) })
+    };
     if name.contains('/') {
-        return real(workdir.join(name)).filter(|path| path.is_file());
+        return look(workdir.join(name));
     }
     let path = std::env::var_os("PATH")?;
     let mut all = std::env::split_paths(&path);
@@ -142,7 +162,7 @@ fn resolved(name: &str, workdir: &Path) -> Option<PathBuf> {
     if std::env::split_paths(&path).any(|directory| !directory.is_absolute()) {
         return None;
     }
-    all.find_map(|directory| real(directory.join(name)).filter(|path| path.is_file()))
+    all.find_map(|directory| look(directory.join(name)))
 }
 
 /// `*` and `?` within a part of a path, `**` across parts.
@@ -241,11 +261,11 @@ fn request(
     (security, ask): (Security, Ask),
     allowed: &[Decision],
 ) -> Value {
-    let path = bound.programs.as_ref().and_then(|all| all.first()).and_then(|(_, path)| path.as_ref());
+    let first = bound.programs.as_ref().and_then(|all| all.first()).and_then(|(_, found)| found.as_ref());
     json!({
         "command": plain(text), "cwd": plain(&bound.workdir.display().to_string()), "host": "gateway", "nodeId": null,
         "security": security, "ask": ask, "warningText": bound.warning().map(|text| plain(&text)),
-        "allowedDecisions": allowed, "agentId": AGENT, "resolvedPath": path.map(|path| plain(&path.display().to_string())),
+        "allowedDecisions": allowed, "agentId": AGENT, "resolvedPath": first.map(|found| plain(&found.path.display().to_string())),
         "sessionKey": bench.run.map(|run| &run.session_key), "sessionId": bench.run.map(|run| &run.session_id),
         "runId": bench.run.map(|run| &run.id), "toolCallId": Some(bench.call).filter(|call| !call.is_empty()),
     })

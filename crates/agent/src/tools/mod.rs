@@ -6,7 +6,7 @@
 mod agents;
 mod apart;
 mod ask;
-mod command;
+pub(crate) mod command;
 mod consent;
 mod cron;
 mod edit;

@@ -1,0 +1,46 @@
+//! What must hold of a shell command that a model wrote, for `fuzz/`.
+
+use crate::tools::command::{Simple, parse};
+use std::fmt::Write as _;
+
+/// A command that is understood has programs with plain names, and written anew, with everything quoted, it is understood as
+/// the same.
+pub fn shell(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(all) = parse(text) else { return };
+    assert!(!all.is_empty());
+    let name = |simple: &Simple| {
+        let first = &simple.words[0];
+        assert!(
+            !first.expands
+                && !first.text.is_empty()
+                && first.text.bytes().all(|byte| byte.is_ascii_graphic())
+        );
+    };
+    all.iter().for_each(name);
+    for simple in all.into_iter().filter(Simple::is_whole) {
+        let again = written(&simple);
+        assert_eq!(parse(&again).as_deref(), Ok(&[simple][..]), "{again:?}");
+    }
+}
+
+fn written(simple: &Simple) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let (mut line, mut documents) = (String::new(), String::new());
+    for word in &simple.words {
+        let _ = write!(line, "{} ", quoted(&word.text));
+    }
+    for (number, it) in simple.redirections.iter().enumerate() {
+        if it.operator.ends_with("<<") {
+            let mut end = format!("E{number}");
+            while it.target.lines().any(|line| line == end) {
+                end.push('E');
+            }
+            let _ = write!(line, "{}'{end}' ", it.operator);
+            let _ = writeln!(documents, "{}{end}", it.target);
+        } else {
+            let _ = write!(line, "{}{} ", it.operator, quoted(&it.target));
+        }
+    }
+    format!("{line}\n{documents}")
+}
