@@ -53,6 +53,8 @@ struct Seen {
     asked: Option<String>,
     why: Option<String>,
     begun: bool,
+    /// How many have no name by which a model could call them.
+    nameless: usize,
 }
 
 impl Server {
@@ -60,7 +62,7 @@ impl Server {
         Self {
             name: name.to_owned(),
             config: config.clone(),
-            life: Default::default(),
+            life: tokio::sync::Mutex::default(),
             seen: Mutex::default(),
         }
     }
@@ -81,7 +83,7 @@ impl Server {
 
     /// How it is, in words.
     pub(super) fn told(&self) -> String {
-        let Seen { tools, others, asked, why, begun } = &*self.seen();
+        let Seen { tools, others, asked, why, begun, nameless } = &*self.seen();
         let waiting = match (others.len(), asked) {
             (0, _) => String::new(),
             (count, Some(id)) => format!("; {count} changed and wait for the answer to approval {id}"),
@@ -92,7 +94,11 @@ impl Server {
             None if !begun => ", not begun yet".to_owned(),
             None => String::new(),
         };
-        format!("{} tools{waiting}{how}", tools.len())
+        let left = match nameless {
+            0 => String::new(),
+            count => format!("; {count} left out, with no name or too long a one"),
+        };
+        format!("{} tools{waiting}{left}{how}", tools.len())
     }
 
     /// It is configured no more: nothing of it is asked.
@@ -196,19 +202,19 @@ impl Server {
         let lost = |error: store::Error| error.to_string();
         let parallel = self.config.supports_parallel_tool_calls;
         let tools: Vec<Tool> = told.iter().filter_map(|one| Tool::read(&self.name, parallel, one)).collect();
+        let nameless = told.len() - tools.len();
         let identity = self.identity();
-        let pins = match gateway.store.pins(&self.name, &identity).map_err(lost)? {
-            Some(pins) => pins,
-            None => {
-                let first: BTreeMap<_, _> =
-                    tools.iter().map(|tool| (tool.name.clone(), tool.pin())).collect();
-                gateway.store.put_pins(&self.name, &identity, &first).map_err(lost)?;
-                first
-            }
+        let pins = if let Some(pins) = gateway.store.pins(&self.name, &identity).map_err(lost)? {
+            pins
+        } else {
+            let first: BTreeMap<_, _> = tools.iter().map(|tool| (tool.name.clone(), tool.pin())).collect();
+            gateway.store.put_pins(&self.name, &identity, &first).map_err(lost)?;
+            first
         };
         let mut judged = Judged::of(tools, &pins);
         judged.others.retain(|tool| self.config.tool_filter.passes(&tool.name));
         let mut seen = self.seen();
+        seen.nameless = nameless;
         let passing = judged.same.iter().filter(|tool| self.config.tool_filter.passes(&tool.name));
         seen.tools = passing.map(|tool| Arc::new(tool.clone())).collect();
         if seen.others == judged.others {

@@ -131,9 +131,19 @@ fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
         assert_eq!(schema["type"], "object", "{}", about.name);
         assert_eq!(all().filter(|it| it.name == about.name).count(), 1, "{}", about.name);
     }
+}
+
+#[test]
+fn what_is_sent_in_every_turn_is_small() {
     let shop = Shop::new();
-    let sent = serde_json::to_string(&offered(&shop.gateway, "s")).unwrap();
-    assert!(sent.len() < 3600 && !sent.contains("tool_search"), "{}", sent.len());
+    let tools = offered(&shop.gateway, "s");
+    assert!(
+        tools.iter().all(|tool| tool["function"]["name"] != "tool_search"),
+        "nothing is left to be found"
+    );
+    let system = crate::turn::fixed::system(&shop.gateway, None);
+    let body = crate::turn::context::request("default", &system, &[], None, tools);
+    assert!(body.len() < 6_000, "{} bytes", body.len());
 }
 
 #[tokio::test]
