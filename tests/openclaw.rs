@@ -16,9 +16,8 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
-    time::Duration,
+
 };
-use tokio_tungstenite::tungstenite::{Message, WebSocket};
 use world::{MODEL_NAME, WEB, WEB_NAME, http, model::Turn};
 
 const KEY: &str = "sk-canary-1f0e2d3c4b5a";

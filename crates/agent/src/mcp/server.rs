@@ -55,6 +55,8 @@ struct Seen {
     asked: Option<Arc<Question>>,
     why: Option<String>,
     begun: bool,
+    /// How many have no name by which a model could call them.
+    nameless: usize,
 }
 
 impl Server {
@@ -83,7 +85,7 @@ impl Server {
 
     /// How it is, in words.
     pub(super) fn told(&self) -> String {
-        let Seen { tools, others, asked, why, begun } = &*self.seen();
+        let Seen { tools, others, asked, why, begun, nameless } = &*self.seen();
         let waiting = match (others.len(), asked) {
             (0, _) => String::new(),
             (count, Some(asked)) => {
@@ -96,7 +98,11 @@ impl Server {
             None if !begun => ", not begun yet".to_owned(),
             None => String::new(),
         };
-        format!("{} tools{waiting}{how}", tools.len())
+        let left = match nameless {
+            0 => String::new(),
+            count => format!("; {count} left out, with no name or too long a one"),
+        };
+        format!("{} tools{waiting}{left}{how}", tools.len())
     }
 
     /// It is configured no more: nothing of it is asked.
@@ -201,6 +207,7 @@ impl Server {
         let lost = |error: store::Error| error.to_string();
         let parallel = self.config.supports_parallel_tool_calls;
         let tools: Vec<Tool> = told.iter().filter_map(|one| Tool::read(&self.name, parallel, one)).collect();
+        let nameless = told.len() - tools.len();
         let identity = self.identity();
         let pins = if let Some(pins) = gateway.store.pins(&self.name, &identity).map_err(lost)? {
             pins
@@ -212,6 +219,7 @@ impl Server {
         let mut judged = Judged::of(tools, &pins);
         judged.others.retain(|tool| self.config.tool_filter.passes(&tool.name));
         let mut seen = self.seen();
+        seen.nameless = nameless;
         let passing = judged.same.iter().filter(|tool| self.config.tool_filter.passes(&tool.name));
         seen.tools = passing.map(|tool| Arc::new(tool.clone())).collect();
         if seen.others == judged.others {

@@ -239,10 +239,10 @@ async fn a_server_that_does_not_begin_says_why_and_another_configuration_is_anot
 #[tokio::test]
 async fn two_tools_that_nobody_could_tell_apart_are_not_called() {
     let shop = Shop::new(|dir| json!({ "n": double(dir, json!({})) }), 1);
-    shop.write("tools", "read.it read-it Echo echo fine");
+    shop.write("tools", &format!("read.it read-it Echo echo fine {}", "x".repeat(70)));
     ready(&shop.gateway).await;
     assert_eq!(shop.ids(), ["n__fine"]);
-    assert!(shop.told().contains("share a name"), "{}", shop.told());
+    assert!(shop.told().contains("share a name") && shop.told().contains("1 left out"), "{}", shop.told());
     assert!(shop.run("n__read-it", json!({})).await.is_error);
 }
 

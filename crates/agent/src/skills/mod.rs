@@ -102,11 +102,11 @@ impl Gate {
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 /// What was read of each file.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<HashMap<PathBuf, Read>>);
+type Read = HashMap<PathBuf, (Stamp, Result<Arc<Front>, String>)>;
 
-/// What was read of one, or why it was not.
-type Read = (Stamp, Result<Arc<Front>, String>);
+/// It is read again only if it is another one since.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf(Mutex<Read>);
 
 /// All that was found.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ struct Walk<'a> {
     broken: Vec<Broken>,
     /// Entries that may still be looked at.
     left: usize,
-    seen: HashMap<PathBuf, (Stamp, Result<Arc<Front>, String>)>,
+    seen: Read,
 }
 
 impl Walk<'_> {

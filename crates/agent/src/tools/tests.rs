@@ -147,9 +147,17 @@ fn every_schema_can_be_read_and_what_is_sent_each_turn_is_small() {
         assert_eq!(schema["type"], "object", "{}", about.name);
         assert_eq!(all().filter(|it| it.name == about.name).count(), 1, "{}", about.name);
     }
+}
+
+#[test]
+fn what_is_sent_in_every_turn_is_small() {
     let shop = Shop::new();
-    let sent = serde_json::to_string(&offered(&shop.gateway, "s")).unwrap();
+    let tools = offered(&shop.gateway, "s");
+    let sent = serde_json::to_string(&tools).unwrap();
     assert!(sent.len() < 4400 && sent.contains("tool_search"), "{}", sent.len());
+    let system = crate::turn::fixed::system(&shop.gateway, None).unwrap();
+    let body = crate::turn::context::request("default", &system, &[], None, tools);
+    assert!(body.len() < 6_000, "{} bytes", body.len());
 }
 
 #[tokio::test]
