@@ -382,7 +382,7 @@ fn approvals_in_the_clients_own_socket(host: &Host, tree: &std::path::Path, admi
         let seen = host.world.model.requests();
         String::from_utf8_lossy(&seen.last().unwrap().body).into_owned()
     };
-    let shown = |socket: &mut WebSocket<TcpStream>, event: &str| loop {
+    let shown = |socket: &mut Socket, event: &str| loop {
         let frame = receive(socket);
         if frame["event"] == event {
             return frame["payload"].clone();

@@ -21,7 +21,7 @@ const NAME: usize = 80;
 /// What a sub-agent is to do.
 #[derive(Debug)]
 pub(crate) struct Task {
-    pub(crate) what: String,
+    pub(crate) text: String,
     pub(crate) label: Option<String>,
     pub(crate) model: Option<String>,
     pub(crate) thinking: Option<String>,
@@ -53,7 +53,7 @@ impl Gateway {
         }
         let asks = self.session(&parent.session_key).map_err(lost)?;
         let (key, now) = (format!("agent:main:subagent:{}", uuid()), self.now());
-        let name = task.label.clone().unwrap_or_else(|| task.what.chars().take(NAME).collect());
+        let name = task.label.clone().unwrap_or_else(|| task.text.chars().take(NAME).collect());
         let session = Session {
             label: Some(name.clone()),
             model: task.model.or_else(|| limits.model.clone()).or(asks.model),
@@ -78,7 +78,7 @@ impl Gateway {
             "[Subagent Context] You are running as a subagent (depth {depth}/{}). Your last answer is the result that goes \
              back to whoever asked; nobody answers questions.\n\n[Subagent Task]\n\n{}",
             limits.depth(),
-            task.what
+            task.text
         );
         let seconds = task.timeout_seconds.or(limits.run_timeout_seconds);
         let patience_ms = seconds.map(|seconds| seconds.saturating_mul(1000));

@@ -65,7 +65,7 @@ fn spawn(bench: &Bench<'_>, asked: &Spawn) -> Output {
     }
     let label = asked.label.as_deref().map(|label| label.trim().chars().take(LABEL).collect::<String>());
     let task = Task {
-        what: asked.task.clone(),
+        text: asked.task.clone(),
         label: label.filter(|label| !label.is_empty()),
         model: asked.model.clone(),
         thinking: asked.thinking.clone(),
