@@ -10,6 +10,7 @@ use super::{
     client::Way,
     footprint::{Memory, PARTS, Spent, growth, parts, pss},
     gateway::Chat,
+    in_front, like_the_rest,
     stats::{Target, percentile},
     upstream::Upstream,
 };
@@ -260,8 +261,13 @@ impl Bench {
     /// The whole turn and the part of it that is not the model's and its warden's, p50, in milliseconds.
     fn share(&self, tenant: &Tenant, name: &str, most: usize) -> (f64, f64) {
         let awake = Awake::keep();
+        let cell = self.host.cell_processes(&tenant.id).into_iter();
+        let brokers = [format!("__warden {}", tenant.id), "__edge".to_owned()];
+        let all: Vec<i32> = cell.chain(brokers.iter().filter_map(|it| self.host.process(it))).collect();
+        in_front(&all);
         let turns = self.turns(tenant, name, most);
         let asked = self.asked(tenant, most);
+        like_the_rest(&all);
         drop(awake);
         let (turn, asked) = (percentile(&turns, 50), percentile(&asked, 50));
         println!(

@@ -11,7 +11,7 @@ use std::{io, path::Path, sync::Arc};
 use tokio_rustls::TlsConnector;
 
 /// The configuration of every connection to a provider.
-pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn config(roots: impl Into<Arc<RootCertStore>>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

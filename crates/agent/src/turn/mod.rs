@@ -1,6 +1,6 @@
 //! One run: a message, the model's answers, and the tools that it calls until it calls none.
 //!
-//! Each message of it is on disk before the next step. Its end is told once, however it comes.
+//! Each message of it is on disk before the next step, the last answer before the end is told: once, however it comes.
 
 mod compact;
 pub mod context;
