@@ -12,12 +12,7 @@ use host::{
     until,
 };
 use serde_json::{Value, json};
-use std::{
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::Command,
-
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command};
 use world::{MODEL_NAME, WEB, WEB_NAME, http, model::Turn};
 
 const KEY: &str = "sk-canary-1f0e2d3c4b5a";
