@@ -143,7 +143,8 @@ impl Stage {
         for name in ["a", "b", "c", "rm", "2", "x y"] {
             let path = dir.path().join("bin").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let said = "#!/bin/sh\n{ printf '%s\\037' \"${0##*/}\" \"$@\"; printf '\\036'; } >> \"$LOG\"\n";
+            // One write, so that those of several do not mix.
+            let said = "#!/bin/sh\nprintf '%s\\037' \"${0##*/}\" \"$@\" '\u{1e}' >> \"$LOG\"\n";
             fs::write(&path, said).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -170,8 +171,8 @@ impl Stage {
         // Its pipes end with the last of those that it left behind.
         command.output().unwrap();
         let ran = fs::read_to_string(log).unwrap();
-        let words = |line: &str| line.trim_end_matches('\u{1f}').split('\u{1f}').map(str::to_owned).collect();
-        let ran = ran.split('\u{1e}').filter(|line| !line.is_empty()).map(words).collect();
+        let words = |line: &str| line.split('\u{1f}').map(str::to_owned).collect();
+        let ran = ran.split_terminator("\u{1f}\u{1e}\u{1f}").map(words).collect();
         let made =
             fs::read_dir(&at).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
         (ran, made)
