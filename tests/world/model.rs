@@ -15,6 +15,8 @@ pub enum Turn {
     Text(String),
     /// A call of the tool `exec` with these arguments.
     Exec(Value),
+    /// A call of this tool with these arguments.
+    Call(&'static str, Value),
     /// A failure with this HTTP status.
     Fail(u16),
 }
@@ -69,16 +71,21 @@ fn answer(request: &Request, turns: &Mutex<VecDeque<Turn>>) -> Reply {
 }
 
 fn complete(body: &Value, turn: &Turn) -> Reply {
-    let call = |arguments: &Value| {
+    let call = |name: &str, arguments: &Value| {
         json!([{"index": 0, "id": "call_1", "type": "function",
-                "function": {"name": "exec", "arguments": arguments.to_string()}}])
+                "function": {"name": name, "arguments": arguments.to_string()}}])
     };
     let (mut message, reason) = match turn {
         Turn::Fail(status) => {
             return Reply::json(*status, &json!({"error": {"message": "scripted failure"}}));
         }
         Turn::Text(text) => (json!({"content": text}), "stop"),
-        Turn::Exec(arguments) => (json!({"content": null, "tool_calls": call(arguments)}), "tool_calls"),
+        Turn::Exec(arguments) => {
+            (json!({"content": null, "tool_calls": call("exec", arguments)}), "tool_calls")
+        }
+        Turn::Call(name, arguments) => {
+            (json!({"content": null, "tool_calls": call(name, arguments)}), "tool_calls")
+        }
     };
     message["role"] = "assistant".into();
     let usage =
