@@ -262,7 +262,6 @@ async fn a_command_is_answered_by_the_gateway() {
     assert!(type_in(&mut client, "/usage").await.contains("7 in"));
     assert!(type_in(&mut client, "/stop").await.contains("Nothing runs"));
     assert!(type_in(&mut client, "/compact").await.contains("Nothing to compact"));
-    assert!(type_in(&mut client, "/approve").await.contains("operator.approvals"));
     assert!(type_in(&mut client, "/help").await.contains("/think"));
     assert_eq!(world.script.asked.lock().unwrap().len(), 1, "the model was not asked");
     // What was chosen holds for the next turn, and what nobody knows is a message.
