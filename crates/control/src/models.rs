@@ -196,8 +196,10 @@ impl Host {
     /// one's hello is read, all that they said was, and what they had under way is queued.
     pub(crate) async fn settled(&self, tenant: &Tenant, link: &Link) -> Result<(), Error> {
         link.greeted(tenant).await?;
-        self.counter.settled().await;
-        Ok(())
+        tokio::select! {
+            () = self.counter.settled() => Ok(()),
+            error = link.gone(tenant) => Err(error),
+        }
     }
 
     /// Sends a warden its routes and what they used by now.

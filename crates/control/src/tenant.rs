@@ -439,10 +439,18 @@ async fn start_cell(host: &Host, tenant: &Arc<Tenant>, generation: u64) {
 }
 
 async fn configure(host: Arc<Host>, tenant: Arc<Tenant>) {
+    let before = tenant.seat.link();
     let event = match host.configure(&tenant).await {
         Ok(()) => Event::WardenConfigured,
         Err(crate::host::NotConfigured::Refused(why)) => Event::WardenRefused(why),
-        Err(crate::host::NotConfigured::Lost) => Event::WardenLost,
+        Err(crate::host::NotConfigured::Lost) => {
+            let now = tenant.seat.link();
+            if before.zip(now).is_some_and(|(before, now)| !Arc::ptr_eq(&before, &now)) {
+                // The end of that one was told when its wire ended, and the next one is none of its business.
+                return;
+            }
+            Event::WardenLost
+        }
     };
     tenant.post(event);
 }

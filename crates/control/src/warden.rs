@@ -115,6 +115,14 @@ impl Link {
         }
     }
 
+    /// Waits for its end, and says it.
+    pub async fn gone(&self, tenant: &Tenant) -> Error {
+        let mut watch = self.configured.subscribe();
+        // Its sender lives in itself.
+        let _ = watch.wait_for(|c| c.ended).await;
+        nonsense(tenant, "its wire ended")
+    }
+
     /// The revision that was last reported in force.
     pub fn revision(&self) -> Option<u64> {
         self.configured.borrow().revision

@@ -149,7 +149,14 @@ fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     for upper in [true, false] {
         let mut escaped = Zeroizing::new(String::new());
         let mut hex = Zeroizing::new(String::new());
+        // As it is written into a path.
+        let mut segment = Zeroizing::new(String::new());
         for byte in value {
+            let _ = match (byte.is_ascii_alphanumeric() || b"-._~:".contains(byte), upper) {
+                (true, _) => write!(segment, "{}", char::from(*byte)),
+                (false, true) => write!(segment, "%{byte:02X}"),
+                (false, false) => write!(segment, "%{byte:02x}"),
+            };
             // Writing to a string does not fail.
             let _ = match (byte.is_ascii_alphanumeric() || b"-._~".contains(byte), upper) {
                 (true, _) => write!(escaped, "{}", char::from(*byte)),
@@ -158,7 +165,7 @@ fn forms(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
             };
             let _ = if upper { write!(hex, "{byte:02X}") } else { write!(hex, "{byte:02x}") };
         }
-        forms.extend([escaped, hex].map(|text| Zeroizing::new(text.as_bytes().to_vec())));
+        forms.extend([escaped, segment, hex].map(|text| Zeroizing::new(text.as_bytes().to_vec())));
     }
     if let Ok(text) = std::str::from_utf8(value)
         && let Ok(quoted) = serde_json::to_vec(text).map(Zeroizing::new)
@@ -201,6 +208,12 @@ mod tests {
         ] {
             let covered = patterns.cover(format!("<{form}>").as_bytes()).unwrap_or_else(|| panic!("{form}"));
             assert_eq!(covered, format!("<{}>", "*".repeat(form.len())).into_bytes(), "{form}");
+        }
+        let mut token = Patterns::default();
+        token.add(b"12:ab/cd-ef");
+        for form in ["/bot12:ab%2Fcd-ef/send", "/bot12:ab%2fcd-ef/send"] {
+            let covered = String::from_utf8(token.cover(form.as_bytes()).unwrap()).unwrap();
+            assert_eq!(covered, format!("/bot{}/send", "*".repeat(13)), "as it is written into a path");
         }
         for lead in ["", "a", "ab", "Basic:"] {
             let text = STANDARD.encode(format!("{lead}{VALUE}tail"));
