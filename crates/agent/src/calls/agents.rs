@@ -18,7 +18,19 @@ use std::{io, path::Path, sync::Arc, time::UNIX_EPOCH};
 /// The longest file that a client may read or write here.
 const LONGEST: usize = 1024 * 1024;
 /// What `tools.invoke` runs for no client: whoever writes files, runs commands or makes jobs asks the agent.
-const NOT_INVOKED: [&str; 6] = ["exec", "process", "write", "edit", "apply_patch", "cron"];
+const NOT_INVOKED: [&str; 11] = [
+    "exec",
+    "process",
+    "write",
+    "edit",
+    "apply_patch",
+    "cron",
+    "ask_user",
+    "message",
+    "sessions_send",
+    "sessions_spawn",
+    "subagents",
+];
 
 pub(super) fn list(gateway: &Arc<Gateway>) -> Value {
     json!({

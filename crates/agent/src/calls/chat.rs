@@ -69,6 +69,7 @@ pub(super) fn send(
         }
     }
     let plain = asked.suppress_command_interpretation;
+    super::is_free(&asked.idempotency_key)?;
     if !plain
         && gateway.run(&asked.idempotency_key).map_err(lost)?.is_none()
         && let Some(text) = super::approvals::typed(gateway, client, &asked.message)
@@ -225,6 +226,7 @@ fn begin_agent(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<(Arc
     let wish = Wish { thinking, more, patience_ms, ..Wish::default() };
     // Whoever waits for the end of a run wants one of its own.
     let said = said(asked.message, &asked.attachments)?;
+    super::is_free(&asked.idempotency_key)?;
     gateway.send(&key, &asked.idempotency_key, said, Queue::Followup, wish)
 }
 

@@ -40,6 +40,28 @@ impl From<Result<Value, Fault>> for Answer {
     }
 }
 
+/// Beginnings of the ids of runs that begin by themselves, or for somebody who is no client.
+const OURS: [&str; 10] = [
+    "telegram:",
+    "slack:",
+    "discord:",
+    "webhook-",
+    "cron:",
+    "manual:",
+    "hook:",
+    "wake:",
+    "announce:",
+    "heartbeat:",
+];
+
+/// May a client choose this id for its run?
+fn is_free(id: &str) -> Result<(), Fault> {
+    match OURS.into_iter().find(|begin| id.starts_with(begin)) {
+        Some(begin) => Err(Fault::invalid(format!("ids that begin with {begin} are the gateway's own"))),
+        None => Ok(()),
+    }
+}
+
 /// A session's key in full, if it is one.
 pub(crate) fn key_of(given: &str) -> Result<String, Fault> {
     chat::is_key(given)?;

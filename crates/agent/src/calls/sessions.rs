@@ -158,6 +158,7 @@ pub(super) fn create(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resul
     });
     if let Some(message) = asked.message.filter(|message| !message.trim().is_empty()) {
         let id = fresh(asked.idempotency_key);
+        super::is_free(&id)?;
         match gateway.send(&key, &id, &*message, Queue::Followup, Wish::default()) {
             Ok((active, _)) => {
                 answer["runStarted"] = true.into();
@@ -259,8 +260,9 @@ pub(super) fn send(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     let key = full_key(asked.key);
     there(&gateway.store, &key)?;
     let wish = Wish { thinking: asked.thinking, patience_ms: asked.timeout_ms, ..Wish::default() };
-    let (active, taken) =
-        gateway.send(&key, &fresh(asked.idempotency_key), &*asked.message, Queue::Steer, wish)?;
+    let id = fresh(asked.idempotency_key);
+    super::is_free(&id)?;
+    let (active, taken) = gateway.send(&key, &id, &*asked.message, Queue::Steer, wish)?;
     let interrupted = taken == Taken::Steered;
     Ok(
         json!({ "ok": true, "key": key, "runId": active.id, "status": status(taken), "interruptedActiveRun": interrupted }),

@@ -13,6 +13,7 @@ use crate::{
     text::untrusted,
     turn::Wish,
 };
+use std::fmt::Write as _;
 
 /// How many may wait to be paired over one channel, and how long, in milliseconds.
 pub(crate) const PENDING: u32 = 3;
@@ -49,7 +50,8 @@ enum Verdict {
 
 fn judge(access: &Access, inbound: &Inbound, paired: bool) -> Verdict {
     let listed = |id: &str| access.allow_from.iter().any(|it| it == id);
-    let ours = listed(&inbound.sender) || paired;
+    // `*` is everybody, and nobody's id.
+    let ours = inbound.sender != "*" && (listed(&inbound.sender) || paired);
     if !inbound.group {
         return match access.dm_policy {
             DmPolicy::Disabled => Verdict::Unheard,
@@ -109,7 +111,7 @@ fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed>
     };
     let key = key_of(channel.name(), *group, if *group { chat } else { sender });
     let run = format!("{}:{id}", channel.name());
-    let wish = Wish { plain: !ours || *group, ..Wish::default() };
+    let wish = Wish { plain: !ours || *group, stranger: !ours, ..Wish::default() };
     let reply = Reply { run: run.clone(), channel: channel.name().to_owned(), chat: chat.clone() };
     if gateway.run(&run)?.is_some() {
         // It came twice: whoever sends its answer is there.
@@ -120,8 +122,9 @@ fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed>
     match gateway.send(&key, &run, &shown, Queue::Followup, wish) {
         Ok(_) => pay(link.clone(), reply),
         Err(fault) => {
+            // One conversation that is full is no reason to keep all others waiting.
+            tracing::warn!(channel = channel.name(), why = fault.message, "a message is not taken");
             gateway.store.paid(&run)?;
-            return Err(Failed::Said(fault.message));
         }
     }
     Ok(())
@@ -130,8 +133,17 @@ fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed>
 /// The session of a conversation: one for each person, and one for each group.
 fn key_of(channel: &str, group: bool, id: &str) -> String {
     let kind = if group { "group" } else { "direct" };
-    let id: String =
-        id.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.@+".contains(*c)).take(128).collect();
+    // No two ids are one key.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
+    let id = id.bytes().fold(String::new(), |mut key, byte| {
+        if plain(byte) {
+            key.push(char::from(byte));
+        } else {
+            // Writing to a text does not fail.
+            let _ = write!(key, "%{byte:02x}");
+        }
+        key
+    });
     format!("agent:main:{channel}:{kind}:{id}")
 }
 
@@ -157,4 +169,37 @@ async fn may_ask(link: &Link, inbound: &Inbound) -> Result<(), Failed> {
         inbound.sender
     );
     link.say(&inbound.chat, &text).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_becomes_one_of_ours_by_an_id_that_means_everybody_or_looks_like_anothers() {
+        let access = Access {
+            dm_policy: DmPolicy::Open,
+            allow_from: vec!["*".to_owned(), "ann".to_owned()],
+            ..Access::default()
+        };
+        let from = |sender: &str| Inbound {
+            id: String::new(),
+            chat: "c".to_owned(),
+            group: false,
+            sender: sender.to_owned(),
+            name: String::new(),
+            text: "hi".to_owned(),
+            mentioned: false,
+        };
+        for (sender, verdict) in [
+            ("ann", Verdict::Ours),
+            ("*", Verdict::Stranger),
+            ("ann ", Verdict::Stranger),
+            ("", Verdict::Stranger),
+        ] {
+            assert_eq!(judge(&access, &from(sender), false), verdict, "{sender}");
+        }
+        let keys = ["alice", "alice!", "алиса", "иван", "a%21"].map(|id| key_of("x", false, id));
+        assert!((1..keys.len()).all(|at| !keys[..at].contains(&keys[at])), "{keys:?}");
+    }
 }

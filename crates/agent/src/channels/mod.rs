@@ -25,7 +25,7 @@ use http::{Method, Request, StatusCode, header, request};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -152,9 +152,12 @@ impl Drop for Live {
     }
 }
 
-/// Those that run, by name.
+/// Those that run, by name, and the runs whose answers are being sent.
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<BTreeMap<String, Live>>);
+pub(crate) struct Channels {
+    all: Mutex<BTreeMap<String, Live>>,
+    paying: Mutex<BTreeSet<String>>,
+}
 
 impl std::fmt::Debug for Channels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -180,7 +183,11 @@ pub(crate) async fn supervise(gateway: Arc<Gateway>) {
 
 impl Channels {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paying(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.paying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends what is configured otherwise now, and begins what is new.
@@ -269,38 +276,48 @@ async fn keep(link: Link) {
 
 /// Sends a run's answer to where it was asked from, when it has one.
 fn pay(link: Link, reply: Reply) {
+    // A channel that was configured anew finds what the one before it is still sending.
+    if !link.gateway.channels.paying().insert(reply.run.clone()) {
+        return;
+    }
     tokio::spawn(async move {
-        let Reply { run: id, chat, .. } = reply;
-        let text = match link.gateway.run(&id) {
-            Ok(Some(active)) => {
-                let run = active.ended().await;
-                match (run.said, run.error) {
-                    (Some(said), _) => said,
-                    (None, Some(error)) => format!("Your message was not answered: {error}."),
-                    (None, None) => String::new(),
-                }
-            }
-            // The gateway ended before it was taken: the service brings it again.
-            Ok(None) => String::new(),
-            Err(error) => return tracing::error!(%error, run = id, "an answer that is owed is not known"),
-        };
-        let mut wait = FIRST_WAIT;
-        // Upstream's word for nothing to say.
-        if !text.trim().is_empty() && text.trim() != "NO_REPLY" {
-            while let Err(failed) = link.say(&chat, &text).await {
-                tracing::warn!(error = %failed, channel = link.channel.name(), "an answer is not sent yet");
-                if wait >= LONGEST_WAIT {
-                    // It stays owed: the next start tries again.
-                    return;
-                }
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-        }
-        if let Err(error) = link.gateway.store.paid(&id) {
-            tracing::error!(%error, run = id, "an answer that was sent is still owed");
-        }
+        let id = reply.run.clone();
+        sent(&link, reply).await;
+        link.gateway.channels.paying().remove(&id);
     });
+}
+
+async fn sent(link: &Link, reply: Reply) {
+    let Reply { run: id, chat, .. } = reply;
+    let text = match link.gateway.run(&id) {
+        Ok(Some(active)) => {
+            let run = active.ended().await;
+            match (run.said, run.error) {
+                (Some(said), _) => said,
+                (None, Some(error)) => format!("Your message was not answered: {error}."),
+                (None, None) => String::new(),
+            }
+        }
+        // The gateway ended before it was taken: the service brings it again.
+        Ok(None) => String::new(),
+        Err(error) => return tracing::error!(%error, run = id, "an answer that is owed is not known"),
+    };
+    let mut wait = FIRST_WAIT;
+    // Upstream's word for nothing to say.
+    if !text.trim().is_empty() && text.trim() != "NO_REPLY" {
+        while let Err(failed) = link.say(&chat, &text).await {
+            tracing::warn!(error = %failed, channel = link.channel.name(), "an answer is not sent yet");
+            if wait >= LONGEST_WAIT {
+                // It stays owed: the next start tries again.
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+    }
+    if let Err(error) = link.gateway.store.paid(&id) {
+        tracing::error!(%error, run = id, "an answer that was sent is still owed");
+    }
 }
 
 /// A text in pieces of at most so many characters, cut at ends of lines where there are some.

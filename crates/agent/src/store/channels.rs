@@ -29,7 +29,7 @@ pub struct Reply {
 const REQUEST: &str = "SELECT id, channel, sender, name, chat,
     strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch'),
     strftime('%Y-%m-%dT%H:%M:%fZ', seen / 1000.0, 'unixepoch'),
-    strftime('%Y-%m-%dT%H:%M:%fZ', seen / 1000.0 + 3600, 'unixepoch') FROM channel_requests";
+    strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0 + 3600, 'unixepoch') FROM channel_requests";
 
 fn request(row: &Row<'_>) -> rusqlite::Result<PairingRequest> {
     Ok(PairingRequest {
@@ -63,7 +63,7 @@ impl Store {
         Ok(db.query_row(sql, [channel, chat], |_| Ok(())).optional()?.is_some())
     }
 
-    /// Keeps that somebody would like to write: at most `most` of a channel, and none that was last seen before
+    /// Keeps that somebody would like to write: at most `most` of a channel, and none that is older than
     /// `since`. Gives the id, and whether it is new; none: there are too many.
     pub fn wants(
         &self,
@@ -75,7 +75,7 @@ impl Store {
         let PairingRequest { id, channel, sender, name, chat, .. } = wanted;
         let mut db = self.db();
         let change = db.transaction()?;
-        change.execute("DELETE FROM channel_requests WHERE seen < ?1", [millis(since)])?;
+        change.execute("DELETE FROM channel_requests WHERE at < ?1", [millis(since)])?;
         let sql = "UPDATE channel_requests SET seen = ?3 WHERE channel = ?1 AND sender = ?2 RETURNING id";
         let known =
             change.query_row(sql, params![channel, sender, millis(now)], |row| row.get(0)).optional()?;
@@ -102,7 +102,7 @@ impl Store {
     /// Those who would like to write, the oldest first.
     pub fn pairing_requests(&self, since: u64) -> Result<Vec<PairingRequest>, Error> {
         let db = self.db();
-        let mut select = db.prepare_cached(&format!("{REQUEST} WHERE seen >= ?1 ORDER BY at"))?;
+        let mut select = db.prepare_cached(&format!("{REQUEST} WHERE at >= ?1 ORDER BY at"))?;
         Ok(select.query_map([millis(since)], request)?.collect::<Result<_, _>>()?)
     }
 

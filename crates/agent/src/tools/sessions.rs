@@ -1,7 +1,7 @@
 //! `sessions_list`, `sessions_history` and `sessions_send`: the tenant's other conversations.
 
 use super::{About, Bench, Output, cut, later, now};
-use crate::{calls::key_of, protocol::params::Queue, store::Message, turn::Wish};
+use crate::{calls::key_of, protocol::params::Queue, store::Message, text::untrusted, turn::Wish};
 use serde::Deserialize;
 use std::{fmt::Write as _, time::Duration};
 
@@ -106,9 +106,14 @@ async fn send(bench: &Bench<'_>, asked: &Send) -> Output {
     if bench.run.is_some_and(|run| run.session_key == key) {
         return Output::error("that is this session: say it yourself");
     }
+    match bench.gateway.store.session(&key) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Output::error(format!("there is no session {key}: use sessions_list")),
+        Err(error) => return Output::error(error.to_string()),
+    }
     // The model's word, not a person's: a slash at its beginning means nothing.
     let wish = Wish { plain: true, ..Wish::default() };
-    let message = format!("[from the session {}] {}", from(bench), asked.message);
+    let message = untrusted(&format!("the session {}", from(bench)), &asked.message);
     let sent = bench.gateway.send(&key, &crate::ids::uuid(), &message, Queue::Followup, wish);
     let active = match sent {
         Ok((active, _)) => active,

@@ -14,7 +14,12 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
 use url::Url;
 
 pub(super) const TOOLS: [About; 2] = [
@@ -46,6 +51,10 @@ const TEXT: usize = 20_000;
 const LONGEST_TEXT: usize = 40_000;
 /// How long each hop may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Pages of so many bytes and elements are laid out, and how long that may take; of others the text is taken.
+const LAID_OUT: usize = 512 * 1024;
+const ELEMENTS: usize = 20_000;
+const LAYING_OUT: Duration = Duration::from_secs(3);
 /// How wide lines are, in characters.
 const WIDTH: usize = 120;
 
@@ -59,7 +68,7 @@ struct Fetch {
 
 async fn fetch(bench: &Bench<'_>, asked: &Fetch) -> Output {
     match page(bench.gateway.web(), &asked.url).await {
-        Ok(page) => page.shown(asked.max_chars.unwrap_or(TEXT).clamp(100, LONGEST_TEXT)),
+        Ok(page) => page.shown(asked.max_chars.unwrap_or(TEXT).clamp(100, LONGEST_TEXT)).await,
         Err(error) => Output::error(format!("cannot fetch {}: {error}", asked.url)),
     }
 }
@@ -114,17 +123,17 @@ fn address(text: &str) -> Result<Url, String> {
 }
 
 impl Page {
-    fn shown(&self, most: usize) -> Output {
+    async fn shown(self, most: usize) -> Output {
         let Self { url, status, kind, bytes, cut } = self;
-        let text = match readable(kind, bytes) {
+        let text = match readable(&kind, bytes).await {
             Ok(text) => text,
             Err(error) => return Output::error(format!("cannot read {url}: {error}")),
         };
         let count = text.chars().count();
         let mut given: String = text.chars().take(most).collect();
-        if count > most || *cut {
+        if count > most || cut {
             let _ =
-                write!(given, "\n[… {most} of {count} characters{} …]", if *cut { ", and more" } else { "" });
+                write!(given, "\n[… {most} of {count} characters{} …]", if cut { ", and more" } else { "" });
         }
         let details =
             json!({ "url": url.as_str(), "status": status.as_u16(), "contentType": kind, "length": count });
@@ -134,16 +143,62 @@ impl Page {
 }
 
 /// The text of a page.
-fn readable(kind: &str, bytes: &[u8]) -> Result<String, String> {
+async fn readable(kind: &str, bytes: Vec<u8>) -> Result<String, String> {
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if matches!(kind, "text/html" | "application/xhtml+xml") {
-        return html2text::config::plain().string_from_read(bytes, WIDTH).map_err(|error| error.to_string());
+        let bytes = Arc::new(bytes);
+        return Ok(rendered(&bytes).await.unwrap_or_else(|| stripped(&String::from_utf8_lossy(&bytes))));
     }
     let texts = ["json", "xml", "yaml", "javascript", "x-sh", "toml", "urlencoded"];
     if kind.starts_with("text/") || texts.iter().any(|it| kind.contains(it)) {
-        return Ok(String::from_utf8_lossy(bytes).into_owned());
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
-    Err(format!("{kind} is no text"))
+    Err("it is of a kind that is no text".to_owned())
+}
+
+/// A page laid out as text; none if that takes too long, or one is laid out already. What a page makes of its elements
+/// may cost far more than its length, and the gateway has one thread: this is done on another one, one page at a time.
+async fn rendered(bytes: &Arc<Vec<u8>>) -> Option<String> {
+    static ONE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
+    let place = Arc::clone(&ONE).try_acquire_owned().ok()?;
+    if bytes.len() > LAID_OUT || bytes.split(|byte| *byte == b'<').count() > ELEMENTS {
+        return None;
+    }
+    let bytes = Arc::clone(bytes);
+    let laid_out = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        html2text::config::plain().string_from_read(&bytes[..], WIDTH).ok()
+    });
+    tokio::time::timeout(LAYING_OUT, laid_out).await.ok()?.ok()?
+}
+
+/// A page without its elements and what is between those that show nothing; in one pass.
+fn stripped(page: &str) -> String {
+    let mut out = String::new();
+    let mut rest = page;
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let hidden = ["script", "style", "template", "noscript"]
+            .into_iter()
+            .find(|name| rest.get(1..=name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name)));
+        let end = if rest.starts_with("<!--") { "-->" } else { ">" };
+        let from = rest.find(end).map_or(rest.len(), |at| at + end.len());
+        rest = &rest[from..];
+        if let Some(name) = hidden {
+            let ends = |at: &usize| {
+                let end = rest.as_bytes().get(at + 2..at + 2 + name.len());
+                end.is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes()))
+            };
+            let end = rest.match_indices("</").map(|(at, _)| at).find(ends);
+            rest = &rest[end.unwrap_or(rest.len())..];
+        }
+        if !out.ends_with([' ', '\n']) {
+            out.push(' ');
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 #[derive(Deserialize)]

@@ -35,9 +35,14 @@ const RULES: &str = "You are an agent that works for its user, by tools where th
 
 /// The beginning of each request.
 pub fn system(workspace: &Path, now: u64, more: Option<&str>) -> String {
+    of_files(workspace, now, &FILES.map(|(name, _)| name), more)
+}
+
+/// The same with these files alone.
+pub(super) fn of_files(workspace: &Path, now: u64, files: &[&str], more: Option<&str>) -> String {
     let mut text = format!("{RULES}\nWorkspace: {}. Time: {} (Unix).", workspace.display(), now / 1000);
     let mut room = ALL;
-    for (name, cap) in FILES {
+    for (name, cap) in FILES.into_iter().filter(|(name, _)| files.contains(name)) {
         let Some(content) = beginning(&workspace.join(name), cap.min(room)) else { continue };
         room -= content.chars().count().min(room);
         let _ = write!(text, "\n\n## {name}\n{content}");

@@ -4,6 +4,11 @@ use super::context;
 use crate::gateway::Gateway;
 use std::io;
 
+/// The beginning of a request that a stranger began.
+pub(crate) fn for_strangers(gateway: &Gateway) -> io::Result<String> {
+    gateway.apart(|| context::of_files(&gateway.workspace, gateway.now(), &["SOUL.md", "IDENTITY.md"], None))
+}
+
 /// The beginning of each request: rules, the files of the workspace, and the skills that there are. No link in the
 /// workspace leads into the gateway's own state.
 pub(crate) fn system(gateway: &Gateway, more: Option<&str>) -> io::Result<String> {

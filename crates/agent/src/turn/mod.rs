@@ -50,6 +50,8 @@ pub struct Wish {
     pub patience_ms: Option<u64>,
     /// It is a heartbeat.
     pub heartbeat: bool,
+    /// A stranger began it: it has no tools, and is told nothing of the workspace but who the agent is.
+    pub stranger: bool,
 }
 
 /// Runs it to its end. Its first message is in the store already.
@@ -102,10 +104,14 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
     cron::hear(gateway, active).map_err(lost)?;
     for step in 0..STEPS {
         let (session, past) = room.past(gateway, active, &mut retries, step).await?;
-        let system = fixed::system(gateway, wish.more.as_deref())
-            .map_err(|error| Failed::new("unknown", error.to_string()))?;
+        let system = if wish.stranger {
+            fixed::for_strangers(gateway)
+        } else {
+            fixed::system(gateway, wish.more.as_deref())
+        };
+        let system = system.map_err(|error| Failed::new("unknown", error.to_string()))?;
         let thinking = wish.thinking.clone().or_else(|| gateway.thinking_of(&session));
-        let tools = tools::offered(gateway, &session.id);
+        let tools = if wish.stranger { Vec::new() } else { tools::offered(gateway, &session.id) };
         let body = context::request(&gateway.model_of(&session), &system, &past, thinking.as_deref(), tools);
         if step == 0 {
             gateway.status(active, "starting_model");
@@ -129,6 +135,9 @@ async fn steps(gateway: &Arc<Gateway>, active: &Arc<Active>, wish: &Wish) -> Res
                 return Ok(End::Done(answer));
             }
             continue;
+        }
+        if wish.stranger {
+            return Err(Failed::new("unknown", "the model called a tool where there is none"));
         }
         for (call, output) in call_all(gateway, active, &answer.calls).await {
             let body = result(call, &output);

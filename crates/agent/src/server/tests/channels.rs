@@ -116,7 +116,13 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
         script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
     }
     let config = telegram_config(json!({ "allowFrom": ["42"], "groups": { "-100": {} } }));
-    let world = World::with(home(&config), Arc::clone(&script), At).await;
+    let dir = home(&config);
+    std::fs::create_dir(dir.path().join("workspace")).unwrap();
+    std::fs::write(dir.path().join("workspace/MEMORY.md"), "the owner's secret").unwrap();
+    let world = World::with(dir, Arc::clone(&script), At).await;
+    let mut client = world.client(ALL).await;
+    let taken = client.call("chat.send", message("mine", "telegram:2")).await.unwrap_err();
+    assert!(taken["message"].as_str().unwrap().contains("the gateway's own"), "{taken}");
     let (_, second) = script.asked_for(&telegram("sendMessage"), 1).await;
     assert_eq!(second, json!({ "chat_id": -100, "text": "yes" }));
     let asked = world.asked();
@@ -127,6 +133,11 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("the stranger 5") && said[0].contains("<untrusted source="), "{said:?}");
     assert_eq!(said[1], "[Ann (42)] @the_bot do it");
+    // A stranger's turn has no tools, and is told nothing of the workspace.
+    let asked = script.asked.lock().unwrap().clone();
+    let system = |at: usize| asked[at]["messages"][0]["content"].to_string();
+    assert!(asked[0].get("tools").is_none() && !system(0).contains("the owner's secret"), "{}", asked[0]);
+    assert!(asked[1].get("tools").is_some() && system(1).contains("the owner's secret"), "{}", asked[1]);
 }
 
 #[tokio::test]
