@@ -93,6 +93,8 @@ impl<'a> Page<'a> {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(BROWSER);
         command.args(["--no-sandbox", "--disable-gpu", "--no-first-run", "about:blank"]);
+        // A page that came from nowhere is public to the browser, and would not be let speak to this machine.
+        command.arg("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets,BlockInsecurePrivateNetworkRequests");
         command.arg(format!("--remote-debugging-port={}", DEBUGGER.port()));
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -112,11 +114,6 @@ impl<'a> Page<'a> {
         page.call("Fetch.enable", &json!({ "patterns": [{ "urlPattern": "http://*" }] }));
         let last = 2 + TENANTS.iter().position(|it| *it == tenant).unwrap();
         let origin = format!("http://127.18.0.{last}:{PORT}");
-        if files.is_some() {
-            // What came from nowhere is public to the browser, and would have to ask before it talks to this machine.
-            let near = json!({ "origin": origin, "permissions": ["localNetworkAccess", "loopbackNetwork", "localNetwork"] });
-            page.call("Browser.grantPermissions", &near);
-        }
         let url = format!("{origin}/#token={}", page.token);
         page.call("Page.navigate", &json!({ "url": url }));
         page

@@ -12,7 +12,6 @@ fn typed(line: &str) -> Result<Flags, clap::Error> {
 fn what_is_not_built_yet_says_so_and_what_never_was_says_where_to_look() {
     for (line, code) in [
         ("tenant hibernate acme", "not_built"),
-        ("tenant import --from x", "not_built"),
         ("secret rotate acme KEY", "not_built"),
         ("ledger export", "not_built"),
         ("tenant craete acme", "no_such_command"),
