@@ -79,7 +79,7 @@ pub(super) fn models(gateway: &Gateway) -> Value {
     }]})
 }
 
-pub(super) fn commands(gateway: &Gateway) -> Value {
+pub(super) fn commands(gateway: &Gateway) -> Result<Value, Fault> {
     let one = |command: &Command| {
         let Command { name, description, category, takes } = command;
         json!({
@@ -88,13 +88,15 @@ pub(super) fn commands(gateway: &Gateway) -> Value {
         })
     };
     let mut all: Vec<Value> = COMMANDS.iter().map(one).collect();
-    let (config, found) = (gateway.config(), gateway.skills());
-    all.extend(found.commands(&config).iter().map(|Called { name, skill }| {
+    let skill = |Called { name, skill }: &Called<'_>| {
         json!({
             "name": name, "textAliases": [format!("/{name}")], "description": skill.front.description,
             "category": "tools", "source": "skill", "scope": "text", "acceptsArgs": true,
             "skillDisplayName": skill.name, "skillModelVisible": skill.front.model_invocable,
         })
-    }));
-    json!({ "commands": all })
+    };
+    let skills =
+        gateway.with_skills(|found, config| found.commands(config).iter().map(skill).collect::<Vec<_>>());
+    all.extend(skills.map_err(super::skills::unread)?);
+    Ok(json!({ "commands": all }))
 }

@@ -155,7 +155,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "plugin.approval.resolve" => approvals::resolve(gateway, client, Kind::Plugin, params).into(),
         "plugin.approval.waitDecision" => approvals::wait(gateway, Kind::Plugin, params),
         "models.list" => Ok(info::models(gateway)).into(),
-        "commands.list" => Ok(info::commands(gateway)).into(),
+        "commands.list" => info::commands(gateway).into(),
         "skills.status" => skills::status(gateway, params).into(),
         "skills.update" => skills::update(gateway, params).into(),
         "health" => health(gateway).into(),

@@ -5,6 +5,7 @@ use crate::{
     AGENT,
     gateway::Gateway,
     protocol::{Fault, params},
+    skills::Found,
 };
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -28,10 +29,14 @@ struct Update {
     enabled: bool,
 }
 
+pub(super) fn unread(error: std::io::Error) -> Fault {
+    Fault::unavailable(error.to_string())
+}
+
 pub(super) fn status(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let asked: Status = params::read("skills.status", params)?;
     is_ours(asked.agent_id.as_deref())?;
-    let (skills, broken) = gateway.skills().status(&gateway.config());
+    let (skills, broken) = gateway.with_skills(Found::status).map_err(unread)?;
     Ok(json!({
         "workspaceDir": gateway.workspace, "managedSkillsDir": gateway.managed_skills(), "agentId": AGENT,
         "skills": skills, "broken": broken,
@@ -40,8 +45,8 @@ pub(super) fn status(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resul
 
 pub(super) fn update(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
     let Update { skill_key, enabled } = params::read("skills.update", params)?;
-    let found = gateway.skills();
-    if !found.skills.iter().any(|skill| skill.key() == skill_key) {
+    let is_key = |found: &Found, _: &_| found.skills.iter().any(|skill| skill.key() == skill_key);
+    if !gateway.with_skills(is_key).map_err(unread)? {
         return Err(Fault::invalid(format!("unknown skill: {skill_key}")));
     }
     gateway.switch_skill(&skill_key, enabled).map_err(|error| Fault::unavailable(error.to_string()))?;

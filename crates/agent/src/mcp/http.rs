@@ -1,8 +1,11 @@
 //! A server that is reached over streamable HTTP, through the warden, which decides about each request.
 //!
 //! No stream is held open for what it may say by itself: its tools are asked for again instead.
+//!
+//! The threat is an answer that asks for more requests than it is itself. So only a few of what it asks are answered,
+//! and what comes back to those is never answered.
 
-use super::wire::{LONGEST, Link};
+use super::wire::{ANSWERED, LONGEST, Link};
 use crate::{config::mcp, text, web::Web};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,6 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::Semaphore;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -33,6 +37,8 @@ pub(super) struct Http {
     headers: HeaderMap,
     /// What the server said at the beginning: the session and the version.
     agreed: Mutex<HeaderMap>,
+    /// Bounds how many of its questions are being answered at once.
+    answering: Arc<Semaphore>,
 }
 
 impl Http {
@@ -47,7 +53,8 @@ impl Http {
                 .map_err(|_| format!("the header {name} cannot be sent"))?;
             headers.insert(name, HeaderValue::from_str(&mcp::text(value)).map_err(unsent)?);
         }
-        Ok(Self { web, url, headers, agreed: Mutex::default() })
+        let answering = Arc::new(Semaphore::new(ANSWERED));
+        Ok(Self { web, url, headers, agreed: Mutex::default(), answering })
     }
 
     /// The version that both speak from now on.
@@ -61,6 +68,11 @@ impl Http {
 
     /// Sends one message and reads to the end what comes back; what is asked there is answered.
     pub(super) async fn send(self: &Arc<Self>, link: &Arc<Link>, message: &Value) -> Result<(), String> {
+        self.post(link, message, ANSWERED).await
+    }
+
+    /// As `send`; of what is asked there at most `answers` are answered.
+    async fn post(self: &Arc<Self>, link: &Arc<Link>, message: &Value, answers: usize) -> Result<(), String> {
         let unsent = |error: http::Error| format!("it cannot be asked: {error}");
         let mut request = Request::post(&self.url)
             .header(header::CONTENT_TYPE, "application/json")
@@ -83,10 +95,15 @@ impl Http {
         if let Some(session) = answer.headers().get(SESSION).filter(|_| !in_session) {
             self.agreed().insert(SESSION, session.clone());
         }
-        self.read(link, answer).await
+        self.read(link, answer, answers).await
     }
 
-    async fn read(self: &Arc<Self>, link: &Arc<Link>, answer: Response<Incoming>) -> Result<(), String> {
+    async fn read(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        answer: Response<Incoming>,
+        mut answers: usize,
+    ) -> Result<(), String> {
         let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let events = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
         let mut body = answer.into_body();
@@ -101,7 +118,7 @@ impl Http {
             read.bytes.extend_from_slice(data);
             if events {
                 while let Some(event) = read.next() {
-                    self.heard(link, &event);
+                    self.heard(link, &event, &mut answers);
                 }
                 if read.bytes.len() + read.data.len() > LONGEST {
                     return Err("its answer is too long".to_owned());
@@ -109,22 +126,29 @@ impl Http {
             }
         }
         if !events {
-            self.heard(link, &read.bytes);
+            self.heard(link, &read.bytes, &mut answers);
         }
         Ok(())
     }
 
-    fn heard(self: &Arc<Self>, link: &Arc<Link>, message: &[u8]) {
-        for back in link.heard(message) {
-            tokio::spawn(self.tell(link, back));
+    fn heard(self: &Arc<Self>, link: &Arc<Link>, message: &[u8], answers: &mut usize) {
+        for back in link.heard(message).into_iter().take(*answers) {
+            // One that does not take the answers that it asked for gets no more.
+            let Ok(permit) = Arc::clone(&self.answering).try_acquire_owned() else { return };
+            *answers -= 1;
+            let told = self.tell(link, back);
+            tokio::spawn(async move {
+                told.await;
+                drop(permit);
+            });
         }
     }
 
-    /// Sends what nobody waits for.
+    /// Sends what nobody waits for. What is asked in return is not answered.
     pub(super) fn tell(self: &Arc<Self>, link: &Arc<Link>, message: Value) -> BoxFuture<'static, ()> {
         let (http, link) = (Arc::clone(self), Arc::clone(link));
         Box::pin(async move {
-            let _ = tokio::time::timeout(TELLING, http.send(&link, &message)).await;
+            let _ = tokio::time::timeout(TELLING, http.post(&link, &message, 0)).await;
         })
     }
 }
@@ -170,7 +194,114 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    /// One request, and whether it is an answer to a ping.
+    async fn taken(listener: &TcpListener) -> (TcpStream, bool) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = String::new();
+        while !text.ends_with('}') {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).await.unwrap();
+            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        let is_answer = text.contains("\"result\"");
+        (stream, is_answer)
+    }
+
+    async fn write(stream: &mut TcpStream, kind: &str, body: &str) {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    }
+
+    fn pings(count: usize) -> String {
+        json!(vec![json!({ "jsonrpc": "2.0", "id": "p", "method": "ping" }); count]).to_string()
+    }
+
+    async fn begun() -> (TcpListener, Arc<Http>, Arc<Link>, tokio::task::JoinHandle<Result<(), String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let web = Web { proxy: listener.local_addr().unwrap() };
+        let server = serde_json::from_value(json!({ "url": "http://mcp.example/" })).unwrap();
+        let (http, link) = (Arc::new(Http::new(&server, web).unwrap()), Arc::new(Link::new()));
+        let sending = asked(&http, &link);
+        (listener, http, link, sending)
+    }
+
+    fn asked(http: &Arc<Http>, link: &Arc<Link>) -> tokio::task::JoinHandle<Result<(), String>> {
+        let (http, link) = (Arc::clone(http), Arc::clone(link));
+        tokio::spawn(async move { http.send(&link, &json!({ "method": "ask" })).await })
+    }
+
+    /// Waits until nothing is being answered.
+    async fn idle(http: &Http) {
+        let all = u32::try_from(ANSWERED).unwrap();
+        drop(http.answering.acquire_many(all).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_answer_causes_few_requests_and_their_answers_none() {
+        let (listener, http, _link, sending) = begun().await;
+        let (mut asking, _) = taken(&listener).await;
+        let (count, mut counted) = mpsc::unbounded_channel();
+        // Each answer of ours is answered with as many pings.
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, is_answer) = taken(&listener).await;
+                assert!(is_answer);
+                write(&mut stream, "application/json", &pings(1000)).await;
+                count.send(()).unwrap();
+            }
+        });
+        write(&mut asking, "text/event-stream", &format!("data: {}\n\n", pings(10))).await;
+        for _ in 0..10 {
+            counted.recv().await.unwrap();
+        }
+        // They were answered, and there is room for more at once, but not in this answer.
+        idle(&http).await;
+        asking.write_all(format!("data: {}\n\n", pings(1000)).as_bytes()).await.unwrap();
+        drop(asking);
+        sending.await.unwrap().unwrap();
+        // Whatever was begun is over.
+        idle(&http).await;
+        let mut more = 0;
+        while counted.try_recv().is_ok() {
+            more += 1;
+        }
+        assert_eq!(10 + more, ANSWERED);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_answers_gets_few_at_once() {
+        let (listener, http, link, first) = begun().await;
+        let (mut asking, _) = taken(&listener).await;
+        write(&mut asking, "application/json", &pings(1000)).await;
+        drop(asking);
+        let mut open = Vec::new();
+        for _ in 0..ANSWERED {
+            let (stream, is_answer) = taken(&listener).await;
+            assert!(is_answer);
+            open.push(stream);
+        }
+        first.await.unwrap().unwrap();
+        let second = asked(&http, &link);
+        let (mut asking, _) = taken(&listener).await;
+        write(&mut asking, "application/json", &pings(1000)).await;
+        drop(asking);
+        second.await.unwrap().unwrap();
+        // The next that comes is a request, and no answer.
+        let third = asked(&http, &link);
+        let (_stream, is_answer) = taken(&listener).await;
+        assert!(!is_answer, "more than {ANSWERED} answers were begun");
+        third.abort();
+    }
 
     #[test]
     fn events_are_read_however_they_are_cut() {

@@ -23,6 +23,11 @@ const LISTED: Duration = Duration::from_mins(5);
 const RESTING: Duration = Duration::from_secs(30);
 /// How long a person may take to say what they think of tools that changed.
 const ASKED: Duration = Duration::from_hours(24 * 7);
+/// The longest detail of a question, in characters.
+const DETAIL: usize = 16_384;
+/// What is said where it does not suffice.
+const TOO_MUCH: &str = "They say more than a question can show, so no yes is taken and nobody can call them. Let fewer of \
+    them through its toolFilter, or, if you trust what the server is now, configure it anew under another name";
 /// It may begin so often in such a time.
 const BEGUN: usize = 5;
 const WITHIN: Duration = Duration::from_mins(10);
@@ -244,17 +249,20 @@ impl Server {
         judged: &Judged,
         pins: &BTreeMap<String, store::Pin>,
     ) -> Result<Arc<Question>, String> {
+        let (count, detail) = (judged.others.len(), judged.detail(pins));
         let names: Vec<&str> = judged.others.iter().map(|tool| tool.id.as_str()).collect();
-        let description = format!(
-            "{} tools are not what they were when they were accepted: {}. Until you say yes nobody can call them.",
-            names.len(),
-            names.join(", ")
-        );
-        // What is accepted stays so: once is none of the answers.
-        let allowed = vec![Decision::AllowAlways, Decision::Deny];
+        // A yes is to what was shown, all of it. What is accepted stays so: once is none of the answers.
+        let (allowed, how) = if detail.chars().count() <= DETAIL {
+            (vec![Decision::AllowAlways, Decision::Deny], "Until you say yes nobody can call them")
+        } else {
+            (vec![Decision::Deny], TOO_MUCH)
+        };
+        let names = names.join(", ");
+        let description =
+            format!("{count} tools are not what they were when they were accepted. {how}: {names}");
         let request = json!({
             "pluginId": "mcp", "title": cut(&format!("MCP server {}: tools changed", self.name), 80),
-            "description": cut(&description, 512), "detail": cut(&judged.detail(pins), 16_384), "severity": "warning",
+            "description": cut(&description, 512), "detail": cut(&detail, DETAIL), "severity": "warning",
             "allowedDecisions": allowed,
         });
         gateway.ask(Kind::Plugin, None, request, allowed, ASKED).map_err(|fault| fault.message)

@@ -169,7 +169,8 @@ async fn a_tool_that_changed_waits_for_a_person() {
     assert_eq!(shop.ids(), ["n__echo", "n__announce"]);
     let asked = shop.asked();
     assert_eq!(asked.len(), 1);
-    assert!(asked[0]["request"]["detail"].as_str().unwrap().contains("new: n__more"), "{asked:?}");
+    let detail = asked[0]["request"]["detail"].as_str().unwrap();
+    assert!(detail.contains("new: n__more") && detail.contains("arguments: {\"properties\""), "{detail}");
     let refused = shop.run("n__more", json!({})).await;
     assert!(refused.is_error && refused.text.contains("waits until a person"), "{refused:?}");
     assert!(shop.told().contains("1 changed and wait"), "{}", shop.told());
@@ -197,6 +198,40 @@ async fn a_tool_that_changed_waits_for_a_person() {
     let shop = shop.again();
     ready(&shop.gateway).await;
     assert_eq!((shop.ids().len(), shop.asked().len()), (3, 0));
+}
+
+#[tokio::test]
+async fn nobody_says_yes_to_what_was_not_shown() {
+    let shop = Shop::new(|dir| json!({ "n": double(dir, json!({})) }), 1);
+    ready(&shop.gateway).await;
+    let names: Vec<String> = (0..16).map(|at| format!("padded{at}")).collect();
+    shop.write("tools", &format!("{} hidden", names.join(" ")));
+    shop.write("says", &"x".repeat(1000));
+    let shop = shop.again();
+    ready(&shop.gateway).await;
+    let asked = shop.asked();
+    let request = &asked[0]["request"];
+    assert_eq!(request["allowedDecisions"], json!(["deny"]));
+    assert!(!request["detail"].as_str().unwrap().contains("n__hidden"));
+    let description = request["description"].as_str().unwrap();
+    assert!(
+        description.contains("toolFilter") && description.contains("under another name"),
+        "{description}"
+    );
+    for yes in [Decision::AllowAlways, Decision::AllowOnce] {
+        assert!(shop.answer(&asked[0]["id"], yes).is_err());
+    }
+    assert!(shop.run("n__hidden", json!({})).await.is_error);
+    // With fewer of them all is shown, and yes is one of the answers.
+    let Shop { dir, gateway } = shop;
+    drop(gateway);
+    let few = json!({ "toolFilter": { "include": ["hidden", "padded1"] } });
+    let shop = Shop::in_dir(dir, |dir| json!({ "n": double(dir, few) }), 1);
+    ready(&shop.gateway).await;
+    let asked = shop.asked();
+    assert!(asked[0]["request"]["detail"].as_str().unwrap().contains("n__hidden"), "{asked:?}");
+    shop.answer(&asked[0]["id"], Decision::AllowAlways).unwrap();
+    assert_eq!(shop.ids(), ["n__padded1", "n__hidden"]);
 }
 
 #[tokio::test]

@@ -122,23 +122,18 @@ impl Judged {
         Self { same, others }
     }
 
-    /// What a person is told of the others.
+    /// What a person is told of the others: all that a model would read of them.
     pub(super) fn detail(&self, pins: &BTreeMap<String, Pin>) -> String {
         let mut out = String::new();
-        for tool in &self.others {
-            let _ = match pins.get(&tool.name) {
-                None => writeln!(out, "new: {}\n  {}", tool.id, tool.description),
-                Some(pin) if pin.said == tool.description => {
-                    writeln!(out, "other arguments or annotations: {}\n  {}", tool.id, tool.schema)
+        for Tool { id, name, description, schema, .. } in &self.others {
+            let _ = match pins.get(name) {
+                None => writeln!(out, "new: {id}\n  {description}"),
+                Some(pin) if pin.said == *description => {
+                    writeln!(out, "other arguments or annotations: {id}\n  {description}")
                 }
-                Some(pin) => {
-                    writeln!(
-                        out,
-                        "other words: {}\n  before: {}\n  now: {}",
-                        tool.id, pin.said, tool.description
-                    )
-                }
+                Some(pin) => writeln!(out, "other words: {id}\n  before: {}\n  now: {description}", pin.said),
             };
+            let _ = writeln!(out, "  arguments: {schema}");
         }
         out
     }
@@ -178,7 +173,10 @@ mod tests {
             let changed = Tool::read("notes", false, &change).unwrap();
             let judged = Judged::of(vec![changed], &pins);
             assert_eq!((judged.same.len(), judged.others.len()), (0, 1), "{change}");
-            assert!(judged.detail(&pins).contains("other "));
+            let shown = format!("arguments: {}", judged.others[0].schema);
+            assert!(judged.detail(&pins).contains("other ") && judged.detail(&pins).contains(&shown));
+            let new = judged.detail(&BTreeMap::new());
+            assert!(new.starts_with("new: ") && new.contains(&shown), "{new}");
         }
         let mut unseen = told("Reads\u{200b} a note", &plain);
         unseen["_meta"] = json!({ "requests": 5 });

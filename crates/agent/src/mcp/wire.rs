@@ -16,6 +16,8 @@ use tokio::sync::{Notify, oneshot, watch};
 
 /// The longest message, in bytes.
 pub(super) const LONGEST: usize = 4 * 1024 * 1024;
+/// Of what one message asks, so many are answered.
+pub(super) const ANSWERED: usize = 16;
 /// Characters of an error that are told.
 const ERROR: usize = 500;
 
@@ -108,11 +110,16 @@ impl Link {
 
     /// One message came, or several in a list; gives what is to be sent back. What is none is dropped.
     pub(super) fn heard(&self, bytes: &[u8]) -> Vec<Value> {
-        match serde_json::from_slice(bytes) {
-            Ok(Value::Array(all)) => all.into_iter().filter_map(|one| self.one(one)).collect(),
-            Ok(one) => self.one(one).into_iter().collect(),
+        let all = match serde_json::from_slice(bytes) {
+            Ok(Value::Array(all)) => all,
+            Ok(one) => vec![one],
             Err(_) => Vec::new(),
+        };
+        let mut back = Vec::new();
+        for one in all {
+            back.extend(self.one(one).filter(|_| back.len() < ANSWERED));
         }
+        back
     }
 
     fn one(&self, mut message: Value) -> Option<Value> {
@@ -179,6 +186,8 @@ mod tests {
         }
         let back = link.heard(br#"{"id":8,"method":"sampling/createMessage"}"#);
         assert_eq!(back[0]["error"]["code"], -32601);
+        let many = json!(vec![json!({ "id": 1, "method": "ping" }); 1000]);
+        assert_eq!(link.heard(many.to_string().as_bytes()).len(), ANSWERED);
         assert!(link.take_changed() && !link.take_changed());
         let mut three = link.begin();
         link.end("first".to_owned());

@@ -2,7 +2,8 @@
 //!
 //! It owns where they are found, which of two of one name counts, and what must be there before one is offered. Bodies
 //! stay where they are. The threats: a file that is no skill, is huge, or leads out of its directory, which is named and
-//! left; and one that an agent wrote because somebody's text told it to, whose origin is told wherever it is shown.
+//! left; and one that an agent wrote because somebody's text told it to, whose origin is told wherever it is shown, and
+//! which never takes the place of one that the cell cannot write.
 
 mod front;
 
@@ -32,7 +33,7 @@ const BROKEN: usize = 50;
 /// Characters in a prompt; upstream's are 18,000: they are paid for in every turn.
 const CHARACTERS: usize = 6_000;
 
-/// Where a skill is from: the higher one counts.
+/// Where a skill is from: the higher one counts, unless only the lower one is out of the cell's reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Extra,
@@ -64,7 +65,7 @@ pub(crate) struct Skill {
     /// Its SKILL.md.
     pub(crate) file: PathBuf,
     /// The cell, and so whatever tells its agent what to do, can change it.
-    writable: bool,
+    pub(crate) writable: bool,
     /// Files of the same name that do not count.
     hidden: Vec<PathBuf>,
 }
@@ -156,15 +157,7 @@ impl Shelf {
         let Walk { found, mut broken, seen, .. } = walk;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         broken.truncate(BROKEN);
-        let mut skills: BTreeMap<String, Skill> = BTreeMap::new();
-        for skill in found {
-            // The first one found is of the highest source.
-            match skills.get_mut(&skill.name) {
-                Some(first) => first.hidden.push(skill.file),
-                None => drop(skills.insert(skill.name.clone(), skill)),
-            }
-        }
-        Found { skills: skills.into_values().collect(), broken }
+        Found { skills: counting(found), broken }
     }
 
     fn front(&self, file: &Path) -> (Option<Stamp>, Result<Arc<Front>, String>) {
@@ -190,6 +183,29 @@ impl Shelf {
         let text = crate::tools::text_within(file, LONGEST).map_err(unread);
         (Some(stamp), text.and_then(|text| Front::parse(&text)).map(Arc::new))
     }
+}
+
+/// Of each name the one that counts: what the cell cannot write before what it can, then what was found first, which is
+/// of the highest source.
+fn counting(mut found: Vec<Skill>) -> Vec<Skill> {
+    found.sort_by_key(|skill| skill.writable);
+    let mut skills: BTreeMap<String, Skill> = BTreeMap::new();
+    for skill in found {
+        match skills.get_mut(&skill.name) {
+            Some(first) => first.hidden.push(skill.file),
+            None => drop(skills.insert(skill.name.clone(), skill)),
+        }
+    }
+    skills.into_values().collect()
+}
+
+/// Can the cell change this, or let itself?
+fn can_change(path: &Path) -> bool {
+    let is_fixed = rustix::fs::statvfs(path)
+        .is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let own = rustix::process::geteuid().as_raw();
+    let is_own = || fs::metadata(path).map_or(true, |meta| meta.uid() == own);
+    !is_fixed && (is_own() || rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 struct Walk<'a> {
@@ -268,9 +284,10 @@ impl Walk<'_> {
         };
         let own = || dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = front.name.clone().unwrap_or_else(own);
-        let writable = [&real, dir]
+        let writable = [real.as_path(), dir]
             .into_iter()
-            .any(|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok());
+            .flat_map(Path::ancestors)
+            .any(|place| place.starts_with(root) && can_change(place));
         self.found.push(Skill { name, front, source, file: real, writable, hidden: Vec::new() });
     }
 }
@@ -402,7 +419,10 @@ impl Found {
     /// The commands of all that a person may call, each under a name of its own.
     pub(crate) fn commands<'a>(&'a self, config: &'a Config) -> Vec<Called<'a>> {
         let mut out: Vec<Called<'a>> = Vec::new();
-        for skill in self.offered(config).filter(|skill| skill.front.user_invocable) {
+        let mut called: Vec<_> = self.offered(config).filter(|skill| skill.front.user_invocable).collect();
+        // Two names may make one command.
+        called.sort_by_key(|skill| skill.writable);
+        for skill in called {
             let base = skill.command();
             let taken = |name: &str| crate::commands::is_taken(name) || out.iter().any(|it| it.name == name);
             let next = |number: usize| {

@@ -66,6 +66,52 @@ fn of_two_skills_of_one_name_the_nearer_one_counts_and_says_what_it_hides() {
 }
 
 #[test]
+fn a_planted_skill_does_not_take_the_place_of_one_that_the_cell_cannot_write() {
+    let home = Home::new();
+    home.write("ws/skills/deploy", "description: planted");
+    home.write("ws/skills/Deploy", "description: planted too");
+    home.write("offered/deploy", "description: the operator's");
+    home.write("offered/notes", "description: the operator's");
+    home.write("ws/skills/own", "description: own");
+    let none = Config::default();
+    let Found { mut skills, broken } = home.find(&Shelf::default(), &none);
+    let mut theirs = skills.iter().find(|it| it.name == "notes").unwrap().clone();
+    (theirs.name, theirs.writable) = ("deploy".to_owned(), false);
+    skills.push(theirs);
+    let found = Found { skills: counting(skills), broken };
+    let deploy = found.skills.iter().find(|it| it.name == "deploy").unwrap();
+    assert_eq!((deploy.source, deploy.hidden.len()), (Source::Bundled, 1));
+    let commands = found.commands(&none);
+    let called = commands.iter().find(|it| it.name == "deploy").unwrap();
+    assert_eq!((called.skill.source, &*called.skill.name), (Source::Bundled, "deploy"));
+    assert!(commands.iter().any(|it| it.name == "deploy_2" && it.skill.name == "Deploy"));
+}
+
+#[test]
+fn what_a_cell_owns_it_can_change_whatever_its_mode() {
+    let home = Home::new();
+    home.write("ws/skills/locked", "description: d");
+    home.write("offered/theirs", "description: d");
+    let dir = home.at("ws/skills/locked");
+    let (file, nobody) = (dir.join("SKILL.md"), rustix::fs::Uid::from_raw(65_534));
+    let is_root = rustix::process::geteuid().is_root();
+    for (path, mode) in [(home.at(""), 0o755), (file.clone(), 0o444), (dir, 0o555)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let asks = || {
+        // Nothing is locked for root: then it is another one who owns it and asks.
+        if is_root {
+            std::os::unix::fs::chown(&file, Some(nobody.as_raw()), None).unwrap();
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        home.find(&Shelf::default(), &Config::default()).skills
+    };
+    let skills = std::thread::scope(|scope| scope.spawn(asks).join()).unwrap();
+    let writable: Vec<_> = skills.iter().map(|it| (&*it.name, it.writable)).collect();
+    assert_eq!(writable, [("locked", true), ("theirs", !is_root)]);
+}
+
+#[test]
 fn what_a_skill_wants_decides_whether_it_is_offered() {
     let home = Home::new();
     let write = |name: &str, metadata: &str| {

@@ -40,6 +40,7 @@ async fn a_skill_is_told_of_read_on_demand_called_and_switched_off() {
     let said =
         world.asked()["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     assert!(said.contains("SKILL.md first") && said.ends_with("for 2.0"), "{said}");
+    assert!(said.contains("may have written that file"), "{said}");
     // Off is off, on disk too.
     let off = json!({ "skillKey": "Release Notes", "enabled": false });
     assert!(
@@ -59,6 +60,25 @@ async fn a_skill_is_told_of_read_on_demand_called_and_switched_off() {
     assert!(!asked["messages"][0]["content"].as_str().unwrap().contains("Release Notes"));
     let kept = std::fs::read_to_string(world.dir.path().join("state/config.json")).unwrap();
     assert!(kept.contains("Release Notes"), "{kept}");
+}
+
+#[tokio::test]
+async fn skills_are_not_looked_for_in_the_gateways_own_state() {
+    let world = World::new(Vec::new()).await;
+    let hidden = world.dir.path().join("state/hidden");
+    std::fs::create_dir(&hidden).unwrap();
+    std::fs::write(hidden.join("SKILL.md"), "---\nname: hidden\ndescription: of the state\n---\n").unwrap();
+    std::os::unix::fs::symlink("../state", world.dir.path().join("workspace/skills")).unwrap();
+    let mut client = world.client(ALL).await;
+    let status = client.call("skills.status", json!({})).await.unwrap();
+    assert_eq!(status["skills"], json!([]));
+    let commands = client.call("commands.list", json!({})).await.unwrap();
+    assert!(!commands.to_string().contains("of the state"), "{commands}");
+    let update = json!({ "skillKey": "hidden", "enabled": true });
+    assert!(client.call("skills.update", update).await.is_err());
+    client.call("chat.send", message("/hidden", "r1")).await.unwrap();
+    client.chat("final").await;
+    assert_eq!(world.asked()["messages"].as_array().unwrap().last().unwrap()["content"], "/hidden");
 }
 
 /// From the configuration to a turn: a server's tool is searched for, brought in, called, and changes.
