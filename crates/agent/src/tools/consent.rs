@@ -28,6 +28,8 @@ use std::{
 const PATIENCE: Duration = Duration::from_mins(30);
 /// The longest command that is shown to somebody.
 const SHOWN: usize = 16 * 1024;
+/// What is said of a command in the background.
+const LATER: &str = "in the background: more can be written to it, which nobody is shown";
 
 /// A program, and which one it is: another in its place, or a change of it, has another number or time.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,13 +42,15 @@ struct Found {
 #[derive(Debug, PartialEq, Eq)]
 struct Bound {
     workdir: PathBuf,
+    /// More is written to it later, which nobody saw.
+    background: bool,
     /// None: what it runs is not understood.
     programs: Option<Vec<(Simple, Option<Found>)>>,
     why: String,
 }
 
 impl Bound {
-    fn of(gateway: &Gateway, text: &str, workdir: &Path) -> Self {
+    fn of(gateway: &Gateway, text: &str, workdir: &Path, background: bool) -> Self {
         let found = || fs::canonicalize(workdir).unwrap_or_else(|_| workdir.to_owned());
         let look = |simple: Simple| {
             let path = if simple.is_builtin() { None } else { resolved(simple.name(), workdir) };
@@ -57,8 +61,11 @@ impl Bound {
             Err(why) => (found(), None, format!("not understood: {why}")),
         });
         match seen {
-            Ok((workdir, programs, why)) => Self { workdir, programs, why },
-            Err(error) => Self { workdir: workdir.to_owned(), programs: None, why: error.to_string() },
+            Ok((workdir, programs, why)) => Self { workdir, background, programs, why },
+            Err(error) => {
+                let why = error.to_string();
+                Self { workdir: workdir.to_owned(), background, programs: None, why }
+            }
         }
     }
 
@@ -68,7 +75,7 @@ impl Bound {
             let path = found.as_ref().map(|found| &*found.path);
             list.iter().any(|entry| self.covers(entry, simple, path))
         };
-        self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
+        !self.background && self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
     }
 
     fn covers(&self, entry: &Entry, simple: &Simple, path: Option<&Path>) -> bool {
@@ -123,11 +130,17 @@ impl Bound {
                 ..Entry::default()
             })
         };
-        self.programs.as_ref()?.iter().map(one).collect()
+        self.programs.as_ref().filter(|_| !self.background)?.iter().map(one).collect()
     }
 
     /// What a person should know beside the command.
     fn warning(&self) -> Option<String> {
+        let later = self.background.then(|| LATER.to_owned());
+        let parts: Vec<String> = self.of_command().into_iter().chain(later).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    fn of_command(&self) -> Option<String> {
         let Some(programs) = &self.programs else { return Some(self.why.clone()) };
         let files = programs.iter().flat_map(|(simple, _)| &simple.redirections).filter(|it| !it.is_inert());
         let files: Vec<String> = files.map(|it| format!("{} {}", it.operator, it.target)).collect();
@@ -205,7 +218,12 @@ pub(crate) fn document(gateway: &Gateway) -> Result<Document, String> {
 }
 
 /// Waits until a command may run; else says why not.
-pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Result<(), Output> {
+pub(super) async fn consent(
+    bench: &Bench<'_>,
+    text: &str,
+    workdir: &Path,
+    background: bool,
+) -> Result<(), Output> {
     let gateway = bench.gateway;
     let refused = |why: String| Output::error(format!("exec denied: {why}"));
     let document = document(gateway).map_err(refused)?;
@@ -217,7 +235,7 @@ pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Re
         (Security::Full, Ask::Off | Ask::OnMiss) => return Ok(()),
         _ => {}
     }
-    let bound = Bound::of(gateway, text, workdir);
+    let bound = Bound::of(gateway, text, workdir, background);
     let list = document.rules().map(|rules| &*rules.allowlist).unwrap_or_default();
     if ask != Ask::Always {
         if bound.is_listed(list) {
@@ -245,7 +263,7 @@ pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Re
         Some(Decision::Deny) => return Err(refused("somebody said no".to_owned())),
         None => return Err(refused("nobody approved it in time".to_owned())),
     }
-    if Bound::of(gateway, text, workdir) != bound {
+    if Bound::of(gateway, text, workdir, background) != bound {
         return Err(refused("what would run now is not what was approved: ask again".to_owned()));
     }
     if let (Some(Decision::AllowAlways), Some(entries)) = (decision, entries) {

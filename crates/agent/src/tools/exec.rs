@@ -49,7 +49,7 @@ pub(super) struct Exec {
 pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
     let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
     let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
-    if let Err(refused) = consent(bench, &asked.command, &workdir).await {
+    if let Err(refused) = consent(bench, &asked.command, &workdir, asked.background).await {
         return refused;
     }
     let begun = Instant::now();

@@ -275,3 +275,21 @@ async fn what_the_policy_leaves_out_is_neither_told_nor_called() {
     let invoked = client.call("tools.invoke", json!({ "name": "ls", "args": {} })).await.unwrap();
     assert_eq!((&invoked["ok"], &invoked["error"]["code"]), (&json!(false), &json!("not_found")));
 }
+
+#[tokio::test]
+async fn what_is_written_to_later_is_on_no_list_and_never_allowed_for_good() {
+    let call = || Line::Calls(vec![("exec", json!({ "command": "cat", "background": true }))]);
+    let world = asking(json!({ "exec": { "mode": "ask" } }), vec![call(), Line::Says("1")]).await;
+    let mut client = world.client(ALL).await;
+    let file = json!({ "version": 1, "agents": { "main": { "allowlist": [{ "pattern": "cat" }] } } });
+    client.call("exec.approvals.set", json!({ "file": file })).await.unwrap();
+    client.call("chat.send", message("go", "r1")).await.unwrap();
+    let question = asked(&mut client).await;
+    let request = &question["request"];
+    assert_eq!(request["allowedDecisions"], json!(["allow-once", "deny"]));
+    assert!(request["warningText"].as_str().unwrap().contains("more can be written to it"), "{request}");
+    let deny = json!({ "id": question["id"], "decision": "deny" });
+    client.call("exec.approval.resolve", deny).await.unwrap();
+    ended(&mut client, "r1").await;
+    assert_eq!(told(&world), "exec denied: somebody said no");
+}
