@@ -51,14 +51,21 @@ struct Bound {
 
 impl Bound {
     fn of(gateway: &Gateway, text: &str, workdir: &Path, background: bool) -> Self {
-        let found = || fs::canonicalize(workdir).unwrap_or_else(|_| workdir.to_owned());
-        let look = |simple: Simple| {
+        let look = |simple: Simple, workdir: &Path| {
             let path = if simple.is_builtin() { None } else { resolved(simple.name(), workdir) };
             (simple, path)
         };
-        let seen = gateway.apart(|| match command::parse(text) {
-            Ok(all) => (found(), Some(all.into_iter().map(look).collect()), String::new()),
-            Err(why) => (found(), None, format!("not understood: {why}")),
+        let seen = gateway.apart(|| {
+            let Ok(found) = fs::canonicalize(workdir) else {
+                return (workdir.to_owned(), None, "its directory is not there".to_owned());
+            };
+            match command::parse(text) {
+                Ok(all) => {
+                    let programs = all.into_iter().map(|simple| look(simple, &found)).collect();
+                    (found, Some(programs), String::new())
+                }
+                Err(why) => (found, None, format!("not understood: {why}")),
+            }
         });
         match seen {
             Ok((workdir, programs, why)) => Self { workdir, background, programs, why },
@@ -160,14 +167,15 @@ fn pattern(simple: &Simple, path: Option<&Path>) -> String {
 
 /// The program that a shell would find by this name.
 fn resolved(name: &str, workdir: &Path) -> Option<Found> {
-    // With its directory as it is: a name may go round about or through links.
     let look = |path: PathBuf| {
         let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let path = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
         Some(Found { path, stamp: (meta.ino(), meta.ctime(), meta.ctime_nsec()) })
     };
     if name.contains('/') {
-        return look(workdir.join(name));
+        // Through a link or round about, it is elsewhere once the link is another.
+        let path = workdir.join(name);
+        return look(path.clone()).filter(|found| found.path == path);
     }
     let path = std::env::var_os("PATH")?;
     let mut all = std::env::split_paths(&path);
@@ -217,13 +225,13 @@ pub(crate) fn document(gateway: &Gateway) -> Result<Document, String> {
     raw.map_or_else(|| Ok(Document::default()), |raw| Document::parse(&raw))
 }
 
-/// Waits until a command may run; else says why not.
+/// Waits until a command may run, and says in which directory; else says why not.
 pub(super) async fn consent(
     bench: &Bench<'_>,
     text: &str,
     workdir: &Path,
     background: bool,
-) -> Result<(), Output> {
+) -> Result<PathBuf, Output> {
     let gateway = bench.gateway;
     let refused = |why: String| Output::error(format!("exec denied: {why}"));
     let document = document(gateway).map_err(refused)?;
@@ -232,14 +240,14 @@ pub(super) async fn consent(
         (Security::Deny, _) => {
             return Err(refused("commands are off (tools.exec.security is deny)".to_owned()));
         }
-        (Security::Full, Ask::Off | Ask::OnMiss) => return Ok(()),
+        (Security::Full, Ask::Off | Ask::OnMiss) => return Ok(workdir.to_owned()),
         _ => {}
     }
     let bound = Bound::of(gateway, text, workdir, background);
     let list = document.rules().map(|rules| &*rules.allowlist).unwrap_or_default();
     if ask != Ask::Always {
         if bound.is_listed(list) {
-            return Ok(());
+            return Ok(bound.workdir);
         }
         if ask == Ask::Off {
             let why = bound.warning().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -269,7 +277,7 @@ pub(super) async fn consent(
     if let (Some(Decision::AllowAlways), Some(entries)) = (decision, entries) {
         remember(gateway, entries).map_err(refused)?;
     }
-    Ok(())
+    Ok(bound.workdir)
 }
 
 fn request(
