@@ -192,6 +192,10 @@ impl Parser<'_> {
         self.blanks();
         if self.peek() == Some('(') {
             self.chars.next();
+            // Some shells calculate what others take for two subshells.
+            if self.peek() == Some('(') {
+                return Err(Unbound("it calculates"));
+            }
             self.list(End::Round)?;
             return self.after_group();
         }

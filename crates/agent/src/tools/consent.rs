@@ -28,6 +28,8 @@ use std::{
 const PATIENCE: Duration = Duration::from_mins(30);
 /// The longest command that is shown to somebody.
 const SHOWN: usize = 16 * 1024;
+/// What is said of a command in the background.
+const LATER: &str = "in the background: more can be written to it, which nobody is shown";
 
 /// A program, and which one it is: another in its place, or a change of it, has another number or time.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,25 +42,37 @@ struct Found {
 #[derive(Debug, PartialEq, Eq)]
 struct Bound {
     workdir: PathBuf,
+    /// More is written to it later, which nobody saw.
+    background: bool,
     /// None: what it runs is not understood.
     programs: Option<Vec<(Simple, Option<Found>)>>,
     why: String,
 }
 
 impl Bound {
-    fn of(gateway: &Gateway, text: &str, workdir: &Path) -> Self {
-        let found = || fs::canonicalize(workdir).unwrap_or_else(|_| workdir.to_owned());
-        let look = |simple: Simple| {
+    fn of(gateway: &Gateway, text: &str, workdir: &Path, background: bool) -> Self {
+        let look = |simple: Simple, workdir: &Path| {
             let path = if simple.is_builtin() { None } else { resolved(simple.name(), workdir) };
             (simple, path)
         };
-        let seen = gateway.apart(|| match command::parse(text) {
-            Ok(all) => (found(), Some(all.into_iter().map(look).collect()), String::new()),
-            Err(why) => (found(), None, format!("not understood: {why}")),
+        let seen = gateway.apart(|| {
+            let Ok(found) = fs::canonicalize(workdir) else {
+                return (workdir.to_owned(), None, "its directory is not there".to_owned());
+            };
+            match command::parse(text) {
+                Ok(all) => {
+                    let programs = all.into_iter().map(|simple| look(simple, &found)).collect();
+                    (found, Some(programs), String::new())
+                }
+                Err(why) => (found, None, format!("not understood: {why}")),
+            }
         });
         match seen {
-            Ok((workdir, programs, why)) => Self { workdir, programs, why },
-            Err(error) => Self { workdir: workdir.to_owned(), programs: None, why: error.to_string() },
+            Ok((workdir, programs, why)) => Self { workdir, background, programs, why },
+            Err(error) => {
+                let why = error.to_string();
+                Self { workdir: workdir.to_owned(), background, programs: None, why }
+            }
         }
     }
 
@@ -68,7 +82,7 @@ impl Bound {
             let path = found.as_ref().map(|found| &*found.path);
             list.iter().any(|entry| self.covers(entry, simple, path))
         };
-        self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
+        !self.background && self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
     }
 
     fn covers(&self, entry: &Entry, simple: &Simple, path: Option<&Path>) -> bool {
@@ -123,11 +137,17 @@ impl Bound {
                 ..Entry::default()
             })
         };
-        self.programs.as_ref()?.iter().map(one).collect()
+        self.programs.as_ref().filter(|_| !self.background)?.iter().map(one).collect()
     }
 
     /// What a person should know beside the command.
     fn warning(&self) -> Option<String> {
+        let later = self.background.then(|| LATER.to_owned());
+        let parts: Vec<String> = self.of_command().into_iter().chain(later).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    fn of_command(&self) -> Option<String> {
         let Some(programs) = &self.programs else { return Some(self.why.clone()) };
         let files = programs.iter().flat_map(|(simple, _)| &simple.redirections).filter(|it| !it.is_inert());
         let files: Vec<String> = files.map(|it| format!("{} {}", it.operator, it.target)).collect();
@@ -147,14 +167,15 @@ fn pattern(simple: &Simple, path: Option<&Path>) -> String {
 
 /// The program that a shell would find by this name.
 fn resolved(name: &str, workdir: &Path) -> Option<Found> {
-    // With its directory as it is: a name may go round about or through links.
     let look = |path: PathBuf| {
         let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let path = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
         Some(Found { path, stamp: (meta.ino(), meta.ctime(), meta.ctime_nsec()) })
     };
     if name.contains('/') {
-        return look(workdir.join(name));
+        // Through a link or round about, it is elsewhere once the link is another.
+        let path = workdir.join(name);
+        return look(path.clone()).filter(|found| found.path == path);
     }
     let path = std::env::var_os("PATH")?;
     let mut all = std::env::split_paths(&path);
@@ -204,8 +225,13 @@ pub(crate) fn document(gateway: &Gateway) -> Result<Document, String> {
     raw.map_or_else(|| Ok(Document::default()), |raw| Document::parse(&raw))
 }
 
-/// Waits until a command may run; else says why not.
-pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Result<(), Output> {
+/// Waits until a command may run, and says in which directory; else says why not.
+pub(super) async fn consent(
+    bench: &Bench<'_>,
+    text: &str,
+    workdir: &Path,
+    background: bool,
+) -> Result<PathBuf, Output> {
     let gateway = bench.gateway;
     let refused = |why: String| Output::error(format!("exec denied: {why}"));
     let document = document(gateway).map_err(refused)?;
@@ -214,14 +240,14 @@ pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Re
         (Security::Deny, _) => {
             return Err(refused("commands are off (tools.exec.security is deny)".to_owned()));
         }
-        (Security::Full, Ask::Off | Ask::OnMiss) => return Ok(()),
+        (Security::Full, Ask::Off | Ask::OnMiss) => return Ok(workdir.to_owned()),
         _ => {}
     }
-    let bound = Bound::of(gateway, text, workdir);
+    let bound = Bound::of(gateway, text, workdir, background);
     let list = document.rules().map(|rules| &*rules.allowlist).unwrap_or_default();
     if ask != Ask::Always {
         if bound.is_listed(list) {
-            return Ok(());
+            return Ok(bound.workdir);
         }
         if ask == Ask::Off {
             let why = bound.warning().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -245,13 +271,13 @@ pub(super) async fn consent(bench: &Bench<'_>, text: &str, workdir: &Path) -> Re
         Some(Decision::Deny) => return Err(refused("somebody said no".to_owned())),
         None => return Err(refused("nobody approved it in time".to_owned())),
     }
-    if Bound::of(gateway, text, workdir) != bound {
+    if Bound::of(gateway, text, workdir, background) != bound {
         return Err(refused("what would run now is not what was approved: ask again".to_owned()));
     }
     if let (Some(Decision::AllowAlways), Some(entries)) = (decision, entries) {
         remember(gateway, entries).map_err(refused)?;
     }
-    Ok(())
+    Ok(bound.workdir)
 }
 
 fn request(

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -49,14 +50,15 @@ pub(super) struct Exec {
 pub(super) async fn exec(bench: &Bench<'_>, asked: &Exec) -> Output {
     let workdir = bench.path(asked.workdir.as_deref().unwrap_or("."));
     let patience = Duration::from_secs(asked.timeout.unwrap_or(USUAL).clamp(1, LONGEST));
-    if let Err(refused) = consent(bench, &asked.command, &workdir).await {
-        return refused;
-    }
+    let workdir = match consent(bench, &asked.command, &workdir, asked.background).await {
+        Ok(workdir) => workdir,
+        Err(refused) => return refused,
+    };
     let begun = Instant::now();
     if asked.background {
-        return bench.gateway.processes.begin(bench, &asked.command, asked.workdir.as_deref());
+        return bench.gateway.processes.begin(bench.gateway, &asked.command, &workdir);
     }
-    let command = shell(bench, &asked.command, asked.workdir.as_deref());
+    let command = shell(&asked.command, &workdir);
     let (mut child, domain) = match start(bench.gateway, command) {
         Ok(started) => started,
         Err(error) => {
@@ -108,14 +110,14 @@ async fn drain(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>) {
 }
 
 /// A shell command, ready to be started.
-pub(super) fn shell(bench: &Bench<'_>, command: &str, workdir: Option<&str>) -> Command {
+pub(super) fn shell(command: &str, workdir: &Path) -> Command {
     #[expect(
         clippy::disallowed_methods,
         reason = "tools of an agent are programs, and its cell is the boundary"
     )]
     let mut shell = Command::new("/bin/sh");
     // Both outputs are one pipe: they are read in the order in which they were written.
-    shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(bench.path(workdir.unwrap_or(".")));
+    shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(workdir);
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     shell.process_group(0);
     shell

@@ -9,10 +9,12 @@ use super::{
     exec::shell,
     later,
 };
+use crate::gateway::Gateway;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -110,15 +112,15 @@ impl Processes {
     }
 
     /// Begins one.
-    pub(super) fn begin(&self, bench: &Bench<'_>, command: &str, workdir: Option<&str>) -> Output {
+    pub(super) fn begin(&self, gateway: &Gateway, command: &str, workdir: &Path) -> Output {
         let mut inner = self.inner();
         let running = inner.all.values().filter(|it| it.end().is_none()).count();
         if running >= RUNNING {
             return Output::error(format!("{RUNNING} commands run in the background already: kill one"));
         }
-        let mut shell = shell(bench, command, workdir);
+        let mut shell = shell(command, workdir);
         shell.stdin(Stdio::piped());
-        let (mut child, domain) = match start(bench.gateway, shell) {
+        let (mut child, domain) = match start(gateway, shell) {
             Ok(started) => started,
             Err(error) => return Output::error(format!("the command does not start: {error}")),
         };

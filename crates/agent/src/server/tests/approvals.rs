@@ -275,3 +275,51 @@ async fn what_the_policy_leaves_out_is_neither_told_nor_called() {
     let invoked = client.call("tools.invoke", json!({ "name": "ls", "args": {} })).await.unwrap();
     assert_eq!((&invoked["ok"], &invoked["error"]["code"]), (&json!(false), &json!("not_found")));
 }
+
+#[tokio::test]
+async fn what_is_written_to_later_is_on_no_list_and_never_allowed_for_good() {
+    let call = || Line::Calls(vec![("exec", json!({ "command": "cat", "background": true }))]);
+    let world = asking(json!({ "exec": { "mode": "ask" } }), vec![call(), Line::Says("1")]).await;
+    let mut client = world.client(ALL).await;
+    let file = json!({ "version": 1, "agents": { "main": { "allowlist": [{ "pattern": "cat" }] } } });
+    client.call("exec.approvals.set", json!({ "file": file })).await.unwrap();
+    client.call("chat.send", message("go", "r1")).await.unwrap();
+    let question = asked(&mut client).await;
+    let request = &question["request"];
+    assert_eq!(request["allowedDecisions"], json!(["allow-once", "deny"]));
+    assert!(request["warningText"].as_str().unwrap().contains("more can be written to it"), "{request}");
+    let deny = json!({ "id": question["id"], "decision": "deny" });
+    client.call("exec.approval.resolve", deny).await.unwrap();
+    ended(&mut client, "r1").await;
+    assert_eq!(told(&world), "exec denied: somebody said no");
+}
+
+#[tokio::test]
+async fn a_link_is_not_what_it_leads_to() {
+    let calls = [json!({ "command": "./d/cat /dev/null" }), json!({ "command": "./cat f", "workdir": "d" })];
+    let lines = calls.into_iter().flat_map(|call| [Line::Calls(vec![("exec", call)]), Line::Says("done")]);
+    let world = asking(json!({ "exec": { "mode": "ask" } }), lines.collect()).await;
+    let mut client = world.client(ALL).await;
+    let place = std::fs::canonicalize(world.dir.path()).unwrap();
+    let (true_one, link) = (place.join("true"), place.join("workspace/d"));
+    std::fs::create_dir_all(&true_one).unwrap();
+    std::fs::create_dir_all(place.join("workspace")).unwrap();
+    std::fs::copy("/bin/cat", true_one.join("cat")).unwrap();
+    std::os::unix::fs::symlink(&true_one, &link).unwrap();
+    let list = json!([{ "pattern": format!("{}/*", true_one.display()) }]);
+    let file = json!({ "version": 1, "agents": { "main": { "allowlist": list } } });
+    client.call("exec.approvals.set", json!({ "file": file })).await.unwrap();
+
+    client.call("chat.send", message("go", "r1")).await.unwrap();
+    let question = asked(&mut client).await;
+    assert_eq!(question["request"]["resolvedPath"], Value::Null);
+    let deny = json!({ "id": question["id"], "decision": "deny" });
+    client.call("exec.approval.resolve", deny).await.unwrap();
+    ended(&mut client, "r1").await;
+
+    // The control: in that directory, which the link as it is now leads to, it is on the list.
+    std::fs::write(true_one.join("f"), "of the true one").unwrap();
+    client.call("chat.send", message("go", "r2")).await.unwrap();
+    ended(&mut client, "r2").await;
+    assert_eq!(told(&world), "of the true one");
+}
