@@ -47,12 +47,9 @@ pub(crate) struct Found {
 }
 
 impl Home {
-    /// Opens it. The last name may be a link: the operator typed it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty());
-        let root = root.map_err(|why| Error::NoHome(format!("{}: {why}", shown_path(path))))?;
-        Ok(Self { root })
+    /// The home that is this directory.
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     /// Is there a directory of this name?
@@ -209,10 +206,6 @@ fn text_of(name: &[u8]) -> Result<&str, &'static str> {
     if text.chars().any(char::is_control) { Err("its name has control characters") } else { Ok(text) }
 }
 
-fn shown_path(path: &Path) -> String {
-    crate::report::shown(&path.to_string_lossy())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -239,7 +232,7 @@ mod tests {
         let huge = File::create(home.join("w/huge")).unwrap();
         huge.set_len(LARGEST + 1).unwrap();
 
-        let home = Home::open(&home).unwrap();
+        let home = Home::new(File::open(&home).unwrap().into());
         let found = home.below("w", |_| None).unwrap();
         let files: Vec<&str> = found
             .iter()
@@ -262,7 +255,7 @@ mod tests {
             path.push("d");
         }
         fs::create_dir_all(&path).unwrap();
-        let found = Home::open(outer.path()).unwrap().below("", |_| None).unwrap();
+        let found = Home::new(File::open(outer.path()).unwrap().into()).below("", |_| None).unwrap();
         assert!(matches!(&found[..], [Entry::Other(_, why)] if why == "it is too deep"), "{found:?}");
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd},
     process::ExitCode,
 };
 
@@ -26,8 +26,6 @@ use std::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// The home, absolute.
-    pub dir: PathBuf,
     /// For whom, in the commands that are named.
     pub tenant: String,
     /// Into which layout.
@@ -79,7 +77,7 @@ impl<W: Write> Sink for BufWriter<W> {
     }
 }
 
-/// The entry of the reader: `__read-home WANTED`.
+/// The entry of the reader: `__read-home WANTED`, with the home's directory as its standard input.
 pub fn reader_main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,53 +91,53 @@ pub fn reader_main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let wanted = std::env::args().nth(2).unwrap_or_default();
     let wanted: Wanted = serde_json::from_str(&wanted).map_err(|why| Error::Stream(why.to_string()))?;
-    confine(&wanted.dir)?;
+    // The command line opened it, and nothing is looked up by its path again.
+    let directory = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+    let directory = directory.map_err(|why| Error::NoHome(format!("the home was not handed over: {why}")))?;
+    confine(directory.as_fd())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    stream(&wanted, &mut out)?;
+    stream(&wanted, &Home::new(directory), &mut out)?;
     out.flush().map_err(io("the stream"))
 }
 
 /// Becomes the home's owner, so that nothing is read that they could not read, and then nothing but a reader of it.
-fn confine(dir: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt as _;
-    let owner = std::fs::metadata(dir)
-        .map_err(|why| Error::NoHome(format!("{}: {why}", shown(&dir.to_string_lossy()))))?;
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        cofferdam_sys::process::become_user(owner.uid(), owner.gid(), true)
+fn confine(home: BorrowedFd<'_>) -> Result<(), Error> {
+    let owner = rustix::fs::fstat(home).map_err(|why| io("the home")(why.into()))?;
+    if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
+        cofferdam_sys::process::become_user(owner.st_uid, owner.st_gid, true)
             .map_err(io("becoming the home's owner"))?;
     }
     // Who it is for may be gone; to become somebody else would take this back.
     cofferdam_sys::process::die_with_parent().map_err(io("the reader"))?;
-    cofferdam_sandbox::confine::reader(dir).map_err(|why| Error::Confine(why.to_string()))
+    cofferdam_sandbox::confine::reader(home).map_err(|why| Error::Confine(why.to_string()))
 }
 
 /// Reads the home and writes its stream.
-pub(crate) fn stream<W: Write>(wanted: &Wanted, out: &mut BufWriter<W>) -> Result<(), Error> {
-    let report = read(wanted, &mut Nowhere)?;
+pub(crate) fn stream<W: Write>(wanted: &Wanted, home: &Home, out: &mut BufWriter<W>) -> Result<(), Error> {
+    let report = read(wanted, home, &mut Nowhere)?;
     bundle::write_json(out, Kind::Report, &report)?;
     if !wanted.carry {
         return Ok(());
     }
-    if read(wanted, out)? != report {
+    if read(wanted, home, out)? != report {
         return Err(Error::Moved);
     }
     bundle::write(out, Kind::End, &[])
 }
 
 /// Reads the home into the sink.
-pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error> {
-    let home = open(&wanted.dir)?;
+pub(crate) fn read(wanted: &Wanted, home: &Home, sink: &mut dyn Sink) -> Result<Report, Error> {
     let (mut report, mut secrets) = (Report::default(), Secrets::default());
     // Without it nobody knows which values are secrets, and which workspace is meant.
     let document =
-        document(&home).map_err(|why| Error::NoHome(format!("openclaw.json cannot be read: {why}")))?;
+        document(home).map_err(|why| Error::NoHome(format!("openclaw.json cannot be read: {why}")))?;
     let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
     let places = reader.read(&document, &mut secrets, &mut report);
-    let database = database(&home, &mut report)?;
-    credentials(&home, database.as_ref(), wanted, &mut secrets, &mut report);
+    let database = database(home, &mut report)?;
+    credentials(home, database.as_ref(), wanted, &mut secrets, &mut report);
 
-    let mut carrier = Carrier { home: &home, secrets: &secrets, report: &mut report, sink };
-    let workspace = workspace(&home, places.workspace.as_deref(), carrier.report);
+    let mut carrier = Carrier { home, secrets: &secrets, report: &mut report, sink };
+    let workspace = workspace(home, places.workspace.as_deref(), carrier.report);
     if let Some(workspace) = &workspace {
         carrier.tree(workspace, "workspace", "workspace")?;
     }
@@ -156,8 +154,8 @@ pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error
         let settings = secrets.blank(settings).map_or_else(|| settings.clone(), |(text, _)| text);
         carrier.sink.file(SETTINGS, false, settings.as_bytes())?;
     }
-    sessions::carry(&home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
-    rest(&home, workspace.as_deref(), wanted.runtime, &mut report)?;
+    sessions::carry(home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
+    rest(home, workspace.as_deref(), wanted.runtime, &mut report)?;
     Ok(purged(report, &secrets))
 }
 
@@ -167,21 +165,6 @@ fn document(home: &Home) -> Result<Value, String> {
     // What a parser says of a text may have a piece of it.
     settings::read(&text)
         .map_err(|error| Secrets::default().blank(&error.to_string()).map_or(error.to_string(), |it| it.0))
-}
-
-/// The home itself, or the one below a user's home.
-fn open(dir: &Path) -> Result<Home, Error> {
-    let home = Home::open(dir)?;
-    if home.file("openclaw.json").is_some() {
-        return Ok(home);
-    }
-    let below = Home::open(&dir.join(".openclaw")).ok().filter(|home| home.file("openclaw.json").is_some());
-    below.ok_or_else(|| {
-        let dir = shown(&dir.to_string_lossy());
-        Error::NoHome(format!(
-            "{dir} is no OpenClaw home: it has no file openclaw.json, and none in .openclaw"
-        ))
-    })
 }
 
 fn database(home: &Home, report: &mut Report) -> Result<Option<Database>, Error> {

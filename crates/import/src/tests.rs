@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Error, Report, Runtime,
+    Error, Place, Report, Runtime,
     bundle::{self, Kind},
     first_report,
+    home::Home,
     reader::{Wanted, stream},
     secrets::BLANK,
     unpack::unpack,
@@ -77,9 +78,13 @@ fn carry(home: &Path, runtime: Runtime) -> (Report, tempfile::TempDir) {
 }
 
 fn bytes(home: &Path, runtime: Runtime) -> Result<Vec<u8>, Error> {
-    let wanted = Wanted { dir: home.to_owned(), tenant: "acme".to_owned(), runtime, carry: true };
+    read(Place::open(home)?, runtime)
+}
+
+fn read(place: Place, runtime: Runtime) -> Result<Vec<u8>, Error> {
+    let wanted = Wanted { tenant: "acme".to_owned(), runtime, carry: true };
     let mut out = BufWriter::new(Vec::new());
-    stream(&wanted, &mut out)?;
+    stream(&wanted, &Home::new(place.directory), &mut out)?;
     Ok(out.into_inner().unwrap())
 }
 
@@ -195,6 +200,21 @@ fn what_is_no_home_or_in_use_is_refused() {
     assert!(report.left.iter().any(|row| row.path.ends_with(".sqlite")), "{report:?}");
     put(outer.path(), &format!("{database}-wal"), "more");
     assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::InUse(_))));
+}
+
+/// Whoever owns what is above a home can put another in its place while it is imported.
+#[test]
+fn what_was_opened_is_read_whatever_its_path_leads_to_now() {
+    let (home, other) = (home(), home());
+    put(other.path(), "workspace/MEMORY.md", "the boat is somebody else's");
+    let place = Place::open(home.path()).unwrap();
+    let aside = home.path().with_extension("aside");
+    fs::rename(home.path(), &aside).unwrap();
+    symlink(other.path(), home.path()).unwrap();
+    let stream = read(place, Runtime::Native).unwrap();
+    assert!(holds(&stream, "the boat is green") && !holds(&stream, "somebody else's"));
+    fs::remove_file(home.path()).unwrap();
+    fs::rename(&aside, home.path()).unwrap();
 }
 
 #[test]

@@ -12,7 +12,10 @@ use cofferdam_sys::{
     landlock::{self, Rights},
     process, seccomp,
 };
-use std::path::Path;
+use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
 
 /// The launcher: a deny-list. It must mount, and its children inherit; why it is in no Landlock domain is in
 /// `docs/decisions/0004`.
@@ -48,10 +51,12 @@ pub fn warden() -> Result<(), Error> {
 }
 
 /// The reader of a home that is imported: reads the host's libraries and that home, writes nothing, and comes to an end.
-pub fn reader(home: &Path) -> Result<(), Error> {
+/// The descriptor says which: its path may lead elsewhere by now.
+pub fn reader(home: BorrowedFd<'_>) -> Result<(), Error> {
     process::most(MOST_MEMORY, MOST_SECONDS).layer("rlimits")?;
+    let home = PathBuf::from(format!("/proc/self/fd/{}", home.as_raw_fd()));
     let mut rules = host(Rights::Read);
-    rules.push((home, Rights::Read));
+    rules.push((&home, Rights::Read));
     confine(&rules, false)
 }
 
