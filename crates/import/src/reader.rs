@@ -14,6 +14,7 @@ use crate::{
     sessions,
 };
 use cofferdam_agent::config as settings;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -100,16 +101,33 @@ fn run() -> Result<(), Error> {
     out.flush().map_err(io("the stream"))
 }
 
+/// Nobody of the host.
+const NOBODY: u32 = 65534;
+
 /// Becomes the home's owner, so that nothing is read that they could not read, and then nothing but a reader of it.
 fn confine(home: BorrowedFd<'_>) -> Result<(), Error> {
     let owner = rustix::fs::fstat(home).map_err(|why| io("the home")(why.into()))?;
-    if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
-        cofferdam_sys::process::become_user(owner.st_uid, owner.st_gid, true)
-            .map_err(io("becoming the home's owner"))?;
+    if rustix::process::geteuid().is_root() {
+        let become_owner = || match owner.st_uid {
+            0 => become_reader(),
+            uid => cofferdam_sys::process::become_user(uid, owner.st_gid, true),
+        };
+        become_owner().map_err(io("becoming the home's owner"))?;
     }
     // Who it is for may be gone; to become somebody else would take this back.
     cofferdam_sys::process::die_with_parent().map_err(io("the reader"))?;
     cofferdam_sandbox::confine::reader(home).map_err(|why| Error::Confine(why.to_string()))
+}
+
+/// In the place of root: nobody, with one thing of root's, to read whatever the modes of files say. What can be read at
+/// all the domain says.
+fn become_reader() -> std::io::Result<()> {
+    let only = CapabilitySet::DAC_READ_SEARCH;
+    rustix::thread::set_keep_capabilities(true)?;
+    cofferdam_sys::process::become_user(NOBODY, NOBODY, true)?;
+    rustix::thread::set_keep_capabilities(false)?;
+    let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 /// Reads the home and writes its stream.
@@ -426,4 +444,70 @@ fn purged(mut report: Report, secrets: &Secrets) -> Report {
     }
     warnings.iter_mut().for_each(clean);
     report
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use cofferdam_sys::process::{self, Forked};
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+    /// What a confined reader can do, as a child, because it cannot be undone: the number of the first thing that is
+    /// wrong.
+    fn tried(home: &Path, uid: u32, rights: CapabilitySet) -> u8 {
+        let directory = fs::File::open(home).unwrap();
+        if confine(directory.as_fd()).is_err() {
+            return 1;
+        }
+        let own = rustix::process::geteuid().as_raw() == uid;
+        let capable = rustix::thread::capabilities(None).unwrap();
+        let all = capable.effective | capable.permitted | capable.inheritable;
+        let denied = |path: &str| {
+            fs::read(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        };
+        let read = reads(directory.as_fd());
+        let writes = fs::write(home.join("new"), "x").is_ok();
+        let talks = [AddressFamily::UNIX, AddressFamily::INET]
+            .into_iter()
+            .any(|family| socket(family, SocketType::STREAM, None).err() != Some(rustix::io::Errno::PERM));
+        let seen = ["/etc/passwd", "/proc/self/status", "/proc/1/cmdline", "/usr/bin/env"];
+        let wrong = [!own, all != rights, !read, writes, talks, !seen.into_iter().all(denied)];
+        wrong.iter().position(|wrong| *wrong).map_or(0, |at| u8::try_from(at).unwrap() + 2)
+    }
+
+    fn reads(home: BorrowedFd<'_>) -> bool {
+        let home = Home::new(rustix::io::fcntl_dupfd_cloexec(home, 3).unwrap());
+        home.read("openclaw.json", 100).is_ok_and(|text| text == b"{}")
+    }
+
+    #[test]
+    fn whoever_owns_a_home_its_reader_has_no_rights_but_to_read_it() {
+        let me = rustix::process::geteuid().as_raw();
+        let none = CapabilitySet::empty();
+        // A home of root's, and one of somebody's: only root can make these.
+        let cases: &[(u32, u32, CapabilitySet)] = if me == 0 {
+            &[(0, NOBODY, CapabilitySet::DAC_READ_SEARCH), (1_499_000_078, 1_499_000_078, none)]
+        } else {
+            &[(me, me, none)]
+        };
+        for (owner, uid, rights) in cases {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join("openclaw.json");
+            fs::write(&file, "{}").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            for path in [file.as_path(), home.path()] {
+                std::os::unix::fs::chown(path, Some(*owner), Some(*owner)).unwrap();
+            }
+            match process::fork().unwrap() {
+                Forked::Child => process::exit(tried(home.path(), *uid, *rights)),
+                Forked::Parent(pid) => {
+                    let options = rustix::process::WaitOptions::empty();
+                    let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
+                    assert_eq!(status.exit_status(), Some(0), "a home of {owner}");
+                }
+            }
+        }
+    }
 }
