@@ -16,7 +16,7 @@ use cofferdam_control::api::{
     frames::IMPORT_HEADER,
     types::{Imported, NewTenant, WantedLimits},
 };
-use cofferdam_import::{Place, Report, Runtime, Wanted, first_report};
+use cofferdam_import::{Place, Report, Runtime, Wanted, first_report, printable};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -92,7 +92,7 @@ impl Source {
             let name = row.next()?;
             (row.nth(1)?.parse() == Ok(place.owner)).then(|| name.to_owned())
         });
-        Self { path: plain(&place.path.to_string_lossy()), uid: place.owner, name }
+        Self { path: printable(&place.path.to_string_lossy()), uid: place.owner, name }
     }
 
     fn owner(&self) -> String {
@@ -142,7 +142,7 @@ impl Reader {
             stderr.take(4096).read_to_end(&mut said)?;
         }
         let status = self.child.wait()?;
-        let said = plain(String::from_utf8_lossy(&said).trim());
+        let said = printable(String::from_utf8_lossy(&said).trim());
         match (status.success(), said.as_str()) {
             (true, _) => Ok(()),
             (false, "") => Err(Failure::could_not(format!("the reader of the home ended with {status}"))),
@@ -290,11 +290,6 @@ fn command(text: &str) -> Result<(), Failure> {
         line.push_str(&part);
     }
     Ok(print::line(&line)?)
-}
-
-/// A text from elsewhere without what would move the cursor.
-fn plain(text: &str) -> String {
-    text.chars().filter(|next| !next.is_control()).collect()
 }
 
 /// A text below the margin, broken at words.

@@ -32,7 +32,7 @@ mod unpack;
 pub use bundle::{Imported, first_report};
 pub use place::Place;
 pub use reader::{Wanted, reader_main};
-pub use report::{Carried, Changed, Credential, Left, Report};
+pub use report::{Carried, Changed, Credential, Left, Report, printable};
 pub use unpack::unpack_main;
 
 use serde::{Deserialize, Serialize};

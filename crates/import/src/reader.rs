@@ -9,7 +9,7 @@ use crate::{
     database::{self, Database},
     home::{Entry, Found, Home},
     io, left,
-    report::shown,
+    report::{printable, shown},
     secrets::Secrets,
     sessions,
 };
@@ -83,7 +83,7 @@ pub fn reader_main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -433,6 +433,7 @@ fn purged(mut report: Report, secrets: &Secrets) -> Report {
     let Report { carried: _, changed, left, credentials, warnings, more: _ } = &mut report;
     for row in changed {
         clean(&mut row.path);
+        clean(&mut row.how);
     }
     for row in left {
         clean(&mut row.path);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Error, Place, Report, Runtime,
+    Carried, Changed, Credential, Error, Left, Place, Report, Runtime,
     bundle::{self, Kind},
     first_report,
     home::Home,
@@ -293,6 +293,69 @@ fn conversations_of_upstreams_database_are_carried_with_what_it_packed() {
         "{:?}",
         report.credentials
     );
+}
+
+const ESCAPES: &str = "\u{1b}[2Jx\u{9b}1A\u{202e}\u{2066}\u{61c}\u{200b}\r\nfake";
+
+/// Is there a text in it that is not as it may be shown?
+fn is_clean(report: &Report) -> bool {
+    // JSON escapes some itself: of its texts, as they are.
+    fn clean(value: &serde_json::Value) -> bool {
+        let bad = |next: char| next.is_control() || "\u{202e}\u{2066}\u{61c}\u{200b}".contains(next);
+        match value {
+            serde_json::Value::String(text) => !text.contains(bad),
+            serde_json::Value::Array(rows) => rows.iter().all(clean),
+            serde_json::Value::Object(fields) => fields.values().all(clean),
+            _ => true,
+        }
+    }
+    clean(&serde_json::to_value(report).unwrap())
+}
+
+#[test]
+fn nothing_of_a_home_moves_the_cursor_of_who_reads_the_report() {
+    let home = home();
+    let path = home.path().join("agents/main/agent/openclaw-agent.sqlite");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    // SQLite's error names what the database names.
+    db.execute_batch(&format!(
+        "CREATE TABLE session_nodes (session_key TEXT, current_session_id TEXT, label TEXT, display_name TEXT);
+         PRAGMA writable_schema = ON;
+         INSERT INTO sqlite_master VALUES ('table', 'session_windows', 'session_windows', 0,
+            'CREATE VIRTUAL TABLE session_windows USING \"m{ESCAPES}\"');"
+    ))
+    .unwrap();
+    drop(db);
+    put(
+        home.path(),
+        "openclaw.json",
+        json!({ format!("key{ESCAPES}"): { "token": "long-enough-to-hide" } }).to_string(),
+    );
+    // As it is made,
+    let mut report = &bytes(home.path(), Runtime::Native).unwrap()[..];
+    let (_, made) = bundle::read(&mut report).unwrap();
+    let made: Report = bundle::parse(&made).unwrap();
+    assert!(is_clean(&made), "{made:#?}");
+    assert!(made.left.iter().any(|row| row.why.contains("no such module: m\\u{1b}")), "{made:#?}");
+
+    // and as it is received from a reader that was taken over.
+    let text = || ESCAPES.to_owned();
+    let forged = Report {
+        carried: vec![Carried { what: text(), count: 1, messages: None, bytes: 1, to: text() }],
+        changed: vec![Changed { path: text(), how: text() }],
+        left: vec![Left { path: text(), why: text(), count: None }],
+        credentials: vec![Credential { at: text(), command: text(), note: text() }],
+        warnings: vec![text()],
+        more: 0,
+    };
+    assert!(!is_clean(&forged), "the control");
+    let mut stream = Vec::new();
+    bundle::write_json(&mut stream, Kind::Report, &forged).unwrap();
+    let received = first_report(&mut Cursor::new(stream)).unwrap();
+    assert!(is_clean(&received), "{received:#?}");
+    let again = received.clone().printable();
+    assert_eq!(again, received);
 }
 
 #[test]
