@@ -6,7 +6,10 @@
 
 use crate::{Error, io};
 use cofferdam_sys::openat;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::{
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 use std::{
     fs::File,
     io::Read as _,
@@ -55,6 +58,14 @@ impl Home {
     /// Is there a directory of this name?
     pub(crate) fn has(&self, path: &str) -> bool {
         openat::directory(self.root.as_fd(), Path::new(path)).is_ok()
+    }
+
+    /// Is there anything of this name, whatever it is? What cannot be told counts as there.
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        let safely = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), safely);
+        !matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
     }
 
     /// A regular file by its path; none if there is none, or a link leads there.

@@ -61,6 +61,11 @@ pub enum Error {
     /// It is larger than any home that is imported.
     #[error("the home has more than {0}: that is no home that this command carries")]
     TooLarge(String),
+    /// It has credentials that nobody could keep out of what is carried.
+    #[error(
+        "{0} may have credentials and cannot be read ({1}), so nobody knows what must not be carried: repair it, or move it out of the home, then import again"
+    )]
+    Credentials(String, String),
     /// Its gateway still runs.
     #[error(
         "{0} has changes that are not in it yet: stop the gateway of this home (openclaw gateway stop), then import again"

@@ -45,6 +45,12 @@ pub(crate) trait Sink {
 /// The native gateway's configuration, below `/sandbox`.
 pub(crate) const SETTINGS: &str = ".cofferdam/config.json";
 
+/// Upstream's database of the agent.
+const DATABASE: &str = "agents/main/agent/openclaw-agent.sqlite";
+/// Where releases before it keep sign-ins.
+const SIGN_INS: [&str; 3] =
+    ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"];
+
 /// For the report alone.
 struct Nowhere;
 
@@ -152,7 +158,7 @@ pub(crate) fn read(wanted: &Wanted, home: &Home, sink: &mut dyn Sink) -> Result<
     let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
     let places = reader.read(&document, &mut secrets, &mut report);
     let database = database(home, &mut report)?;
-    credentials(home, database.as_ref(), wanted, &mut secrets, &mut report);
+    credentials(home, database.as_ref(), wanted, &mut secrets, &mut report)?;
 
     let mut carrier = Carrier { home, secrets: &secrets, report: &mut report, sink };
     let workspace = workspace(home, places.workspace.as_deref(), carrier.report);
@@ -186,52 +192,36 @@ fn document(home: &Home) -> Result<Value, String> {
 }
 
 fn database(home: &Home, report: &mut Report) -> Result<Option<Database>, Error> {
-    let path = "agents/main/agent/openclaw-agent.sqlite";
-    match Database::open(home, path)? {
-        None => Ok(None),
-        Some(Ok(database)) => {
-            report.leave(
-                path,
-                "all but its conversations: it is made anew from them and the memory's files",
-                None,
-            );
-            Ok(Some(database))
-        }
-        Some(Err(why)) => {
-            report.leave(path, format!("it cannot be read: {why}"), None);
-            Ok(None)
-        }
+    let database = Database::open(home, DATABASE)?;
+    if database.is_some() {
+        let why = "all but its conversations: it is made anew from them and the memory's files";
+        report.leave(DATABASE, why, None);
     }
+    Ok(database)
 }
 
-/// The credentials of providers that people signed in to, by profile.
+/// The credentials of providers that people signed in to, by profile. Those that cannot be read could not be blanked.
 fn credentials(
     home: &Home,
     database: Option<&Database>,
     wanted: &Wanted,
     secrets: &mut Secrets,
     report: &mut Report,
-) {
-    let mut documents: Vec<(String, String)> = Vec::new();
-    if let Some(database) = database {
-        let found = database.credentials().unwrap_or_default();
-        documents.extend(
-            found
-                .into_iter()
-                .map(|document| ("agents/main/agent/openclaw-agent.sqlite".to_owned(), document)),
-        );
-    }
-    for path in
-        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
-    {
-        if let Some(text) =
-            home.read(path, settings::LONGEST as u64).ok().and_then(|bytes| String::from_utf8(bytes).ok())
-        {
-            documents.push((path.to_owned(), text));
-        }
+) -> Result<(), Error> {
+    let unreadable = |path: &str| {
+        let path = path.to_owned();
+        move |why| Error::Credentials(path, why)
+    };
+    let found = database.map(Database::credentials).transpose().map_err(unreadable(DATABASE))?;
+    let mut documents: Vec<(&str, String)> =
+        found.into_iter().flatten().map(|document| (DATABASE, document)).collect();
+    for path in SIGN_INS.into_iter().filter(|path| home.exists(path)) {
+        let bytes = home.read(path, settings::LONGEST as u64).map_err(unreadable(path))?;
+        let text = String::from_utf8(bytes).map_err(|_| unreadable(path)("it is no text".to_owned()))?;
+        documents.push((path, text));
     }
     for (path, document) in documents {
-        for profile in database::profiles(&document, secrets) {
+        for profile in database::profiles(&document, secrets).map_err(unreadable(path))? {
             let provider = profile.split(':').next().unwrap_or_default();
             let name = config::variable(&format!("{provider}_API_KEY"));
             let command = format!("cofferdam secret set {} {name} < FILE", wanted.tenant);
@@ -242,7 +232,10 @@ fn credentials(
             );
         }
     }
-    for entry in home.below("credentials", |_| None).unwrap_or_default() {
+    if !home.exists("credentials") {
+        return Ok(());
+    }
+    for entry in home.below("credentials", |_| None)? {
         if let Entry::File(Found { path, .. }) = entry {
             let command = format!(
                 "cofferdam secret set {} NAME --bind HOST --in header:authorization < FILE",
@@ -251,6 +244,7 @@ fn credentials(
             report.ask(&path, command, "if the channel has a token; pairings are made anew");
         }
     }
+    Ok(())
 }
 
 /// Where the workspace is below the home: as the configuration says, if that is below it, else where upstream has it.

@@ -195,11 +195,68 @@ fn what_is_no_home_or_in_use_is_refused() {
     bytes(outer.path(), Runtime::Native).unwrap();
     let database = ".openclaw/agents/main/agent/openclaw-agent.sqlite";
     put(outer.path(), database, "no database");
-    let stream = bytes(outer.path(), Runtime::Native).unwrap();
-    let report = first_report(&mut Cursor::new(stream)).unwrap();
-    assert!(report.left.iter().any(|row| row.path.ends_with(".sqlite")), "{report:?}");
     put(outer.path(), &format!("{database}-wal"), "more");
     assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::InUse(_))));
+}
+
+/// What is not known to be a secret is not blanked: without all credentials nothing is carried.
+#[test]
+fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
+    let refused = |home: &Path, file: &str| {
+        let error = bytes(home, Runtime::Native).unwrap_err();
+        assert!(matches!(&error, Error::Credentials(path, _) if path == file), "{file}: {error}");
+        assert!(error.to_string().contains("move it out of the home"), "{error}");
+    };
+    for file in
+        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
+    {
+        let broken: [&[u8]; 5] = [b"{", b"[]", b"\xff", b"{\"profiles\": 1}", &[b' '; (1 << 20) + 1]];
+        for content in broken {
+            let home = home();
+            put(home.path(), file, content);
+            refused(home.path(), file);
+        }
+        let home = home();
+        fs::create_dir_all(home.path().join(file).parent().unwrap()).unwrap();
+        symlink("/etc/passwd", home.path().join(file)).unwrap();
+        refused(home.path(), file);
+    }
+    let database = "agents/main/agent/openclaw-agent.sqlite";
+    let lone = home();
+    put(lone.path(), database, "no database");
+    refused(lone.path(), database);
+    for sql in [
+        "CREATE TABLE auth_profile_store (other TEXT)",
+        "CREATE VIEW auth_profile_store AS SELECT '{}' AS store_json",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store VALUES (x'ff')",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store VALUES ('{')",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1001) SELECT '{}' FROM n",
+    ] {
+        let home = home();
+        let path = home.path().join(database);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        refused(home.path(), database);
+    }
+}
+
+#[test]
+fn sign_ins_of_every_form_are_blanked() {
+    for document in [
+        json!({ "profiles": { "openai:me": { "type": "oauth", "tokens": { "access": "walrus-one-two" } } } }),
+        json!({ "openai": { "type": "api_key", "key": "walrus-one-two" } }),
+        json!({ "profiles": { "openai": { "client_secret": "walrus-one-two" } } }),
+    ] {
+        let home = home();
+        put(home.path(), "agents/main/agent/auth.json", document.to_string());
+        put(home.path(), "workspace/note.md", "it is walrus-one-two");
+        let (report, root) = carry(home.path(), Runtime::Native);
+        let note = fs::read_to_string(root.path().join("workspace/note.md")).unwrap();
+        assert_eq!(note, format!("it is {BLANK}"), "{document}");
+        let asked = report.credentials.iter().any(|row| row.command.contains("OPENAI"));
+        assert!(asked, "{document}: {:?}", report.credentials);
+    }
 }
 
 /// Whoever owns what is above a home can put another in its place while it is imported.
