@@ -125,6 +125,8 @@ fn a_dry_run_needs_no_host_shows_three_blocks_in_80_columns_and_no_secret() {
     }
     assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
     assert!(said.contains("cofferdam secret set acme MOCK_API_KEY < FILE"), "{said}");
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert!(words.join(" ").contains(&format!("{}, owned by ", home.display())), "{said}");
     for secret in [TOKEN, KEY, "AAbbCC"] {
         assert!(!said.contains(secret), "{said}");
     }
@@ -134,6 +136,17 @@ fn a_dry_run_needs_no_host_shows_three_blocks_in_80_columns_and_no_secret() {
         assert!(left.iter().any(|row| row["path"] == path && row["why"] != ""), "{path}: {left:#?}");
     }
     assert_eq!(tree(&home), before, "a dry run changes nothing");
+    let link = home.with_extension("link");
+    symlink(&home, &link).unwrap();
+    let mut linked = Command::new(PROGRAM);
+    let linked = linked
+        .args(["tenant", "import", link.to_str().unwrap(), "--tenant", "acme", "--dry-run"])
+        .output()
+        .unwrap();
+    fs::remove_file(link).unwrap();
+    assert_eq!(linked.status.code(), Some(2), "{}", text(&linked));
+    assert!(text(&linked).contains(&format!("give its real path: {}", home.display())), "{}", text(&linked));
+    assert!(!text(&linked).contains("CARRIED"), "{}", text(&linked));
     let nowhere =
         Command::new(PROGRAM).args(["tenant", "import", "/etc", "--tenant", "acme", "--dry-run"]).output();
     let nowhere = nowhere.unwrap();

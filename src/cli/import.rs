@@ -16,7 +16,7 @@ use cofferdam_control::api::{
     frames::IMPORT_HEADER,
     types::{Imported, NewTenant, WantedLimits},
 };
-use cofferdam_import::{Report, Runtime, Wanted, first_report};
+use cofferdam_import::{Place, Report, Runtime, Wanted, first_report, printable};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -39,11 +39,13 @@ pub(super) struct Order {
 
 /// Shows what would be imported and, unless that was all that was wanted, imports it.
 pub(super) async fn run(order: Order, client: &Client, limits: WantedLimits, json: bool) -> Done {
-    let mut reader = Reader::start(&order)?;
+    let place = Place::open(&order.dir).map_err(|error| no_home(error.to_string()))?;
+    let source = Source::of(&place);
+    let mut reader = Reader::start(&order, place)?;
     let report = reader.report()?;
     if order.dry_run {
         reader.end()?;
-        return show(&order, &report, None, json);
+        return show(&order, &source, &report, None, json);
     }
     let runtime = word(order.runtime).to_owned();
     let id = order.tenant.clone();
@@ -64,13 +66,40 @@ pub(super) async fn run(order: Order, client: &Client, limits: WantedLimits, jso
     }
     let answer = answer?.into_body().collect().await.map_err(Failure::could_not)?.to_bytes();
     let imported: Imported = serde_json::from_slice(&answer).map_err(Failure::could_not)?;
-    show(&order, &report, Some(&imported), json)
+    show(&order, &source, &report, Some(&imported), json)
 }
 
 fn word(runtime: ImportRuntime) -> &'static str {
     match runtime {
         ImportRuntime::Native => "native",
         ImportRuntime::Openclaw => "openclaw",
+    }
+}
+
+/// Whose home is read, for the operator to see before anything is done.
+struct Source {
+    path: String,
+    uid: u32,
+    /// As the host's own list of users has it.
+    name: Option<String>,
+}
+
+impl Source {
+    fn of(place: &Place) -> Self {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let mut rows = users.lines().map(|row| row.split(':'));
+        let name = rows.find_map(|mut row| {
+            let name = row.next()?;
+            (row.nth(1)?.parse() == Ok(place.owner)).then(|| name.to_owned())
+        });
+        Self { path: printable(&place.path.to_string_lossy()), uid: place.owner, name }
+    }
+
+    fn owner(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name} (uid {})", self.uid),
+            None => format!("uid {}", self.uid),
+        }
     }
 }
 
@@ -81,21 +110,19 @@ struct Reader {
 }
 
 impl Reader {
-    fn start(order: &Order) -> Result<Self, Failure> {
-        let dir = std::fs::canonicalize(&order.dir)
-            .map_err(|error| no_home(format!("{}: {error}", order.dir.display())))?;
+    fn start(order: &Order, place: Place) -> Result<Self, Failure> {
         let runtime = match order.runtime {
             ImportRuntime::Native => Runtime::Native,
             ImportRuntime::Openclaw => Runtime::Openclaw,
         };
-        let wanted = Wanted { dir, tenant: order.tenant.to_string(), runtime, carry: !order.dry_run };
+        let wanted = Wanted { tenant: order.tenant.to_string(), runtime, carry: !order.dry_run };
         let wanted = serde_json::to_string(&wanted).map_err(Failure::could_not)?;
         #[expect(
             clippy::disallowed_methods,
             reason = "this very program, as a process that can do nothing but read"
         )]
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["__read-home", &wanted]).env_clear().stdin(Stdio::null());
+        command.args(["__read-home", &wanted]).env_clear().stdin(place.directory);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().map(BufReader::new);
         Ok(Self { child, stdout })
@@ -115,8 +142,7 @@ impl Reader {
             stderr.take(4096).read_to_end(&mut said)?;
         }
         let status = self.child.wait()?;
-        let said: String =
-            String::from_utf8_lossy(&said).trim().chars().filter(|next| !next.is_control()).collect();
+        let said = printable(String::from_utf8_lossy(&said).trim());
         match (status.success(), said.as_str()) {
             (true, _) => Ok(()),
             (false, "") => Err(Failure::could_not(format!("the reader of the home ended with {status}"))),
@@ -166,11 +192,12 @@ impl futures_util::Stream for Pieces {
 }
 
 /// The report for a person, or as a document.
-fn show(order: &Order, report: &Report, imported: Option<&Imported>, json: bool) -> Done {
-    let Order { dir, tenant, runtime, dry_run: _, all } = order;
+fn show(order: &Order, source: &Source, report: &Report, imported: Option<&Imported>, json: bool) -> Done {
+    let Order { dir: _, tenant, runtime, dry_run: _, all } = order;
     if json {
         let runtime = word(*runtime);
         print::json(&serde_json::json!({
+            "home": { "path": source.path, "uid": source.uid, "owner": source.name },
             "tenant": tenant, "runtime": runtime, "dry_run": imported.is_none(), "report": report,
             "imported": imported.map(|imported| imported.unpacked),
         }))?;
@@ -178,7 +205,8 @@ fn show(order: &Order, report: &Report, imported: Option<&Imported>, json: bool)
     }
     let Report { carried, changed, left, credentials, warnings, more } = report;
     let tense = if imported.is_some() { "is now" } else { "would be" };
-    wrapped(&format!("{} {tense} the tenant {tenant}, runtime {}", dir.display(), word(*runtime)), 0)?;
+    let home = format!("{}, owned by {},", source.path, source.owner());
+    wrapped(&format!("{home} {tense} the tenant {tenant}, runtime {}", word(*runtime)), 0)?;
     print::line(if imported.is_some() { "\nCARRIED" } else { "\nCARRIED (dry run: nothing was done)" })?;
     for row in carried {
         let count = match row.messages {

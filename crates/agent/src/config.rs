@@ -10,7 +10,7 @@ pub mod consent;
 pub(crate) mod mcp;
 mod placeholder;
 pub(crate) mod schema;
-pub(crate) mod secret;
+pub mod secret;
 mod skills;
 mod text;
 mod tools;

@@ -121,7 +121,7 @@ pub(crate) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Error> {
 /// The report at the beginning of a stream; the rest of it is for the cell.
 pub fn first_report(from: &mut impl Read) -> Result<Report, Error> {
     match read(from)? {
-        (Kind::Report, payload) => parse(&payload),
+        (Kind::Report, payload) => parse(&payload).map(Report::printable),
         _ => Err(Error::Stream("it does not begin with a report".to_owned())),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     secrets::Secrets,
     settings::{self, Leaf},
 };
+use cofferdam_agent::config::secret::is_sensitive;
 use serde_json::{Map, Value};
 
 /// What the configuration says of where things are.
@@ -252,25 +253,31 @@ fn is_credential(path: &str, value: &Value) -> bool {
     ];
     let named = ends.iter().any(|end| name.ends_with(end))
         || matches!(&*name, "key" | "pass" | "auth" | "credentials");
+    // Whatever goes into an environment or a header, under a name that anybody chose.
+    let handed = path.split('.').any(|part| matches!(&*part.to_ascii_lowercase(), "env" | "headers"));
+    holds_secret(value, named || handed, named || handed || is_sensitive(path))
+}
+
+/// Is there a secret in this value? `number`, `text`: is a number or a text there one, whatever it looks like? A yes or
+/// no is none.
+fn holds_secret(value: &Value, number: bool, text: bool) -> bool {
     match value {
-        Value::String(text) if text.is_empty() => false,
-        Value::String(text) => {
-            named || below(path, "env") || Secrets::default().first_in(text.as_bytes()).is_some()
-        }
-        Value::Object(reference) => named && reference.contains_key("source"),
-        Value::Array(rows) => rows.iter().any(|row| {
-            row.as_str().is_some_and(|text| named || Secrets::default().first_in(text.as_bytes()).is_some())
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(value) if value.is_empty() => false,
+        Value::String(value) => text || Secrets::default().first_in(value.as_bytes()).is_some(),
+        Value::Number(_) => number,
+        Value::Object(reference) => text && reference.contains_key("source"),
+        Value::Array(rows) => rows.iter().any(|row| holds_secret(row, number, text)),
+        Value::Null | Value::Bool(_) => false,
     }
 }
 
 fn hide(value: &Value, secrets: &mut Secrets) {
     match value {
         Value::String(text) => secrets.add(text),
+        Value::Number(number) => secrets.add(&number.to_string()),
         Value::Array(rows) => rows.iter().for_each(|row| hide(row, secrets)),
         // A reference names a secret and has none.
-        Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Object(_) | Value::Null | Value::Bool(_) => {}
     }
 }
 
@@ -351,6 +358,30 @@ mod tests {
         assert!(commands.iter().any(|it| it.contains(" WEATHER --bind")), "{commands:#?}");
         assert!(!text.contains("reboot") && !text.contains("`id`"));
         assert_eq!(places.workspace.as_deref(), Some("/root/ws"));
+    }
+
+    #[test]
+    fn what_goes_into_an_environment_or_a_header_is_a_credential_whatever_its_name() {
+        let document = serde_json::json!({
+            "mcp": { "servers": { "crm": {
+                "command": "crm",
+                "env": { "CRM_LOGIN": "walrus-1", "CRM_PIN": 1_234_567_890, "CRM_DEBUG": true, "DEEP": { "X": "walrus-2" } },
+                "url": "https://crm.example/mcp", "headers": { "X-Who": "walrus-3", "X-Many": ["walrus-4"] },
+            } } },
+            "channels": { "alien": { "encryptKeyOld": "walrus-5", "webhookUrl": "walrus-6", "maxTokens": 5 } },
+        });
+        for runtime in [Runtime::Native, Runtime::Openclaw] {
+            let (mut secrets, mut report) = (Secrets::default(), Report::default());
+            let places = Reader { tenant: "acme", runtime }.read(&document, &mut secrets, &mut report);
+            let said = format!("{}{:?}", serde_json::to_string(&report).unwrap(), places.settings);
+            for value in
+                ["walrus-1", "walrus-2", "walrus-3", "walrus-4", "walrus-5", "walrus-6", "1234567890"]
+            {
+                assert!(!said.contains(value), "{value}: {said}");
+                assert!(secrets.first_in(value.as_bytes()).is_some(), "{value}");
+            }
+            assert_eq!(report.credentials.len(), 7, "{:#?}", report.credentials);
+        }
     }
 
     #[test]

@@ -4,13 +4,17 @@
 //! values without end and packed texts that grow; the process that reads it can open nothing else.
 
 use crate::{Error, home::Home, secrets::Secrets};
+use cofferdam_agent::config::secret::is_sensitive;
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit, types::ValueRef};
+use serde_json::Value;
 use std::{io::Read as _, os::fd::AsRawFd as _};
 
 /// The longest value.
 const LONGEST: i32 = 8 << 20;
 /// So many conversations at most.
 const MOST: u32 = 100_000;
+/// So many documents of sign-ins at most.
+const MOST_SIGN_INS: u32 = 1000;
 /// All events of one conversation together, unpacked.
 const LARGEST: usize = 64 << 20;
 
@@ -34,10 +38,14 @@ pub(crate) struct Window {
 }
 
 impl Database {
-    /// Opens it; none if there is none. Nothing is written beside it: what a gateway had not put into it yet would be
+    /// Opens it; none if there is none. It has credentials, so one that cannot be opened is an error. Nothing is written beside it: what a gateway had not put into it yet would be
     /// missing, so such a home is refused.
-    pub(crate) fn open(home: &Home, path: &str) -> Result<Option<Result<Self, String>>, Error> {
-        let Some(file) = home.file(path) else { return Ok(None) };
+    pub(crate) fn open(home: &Home, path: &str) -> Result<Option<Self>, Error> {
+        if !home.exists(path) {
+            return Ok(None);
+        }
+        let unreadable = |why: String| Error::Credentials(path.to_owned(), why);
+        let file = home.file(path).ok_or_else(|| unreadable("it cannot be opened as a file".to_owned()))?;
         for beside in ["-wal", "-journal"] {
             let beside = format!("{path}{beside}");
             let more = home.file(&beside).and_then(|file| file.metadata().ok());
@@ -45,8 +53,8 @@ impl Database {
                 return Err(Error::InUse(path.to_owned()));
             }
         }
-        let opened = Self::connect(&file).map_err(|error| error.to_string());
-        Ok(Some(opened.map(|db| Self { db, _file: file })))
+        let db = Self::connect(&file).map_err(|error| unreadable(error.to_string()))?;
+        Ok(Some(Self { db, _file: file }))
     }
 
     fn connect(file: &std::fs::File) -> rusqlite::Result<Connection> {
@@ -107,10 +115,21 @@ impl Database {
         Ok(all)
     }
 
-    /// The documents of credentials in it.
-    pub(crate) fn credentials(&self) -> rusqlite::Result<Vec<String>> {
-        let mut select = self.db.prepare("SELECT store_json FROM auth_profile_store LIMIT 1000")?;
-        select.query_map([], |row| row.get(0))?.collect()
+    /// The documents of credentials in it, all of them or an error; none if this release had no table of them.
+    pub(crate) fn credentials(&self) -> Result<Vec<String>, String> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'auth_profile_store' COLLATE NOCASE";
+            if self.db.query_row(sql, [], |row| row.get::<_, u32>(0))? == 0 {
+                return Ok(Vec::new());
+            }
+            let mut select = self.db.prepare("SELECT store_json FROM auth_profile_store LIMIT ?1")?;
+            select.query_map([MOST_SIGN_INS + 1], |row| row.get(0))?.collect()
+        };
+        let found = read().map_err(|error| error.to_string())?;
+        if found.len() > MOST_SIGN_INS as usize {
+            return Err(format!("it has more than {MOST_SIGN_INS} documents of sign-ins"));
+        }
+        Ok(found)
     }
 }
 
@@ -123,16 +142,35 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     (text.len() as u64 <= most).then_some(text)
 }
 
-/// Takes every value of a document of credentials for a secret, and gives the names of its profiles.
-pub(crate) fn profiles(document: &str, secrets: &mut Secrets) -> Vec<String> {
-    let Ok(document) = serde_json::from_str::<serde_json::Value>(document) else { return Vec::new() };
-    let profiles = document["profiles"].as_object();
-    for profile in profiles.into_iter().flat_map(|profiles| profiles.values()) {
-        for name in ["key", "token", "access", "refresh", "apiKey", "password", "secret", "idToken"] {
-            if let Some(value) = profile[name].as_str() {
-                secrets.add(value);
+/// Takes every value of a document of credentials for a secret, wherever in it that is, and gives the names of its
+/// profiles.
+pub(crate) fn profiles(document: &str, secrets: &mut Secrets) -> Result<Vec<String>, String> {
+    let document: Value = serde_json::from_str(document).map_err(|_| "it is no JSON".to_owned())?;
+    let fields = document.as_object().ok_or("it is no document of profiles")?;
+    hide(&document, "", secrets);
+    // Older releases have the profiles themselves at the top.
+    let profiles = match fields.get("profiles") {
+        None => fields,
+        Some(profiles) => profiles.as_object().ok_or("its profiles are none")?,
+    };
+    let named = profiles.iter().filter(|(_, profile)| profile.is_object());
+    Ok(named.map(|(name, _)| name.clone()).collect())
+}
+
+fn hide(value: &Value, path: &str, secrets: &mut Secrets) {
+    const NAMES: [&str; 9] =
+        ["key", "token", "access", "refresh", "apiKey", "password", "secret", "idToken", "id_token"];
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| hide(field, &format!("{path}.{name}"), secrets));
+        }
+        Value::Array(rows) => rows.iter().for_each(|row| hide(row, path, secrets)),
+        Value::String(text) => {
+            let name = path.rsplit('.').next().unwrap_or_default();
+            if NAMES.contains(&name) || is_sensitive(path) {
+                secrets.add(text);
             }
         }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-    profiles.map(|profiles| profiles.keys().cloned().collect()).unwrap_or_default()
 }

@@ -6,7 +6,10 @@
 
 use crate::{Error, io};
 use cofferdam_sys::openat;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::{
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 use std::{
     fs::File,
     io::Read as _,
@@ -47,17 +50,22 @@ pub(crate) struct Found {
 }
 
 impl Home {
-    /// Opens it. The last name may be a link: the operator typed it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty());
-        let root = root.map_err(|why| Error::NoHome(format!("{}: {why}", shown_path(path))))?;
-        Ok(Self { root })
+    /// The home that is this directory.
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     /// Is there a directory of this name?
     pub(crate) fn has(&self, path: &str) -> bool {
         openat::directory(self.root.as_fd(), Path::new(path)).is_ok()
+    }
+
+    /// Is there anything of this name, whatever it is? What cannot be told counts as there.
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        let safely = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), safely);
+        !matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
     }
 
     /// A regular file by its path; none if there is none, or a link leads there.
@@ -209,10 +217,6 @@ fn text_of(name: &[u8]) -> Result<&str, &'static str> {
     if text.chars().any(char::is_control) { Err("its name has control characters") } else { Ok(text) }
 }
 
-fn shown_path(path: &Path) -> String {
-    crate::report::shown(&path.to_string_lossy())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -239,7 +243,7 @@ mod tests {
         let huge = File::create(home.join("w/huge")).unwrap();
         huge.set_len(LARGEST + 1).unwrap();
 
-        let home = Home::open(&home).unwrap();
+        let home = Home::new(File::open(&home).unwrap().into());
         let found = home.below("w", |_| None).unwrap();
         let files: Vec<&str> = found
             .iter()
@@ -262,7 +266,7 @@ mod tests {
             path.push("d");
         }
         fs::create_dir_all(&path).unwrap();
-        let found = Home::open(outer.path()).unwrap().below("", |_| None).unwrap();
+        let found = Home::new(File::open(outer.path()).unwrap().into()).below("", |_| None).unwrap();
         assert!(matches!(&found[..], [Entry::Other(_, why)] if why == "it is too deep"), "{found:?}");
     }
 }

@@ -18,6 +18,7 @@ mod database;
 pub mod fuzz;
 mod home;
 mod left;
+mod place;
 mod reader;
 mod report;
 mod secrets;
@@ -29,8 +30,9 @@ mod transcript;
 mod unpack;
 
 pub use bundle::{Imported, first_report};
+pub use place::Place;
 pub use reader::{Wanted, reader_main};
-pub use report::{Carried, Changed, Credential, Left, Report};
+pub use report::{Carried, Changed, Credential, Left, Report, printable};
 pub use unpack::unpack_main;
 
 use serde::{Deserialize, Serialize};
@@ -51,9 +53,19 @@ pub enum Error {
     /// There is no home.
     #[error("{0}")]
     NoHome(String),
+    /// A link leads to it: whose home that is, whoever made the link decided.
+    #[error(
+        "a link is in {0}, and no link is followed: if it is this home that you mean, give its real path: {1}"
+    )]
+    Linked(String, String),
     /// It is larger than any home that is imported.
     #[error("the home has more than {0}: that is no home that this command carries")]
     TooLarge(String),
+    /// It has credentials that nobody could keep out of what is carried.
+    #[error(
+        "{0} may have credentials and cannot be read ({1}), so nobody knows what must not be carried: repair it, or move it out of the home, then import again"
+    )]
+    Credentials(String, String),
     /// Its gateway still runs.
     #[error(
         "{0} has changes that are not in it yet: stop the gateway of this home (openclaw gateway stop), then import again"

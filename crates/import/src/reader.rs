@@ -9,16 +9,17 @@ use crate::{
     database::{self, Database},
     home::{Entry, Found, Home},
     io, left,
-    report::shown,
+    report::{printable, shown},
     secrets::Secrets,
     sessions,
 };
 use cofferdam_agent::config as settings;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd},
     process::ExitCode,
 };
 
@@ -26,8 +27,6 @@ use std::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// The home, absolute.
-    pub dir: PathBuf,
     /// For whom, in the commands that are named.
     pub tenant: String,
     /// Into which layout.
@@ -45,6 +44,12 @@ pub(crate) trait Sink {
 
 /// The native gateway's configuration, below `/sandbox`.
 pub(crate) const SETTINGS: &str = ".cofferdam/config.json";
+
+/// Upstream's database of the agent.
+const DATABASE: &str = "agents/main/agent/openclaw-agent.sqlite";
+/// Where releases before it keep sign-ins.
+const SIGN_INS: [&str; 3] =
+    ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"];
 
 /// For the report alone.
 struct Nowhere;
@@ -79,12 +84,12 @@ impl<W: Write> Sink for BufWriter<W> {
     }
 }
 
-/// The entry of the reader: `__read-home WANTED`.
+/// The entry of the reader: `__read-home WANTED`, with the home's directory as its standard input.
 pub fn reader_main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -93,53 +98,70 @@ pub fn reader_main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let wanted = std::env::args().nth(2).unwrap_or_default();
     let wanted: Wanted = serde_json::from_str(&wanted).map_err(|why| Error::Stream(why.to_string()))?;
-    confine(&wanted.dir)?;
+    // The command line opened it, and nothing is looked up by its path again.
+    let directory = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+    let directory = directory.map_err(|why| Error::NoHome(format!("the home was not handed over: {why}")))?;
+    confine(directory.as_fd())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    stream(&wanted, &mut out)?;
+    stream(&wanted, &Home::new(directory), &mut out)?;
     out.flush().map_err(io("the stream"))
 }
 
+/// Nobody of the host.
+const NOBODY: u32 = 65534;
+
 /// Becomes the home's owner, so that nothing is read that they could not read, and then nothing but a reader of it.
-fn confine(dir: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt as _;
-    let owner = std::fs::metadata(dir)
-        .map_err(|why| Error::NoHome(format!("{}: {why}", shown(&dir.to_string_lossy()))))?;
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        cofferdam_sys::process::become_user(owner.uid(), owner.gid(), true)
-            .map_err(io("becoming the home's owner"))?;
+fn confine(home: BorrowedFd<'_>) -> Result<(), Error> {
+    let owner = rustix::fs::fstat(home).map_err(|why| io("the home")(why.into()))?;
+    if rustix::process::geteuid().is_root() {
+        let become_owner = || match owner.st_uid {
+            0 => become_reader(),
+            uid => cofferdam_sys::process::become_user(uid, owner.st_gid, true),
+        };
+        become_owner().map_err(io("becoming the home's owner"))?;
     }
     // Who it is for may be gone; to become somebody else would take this back.
     cofferdam_sys::process::die_with_parent().map_err(io("the reader"))?;
-    cofferdam_sandbox::confine::reader(dir).map_err(|why| Error::Confine(why.to_string()))
+    cofferdam_sandbox::confine::reader(home).map_err(|why| Error::Confine(why.to_string()))
+}
+
+/// In the place of root: nobody, with one thing of root's, to read whatever the modes of files say. What can be read at
+/// all the domain says.
+fn become_reader() -> std::io::Result<()> {
+    let only = CapabilitySet::DAC_READ_SEARCH;
+    rustix::thread::set_keep_capabilities(true)?;
+    cofferdam_sys::process::become_user(NOBODY, NOBODY, true)?;
+    rustix::thread::set_keep_capabilities(false)?;
+    let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 /// Reads the home and writes its stream.
-pub(crate) fn stream<W: Write>(wanted: &Wanted, out: &mut BufWriter<W>) -> Result<(), Error> {
-    let report = read(wanted, &mut Nowhere)?;
+pub(crate) fn stream<W: Write>(wanted: &Wanted, home: &Home, out: &mut BufWriter<W>) -> Result<(), Error> {
+    let report = read(wanted, home, &mut Nowhere)?;
     bundle::write_json(out, Kind::Report, &report)?;
     if !wanted.carry {
         return Ok(());
     }
-    if read(wanted, out)? != report {
+    if read(wanted, home, out)? != report {
         return Err(Error::Moved);
     }
     bundle::write(out, Kind::End, &[])
 }
 
 /// Reads the home into the sink.
-pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error> {
-    let home = open(&wanted.dir)?;
+pub(crate) fn read(wanted: &Wanted, home: &Home, sink: &mut dyn Sink) -> Result<Report, Error> {
     let (mut report, mut secrets) = (Report::default(), Secrets::default());
     // Without it nobody knows which values are secrets, and which workspace is meant.
     let document =
-        document(&home).map_err(|why| Error::NoHome(format!("openclaw.json cannot be read: {why}")))?;
+        document(home).map_err(|why| Error::NoHome(format!("openclaw.json cannot be read: {why}")))?;
     let reader = config::Reader { tenant: &wanted.tenant, runtime: wanted.runtime };
     let places = reader.read(&document, &mut secrets, &mut report);
-    let database = database(&home, &mut report)?;
-    credentials(&home, database.as_ref(), wanted, &mut secrets, &mut report);
+    let database = database(home, &mut report)?;
+    credentials(home, database.as_ref(), wanted, &mut secrets, &mut report)?;
 
-    let mut carrier = Carrier { home: &home, secrets: &secrets, report: &mut report, sink };
-    let workspace = workspace(&home, places.workspace.as_deref(), carrier.report);
+    let mut carrier = Carrier { home, secrets: &secrets, report: &mut report, sink };
+    let workspace = workspace(home, places.workspace.as_deref(), carrier.report);
     if let Some(workspace) = &workspace {
         carrier.tree(workspace, "workspace", "workspace")?;
     }
@@ -156,8 +178,8 @@ pub(crate) fn read(wanted: &Wanted, sink: &mut dyn Sink) -> Result<Report, Error
         let settings = secrets.blank(settings).map_or_else(|| settings.clone(), |(text, _)| text);
         carrier.sink.file(SETTINGS, false, settings.as_bytes())?;
     }
-    sessions::carry(&home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
-    rest(&home, workspace.as_deref(), wanted.runtime, &mut report)?;
+    sessions::carry(home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
+    rest(home, workspace.as_deref(), wanted.runtime, &mut report)?;
     Ok(purged(report, &secrets))
 }
 
@@ -169,68 +191,37 @@ fn document(home: &Home) -> Result<Value, String> {
         .map_err(|error| Secrets::default().blank(&error.to_string()).map_or(error.to_string(), |it| it.0))
 }
 
-/// The home itself, or the one below a user's home.
-fn open(dir: &Path) -> Result<Home, Error> {
-    let home = Home::open(dir)?;
-    if home.file("openclaw.json").is_some() {
-        return Ok(home);
-    }
-    let below = Home::open(&dir.join(".openclaw")).ok().filter(|home| home.file("openclaw.json").is_some());
-    below.ok_or_else(|| {
-        let dir = shown(&dir.to_string_lossy());
-        Error::NoHome(format!(
-            "{dir} is no OpenClaw home: it has no file openclaw.json, and none in .openclaw"
-        ))
-    })
-}
-
 fn database(home: &Home, report: &mut Report) -> Result<Option<Database>, Error> {
-    let path = "agents/main/agent/openclaw-agent.sqlite";
-    match Database::open(home, path)? {
-        None => Ok(None),
-        Some(Ok(database)) => {
-            report.leave(
-                path,
-                "all but its conversations: it is made anew from them and the memory's files",
-                None,
-            );
-            Ok(Some(database))
-        }
-        Some(Err(why)) => {
-            report.leave(path, format!("it cannot be read: {why}"), None);
-            Ok(None)
-        }
+    let database = Database::open(home, DATABASE)?;
+    if database.is_some() {
+        let why = "all but its conversations: it is made anew from them and the memory's files";
+        report.leave(DATABASE, why, None);
     }
+    Ok(database)
 }
 
-/// The credentials of providers that people signed in to, by profile.
+/// The credentials of providers that people signed in to, by profile. Those that cannot be read could not be blanked.
 fn credentials(
     home: &Home,
     database: Option<&Database>,
     wanted: &Wanted,
     secrets: &mut Secrets,
     report: &mut Report,
-) {
-    let mut documents: Vec<(String, String)> = Vec::new();
-    if let Some(database) = database {
-        let found = database.credentials().unwrap_or_default();
-        documents.extend(
-            found
-                .into_iter()
-                .map(|document| ("agents/main/agent/openclaw-agent.sqlite".to_owned(), document)),
-        );
-    }
-    for path in
-        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
-    {
-        if let Some(text) =
-            home.read(path, settings::LONGEST as u64).ok().and_then(|bytes| String::from_utf8(bytes).ok())
-        {
-            documents.push((path.to_owned(), text));
-        }
+) -> Result<(), Error> {
+    let unreadable = |path: &str| {
+        let path = path.to_owned();
+        move |why| Error::Credentials(path, why)
+    };
+    let found = database.map(Database::credentials).transpose().map_err(unreadable(DATABASE))?;
+    let mut documents: Vec<(&str, String)> =
+        found.into_iter().flatten().map(|document| (DATABASE, document)).collect();
+    for path in SIGN_INS.into_iter().filter(|path| home.exists(path)) {
+        let bytes = home.read(path, settings::LONGEST as u64).map_err(unreadable(path))?;
+        let text = String::from_utf8(bytes).map_err(|_| unreadable(path)("it is no text".to_owned()))?;
+        documents.push((path, text));
     }
     for (path, document) in documents {
-        for profile in database::profiles(&document, secrets) {
+        for profile in database::profiles(&document, secrets).map_err(unreadable(path))? {
             let provider = profile.split(':').next().unwrap_or_default();
             let name = config::variable(&format!("{provider}_API_KEY"));
             let command = format!("cofferdam secret set {} {name} < FILE", wanted.tenant);
@@ -241,7 +232,10 @@ fn credentials(
             );
         }
     }
-    for entry in home.below("credentials", |_| None).unwrap_or_default() {
+    if !home.exists("credentials") {
+        return Ok(());
+    }
+    for entry in home.below("credentials", |_| None)? {
         if let Entry::File(Found { path, .. }) = entry {
             let command = format!(
                 "cofferdam secret set {} NAME --bind HOST --in header:authorization < FILE",
@@ -250,6 +244,7 @@ fn credentials(
             report.ask(&path, command, "if the channel has a token; pairings are made anew");
         }
     }
+    Ok(())
 }
 
 /// Where the workspace is below the home: as the configuration says, if that is below it, else where upstream has it.
@@ -432,6 +427,7 @@ fn purged(mut report: Report, secrets: &Secrets) -> Report {
     let Report { carried: _, changed, left, credentials, warnings, more: _ } = &mut report;
     for row in changed {
         clean(&mut row.path);
+        clean(&mut row.how);
     }
     for row in left {
         clean(&mut row.path);
@@ -443,4 +439,70 @@ fn purged(mut report: Report, secrets: &Secrets) -> Report {
     }
     warnings.iter_mut().for_each(clean);
     report
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use cofferdam_sys::process::{self, Forked};
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+    /// What a confined reader can do, as a child, because it cannot be undone: the number of the first thing that is
+    /// wrong.
+    fn tried(home: &Path, uid: u32, rights: CapabilitySet) -> u8 {
+        let directory = fs::File::open(home).unwrap();
+        if confine(directory.as_fd()).is_err() {
+            return 1;
+        }
+        let own = rustix::process::geteuid().as_raw() == uid;
+        let capable = rustix::thread::capabilities(None).unwrap();
+        let all = capable.effective | capable.permitted | capable.inheritable;
+        let denied = |path: &str| {
+            fs::read(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        };
+        let read = reads(directory.as_fd());
+        let writes = fs::write(home.join("new"), "x").is_ok();
+        let talks = [AddressFamily::UNIX, AddressFamily::INET]
+            .into_iter()
+            .any(|family| socket(family, SocketType::STREAM, None).err() != Some(rustix::io::Errno::PERM));
+        let seen = ["/etc/passwd", "/proc/self/status", "/proc/1/cmdline", "/usr/bin/env"];
+        let wrong = [!own, all != rights, !read, writes, talks, !seen.into_iter().all(denied)];
+        wrong.iter().position(|wrong| *wrong).map_or(0, |at| u8::try_from(at).unwrap() + 2)
+    }
+
+    fn reads(home: BorrowedFd<'_>) -> bool {
+        let home = Home::new(rustix::io::fcntl_dupfd_cloexec(home, 3).unwrap());
+        home.read("openclaw.json", 100).is_ok_and(|text| text == b"{}")
+    }
+
+    #[test]
+    fn whoever_owns_a_home_its_reader_has_no_rights_but_to_read_it() {
+        let me = rustix::process::geteuid().as_raw();
+        let none = CapabilitySet::empty();
+        // A home of root's, and one of somebody's: only root can make these.
+        let cases: &[(u32, u32, CapabilitySet)] = if me == 0 {
+            &[(0, NOBODY, CapabilitySet::DAC_READ_SEARCH), (1_499_000_078, 1_499_000_078, none)]
+        } else {
+            &[(me, me, none)]
+        };
+        for (owner, uid, rights) in cases {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join("openclaw.json");
+            fs::write(&file, "{}").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            for path in [file.as_path(), home.path()] {
+                std::os::unix::fs::chown(path, Some(*owner), Some(*owner)).unwrap();
+            }
+            match process::fork().unwrap() {
+                Forked::Child => process::exit(tried(home.path(), *uid, *rights)),
+                Forked::Parent(pid) => {
+                    let options = rustix::process::WaitOptions::empty();
+                    let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
+                    assert_eq!(status.exit_status(), Some(0), "a home of {owner}");
+                }
+            }
+        }
+    }
 }

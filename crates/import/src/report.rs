@@ -97,23 +97,39 @@ impl Report {
     }
 
     pub(crate) fn change(&mut self, path: &str, how: impl Into<String>) {
-        let row = Changed { path: shown(path), how: how.into() };
+        let row = Changed { path: shown(path), how: printable(&how.into()) };
         if !self.changed.contains(&row) {
             keep(&mut self.changed, row, &mut self.more);
         }
     }
 
     pub(crate) fn leave(&mut self, path: &str, why: impl Into<String>, count: Option<u64>) {
-        keep(&mut self.left, Left { path: shown(path), why: why.into(), count }, &mut self.more);
+        keep(&mut self.left, Left { path: shown(path), why: shown(&why.into()), count }, &mut self.more);
     }
 
     pub(crate) fn ask(&mut self, at: &str, command: String, note: &str) {
-        let row = Credential { at: shown(at), command, note: note.to_owned() };
+        let row = Credential { at: shown(at), command: printable(&command), note: printable(note) };
         keep(&mut self.credentials, row, &mut self.more);
     }
 
     pub(crate) fn warn(&mut self, text: String) {
-        keep(&mut self.warnings, text, &mut self.more);
+        keep(&mut self.warnings, printable(&text), &mut self.more);
+    }
+
+    /// Every text of it, as a person may see it: who made it is not trusted.
+    pub(crate) fn printable(mut self) -> Self {
+        let Self { carried, changed, left, credentials, warnings, more: _ } = &mut self;
+        let texts = carried
+            .iter_mut()
+            .flat_map(|row| [&mut row.what, &mut row.to])
+            .chain(changed.iter_mut().flat_map(|row| [&mut row.path, &mut row.how]))
+            .chain(left.iter_mut().flat_map(|row| [&mut row.path, &mut row.why]))
+            .chain(credentials.iter_mut().flat_map(|row| [&mut row.at, &mut row.command, &mut row.note]))
+            .chain(warnings);
+        for text in texts {
+            *text = printable(text);
+        }
+        self
     }
 }
 
@@ -127,14 +143,15 @@ fn keep<T>(rows: &mut Vec<T>, row: T, more: &mut u64) {
 
 /// A name of the home as a person may see it: nothing in it moves the cursor, and it has an end.
 pub(crate) fn shown(text: &str) -> String {
+    printable(text).chars().take(WIDEST).collect()
+}
+
+/// A text that moves no cursor and turns no direction: what would is there as its number.
+pub fn printable(text: &str) -> String {
     let safe = |next: char| -> String {
-        if next.is_control()
-            || matches!(next, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            next.escape_unicode().to_string()
-        } else {
-            next.into()
-        }
+        let unseen = matches!(next, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if next.is_control() || unseen { next.escape_unicode().to_string() } else { next.into() }
     };
-    text.chars().take(WIDEST).map(safe).collect()
+    text.chars().map(safe).collect()
 }

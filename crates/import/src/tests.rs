@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Error, Report, Runtime,
+    Carried, Changed, Credential, Error, Left, Place, Report, Runtime,
     bundle::{self, Kind},
     first_report,
+    home::Home,
     reader::{Wanted, stream},
     secrets::BLANK,
     unpack::unpack,
@@ -77,9 +78,13 @@ fn carry(home: &Path, runtime: Runtime) -> (Report, tempfile::TempDir) {
 }
 
 fn bytes(home: &Path, runtime: Runtime) -> Result<Vec<u8>, Error> {
-    let wanted = Wanted { dir: home.to_owned(), tenant: "acme".to_owned(), runtime, carry: true };
+    read(Place::open(home)?, runtime)
+}
+
+fn read(place: Place, runtime: Runtime) -> Result<Vec<u8>, Error> {
+    let wanted = Wanted { tenant: "acme".to_owned(), runtime, carry: true };
     let mut out = BufWriter::new(Vec::new());
-    stream(&wanted, &mut out)?;
+    stream(&wanted, &Home::new(place.directory), &mut out)?;
     Ok(out.into_inner().unwrap())
 }
 
@@ -190,11 +195,83 @@ fn what_is_no_home_or_in_use_is_refused() {
     bytes(outer.path(), Runtime::Native).unwrap();
     let database = ".openclaw/agents/main/agent/openclaw-agent.sqlite";
     put(outer.path(), database, "no database");
-    let stream = bytes(outer.path(), Runtime::Native).unwrap();
-    let report = first_report(&mut Cursor::new(stream)).unwrap();
-    assert!(report.left.iter().any(|row| row.path.ends_with(".sqlite")), "{report:?}");
     put(outer.path(), &format!("{database}-wal"), "more");
     assert!(matches!(bytes(outer.path(), Runtime::Native), Err(Error::InUse(_))));
+}
+
+/// What is not known to be a secret is not blanked: without all credentials nothing is carried.
+#[test]
+fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
+    let refused = |home: &Path, file: &str| {
+        let error = bytes(home, Runtime::Native).unwrap_err();
+        assert!(matches!(&error, Error::Credentials(path, _) if path == file), "{file}: {error}");
+        assert!(error.to_string().contains("move it out of the home"), "{error}");
+    };
+    for file in
+        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
+    {
+        let broken: [&[u8]; 5] = [b"{", b"[]", b"\xff", b"{\"profiles\": 1}", &[b' '; (1 << 20) + 1]];
+        for content in broken {
+            let home = home();
+            put(home.path(), file, content);
+            refused(home.path(), file);
+        }
+        let home = home();
+        fs::create_dir_all(home.path().join(file).parent().unwrap()).unwrap();
+        symlink("/etc/passwd", home.path().join(file)).unwrap();
+        refused(home.path(), file);
+    }
+    let database = "agents/main/agent/openclaw-agent.sqlite";
+    let lone = home();
+    put(lone.path(), database, "no database");
+    refused(lone.path(), database);
+    for sql in [
+        "CREATE TABLE auth_profile_store (other TEXT)",
+        "CREATE VIEW auth_profile_store AS SELECT '{}' AS store_json",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store VALUES (x'ff')",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store VALUES ('{')",
+        "CREATE TABLE auth_profile_store (store_json); INSERT INTO auth_profile_store
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1001) SELECT '{}' FROM n",
+    ] {
+        let home = home();
+        let path = home.path().join(database);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        refused(home.path(), database);
+    }
+}
+
+#[test]
+fn sign_ins_of_every_form_are_blanked() {
+    for document in [
+        json!({ "profiles": { "openai:me": { "type": "oauth", "tokens": { "access": "walrus-one-two" } } } }),
+        json!({ "openai": { "type": "api_key", "key": "walrus-one-two" } }),
+        json!({ "profiles": { "openai": { "client_secret": "walrus-one-two" } } }),
+    ] {
+        let home = home();
+        put(home.path(), "agents/main/agent/auth.json", document.to_string());
+        put(home.path(), "workspace/note.md", "it is walrus-one-two");
+        let (report, root) = carry(home.path(), Runtime::Native);
+        let note = fs::read_to_string(root.path().join("workspace/note.md")).unwrap();
+        assert_eq!(note, format!("it is {BLANK}"), "{document}");
+        let asked = report.credentials.iter().any(|row| row.command.contains("OPENAI"));
+        assert!(asked, "{document}: {:?}", report.credentials);
+    }
+}
+
+/// Whoever owns what is above a home can put another in its place while it is imported.
+#[test]
+fn what_was_opened_is_read_whatever_its_path_leads_to_now() {
+    let (home, other) = (home(), home());
+    put(other.path(), "workspace/MEMORY.md", "the boat is somebody else's");
+    let place = Place::open(home.path()).unwrap();
+    let aside = home.path().with_extension("aside");
+    fs::rename(home.path(), &aside).unwrap();
+    symlink(other.path(), home.path()).unwrap();
+    let stream = read(place, Runtime::Native).unwrap();
+    assert!(holds(&stream, "the boat is green") && !holds(&stream, "somebody else's"));
+    fs::remove_file(home.path()).unwrap();
+    fs::rename(&aside, home.path()).unwrap();
 }
 
 #[test]
@@ -273,6 +350,69 @@ fn conversations_of_upstreams_database_are_carried_with_what_it_packed() {
         "{:?}",
         report.credentials
     );
+}
+
+const ESCAPES: &str = "\u{1b}[2Jx\u{9b}1A\u{202e}\u{2066}\u{61c}\u{200b}\r\nfake";
+
+/// Is there a text in it that is not as it may be shown?
+fn is_clean(report: &Report) -> bool {
+    // JSON escapes some itself: of its texts, as they are.
+    fn clean(value: &serde_json::Value) -> bool {
+        let bad = |next: char| next.is_control() || "\u{202e}\u{2066}\u{61c}\u{200b}".contains(next);
+        match value {
+            serde_json::Value::String(text) => !text.contains(bad),
+            serde_json::Value::Array(rows) => rows.iter().all(clean),
+            serde_json::Value::Object(fields) => fields.values().all(clean),
+            _ => true,
+        }
+    }
+    clean(&serde_json::to_value(report).unwrap())
+}
+
+#[test]
+fn nothing_of_a_home_moves_the_cursor_of_who_reads_the_report() {
+    let home = home();
+    let path = home.path().join("agents/main/agent/openclaw-agent.sqlite");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    // SQLite's error names what the database names.
+    db.execute_batch(&format!(
+        "CREATE TABLE session_nodes (session_key TEXT, current_session_id TEXT, label TEXT, display_name TEXT);
+         PRAGMA writable_schema = ON;
+         INSERT INTO sqlite_master VALUES ('table', 'session_windows', 'session_windows', 0,
+            'CREATE VIRTUAL TABLE session_windows USING \"m{ESCAPES}\"');"
+    ))
+    .unwrap();
+    drop(db);
+    put(
+        home.path(),
+        "openclaw.json",
+        json!({ format!("key{ESCAPES}"): { "token": "long-enough-to-hide" } }).to_string(),
+    );
+    // As it is made,
+    let mut report = &bytes(home.path(), Runtime::Native).unwrap()[..];
+    let (_, made) = bundle::read(&mut report).unwrap();
+    let made: Report = bundle::parse(&made).unwrap();
+    assert!(is_clean(&made), "{made:#?}");
+    assert!(made.left.iter().any(|row| row.why.contains("no such module: m\\u{1b}")), "{made:#?}");
+
+    // and as it is received from a reader that was taken over.
+    let text = || ESCAPES.to_owned();
+    let forged = Report {
+        carried: vec![Carried { what: text(), count: 1, messages: None, bytes: 1, to: text() }],
+        changed: vec![Changed { path: text(), how: text() }],
+        left: vec![Left { path: text(), why: text(), count: None }],
+        credentials: vec![Credential { at: text(), command: text(), note: text() }],
+        warnings: vec![text()],
+        more: 0,
+    };
+    assert!(!is_clean(&forged), "the control");
+    let mut stream = Vec::new();
+    bundle::write_json(&mut stream, Kind::Report, &forged).unwrap();
+    let received = first_report(&mut Cursor::new(stream)).unwrap();
+    assert!(is_clean(&received), "{received:#?}");
+    let again = received.clone().printable();
+    assert_eq!(again, received);
 }
 
 #[test]

@@ -12,7 +12,10 @@ use cofferdam_sys::{
     landlock::{self, Rights},
     process, seccomp,
 };
-use std::path::Path;
+use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
 
 /// The launcher: a deny-list. It must mount, and its children inherit; why it is in no Landlock domain is in
 /// `docs/decisions/0004`.
@@ -32,27 +35,29 @@ pub fn control(state_dir: &Path, writable: &[&Path], readable: &[&Path]) -> Resu
     rules.push((state_dir, Rights::Full));
     rules.extend(writable.iter().map(|path| (*path, Rights::Full)));
     rules.extend(readable.iter().map(|path| (*path, Rights::Read)));
-    confine(&rules, true)
+    confine(&rules, &table::service(true)?)
 }
 
 /// The edge: reads the host's libraries and certificates, and what `readable` names (its TLS keys).
 pub fn edge(readable: &[&Path]) -> Result<(), Error> {
     let mut rules = host(Rights::Read);
     rules.extend(readable.iter().map(|path| (*path, Rights::Read)));
-    confine(&rules, false)
+    confine(&rules, &table::service(false)?)
 }
 
 /// A warden: reads the host's libraries and certificates.
 pub fn warden() -> Result<(), Error> {
-    confine(&host(Rights::Read), false)
+    confine(&host(Rights::Read), &table::service(false)?)
 }
 
-/// The reader of a home that is imported: reads the host's libraries and that home, writes nothing, and comes to an end.
-pub fn reader(home: &Path) -> Result<(), Error> {
+/// The reader of a home that is imported: reads that home and nothing else of the host, writes nothing, talks to nobody,
+/// and comes to an end. What it needs of the host it has loaded.
+/// The descriptor says which: its path may lead elsewhere by now.
+pub fn reader(home: BorrowedFd<'_>) -> Result<(), Error> {
     process::most(MOST_MEMORY, MOST_SECONDS).layer("rlimits")?;
-    let mut rules = host(Rights::Read);
-    rules.push((home, Rights::Read));
-    confine(&rules, false)
+    let home = PathBuf::from(format!("/proc/self/fd/{}", home.as_raw_fd()));
+    let rules = [(home.as_path(), Rights::Read), (Path::new("/dev/urandom"), Rights::ReadFile)];
+    confine(&rules, &table::reader()?)
 }
 
 /// What the reader may use: a file at a time, and a conversation as a tree.
@@ -77,10 +82,9 @@ fn host(programs: Rights) -> Vec<(&'static Path, Rights)> {
         .collect()
 }
 
-fn confine(rules: &[(&Path, Rights)], execs: bool) -> Result<(), Error> {
+fn confine(rules: &[(&Path, Rights)], programs: &[seccomp::Program]) -> Result<(), Error> {
     single()?;
     process::hide().layer("capabilities")?;
-    let programs = table::service(execs)?;
     landlock::restrict(rules, &[]).layer("landlock")?;
     programs.iter().try_for_each(seccomp::install).layer("seccomp")?;
     Ok(())

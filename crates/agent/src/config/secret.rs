@@ -24,7 +24,7 @@ const HARMLESS: [&str; 10] = [
 
 /// Is a value at this path a secret? By its name, as upstream judges, and whatever is a header or goes into the
 /// environment of a program.
-pub(crate) fn is_sensitive(path: &str) -> bool {
+pub fn is_sensitive(path: &str) -> bool {
     let path = path.trim_end_matches("[]").to_lowercase();
     if HARMLESS.iter().any(|end| path.ends_with(end)) {
         return false;

@@ -233,6 +233,20 @@ pub(super) const EXEC: &[Row] = &[
     Row { call: call::SYS_clone, when: &[(0, Masked(0x1_0000, 0))] }, // without CLONE_THREAD
 ];
 
+/// What a process that talks to nobody is refused besides: to make a socket, and to use one that it was given.
+pub(super) const SOCKETS: &[Row] = &[
+    Row { call: call::SYS_socket, when: &[] },
+    Row { call: call::SYS_socketpair, when: &[] },
+    Row { call: call::SYS_bind, when: &[] },
+    Row { call: call::SYS_connect, when: &[] },
+    Row { call: call::SYS_listen, when: &[] },
+    Row { call: call::SYS_accept, when: &[] },
+    Row { call: call::SYS_accept4, when: &[] },
+    Row { call: call::SYS_sendto, when: &[] },
+    Row { call: call::SYS_sendmsg, when: &[] },
+    Row { call: call::SYS_sendmmsg, when: &[] },
+];
+
 /// What of [`DANGEROUS`] neither the launcher nor a child of it needs. Its children inherit this. It mounts, enters
 /// namespaces and names hosts, so the other groups are not its.
 pub(super) const LAUNCHER_GROUPS: [Danger; 3] = [Danger::Processes, Danger::Kernel, Danger::Handles];

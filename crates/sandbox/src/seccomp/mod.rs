@@ -85,6 +85,11 @@ pub(crate) fn service(execs: bool) -> Result<Vec<Program>, LayerFailure> {
     build(&more, &[]).layer("seccomp")
 }
 
+/// The programs of the reader of a home: a service that starts nothing, and has no sockets.
+pub(crate) fn reader() -> Result<Vec<Program>, LayerFailure> {
+    build(&[denied::SERVICE, denied::EXEC, denied::SOCKETS].concat(), &[]).layer("seccomp")
+}
+
 /// The program of the launcher: what neither it nor a child needs.
 pub(crate) fn launcher() -> Result<Program, LayerFailure> {
     Program::build(launchers(), fail_perm(), Action::Allow).layer("seccomp")
