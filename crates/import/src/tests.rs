@@ -210,7 +210,8 @@ fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
     for file in
         ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
     {
-        let broken: [&[u8]; 5] = [b"{", b"[]", b"\xff", b"{\"profiles\": 1}", &[b' '; (1 << 20) + 1]];
+        let long = vec![b' '; (1 << 20) + 1];
+        let broken: [&[u8]; 5] = [b"{", b"[]", b"\xff", b"{\"profiles\": 1}", &long];
         for content in broken {
             let home = home();
             put(home.path(), file, content);

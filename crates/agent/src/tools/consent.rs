@@ -1,12 +1,12 @@
 //! May a command run: by the knobs, the list, or a person's word.
 //!
 //! The cell is what keeps a command in; this is for those who want to see first what runs there. A list lets a command run if
-//! every program of it is on the list, as it is found now. An answer is for the command, the directory and the programs that
-//! were shown: if these are others when it comes, nothing runs.
+//! every program of it is on the list, as it is found now. An answer is for the command, the directory, the programs and the
+//! files they are given: if these are others when it comes, nothing runs.
 
 use super::{
     Bench, Output,
-    command::{self, Simple},
+    command::{self, Redirection, Simple},
 };
 use crate::{
     AGENT,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -31,66 +31,110 @@ const SHOWN: usize = 16 * 1024;
 /// What is said of a command in the background.
 const LATER: &str = "in the background: more can be written to it, which nobody is shown";
 
-/// A program, and which one it is: another in its place, or a change of it, has another number or time.
+/// A file, and which one it is: another in its place, or a change of it, has another number, time or size.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     path: PathBuf,
-    stamp: (u64, i64, i64),
+    /// Without links.
+    real: PathBuf,
+    stamp: (u64, i64, i64, u64),
+}
+
+impl Found {
+    fn at(path: PathBuf) -> Option<Self> {
+        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        let real = fs::canonicalize(&path).ok()?;
+        Some(Self { path, real, stamp: (meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.size()) })
+    }
+
+    /// Can no command write it, nor lead its name elsewhere?
+    fn stays(&self, workspace: &Path) -> bool {
+        let written = |path: &Path| {
+            [Path::new("/sandbox"), Path::new("/tmp"), workspace].iter().any(|place| path.starts_with(place))
+        };
+        let about = self.path.components().any(|part| part == Component::ParentDir);
+        !about && !written(&self.path) && !written(&self.real)
+    }
+}
+
+/// A program as it is called.
+#[derive(Debug, PartialEq, Eq)]
+struct Program {
+    simple: Simple,
+    found: Option<Found>,
+    /// What it is given that is a file: it may be a script.
+    files: Vec<Found>,
+}
+
+impl Program {
+    fn of(simple: Simple, workdir: &Path) -> Self {
+        if simple.is_builtin() {
+            return Self { simple, found: None, files: Vec::new() };
+        }
+        let found = resolved(simple.name(), workdir);
+        let words = simple.words.iter().skip(1).map(|word| &*word.text);
+        let reads = |it: &&Redirection| {
+            matches!(it.operator.trim_start_matches(|c: char| c.is_ascii_digit()), "<" | "<>")
+        };
+        let all = words.chain(simple.redirections.iter().filter(reads).map(|it| &*it.target));
+        let names = all.flat_map(|word| [Some(word), word.split_once('=').map(|(_, value)| value)]);
+        let files = names.flatten().filter_map(|name| Found::at(workdir.join(name))).collect();
+        Self { simple, found, files }
+    }
 }
 
 /// What would run, as it is now.
 #[derive(Debug, PartialEq, Eq)]
 struct Bound {
     workdir: PathBuf,
+    workspace: PathBuf,
     /// More is written to it later, which nobody saw.
     background: bool,
     /// None: what it runs is not understood.
-    programs: Option<Vec<(Simple, Option<Found>)>>,
+    programs: Option<Vec<Program>>,
     why: String,
 }
 
 impl Bound {
     fn of(gateway: &Gateway, text: &str, workdir: &Path, background: bool) -> Self {
-        let look = |simple: Simple, workdir: &Path| {
-            let path = if simple.is_builtin() { None } else { resolved(simple.name(), workdir) };
-            (simple, path)
-        };
+        let workspace = fs::canonicalize(&gateway.workspace).unwrap_or_else(|_| gateway.workspace.clone());
         let seen = gateway.apart(|| {
             let Ok(found) = fs::canonicalize(workdir) else {
                 return (workdir.to_owned(), None, "its directory is not there".to_owned());
             };
             match command::parse(text) {
                 Ok(all) => {
-                    let programs = all.into_iter().map(|simple| look(simple, &found)).collect();
+                    let programs = all.into_iter().map(|simple| Program::of(simple, &found)).collect();
                     (found, Some(programs), String::new())
                 }
                 Err(why) => (found, None, format!("not understood: {why}")),
             }
         });
         match seen {
-            Ok((workdir, programs, why)) => Self { workdir, background, programs, why },
+            Ok((workdir, programs, why)) => Self { workdir, workspace, background, programs, why },
             Err(error) => {
                 let why = error.to_string();
-                Self { workdir: workdir.to_owned(), background, programs: None, why }
+                Self { workdir: workdir.to_owned(), workspace, background, programs: None, why }
             }
         }
     }
 
     /// Does the list have all of it?
     fn is_listed(&self, list: &[Entry]) -> bool {
-        let listed = |(simple, found): &(Simple, Option<Found>)| {
-            let path = found.as_ref().map(|found| &*found.path);
-            list.iter().any(|entry| self.covers(entry, simple, path))
-        };
+        let listed = |program: &Program| list.iter().any(|entry| self.covers(entry, program));
         !self.background && self.programs.as_ref().is_some_and(|programs| programs.iter().all(listed))
     }
 
-    fn covers(&self, entry: &Entry, simple: &Simple, path: Option<&Path>) -> bool {
+    fn covers(&self, entry: &Entry, program: &Program) -> bool {
+        let simple = &program.simple;
+        let path = program.found.as_ref().map(|found| &*found.path);
         if path.is_none() && !simple.is_builtin() {
             return false;
         }
         if let Some(exact) = entry.arg_pattern.as_deref().and_then(|exact| exact.strip_prefix(EXACT)) {
-            return self.exact(simple).is_some_and(|own| own == exact)
+            // A file of the agent's own that was not there when somebody said yes was seen by nobody.
+            return program.files.iter().all(|file| file.stays(&self.workspace))
+                && self.exact(simple).is_some_and(|own| own == exact)
                 && entry.pattern == pattern(simple, path);
         }
         let named = if entry.pattern.contains(['/', '~']) {
@@ -100,7 +144,7 @@ impl Bound {
         } else {
             !simple.name().contains('/') && glob(entry.pattern.as_bytes(), simple.name().as_bytes())
         };
-        let inert = simple.redirections.iter().all(command::Redirection::is_inert);
+        let inert = simple.redirections.iter().all(Redirection::is_inert);
         let fits = match entry.arguments() {
             Ok(None) => entry.arg_pattern.is_none(),
             Ok(Some(pattern)) => {
@@ -120,14 +164,12 @@ impl Bound {
     }
 
     /// Entries that let exactly this run; none if there are none that would. What a command may write to can be another
-    /// program tomorrow.
+    /// program tomorrow, or another script.
     fn entries(&self) -> Option<Vec<Entry>> {
-        let one = |(simple, found): &(Simple, Option<Found>)| {
+        let one = |Program { simple, found, files }: &Program| {
             let path = found.as_ref().map(|found| &*found.path);
-            let stays = match path {
-                Some(path) => !["/sandbox", "/tmp"].iter().any(|place| path.starts_with(place)),
-                None => simple.is_builtin(),
-            };
+            let stays = (found.is_some() || simple.is_builtin())
+                && found.iter().chain(files).all(|file| file.stays(&self.workspace));
             let exact = self.exact(simple).filter(|_| stays)?;
             Some(Entry {
                 id: Some(uuid()),
@@ -149,9 +191,9 @@ impl Bound {
 
     fn of_command(&self) -> Option<String> {
         let Some(programs) = &self.programs else { return Some(self.why.clone()) };
-        let files = programs.iter().flat_map(|(simple, _)| &simple.redirections).filter(|it| !it.is_inert());
+        let files = programs.iter().flat_map(|it| &it.simple.redirections).filter(|it| !it.is_inert());
         let files: Vec<String> = files.map(|it| format!("{} {}", it.operator, it.target)).collect();
-        let names: Vec<&str> = programs.iter().map(|(simple, _)| simple.name()).collect();
+        let names: Vec<&str> = programs.iter().map(|it| it.simple.name()).collect();
         match (names.len(), files.is_empty()) {
             (1, true) => None,
             (_, true) => Some(format!("runs: {}", names.join(", "))),
@@ -167,11 +209,7 @@ fn pattern(simple: &Simple, path: Option<&Path>) -> String {
 
 /// The program that a shell would find by this name.
 fn resolved(name: &str, workdir: &Path) -> Option<Found> {
-    let look = |path: PathBuf| {
-        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-        let path = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
-        Some(Found { path, stamp: (meta.ino(), meta.ctime(), meta.ctime_nsec()) })
-    };
+    let look = |path: PathBuf| Found::at(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
     if name.contains('/') {
         // Through a link or round about, it is elsewhere once the link is another.
         let path = workdir.join(name);
@@ -287,7 +325,7 @@ fn request(
     (security, ask): (Security, Ask),
     allowed: &[Decision],
 ) -> Value {
-    let first = bound.programs.as_ref().and_then(|all| all.first()).and_then(|(_, found)| found.as_ref());
+    let first = bound.programs.as_ref().and_then(|all| all.first()).and_then(|it| it.found.as_ref());
     json!({
         "command": plain(text), "cwd": plain(&bound.workdir.display().to_string()), "host": "gateway", "nodeId": null,
         "security": security, "ask": ask, "warningText": bound.warning().map(|text| plain(&text)),

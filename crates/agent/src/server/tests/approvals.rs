@@ -323,3 +323,44 @@ async fn a_link_is_not_what_it_leads_to() {
     ended(&mut client, "r2").await;
     assert_eq!(told(&world), "of the true one");
 }
+
+#[tokio::test]
+async fn an_answer_is_for_the_script_as_it_was_and_never_for_good() {
+    let line = "sh check.sh";
+    let lines = (1..=4).flat_map(|_| [exec(line), Line::Says("done")]);
+    let world = asking(json!({ "exec": { "mode": "ask" } }), lines.collect()).await;
+    let mut client = world.client(ALL).await;
+    let script = world.dir.path().join("workspace/check.sh");
+    std::fs::create_dir_all(script.parent().unwrap()).unwrap();
+    let once = json!(["allow-once", "deny"]);
+    // What is said: before the script is there, as it is, after another is written, as it is.
+    for (number, (before, after, decision, said)) in [
+        (None, None, "allow-always", "check.sh"),
+        (Some("echo a"), None, "allow-once", "a\n"),
+        (
+            Some("echo a"),
+            Some("echo evil"),
+            "allow-once",
+            "exec denied: what would run now is not what was approved",
+        ),
+        (Some("echo b"), None, "allow-once", "b\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if let Some(text) = before {
+            std::fs::write(&script, text).unwrap();
+        }
+        let run = format!("r{number}");
+        client.call("chat.send", message("go", &run)).await.unwrap();
+        let question = asked(&mut client).await;
+        assert_eq!(question["request"]["allowedDecisions"] == once, before.is_some(), "{question}");
+        if let Some(text) = after {
+            std::fs::write(&script, text).unwrap();
+        }
+        let answer = json!({ "id": question["id"], "decision": decision });
+        client.call("exec.approval.resolve", answer).await.unwrap();
+        ended(&mut client, &run).await;
+        assert!(told(&world).contains(said), "{number}: {}", told(&world));
+    }
+}

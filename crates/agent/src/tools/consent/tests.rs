@@ -69,3 +69,24 @@ async fn what_is_listed_runs_in_the_directory_that_was_looked_at() {
     assert!(consent(&bench, "echo x", &nothing, false).await.is_err());
     assert!(consent(&bench, "echo x", &link, true).await.is_err(), "in the background");
 }
+
+#[test]
+fn files_among_arguments_are_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = fs::canonicalize(dir.path()).unwrap();
+    fs::write(place.join("f"), "").unwrap();
+    std::os::unix::fs::symlink("/usr/bin/env", place.join("link")).unwrap();
+    let files = |text: &str| {
+        let simple = command::parse(text).unwrap().remove(0);
+        Program::of(simple, &place).files
+    };
+    for text in ["sh f", "sh -x ./f", "sh --file=f", "sh <f", "sh link", "sh /usr/../usr/bin/env"] {
+        let found = files(text);
+        assert!(found.len() == 1 && !found[0].stays(Path::new("/nowhere")), "{text}: {found:?}");
+    }
+    let outside = files("sh /usr/bin/env");
+    assert!(outside[0].stays(Path::new("/nowhere")) && !outside[0].stays(Path::new("/usr")));
+    for text in ["sh g", "sh .", "sh >f", "echo f"] {
+        assert_eq!(files(text), [], "{text}");
+    }
+}
