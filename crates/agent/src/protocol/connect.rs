@@ -60,6 +60,9 @@ pub struct Connect {
     permissions: BTreeMap<String, bool>,
     #[serde(default)]
     commands: Vec<String>,
+    /// Of which session models are wanted with the greeting: a client asks for them by itself.
+    #[serde(default)]
+    model_catalog: Option<Value>,
     #[serde(default)]
     pub auth: Option<Auth>,
     /// The device that it proves to be.
