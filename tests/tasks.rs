@@ -1,0 +1,100 @@
+//! Tasks that take several tools, to their ends at both gateways: the same scripted model, the same files and the same
+//! reminder afterwards.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
+
+mod host;
+mod world;
+
+use host::{
+    Host,
+    gateway::{Socket, address, call, chat, connect},
+};
+use serde_json::{Value, json};
+use world::{MODEL_NAME, model::Turn};
+
+/// A tenant and its runtime.
+const TENANTS: [(&str, &str); 2] = [("acme", "openclaw"), ("small", "native")];
+
+/// Runs a task of these calls to its end; what the model was told of each.
+fn task(host: &Host, socket: &mut Socket, words: &str, calls: &[(&'static str, Value)]) -> Vec<String> {
+    for (tool, arguments) in calls {
+        host.world.model.say(Turn::Tool(tool, arguments.clone()));
+    }
+    host.world.model.say(Turn::Text(format!("{words} is done")));
+    let last = chat(socket, words);
+    assert!(last.to_string().contains(&format!("{words} is done")), "{last}");
+    let asked = host.world.model.requests();
+    let asked: Value = serde_json::from_slice(&asked.last().unwrap().body).unwrap();
+    let results = asked["messages"].as_array().unwrap().iter().filter(|it| it["role"] == "tool");
+    let all: Vec<String> = results.map(|it| it["content"].to_string()).collect();
+    all[all.len() - calls.len()..].to_vec()
+}
+
+#[test]
+fn a_program_is_mended_and_a_reminder_scheduled_at_both_gateways() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root, for the world of the test");
+        return;
+    }
+    let mut host = Host::prepare("");
+    // Before the host starts: it learns at its start what is installed.
+    host.json(&["runtime", "install", "openclaw"]);
+    host.serve();
+    for (tenant, runtime) in TENANTS {
+        host.json(&["tenant", "create", tenant, "--runtime", runtime]);
+        assert!(host.feed(&["secret", "set", tenant, "PROVIDER"], "sk-canary").status.success());
+        let url = format!("http://{MODEL_NAME}/v1");
+        host.json(&["model", "set", tenant, "--url", &url, "--model", "mock-1", "--secret", "PROVIDER"]);
+        host.json(&["tenant", "start", tenant]);
+    }
+    for (number, (tenant, runtime)) in TENANTS.into_iter().enumerate() {
+        let (admin, _) = host.token(tenant, "admin");
+        let mut socket = connect(&host, address(u8::try_from(number).unwrap()), &admin).unwrap();
+        if runtime == "native" {
+            // Jobs are asked for there.
+            let raw = json!({ "cron": { "enabled": true } }).to_string();
+            let base = call(&mut socket, "config.get", &json!({}))["payload"]["hash"].clone();
+            let patched = call(&mut socket, "config.patch", &json!({ "raw": raw, "baseHash": base }));
+            assert_eq!(patched["ok"], true, "{patched}");
+        }
+        let write =
+            |sign: &str| json!({ "path": "add.sh", "content": format!("echo $(( $1 {sign} $2 ))\n") });
+        let run = json!({ "command": "sh add.sh 2 3" });
+        let told = task(
+            &host,
+            &mut socket,
+            "mend add.sh",
+            &[
+                ("write", write("-")),
+                ("exec", run.clone()),
+                ("write", write("+")),
+                ("exec", run),
+                ("read", json!({ "path": "add.sh" })),
+            ],
+        );
+        assert!(told[1].contains("-1"), "{tenant}: {told:?}");
+        assert!(told[3].contains('5') && !told[3].contains("-1"), "{tenant}: {told:?}");
+        assert!(told[4].contains("$1 + $2"), "{tenant}: {told:?}");
+        println!("  ok: {tenant} mends a program");
+        let reminder = json!({ "action": "add", "job": {
+            "name": "tea", "schedule": { "kind": "at", "at": "2031-01-01T00:00:00Z" }, "sessionTarget": "main",
+            "payload": { "kind": "systemEvent", "text": "tea is ready" },
+        }});
+        let told = task(&host, &mut socket, "remind me of tea", &[("cron", reminder)]);
+        let jobs = call(&mut socket, "cron.list", &json!({}))["payload"].clone();
+        assert!(jobs.to_string().contains("tea is ready"), "{jobs} {told:?}");
+        println!("  ok: {tenant} schedules a reminder");
+        let told = task(
+            &host,
+            &mut socket,
+            "where is the marmalade",
+            &[
+                ("write", json!({ "path": "MEMORY.md", "content": "The marmalade is in the cellar.\n" })),
+                ("memory_search", json!({ "query": "marmalade" })),
+            ],
+        );
+        // Upstream's search wants a provider of embeddings, which a cell has none of; what it says then is its own.
+        assert!(runtime != "native" || told[1].contains("cellar"), "{told:?}");
+        println!("  ok: {tenant} searches its memory: {}", told[1].chars().take(200).collect::<String>());
+    }
+}
