@@ -82,7 +82,6 @@ struct Page<'a> {
 
 impl Drop for Page<'_> {
     fn drop(&mut self) {
-        // It has processes of its own, which end with it.
         let _ = kill_process(Pid::from_child(&self.browser), Signal::KILL);
         let _ = self.browser.wait();
     }
@@ -91,7 +90,9 @@ impl Drop for Page<'_> {
 impl<'a> Page<'a> {
     fn open(host: &Host, tenant: &str, token: &str, files: Option<&'a Path>) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new(BROWSER);
+        // In a namespace of its own for processes: it has many, and all end with the first.
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", BROWSER]);
         command.args(["--no-sandbox", "--disable-gpu", "--no-first-run", "about:blank"]);
         // A page that came from nowhere is public to the browser, and would not be let speak to this machine.
         command.arg("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets,BlockInsecurePrivateNetworkRequests");
