@@ -26,7 +26,8 @@ name = f"/sandbox/beat-{os.getpid()}"
 with open(name, "wb") as file: file.write(bytes(8))
 with open(name, "r+b") as file: page = mmap.mmap(file.fileno(), 8)
 while True:
-    struct.pack_into("<q", page, 0, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+    # At once: pack_into would write zeros first, and a freeze may come in between.
+    page[:] = struct.pack("<q", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
 "#;
 
 const POLICY: &str =
