@@ -60,7 +60,7 @@ fn home() -> PathBuf {
     };
     let lines = [
         json!({ "type": "session", "version": 3, "id": "11111111-1111-4111-8111-111111111111",
-            "timestamp": "2026-09-01T10:00:00.000Z", "cwd": "/root/.openclaw/workspace" })
+            "timestamp": "2026-09-01T10:00:00.000Z", "cwd": "/home/ann/.openclaw/workspace" })
         .to_string(),
         said("a1", None, "user", &format!("remember the marmalade; my key is {KEY}")),
         said("a2", Some("a1"), "assistant", "the marmalade is noted"),

@@ -38,8 +38,8 @@ pub(crate) struct Window {
 }
 
 impl Database {
-    /// Opens it; none if there is none. It has credentials, so one that cannot be opened is an error. Nothing is written beside it: what a gateway had not put into it yet would be
-    /// missing, so such a home is refused.
+    /// Opens it; none if there is none. It has credentials, so one that cannot be opened is an error. Nothing is written
+    /// beside it: what a gateway had not put into it yet would be missing, so such a home is refused.
     pub(crate) fn open(home: &Home, path: &str) -> Result<Option<Self>, Error> {
         if !home.exists(path) {
             return Ok(None);
@@ -142,7 +142,7 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     (text.len() as u64 <= most).then_some(text)
 }
 
-/// Takes every value of a document of credentials for a secret, wherever in it that is, and gives the names of its
+/// Takes whatever a document of credentials calls one for a secret, wherever in it that is, and gives the names of its
 /// profiles.
 pub(crate) fn profiles(document: &str, secrets: &mut Secrets) -> Result<Vec<String>, String> {
     let document: Value = serde_json::from_str(document).map_err(|_| "it is no JSON".to_owned())?;

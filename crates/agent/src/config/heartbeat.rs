@@ -61,7 +61,7 @@ impl Heartbeat {
         if let Some(target) = &self.target
             && !matches!(&**target, "last" | "none")
         {
-            return key("target", "`last` or `none`: there are no channels");
+            return key("target", "`last` or `none`: a heartbeat writes to no channel yet");
         }
         if self.prompt.as_ref().is_some_and(|prompt| prompt.len() > 8 * 1024) {
             return key("prompt", "longer than 8192 bytes");

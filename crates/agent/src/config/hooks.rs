@@ -73,7 +73,7 @@ pub struct Mapping {
     /// What the main session hears; a template.
     #[serde(skip_serializing_if = "is_default")]
     pub text_template: Option<String>,
-    /// Only `false`: there are no channels.
+    /// Only `false`: a hook writes to no channel yet.
     #[serde(skip_serializing_if = "is_default")]
     pub deliver: Option<bool>,
     /// It comes from somebody whose words are to be followed.
@@ -184,7 +184,7 @@ impl Hooks {
             return Err("agentId: there is one agent, main".to_owned());
         }
         if mapping.deliver == Some(true) {
-            return Err("deliver: there are no channels".to_owned());
+            return Err("deliver: a hook writes to no channel yet".to_owned());
         }
         let (key, text) = match mapping.action {
             Action::Wake => ("textTemplate", &mapping.text_template),

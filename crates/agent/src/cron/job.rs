@@ -70,7 +70,7 @@ pub(crate) enum Payload {
     },
 }
 
-/// Who hears the answer of a turn. There are no channels: `announce` puts it into the main session.
+/// Who hears the answer of a turn: `announce` puts it into the main session. A job writes to no channel yet.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Delivery {
@@ -125,13 +125,13 @@ impl Definition {
             return Err("agentId: there is one agent, main".to_owned());
         }
         if self.failure_alert.as_ref().is_some_and(|alert| *alert != false) {
-            return Err("failureAlert: alerts need a channel, and there is none".to_owned());
+            return Err("failureAlert: jobs write to no channel yet".to_owned());
         }
         if let Some(channel) = self.delivery.as_ref().and_then(|delivery| delivery.channel.as_deref())
             && !matches!(channel, "last" | "webchat")
         {
             return Err(format!(
-                "delivery.channel: there is no channel {channel:?}; leave it out, or `last`"
+                "delivery.channel: jobs write to no channel yet: leave out {channel:?}, or say `last`"
             ));
         }
         let main = self.session_target == "main";

@@ -77,7 +77,7 @@ impl Turn {
     pub(super) fn read(payload: &Value) -> Result<Self, String> {
         for key in ["channel", "to", "accountId"] {
             if !payload[key].is_null() {
-                return Err(format!("{key}: there are no channels"));
+                return Err(format!("{key}: a hook writes to no channel yet"));
             }
         }
         if payload["waitForCompletion"] == true {
