@@ -41,6 +41,9 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
+/// While over half of them are open the next one is taken up only after so long: who opens connections without end has no
+/// warden's processor time for it, which weighs more than a cell's.
+const PACE: Duration = Duration::from_millis(1);
 /// Bodies of one cell that are read to be judged at one time.
 const READS: usize = 16;
 
@@ -161,6 +164,9 @@ impl Egress {
                     }
                 },
             };
+            if self.places.available_permits() < CONNECTIONS / 2 {
+                tokio::time::sleep(PACE).await;
+            }
             // Refused at once where there is no place, or where the kernel cannot say whence it came.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let (Ok(peer), Ok(())) = (peer(&stream), stream.set_nodelay(true)) else { continue };

@@ -23,8 +23,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nobody is harmed by a page that comes within this time.
-const FLOOR: Duration = Duration::from_millis(10);
+/// Nobody is harmed by a page that comes within this time. Code that was built for debugging takes four times as long for
+/// the same page, quiet or not.
+const FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 40 } else { 10 });
 /// How long is measured at one time.
 const WINDOW: Duration = Duration::from_millis(200);
 /// The runtime writes to its log for so long when it is asked for this.
@@ -76,7 +77,7 @@ fn floods(plan: &CellPlan) -> Vec<Flood> {
     vec![
         Flood {
             id: "flood.connections",
-            title: "open as many connections as one can; the neighbour's slowest page of a hundred is under twice as slow, or within 10 ms",
+            title: "open as many connections as one can; the neighbour's slowest page of a hundred is under twice as slow, or under a floor",
             layers: &["a warden of its own", "limit of connections"],
             kind: Kind::Cell(connections.clone()),
             own: Kind::Cell(connections.clone()),
@@ -243,7 +244,8 @@ fn told(quiet: &Times, flooded: &Times) -> Outcome {
         let [quiet, flooded] = [quiet, flooded].map(|times| slowest(times).as_secs_f64() * 1e3);
         let ratio = flooded / quiet;
         let hidden = ratio >= 2.0 && flooded <= FLOOR.as_secs_f64() * 1e3;
-        let floor = if hidden { ", under the floor" } else { "" };
+        let floor =
+            if hidden { format!(", under the floor of {} ms", FLOOR.as_millis()) } else { String::new() };
         format!("{quiet:.1} → {flooded:.1} ms, {ratio:.1}×{floor}")
     });
     let seen = format!("the neighbour's p99 in: {came}; out: {went}");
@@ -252,20 +254,19 @@ fn told(quiet: &Times, flooded: &Times) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn twice_as_slow_and_slow_is_harm() {
         let times =
             |slow: u64| Times { edge: vec![100; 200], out: [vec![100; 190], vec![slow; 10]].concat() };
-        let hidden = told(&times(900), &times(9900));
-        assert!(
-            !hidden.succeeded && hidden.seen.ends_with("out: 0.9 → 9.9 ms, 11.0×, under the floor"),
-            "{hidden:?}"
-        );
-        assert!(!told(&times(9000), &times(17_900)).succeeded, "under twice");
-        let harm = told(&times(9000), &times(18_000));
-        assert!(harm.succeeded && harm.seen.ends_with("out: 9.0 → 18.0 ms, 2.0×"), "{harm:?}");
+        let floor = u64::try_from(FLOOR.as_micros()).unwrap();
+        let hidden = told(&times(floor / 10), &times(floor - 1));
+        assert!(!hidden.succeeded && hidden.seen.contains("10.0×, under the floor of"), "{hidden:?}");
+        assert!(!told(&times(floor), &times(2 * floor - 1)).succeeded, "under twice");
+        let harm = told(&times(floor), &times(2 * floor));
+        assert!(harm.succeeded && harm.seen.ends_with("ms, 2.0×"), "{harm:?}");
         assert!(told(&times(100), &Times::default()).succeeded, "nothing measured is no good sign");
         assert_eq!(slowest(&(1..=100).collect::<Vec<_>>()), Duration::from_micros(99));
     }

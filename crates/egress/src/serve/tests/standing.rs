@@ -142,6 +142,25 @@ async fn a_tunnel_keeps_its_place_among_the_cells_connections_until_it_is_closed
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_holds_over_half_of_the_places_gets_the_next_ones_slowly() {
+    let cell = cell();
+    cell.egress.places.forget_permits(CONNECTIONS / 2 + 1);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(Arc::clone(&cell.egress).accept(listener, move |_| {
+        accepted.send(()).unwrap();
+        Ok(Peer::Proxy)
+    }));
+    let begun = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        seen.recv().await.unwrap();
+    }
+    assert!(begun.elapsed() >= 20 * PACE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_connection_is_not_used_again_once_its_address_is_refused() {
     let cell = cell();
     let mut client = cell.captured("web.example", 80);
