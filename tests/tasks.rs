@@ -7,7 +7,7 @@ mod world;
 
 use host::{
     Host,
-    gateway::{Socket, address, call, chat, connect},
+    gateway::{Socket, address, call, chat, connect, install},
 };
 use serde_json::{Value, json};
 use world::{MODEL_NAME, model::Turn};
@@ -38,7 +38,7 @@ fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
     }
     let mut host = Host::prepare("");
     // Before the host starts: it learns at its start what is installed.
-    host.json(&["runtime", "install", "openclaw"]);
+    install(&host);
     host.serve();
     for (tenant, runtime) in TENANTS {
         host.json(&["tenant", "create", tenant, "--runtime", runtime]);

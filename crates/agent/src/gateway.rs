@@ -40,7 +40,7 @@ use crate::{
     turn::model::Model,
     web::Web,
 };
-use cofferdam_base::Clock;
+use cofferdam_base::{Clock, Scope};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -251,11 +251,16 @@ impl State {
     }
 }
 
-/// May these scopes call a method? The fault says which one is missing.
+/// May this client call a method? The fault says which scope is missing.
 pub(crate) fn permitted(client: &Client, method: &str) -> Result<(), Fault> {
     let Some(scope) = methods::scope(method) else {
         return Err(Fault::invalid(format!("unknown method: {method}")));
     };
+    holds(client, scope)
+}
+
+/// Does this client hold a scope?
+pub(crate) fn holds(client: &Client, scope: Scope) -> Result<(), Fault> {
     if client.may(scope) {
         return Ok(());
     }

@@ -103,7 +103,7 @@ pub(crate) fn call(gateway: &Arc<Gateway>, client: &Arc<Client>, request: &Reque
         "sessions.patch" => sessions::patch(gateway, params).into(),
         "sessions.compact" => sessions::compact(gateway, params),
         "sessions.reset" => sessions::reset(gateway, params).into(),
-        "sessions.delete" => sessions::delete(gateway, params).into(),
+        "sessions.delete" => sessions::delete(gateway, client, params).into(),
         "sessions.send" => sessions::send(gateway, params).into(),
         "sessions.abort" => sessions::abort(gateway, params).into(),
         "sessions.subscribe" => Ok(sessions::subscribe(client, true)).into(),

@@ -7,7 +7,7 @@ use super::{
     lost,
 };
 use crate::{
-    gateway::{Compacted, Gateway, Taken},
+    gateway::{Compacted, Gateway, Taken, holds},
     ids::uuid,
     protocol::{
         Fault,
@@ -19,6 +19,7 @@ use crate::{
     store::{Session, Store},
     turn::Wish,
 };
+use cofferdam_base::Scope;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
         "isMain": session.key == crate::MAIN_SESSION,
         "createdAt": session.created_at,
         "updatedAt": session.updated_at,
-        "archived": session.archived,
+        "archived": session.archived_at.is_some(),
         "pinned": session.pinned,
         "unread": false,
         "status": status,
@@ -74,6 +75,9 @@ pub(super) fn row(gateway: &Gateway, session: &Session) -> Value {
     if let Some(label) = &session.label {
         row["displayName"] = label.as_str().into();
     }
+    if let Some(at) = session.archived_at {
+        row["archivedAt"] = at.into();
+    }
     row
 }
 
@@ -81,8 +85,8 @@ pub(super) fn list(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<
     let asked: List = params::read("sessions.list", params)?;
     let archived = |session: &Session| match &asked.archived {
         Some(Value::String(all)) if all == "all" => true,
-        Some(Value::Bool(wanted)) => session.archived == *wanted,
-        _ => !session.archived,
+        Some(Value::Bool(wanted)) => session.archived_at.is_some() == *wanted,
+        _ => session.archived_at.is_none(),
     };
     let has = |text: &str, session: &Session| {
         let text = text.to_lowercase();
@@ -122,6 +126,14 @@ pub(super) fn describe(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Res
     is_key(&asked.key)?;
     let found = gateway.store.session(&full_key(asked.key)).map_err(lost)?;
     Ok(json!({ "session": found.map(|session| row(gateway, &session)) }))
+}
+
+/// Who read a session and wants to change that one does not change the one after it.
+fn is_the_one(session: &Session, expected: Option<&str>) -> Result<(), Fault> {
+    if expected.is_some_and(|expected| expected != session.id) {
+        return Err(Fault::invalid("the session is another one by now: read it again"));
+    }
+    Ok(())
 }
 
 fn is_label(label: Option<&str>) -> Result<(), Fault> {
@@ -177,11 +189,19 @@ pub(super) fn patch(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result
     is_label(asked.label.as_ref().and_then(Option::as_deref))?;
     let key = full_key(asked.key);
     let session = there(&gateway.store, &key)?;
+    is_the_one(&session, asked.expected_session_id.as_deref())?;
+    if asked.archived == Some(true) && key == crate::MAIN_SESSION {
+        return Err(Fault::invalid("the main session cannot be archived: reset it"));
+    }
     let session = Session {
         label: asked.label.unwrap_or(session.label),
         model: asked.model.unwrap_or(session.model),
         thinking: asked.thinking_level.unwrap_or(session.thinking),
-        archived: asked.archived.unwrap_or(session.archived),
+        archived_at: match asked.archived {
+            Some(true) => session.archived_at.or_else(|| Some(gateway.now())),
+            Some(false) => None,
+            None => session.archived_at,
+        },
         pinned: asked.pinned.unwrap_or(session.pinned),
         ..session
     };
@@ -231,18 +251,26 @@ pub(super) fn compact(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Answ
     }
 }
 
-pub(super) fn delete(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {
+pub(super) fn delete(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    params: Option<&RawValue>,
+) -> Result<Value, Fault> {
     let asked: Delete = params::read("sessions.delete", params)?;
+    if asked.archived_only != Some(true) {
+        holds(client, Scope::Admin)?;
+    }
     is_key(&asked.key)?;
     let key = full_key(asked.key);
     if asked.delete_transcript == Some(false) {
         return Err(Fault::invalid("a session is deleted with its transcript here: archive it instead"));
     }
     let session = gateway.store.session(&key).map_err(lost)?;
-    if let (Some(expected), Some(session)) = (&asked.expected_session_id, &session)
-        && *expected != session.id
-    {
-        return Err(Fault::invalid("the session is another one by now: read it again"));
+    if let Some(session) = &session {
+        is_the_one(session, asked.expected_session_id.as_deref())?;
+        if asked.archived_only == Some(true) && session.archived_at.is_none() {
+            return Err(Fault::invalid("the session is not archived any more: read it again"));
+        }
     }
     if key == crate::MAIN_SESSION {
         return Err(Fault::invalid("the main session cannot be deleted: reset it"));

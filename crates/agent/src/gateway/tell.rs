@@ -70,8 +70,17 @@ impl Gateway {
     }
 
     pub(crate) fn tell_message(&self, key: &str, message: &Message) {
+        let mut said = shown(message, None);
+        // As upstream tells what a person wrote; its history has blocks, as ours.
+        if message.role == Role::User
+            && let Some([block]) = said["content"].as_array().map(Vec::as_slice)
+            && block["type"] == "text"
+        {
+            said["content"] = block["text"].clone();
+        }
         let payload = json!({
-            "sessionKey": key, "messageId": message.id, "messageSeq": message.seq, "message": shown(message, None),
+            "sessionKey": key, "agentId": crate::AGENT, "runId": message.run, "messageId": message.id,
+            "messageSeq": message.seq, "message": said,
         });
         self.tell("session.message", &payload, |client| client.may(Scope::Read) && client.follows(key));
     }

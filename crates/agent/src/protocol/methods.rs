@@ -66,7 +66,8 @@ pub const METHODS: &[(&str, Scope)] = &[
     ("sessions.abort", Scope::Write),
     ("sessions.compact", Scope::Admin),
     ("sessions.create", Scope::Write),
-    ("sessions.delete", Scope::Admin),
+    // And admin for what is not put away yet.
+    ("sessions.delete", Scope::Write),
     ("sessions.describe", Scope::Read),
     ("sessions.list", Scope::Read),
     ("sessions.messages.subscribe", Scope::Read),

@@ -248,6 +248,8 @@ pub struct Delete {
     #[serde(default)]
     pub expected_session_id: Option<String>,
     #[serde(default)]
+    pub archived_only: Option<bool>,
+    #[serde(default)]
     emit_lifecycle_hooks: Option<bool>,
 }
 
@@ -280,6 +282,8 @@ pub struct Patch {
     pub key: String,
     #[serde(default)]
     agent_id: Option<String>,
+    #[serde(default)]
+    pub expected_session_id: Option<String>,
     #[serde(default, deserialize_with = "given")]
     pub label: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]

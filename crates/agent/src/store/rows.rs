@@ -19,7 +19,8 @@ pub struct Session {
     pub model: Option<String>,
     /// How much its model thinks, if not as it does by itself.
     pub thinking: Option<String>,
-    pub archived: bool,
+    /// When it was put away.
+    pub archived_at: Option<u64>,
     pub pinned: bool,
     /// Tokens that it used so far.
     pub input_tokens: u64,
@@ -41,7 +42,7 @@ impl Session {
             label: None,
             model: None,
             thinking: None,
-            archived: false,
+            archived_at: None,
             pinned: false,
             input_tokens: 0,
             output_tokens: 0,
@@ -181,15 +182,21 @@ fn bad(at: usize) -> Error {
 }
 
 pub(super) fn session(row: &Row<'_>) -> Result<Session, Error> {
+    let updated_at = number(row, 3)?;
     Ok(Session {
         key: row.get(0)?,
         id: row.get(1)?,
         created_at: number(row, 2)?,
-        updated_at: number(row, 3)?,
+        updated_at,
         label: row.get(4)?,
         model: row.get(5)?,
         thinking: row.get(6)?,
-        archived: row.get(7)?,
+        // Before times were kept there was a 1.
+        archived_at: match number(row, 7)? {
+            0 => None,
+            1 => Some(updated_at),
+            at => Some(at),
+        },
         pinned: row.get(8)?,
         input_tokens: number(row, 9)?,
         output_tokens: number(row, 10)?,
@@ -210,7 +217,7 @@ pub(super) fn put_session(db: &Connection, session: &Session) -> Result<(), Erro
         session.label,
         session.model,
         session.thinking,
-        session.archived,
+        kept(session.archived_at.unwrap_or_default()),
         session.pinned,
         kept(session.input_tokens),
         kept(session.output_tokens),

@@ -221,6 +221,35 @@ async fn what_is_said_into_a_run_that_is_stopped_begins_no_other() {
     assert!(client.call("sessions.delete", wrong).await.is_err());
 }
 
+#[tokio::test]
+async fn a_conversation_is_put_away_and_deleted_only_while_it_is_the_one_that_was_read() {
+    let world = World::new(Vec::new()).await;
+    let mut client = world.client(ALL).await;
+    let key = "agent:main:dashboard:1";
+    let made = client.call("sessions.create", json!({ "key": key })).await.unwrap();
+    let id = made["sessionId"].clone();
+    let other = json!({ "key": key, "expectedSessionId": "another", "archived": true });
+    assert!(client.call("sessions.patch", other).await.is_err());
+    let unkept = json!({ "key": key, "deleteTranscript": true, "archivedOnly": true });
+    assert!(client.call("sessions.delete", unkept).await.is_err(), "it is not put away");
+    let mut writer = world.client("operator.read,operator.write").await;
+    let error = writer.call("sessions.delete", json!({ "key": key })).await.unwrap_err();
+    assert_eq!(error["code"], "FORBIDDEN", "{error}");
+    let away = json!({ "key": key, "expectedSessionId": id, "archived": true });
+    let at = client.call("sessions.patch", away.clone()).await.unwrap()["entry"]["archivedAt"].clone();
+    assert!(at.is_u64(), "{at}");
+    let again = client.call("sessions.patch", away).await.unwrap();
+    assert_eq!((&again["entry"]["archivedAt"], &again["entry"]["archived"]), (&at, &json!(true)));
+    assert_eq!(client.call("sessions.list", json!({})).await.unwrap()["totalCount"], 0);
+    let all = client.call("sessions.list", json!({ "archived": "all" })).await.unwrap();
+    assert_eq!(all["sessions"][0]["archivedAt"], at, "{all}");
+    let gone = json!({ "key": key, "expectedSessionId": id, "deleteTranscript": true, "archivedOnly": true });
+    assert_eq!(writer.call("sessions.delete", gone).await.unwrap()["deleted"], true);
+    client.call("sessions.create", json!({ "key": "agent:main:main" })).await.unwrap();
+    let main = json!({ "key": "agent:main:main", "archived": true });
+    assert!(client.call("sessions.patch", main).await.is_err(), "the main one stays");
+}
+
 /// Whoever reads it would wait for a writer, and with it all others.
 #[tokio::test]
 async fn a_pipe_in_the_place_of_a_file_stops_nobody() {
