@@ -11,47 +11,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
-use world::{MODEL_NAME, http, model::Turn};
+use world::{MODEL_NAME, http, mcp, model::Turn};
 
 const TENANT: &str = "small";
 const SERVER_NAME: &str = "notes.example.com";
 const SERVER_ADDRESS: &str = "93.184.216.60";
-
-/// One module for both ways; which one, and what is beside it, its arguments say.
-const SERVER: &str = "
-import http from 'node:http';
-import { randomUUID } from 'node:crypto';
-const [modules, address] = process.argv.slice(1);
-const sdk = modules + '/@modelcontextprotocol/sdk/dist/esm/server/';
-const { McpServer } = await import(sdk + 'mcp.js');
-const { z } = await import(modules + '/zod/index.js');
-const made = () => {
-  const server = new McpServer({ name: 'notes', version: '1' });
-  for (const name of ['read_note', 'delete_note'])
-    server.registerTool(name, { description: 'Notes of ' + process.pid, inputSchema: { path: z.string() } },
-      async ({ path }) => ({ content: [{ type: 'text', text: `${name} did ${path} as ${process.getuid()}` }] }));
-  return server;
-};
-if (address) {
-  const { StreamableHTTPServerTransport } = await import(sdk + 'streamableHttp.js');
-  const sessions = {};
-  http.createServer(async (request, response) => {
-    let transport = sessions[request.headers['mcp-session-id']];
-    if (!transport) {
-      transport = new StreamableHTTPServerTransport({
-        sessionIdGenerator: randomUUID, onsessioninitialized: (id) => { sessions[id] = transport; } });
-      await made().connect(transport);
-    }
-    await transport.handleRequest(request, response);
-  }).listen(80, address, () => console.log('ready'));
-} else {
-  const { StdioServerTransport } = await import(sdk + 'stdio.js');
-  await made().connect(new StdioServerTransport());
-}
-";
 
 struct Ended(Child);
 
@@ -60,19 +27,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The official SDK of MCP, as its registry has it.
-fn sdk() -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mcp-1.32.2");
-    if !dir.join("installed").exists() {
-        let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix"];
-        let package = "@modelcontextprotocol/sdk@1.32.2";
-        let output = Command::new("npm").args(npm).arg(&dir).arg(package).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        fs::write(dir.join("installed"), "").unwrap();
-    }
-    dir
 }
 
 fn skill(dir: &Path) {
@@ -105,7 +59,7 @@ fn tools_of_real_servers_are_called_in_a_turn_and_the_warden_judges_those_outsid
         println!("skipped: needs root, for the world of the test");
         return;
     }
-    let sdk = sdk();
+    let sdk = mcp::sdk();
     let skills = tempfile::tempdir().unwrap();
     skill(skills.path());
     let offered = format!("[filesystem]\nmcp = {sdk:?}\nskills = {:?}\n", skills.path());
@@ -113,7 +67,10 @@ fn tools_of_real_servers_are_called_in_a_turn_and_the_warden_judges_those_outsid
     host.world.add_address(SERVER_ADDRESS);
     host.world.dns.answer(SERVER_NAME, &[SERVER_ADDRESS]);
     let mut command = Command::new("node");
-    command.args(["--input-type=module", "-e", SERVER]).arg(sdk.join("node_modules")).arg(SERVER_ADDRESS);
+    command
+        .args(["--input-type=module", "-e", mcp::SERVER])
+        .arg(sdk.join("node_modules"))
+        .arg(SERVER_ADDRESS);
     let mut server = Ended(host.world.outside(|| command.stdout(Stdio::piped()).spawn()).unwrap());
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(lines.next().as_deref(), Some("ready"));
@@ -131,7 +88,7 @@ fn tools_of_real_servers_are_called_in_a_turn_and_the_warden_judges_those_outsid
     host.json(&["tenant", "start", TENANT]);
     host.ready(TENANT);
     let config = json!({ "mcp": { "servers": {
-        "inside": { "command": "node", "args": ["--input-type=module", "-e", SERVER, "/offered/mcp/node_modules"] },
+        "inside": { "command": "node", "args": ["--input-type=module", "-e", mcp::SERVER, "/offered/mcp/node_modules"] },
         "outside": { "url": format!("http://{SERVER_NAME}/mcp") },
     }}});
     let write = format!("cat > /sandbox/.cofferdam/config.json <<'END'\n{config}\nEND\n");

@@ -10,10 +10,31 @@ use host::{
     gateway::{Socket, address, call, chat, connect, install},
 };
 use serde_json::{Value, json};
-use world::{MODEL_NAME, model::Turn};
+use world::{MODEL_NAME, mcp, model::Turn};
+
+const INPUT: &str = "--input-type=module";
+/// The SDK's modules, as a cell sees them.
+const MODULES: &str = "/offered/mcp/node_modules";
+
+/// The operator's part of the configuration for real gateways, which cannot change theirs.
+fn servers() -> String {
+    format!(
+        "[runtime.openclaw.mcp.notes]\ncommand = \"node\"\nargs = [{INPUT:?}, \"-e\", {:?}, {MODULES:?}]\n",
+        mcp::SERVER
+    )
+}
 
 /// A tenant and its runtime.
 const TENANTS: [(&str, &str); 2] = [("acme", "openclaw"), ("small", "native")];
+
+/// The call of a tool that is offered only to who searched for it: upstream has a tool for that.
+fn searched(runtime: &str, tool: &'static str, arguments: Value) -> (&'static str, Value) {
+    if runtime == "openclaw" {
+        ("tool_call", json!({ "id": tool, "args": arguments }))
+    } else {
+        (tool, arguments)
+    }
+}
 
 /// Runs a task of these calls to its end; what the model was told of each.
 fn task(host: &Host, socket: &mut Socket, words: &str, calls: &[(&'static str, Value)]) -> Vec<String> {
@@ -31,12 +52,13 @@ fn task(host: &Host, socket: &mut Socket, words: &str, calls: &[(&'static str, V
 }
 
 #[test]
-fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
+fn a_program_is_mended_a_reminder_scheduled_a_note_read_and_memory_searched_at_both_gateways() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root, for the world of the test");
         return;
     }
-    let mut host = Host::prepare("");
+    let sdk = mcp::sdk();
+    let mut host = Host::prepare(&format!("[filesystem]\nmcp = {sdk:?}\n{}", servers()));
     // Before the host starts: it learns at its start what is installed.
     install(&host);
     host.serve();
@@ -45,14 +67,18 @@ fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
         assert!(host.feed(&["secret", "set", tenant, "PROVIDER"], "sk-canary").status.success());
         let url = format!("http://{MODEL_NAME}/v1");
         host.json(&["model", "set", tenant, "--url", &url, "--model", "mock-1", "--secret", "PROVIDER"]);
+        let offered = "version: 2\ndefault: deny\nfilesystem: {read_only: [mcp]}\n";
+        assert!(host.feed(&["--json", "policy", "set", tenant, "-"], offered).status.success());
         host.json(&["tenant", "start", tenant]);
     }
     for (number, (tenant, runtime)) in TENANTS.into_iter().enumerate() {
         let (admin, _) = host.token(tenant, "admin");
         let mut socket = connect(&host, address(u8::try_from(number).unwrap()), &admin).unwrap();
         if runtime == "native" {
-            // Jobs are asked for there.
-            let raw = json!({ "cron": { "enabled": true } }).to_string();
+            // Jobs are asked for there, and servers are the tenant's own.
+            let notes = json!({ "command": "node", "args": [INPUT, "-e", mcp::SERVER, MODULES] });
+            let raw = json!({ "cron": { "enabled": true }, "mcp": { "servers": { "notes": notes } } });
+            let raw = raw.to_string();
             let base = call(&mut socket, "config.get", &json!({}))["payload"]["hash"].clone();
             let patched = call(&mut socket, "config.patch", &json!({ "raw": raw, "baseHash": base }));
             assert_eq!(patched["ok"], true, "{patched}");
@@ -80,12 +106,15 @@ fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
             "name": "tea", "schedule": { "kind": "at", "at": "2031-01-01T00:00:00Z" }, "sessionTarget": "main",
             "payload": { "kind": "systemEvent", "text": "tea is ready" },
         }});
-        let told = task(&host, &mut socket, "remind me of tea", &[("cron", reminder)]);
-        let jobs = call(&mut socket, "cron.list", &json!({}))["payload"].clone();
-        // Upstream offers its tool for this only once it was searched for, and says so.
-        let there = jobs.to_string().contains("tea is ready");
-        assert!(there || runtime != "native" && told[0].contains("not found"), "{jobs} {told:?}");
-        println!("  ok: {tenant} schedules a reminder: {there}");
+        let told = task(
+            &host,
+            &mut socket,
+            "remind me of tea",
+            &[searched(runtime, if runtime == "openclaw" { "automations" } else { "cron" }, reminder)],
+        );
+        let jobs = call(&mut socket, "cron.list", &json!({}))["payload"].to_string();
+        assert!(jobs.contains("tea is ready"), "{tenant}: {told:?} {jobs}");
+        println!("  ok: {tenant} schedules a reminder");
         let told = task(
             &host,
             &mut socket,
@@ -98,5 +127,16 @@ fn a_program_is_mended_at_both_gateways_and_a_reminder_scheduled() {
         // Upstream's search wants a provider of embeddings, which a cell has none of; what it says then is its own.
         assert!(runtime != "native" || told[1].contains("cellar"), "{told:?}");
         println!("  ok: {tenant} searches its memory: {}", told[1].chars().take(200).collect::<String>());
+        let told = task(
+            &host,
+            &mut socket,
+            "read my note",
+            &[
+                ("tool_search", json!({ "query": "notes__read_note" })),
+                searched(runtime, "notes__read_note", json!({ "path": "tea.md" })),
+            ],
+        );
+        assert!(told[1].contains("read_note did tea.md as 1000"), "{tenant}: {told:?}");
+        println!("  ok: {tenant} uses an MCP server");
     }
 }

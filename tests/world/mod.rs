@@ -10,6 +10,7 @@
 pub mod dns;
 pub mod git;
 pub mod http;
+pub mod mcp;
 pub mod model;
 pub mod proxy;
 pub mod tls;

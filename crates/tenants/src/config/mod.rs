@@ -151,6 +151,31 @@ pub struct UidRange {
 pub struct Runtimes {
     /// `[runtime.command.<name>]`: programs that listen on a port.
     pub command: BTreeMap<String, CommandRuntime>,
+    /// `[runtime.openclaw]`
+    pub openclaw: OpenClawRuntime,
+}
+
+/// `[runtime.openclaw]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenClawRuntime {
+    /// `[runtime.openclaw.mcp.<name>]`: the MCP servers that every gateway of this runtime knows from its next start.
+    pub mcp: BTreeMap<String, McpServer>,
+}
+
+/// `[runtime.openclaw.mcp.<name>]`: a program in the cell, or a URL, which tenants reach as their policies say. All of it
+/// is to be read in the cell: what it needs of secrets it has as placeholders in the cell's environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct McpServer {
+    /// The program, found on the cell's `PATH`.
+    pub command: Option<String>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// `http://` or `https://`, spoken to as streamable HTTP.
+    pub url: Option<String>,
 }
 
 /// `[runtime.command.<name>]`
@@ -271,17 +296,49 @@ impl HostConfig {
             }
         }
         for (name, runtime) in &config.runtime.command {
-            let bad = runtime
-                .env
-                .iter()
-                .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));
-            if let Some((key, _)) = bad {
-                let at = text.find(key.as_str()).unwrap_or(0);
+            if let Some(key) = no_variable(&runtime.env) {
+                let at = text.find(key).unwrap_or(0);
                 let message = format!("runtime.command.{name}.env: {key:?} is no environment variable");
                 return Err(placed(path, text, at, message));
             }
         }
+        for (name, server) in &config.runtime.openclaw.mcp {
+            if let Some(why) = server.wrong(name) {
+                let at = text.find(name.as_str()).unwrap_or(0);
+                return Err(placed(path, text, at, format!("runtime.openclaw.mcp.{name}: {why}")));
+            }
+        }
         Ok(config)
+    }
+}
+
+/// A key that no environment has.
+fn no_variable(env: &BTreeMap<String, String>) -> Option<&str> {
+    let bad = |(key, value): &(&String, &String)| {
+        key.is_empty() || key.contains(['=', '\0']) || value.contains('\0')
+    };
+    env.iter().find(bad).map(|(key, _)| key.as_str())
+}
+
+impl McpServer {
+    /// Why no gateway could use it.
+    fn wrong(&self, name: &str) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Some("a name has 1 to 64 letters, digits and hyphens".to_owned());
+        }
+        if let Some(key) = no_variable(&self.env) {
+            return Some(format!("env: {key:?} is no environment variable"));
+        }
+        match (&self.command, &self.url) {
+            (Some(command), None) if !command.is_empty() => None,
+            (None, Some(url)) if !self.args.is_empty() || !self.env.is_empty() => {
+                Some(format!("{url} is no program, and has no args and no env"))
+            }
+            (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => None,
+            (None, Some(url)) => Some(format!("{url:?} is no http:// or https:// URL")),
+            _ => Some("it has either a command or a url".to_owned()),
+        }
     }
 }
 

@@ -83,6 +83,20 @@ fn what_is_wrong_is_named_with_its_place() {
             "without '..'",
         ),
         ("[runtime.command.x]\nargv = [\"/a\"]\nenv = { \"A=B\" = \"1\" }\n", "cofferdam.toml:3:", "A=B"),
+        ("[runtime.openclaw.mcp.x]\n", "cofferdam.toml:1:", "either a command or a url"),
+        ("[runtime.openclaw.mcp.x]\nurl = \"/a\"\ncommand = \"a\"\n", "cofferdam.toml:1:", "either"),
+        ("[runtime.openclaw.mcp.x]\nurl = \"a.example\"\n", "cofferdam.toml:1:", "no http"),
+        (
+            "[runtime.openclaw.mcp.x]\nurl = \"https://a\"\nargs = [\"a\"]\n",
+            "cofferdam.toml:1:",
+            "no program",
+        ),
+        ("[runtime.openclaw.mcp.\"a b\"]\nurl = \"https://a\"\n", "cofferdam.toml:1:", "letters"),
+        (
+            "[runtime.openclaw.mcp.x]\ncommand = \"a\"\nenv = { \"A=B\" = \"1\" }\n",
+            "cofferdam.toml:1:",
+            "A=B",
+        ),
         (
             "[vault]\nkey_file = \"/k\"\nkey_command = [\"/c\"]\n",
             "cofferdam.toml:3:1: ",

@@ -219,6 +219,7 @@ impl Boot {
             edge_port: self.config.edge.listen.port(),
             domain: self.config.edge.domain.as_str(),
             scheme: "http",
+            mcp: &self.config.runtime.openclaw.mcp,
         };
         let found = openclaw::config::reassert(&config, &gateway).map_err(refused)?;
         let drift = found == openclaw::config::Drift::Changed;

@@ -5,9 +5,10 @@
 //! comes with each connection, as a cap header that the gateway requires.
 
 use super::{Error, PORT};
+use crate::config::McpServer;
 use cofferdam_base::{MemberId, Scope, Slot, TenantId};
 use serde_json::{Map, Value, json};
-use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::Path};
 
 /// Identities that a gateway knows from its start: `m001` to `m256`.
 pub const IDENTITIES: u16 = MemberId::HIGHEST;
@@ -31,15 +32,19 @@ pub struct Gateway<'a> {
     pub domain: &'a str,
     /// `http` or `https`, as browsers see the edge.
     pub scheme: &'a str,
+    /// The MCP servers that it knows, by name.
+    pub mcp: &'a BTreeMap<String, McpServer>,
 }
 
 /// The configuration as upstream reads it.
 pub fn render(gateway: &Gateway<'_>) -> Value {
-    let Gateway { tenant, slot, edge_port, domain, scheme } = gateway;
+    let Gateway { tenant, slot, edge_port, domain, scheme, mcp } = gateway;
     let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
     let identities: Map<String, Value> =
         (1..=IDENTITIES).map(|number| (identity(number), json!(all))).collect();
+    let servers: Map<String, Value> = mcp.iter().map(|(name, server)| (name.clone(), told(server))).collect();
     json!({
+        "mcp": { "servers": servers },
         "gateway": {
             "mode": "local",
             "port": PORT,
@@ -91,6 +96,13 @@ pub fn render(gateway: &Gateway<'_>) -> Value {
     })
 }
 
+fn told(server: &McpServer) -> Value {
+    match &server.url {
+        Some(url) => json!({ "url": url, "transport": "streamable-http" }),
+        None => json!({ "command": server.command, "args": server.args, "env": server.env }),
+    }
+}
+
 /// The name of an identity of the pool: `m001`.
 pub fn identity(number: u16) -> String {
     format!("m{number:03}")
@@ -135,7 +147,8 @@ mod tests {
     use super::*;
 
     fn gateway(tenant: &TenantId) -> Gateway<'_> {
-        Gateway { tenant, slot: Slot::FIRST, edge_port: 8471, domain: "localhost", scheme: "http" }
+        const NONE: &BTreeMap<String, McpServer> = &BTreeMap::new();
+        Gateway { tenant, slot: Slot::FIRST, edge_port: 8471, domain: "localhost", scheme: "http", mcp: NONE }
     }
 
     #[test]
@@ -147,6 +160,23 @@ mod tests {
         assert_eq!(auth["identityScopes"].as_object().unwrap().len(), usize::from(IDENTITIES));
         assert_eq!(auth["identityScopes"]["m256"].as_array().unwrap().len(), 8);
         assert_eq!(config["gateway"]["controlUi"]["allowedOrigins"][1], "http://acme.localhost:8471");
+    }
+
+    #[test]
+    fn an_mcp_server_is_a_program_in_the_cell_or_a_url() {
+        let tenant = TenantId::try_from("acme").unwrap();
+        let inside = McpServer {
+            command: Some("node".into()),
+            args: vec!["server.js".into()],
+            ..McpServer::default()
+        };
+        let outside = McpServer { url: Some("https://notes.example/mcp".into()), ..McpServer::default() };
+        let mcp = BTreeMap::from([("inside".to_owned(), inside), ("outside".to_owned(), outside)]);
+        let config = render(&Gateway { mcp: &mcp, ..gateway(&tenant) });
+        let servers = &config["mcp"]["servers"];
+        assert_eq!(servers["inside"], json!({ "command": "node", "args": ["server.js"], "env": {} }));
+        let url = "https://notes.example/mcp";
+        assert_eq!(servers["outside"], json!({ "url": url, "transport": "streamable-http" }));
     }
 
     #[test]
