@@ -232,7 +232,9 @@ fn preview(job: &Job) -> Value {
         Some(delivery) => delivery.mode == cron::DeliveryMode::Announce,
         None => job.definition.session_target == "isolated",
     };
-    if announced {
+    if let Some((channel, to)) = job.definition.destination() {
+        json!({ "label": format!("announce -> {channel}:{to}"), "detail": "its answer is sent there" })
+    } else if announced {
         json!({ "label": "announce -> main session", "detail": "its answer is put into the main session" })
     } else {
         json!({ "label": "not requested", "detail": "its answer stays in its own session" })

@@ -275,7 +275,7 @@ async fn keep(link: Link) {
 }
 
 /// Sends a run's answer to where it was asked from, when it has one.
-fn pay(link: Link, reply: Reply) {
+pub(crate) fn pay(link: Link, reply: Reply) {
     // A channel that was configured anew finds what the one before it is still sending.
     if !link.gateway.channels.paying().insert(reply.run.clone()) {
         return;

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 const LONGEST: usize = 16 * 1024;
 /// The longest name.
 const LONGEST_NAME: usize = 200;
+/// What upstream calls a channel and is the main session here.
+const SESSIONS: [&str; 2] = ["last", "webchat"];
 
 /// What somebody asks for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -70,13 +72,16 @@ pub(crate) enum Payload {
     },
 }
 
-/// Who hears the answer of a turn: `announce` puts it into the main session. A job writes to no channel yet.
+/// Who hears the answer of a turn: `announce` puts it into the main session, or sends it to a known conversation of a
+/// channel.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Delivery {
     pub(crate) mode: DeliveryMode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) best_effort: Option<bool>,
 }
@@ -125,14 +130,18 @@ impl Definition {
             return Err("agentId: there is one agent, main".to_owned());
         }
         if self.failure_alert.as_ref().is_some_and(|alert| *alert != false) {
-            return Err("failureAlert: jobs write to no channel yet".to_owned());
+            return Err("failureAlert: not built: leave it out, or say false".to_owned());
         }
-        if let Some(channel) = self.delivery.as_ref().and_then(|delivery| delivery.channel.as_deref())
-            && !matches!(channel, "last" | "webchat")
-        {
-            return Err(format!(
-                "delivery.channel: jobs write to no channel yet: leave out {channel:?}, or say `last`"
-            ));
+        if let Some(Delivery { channel, to, .. }) = &self.delivery {
+            match (channel.as_deref().filter(|channel| !SESSIONS.contains(channel)), to) {
+                (Some(channel), None) => {
+                    return Err(format!("delivery.to: which conversation of {channel:?}?"));
+                }
+                (None, Some(_)) => {
+                    return Err("delivery.channel: which channel is `to` a conversation of?".to_owned());
+                }
+                _ => {}
+            }
         }
         let main = self.session_target == "main";
         match &self.payload {
@@ -142,13 +151,25 @@ impl Definition {
             Payload::AgentTurn { .. } if main => {
                 return Err("sessionTarget: an agentTurn is for `isolated` or `session:KEY`".to_owned());
             }
-            Payload::SystemEvent { .. } if self.delivery.is_some() => {
-                return Err("delivery: only of an agentTurn".to_owned());
+            Payload::SystemEvent { .. } if self.delivery.is_some() && self.destination().is_none() => {
+                return Err("delivery: of a systemEvent only to a channel".to_owned());
+            }
+            Payload::SystemEvent { .. }
+                if self.delivery.is_some() && self.wake_mode == WakeMode::NextHeartbeat =>
+            {
+                return Err("delivery: with wakeMode `now`: else nothing is answered".to_owned());
             }
             _ => {}
         }
         self.target()?;
         self.schedule.check(now, shortest)
+    }
+
+    /// The conversation of a channel that hears its answer: channel, and where there.
+    pub(crate) fn destination(&self) -> Option<(&str, &str)> {
+        let Delivery { mode, channel, to, .. } = self.delivery.as_ref()?;
+        let channel = channel.as_deref().filter(|channel| !SESSIONS.contains(channel))?;
+        (*mode == DeliveryMode::Announce).then_some((channel, to.as_deref()?))
     }
 
     /// Where its turn is.

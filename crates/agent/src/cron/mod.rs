@@ -16,6 +16,7 @@ pub(crate) use keeper::{Timer, keep};
 pub(crate) use schedule::Schedule;
 
 use crate::{
+    channels::Link,
     config,
     gateway::{Active, Gateway},
     ids::uuid,
@@ -55,11 +56,29 @@ fn on(config: &config::Cron) -> Result<(), Refused> {
     Err(Refused::Unavailable("jobs are off: set `cron.enabled` to true".to_owned()))
 }
 
+/// The channel over which a job's answer goes, if it goes over one: to a conversation that is known, like all that the
+/// agent writes.
+fn reachable(gateway: &Gateway, definition: &Definition) -> Result<Option<(Link, String)>, Refused> {
+    let Some((channel, to)) = definition.destination() else { return Ok(None) };
+    let link = gateway.channels.get(channel);
+    let link = link.ok_or_else(|| {
+        Refused::Invalid(format!("delivery.channel: there is no channel {channel:?}: see channels.status"))
+    })?;
+    if !link.knows(to)? {
+        let why = format!("delivery.to: {to} is nobody's conversation that is known on {channel}");
+        return Err(Refused::Invalid(why));
+    }
+    Ok(Some((link, to.to_owned())))
+}
+
 /// Makes a job.
 pub(crate) fn add(gateway: &Gateway, definition: Definition) -> Result<Job, Refused> {
     let (config, now) = (&gateway.config().cron, gateway.now());
     on(config)?;
     definition.check(now, config.limits.shortest_interval_ms).map_err(Refused::Invalid)?;
+    if definition.enabled {
+        reachable(gateway, &definition)?;
+    }
     let most = config.limits.jobs;
     if gateway.store.jobs()?.len() >= most as usize {
         let why = format!("there are {most} jobs already, as many as `cron.limits.jobs` allows");
@@ -111,6 +130,7 @@ pub(crate) fn update(gateway: &Gateway, job: Job, patch: Value) -> Result<Job, R
         (if rescheduled { now } else { job.created_at }, &config.limits.shortest_interval_ms);
     definition.check(looked_at, *shortest).map_err(Refused::Invalid)?;
     if definition.enabled {
+        reachable(gateway, &definition)?;
         on(config)?;
     }
     let mut job = Job { updated_at: now, revision: job.revision + 1, definition, ..job };

@@ -1,14 +1,15 @@
 //! One run of a job, from its claim to its end.
 
 use super::{
-    Definition, DeliveryMode, Job, Payload, Target, WakeMode,
+    Definition, DeliveryMode, Job, Payload, Refused, Target, WakeMode,
     keeper::{Ended, Waiting},
     tell,
 };
 use crate::{
+    channels,
     gateway::{Active, Gateway},
     protocol::{Fault, params::Queue},
-    store::{CronEnd, CronRun, Error, Message, Role, RunState, Session},
+    store::{CronEnd, CronRun, Error, Message, Reply, Role, RunState, Session},
     turn::Wish,
 };
 use serde_json::{Value, json};
@@ -66,6 +67,10 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Activ
     }
     let job = gateway.store.job(&claimed.job).map_err(lost)?;
     let job = job.ok_or("the job was removed before its run began")?;
+    let hears = super::reachable(gateway, &job.definition).map_err(|refused| match refused {
+        Refused::Invalid(why) | Refused::Unavailable(why) => why,
+        Refused::Lost(error) => error.to_string(),
+    })?;
     let (message, wish) = match &job.definition.payload {
         Payload::SystemEvent { .. } if job.definition.wake_mode == WakeMode::NextHeartbeat => {
             return Ok(None);
@@ -90,8 +95,29 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Activ
         json!({ "jobId": job.id, "action": "started", "job": job.shown(), "runAtMs": claimed.started_at });
     tell(gateway, payload, &job);
     let wish = Wish { plain: true, ..wish };
+    let reply = hears.map(|(link, chat)| {
+        let channel = link.channel.name().to_owned();
+        (link, Reply { run: claimed.id.clone(), channel, chat })
+    });
+    // Owed before it begins: an answer that nobody waits for is found by the next start.
+    if let Some((_, reply)) = &reply {
+        gateway.store.owe(reply, gateway.now()).map_err(lost)?;
+    }
     let sent = gateway.send(&key, &claimed.id, &message, Queue::Followup, wish);
-    sent.map(|(active, _)| Some(active)).map_err(|fault: Fault| fault.message)
+    match (sent, reply) {
+        (Ok((active, _)), reply) => {
+            if let Some((link, reply)) = reply {
+                channels::pay(link, reply);
+            }
+            Ok(Some(active))
+        }
+        (Err(Fault { message, .. }), reply) => {
+            if let Some((_, reply)) = reply {
+                gateway.store.paid(&reply.run).map_err(lost)?;
+            }
+            Err(message)
+        }
+    }
 }
 
 #[allow(
@@ -163,7 +189,13 @@ fn try_end(gateway: &Gateway, claimed: &CronRun, outcome: &Outcome) -> Result<()
         Some(job) => announcement(gateway, job, outcome)?,
         None => None,
     };
-    let delivery = if announced.is_some() { "delivered" } else { "not-requested" };
+    let to_channel = job.as_ref().is_some_and(|job| job.definition.destination().is_some());
+    let delivery = match (&announced, to_channel) {
+        (Some(_), _) => "delivered",
+        // The channel has it: it is sent until it is there.
+        (None, true) => "unknown",
+        (None, false) => "not-requested",
+    };
     let took = now.saturating_sub(claimed.started_at);
     if let Some(job) = &mut job {
         let state = &mut job.state;
@@ -212,7 +244,7 @@ fn announcement(
 ) -> Result<Option<(Session, Message)>, Error> {
     let said = outcome.said.as_deref().map(str::trim).filter(|said| !said.is_empty());
     let wanted = match &job.definition.delivery {
-        Some(delivery) => delivery.mode == DeliveryMode::Announce,
+        Some(delivery) => delivery.mode == DeliveryMode::Announce && job.definition.destination().is_none(),
         // As upstream: a turn of its own is announced, unless its job says otherwise.
         None => job.definition.session_target == "isolated",
     };

@@ -44,6 +44,10 @@ fn request(row: &Row<'_>) -> rusqlite::Result<PairingRequest> {
     })
 }
 
+fn reply(row: &Row<'_>) -> rusqlite::Result<Reply> {
+    Ok(Reply { run: row.get(0)?, channel: row.get(1)?, chat: row.get(2)? })
+}
+
 fn millis(at: u64) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
@@ -146,14 +150,20 @@ impl Store {
         Ok(())
     }
 
+    /// Where the answer of this run is to be sent.
+    pub fn owed_by(&self, run: &str) -> Result<Option<Reply>, Error> {
+        let db = self.db();
+        let sql = "SELECT run, channel, chat FROM channel_replies WHERE run = ?1";
+        Ok(db.query_row(sql, [run], reply).optional()?)
+    }
+
     /// What is owed over a channel, the oldest first.
     pub fn owed(&self, channel: &str) -> Result<Vec<Reply>, Error> {
         let db = self.db();
         let mut select = db.prepare_cached(
             "SELECT run, channel, chat FROM channel_replies WHERE channel = ?1 ORDER BY at",
         )?;
-        let row = |row: &Row<'_>| Ok(Reply { run: row.get(0)?, channel: row.get(1)?, chat: row.get(2)? });
-        Ok(select.query_map([channel], row)?.collect::<Result<_, _>>()?)
+        Ok(select.query_map([channel], reply)?.collect::<Result<_, _>>()?)
     }
 
     /// It was sent, or never will be.

@@ -59,7 +59,7 @@ fn try_act(bench: &Bench<'_>, asked: &Asked) -> Result<String, Refused> {
             Ok(if lines.is_empty() { "there are no jobs".to_owned() } else { lines.join("\n") })
         }
         Action::Add => {
-            let definition = serde_json::from_value(whole(bench, asked.job.clone()))
+            let definition = serde_json::from_value(whole(bench, asked.job.clone())?)
                 .map_err(|error| Refused::Invalid(format!("job: {error}")))?;
             Ok(line(&cron::add(gateway, definition)?))
         }
@@ -109,10 +109,10 @@ fn timed(now: u64, mut job: Value) -> Value {
 }
 
 /// What a model leaves out follows from what it says.
-fn whole(bench: &Bench<'_>, job: Value) -> Value {
+fn whole(bench: &Bench<'_>, job: Value) -> Result<Value, Refused> {
     let mut job = timed(bench.gateway.now(), job);
     if !job.is_object() {
-        return job;
+        return Ok(job);
     }
     let event = job["payload"]["kind"] == "systemEvent";
     let text = job["payload"]["text"].as_str().or(job["payload"]["message"].as_str()).unwrap_or_default();
@@ -134,7 +134,15 @@ fn whole(bench: &Bench<'_>, job: Value) -> Value {
     {
         job["sessionKey"] = key.into();
     }
-    let Some(fields) = job.as_object_mut() else { return job };
-    fields.retain(|_, value| !value.is_null());
-    job
+    // And so does what is said of it, over the channel by which somebody asked.
+    if job["delivery"].is_null()
+        && let Some(run) = bench.run
+        && let Some(reply) = bench.gateway.store.owed_by(&run.id)?
+    {
+        job["delivery"] = json!({ "mode": "announce", "channel": reply.channel, "to": reply.chat });
+    }
+    if let Some(fields) = job.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    Ok(job)
 }

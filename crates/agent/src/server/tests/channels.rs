@@ -101,6 +101,56 @@ async fn somebody_who_is_not_known_asks_once_and_is_let_in_by_a_member() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_over_a_channel_comes_over_it_when_its_time_has_come() {
+    let job = json!({ "schedule": { "kind": "in", "seconds": 60 },
+        "payload": { "kind": "systemEvent", "text": "tea" } });
+    let lines = vec![
+        Line::Calls(vec![("cron", json!({ "action": "add", "job": job }))]),
+        Line::Says("I will."),
+        Line::Says("Your tea is ready."),
+        Line::Says("All is well."),
+    ];
+    let (script, hand) = (script(lines), cron::Hand::new());
+    begin(&script, &[update(1, 42, 42, "remind me of tea")]);
+    for _ in 0..3 {
+        script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    }
+    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    let world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "I will." }));
+    let mut client = world.client(ALL).await;
+    let jobs = client.call("cron.list", json!({})).await.unwrap();
+    let delivery = json!({ "mode": "announce", "channel": "telegram", "to": "42" });
+    assert_eq!(jobs["jobs"][0]["delivery"], delivery, "{jobs}");
+    hand.forward(61_000);
+    client
+        .call("cron.update", json!({ "id": jobs["jobs"][0]["id"], "patch": { "description": "x" } }))
+        .await
+        .unwrap();
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 1).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "Your tea is ready." }));
+    // A turn of its own, as a member asks for it; and one for somebody whom nobody knows.
+    let mut turn = json!({
+        "name": "look", "schedule": { "kind": "every", "everyMs": 3_600_000 }, "sessionTarget": "isolated",
+        "wakeMode": "now", "payload": { "kind": "agentTurn", "message": "look" }, "delivery": delivery,
+    });
+    let made = client.call("cron.add", turn.clone()).await.unwrap();
+    assert_eq!(made["deliveryPreview"]["label"], "announce -> telegram:42", "{made}");
+    client.call("cron.run", json!({ "id": made["id"], "mode": "force" })).await.unwrap();
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 2).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "All is well." }));
+    let runs = client.call("cron.runs", json!({ "sortDir": "asc" })).await.unwrap();
+    assert_eq!(runs["entries"][1]["deliveryStatus"], "unknown", "{runs}");
+    let main = client.call("chat.history", json!({ "sessionKey": "main" })).await.unwrap();
+    assert_eq!(main["messages"], json!([]), "the main session hears nothing of it");
+    turn["delivery"]["to"] = "43".into();
+    let refused = client.call("cron.add", turn).await.unwrap_err();
+    assert!(refused["message"].as_str().unwrap().contains("delivery.to"), "{refused}");
+}
+
+#[tokio::test]
 async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
     let script = script(vec![Line::Says("no"), Line::Says("yes")]);
     begin(

@@ -31,7 +31,7 @@ fn turn(name: &str, schedule: Value) -> Value {
 
 /// A clock that is set by hand.
 #[derive(Clone)]
-struct Hand(Arc<AtomicU64>);
+pub(super) struct Hand(Arc<AtomicU64>);
 
 impl Clock for Hand {
     fn now(&self) -> Millis {
@@ -40,11 +40,11 @@ impl Clock for Hand {
 }
 
 impl Hand {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Arc::new(AtomicU64::new(NOW)))
     }
 
-    fn forward(&self, by: u64) {
+    pub(super) fn forward(&self, by: u64) {
         self.0.fetch_add(by, Ordering::Relaxed);
     }
 }
@@ -278,7 +278,8 @@ async fn jobs_are_off_unless_they_are_turned_on_and_quotas_say_their_keys() {
     wrong["schedule"]["everyMs"] = json!(60_000);
     for (key, value, why) in [
         ("delivery", json!({ "mode": "webhook", "to": "https://a.example" }), "webhook"),
-        ("delivery", json!({ "mode": "announce", "channel": "telegram" }), "delivery.channel"),
+        ("delivery", json!({ "mode": "announce", "channel": "telegram" }), "delivery.to"),
+        ("delivery", json!({ "mode": "announce", "channel": "telegram", "to": "1" }), "delivery.channel"),
         ("delivery", json!({ "mode": "announce", "to": "me" }), "`to`"),
         ("schedule", json!({ "kind": "on-exit", "command": "true" }), "on-exit"),
         ("payload", json!({ "kind": "command", "argv": ["id"] }), "command"),
