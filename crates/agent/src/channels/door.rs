@@ -89,11 +89,11 @@ pub(crate) async fn take(link: &Link, inbound: &Inbound) -> Result<(), Failed> {
     match verdict {
         Verdict::Unheard => Ok(()),
         Verdict::MayAsk => may_ask(link, inbound).await,
-        Verdict::Ours | Verdict::Stranger => begin(link, inbound, verdict),
+        Verdict::Ours | Verdict::Stranger => begin(link, inbound, verdict).await,
     }
 }
 
-fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed> {
+async fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed> {
     let Link { gateway, channel, .. } = link;
     let Inbound { id, chat, group, sender, name, text, mentioned: _ } = inbound;
     let text: String = text.chars().take(LONGEST).collect();
@@ -125,6 +125,11 @@ fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed>
             // One conversation that is full is no reason to keep all others waiting.
             tracing::warn!(channel = channel.name(), why = fault.message, "a message is not taken");
             gateway.store.paid(&run)?;
+            // A stranger could make it write without end.
+            let told = format!("Your message was not taken: {}.", fault.message);
+            if ours && let Err(error) = link.say(chat, &told).await {
+                tracing::warn!(%error, channel = channel.name(), "and its sender is not told");
+            }
         }
     }
     Ok(())

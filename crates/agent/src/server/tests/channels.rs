@@ -151,6 +151,21 @@ async fn what_was_asked_for_over_a_channel_comes_over_it_when_its_time_has_come(
 }
 
 #[tokio::test]
+async fn one_of_ours_whose_conversation_is_full_is_told_so() {
+    let script = script(vec![Line::Holds("one moment", Arc::default())]);
+    let updates: Vec<Value> = (1..=34).map(|id| update(id, 42, 42, "and this")).collect();
+    begin(&script, &updates);
+    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let config = telegram_config(json!({ "allowFrom": ["42"] }));
+    let _world = World::with(home(&config), Arc::clone(&script), At).await;
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+    assert!(
+        said["text"].as_str().unwrap().starts_with("Your message was not taken: 32 messages wait"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
     let script = script(vec![Line::Says("no"), Line::Says("yes")]);
     begin(
