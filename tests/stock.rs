@@ -1,5 +1,5 @@
-//! Upstream's own client at both gateways, in the same test: `sessions`, and a message typed and answered in `tui`. And
-//! what both gateways say of one and the same turn, event by event.
+//! Upstream's own client at both gateways, in the same test: `health`, `sessions`, `cron`, and a message typed and answered
+//! in `tui`. And what both gateways say of one and the same turn, event by event.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
 
 mod host;
@@ -53,6 +53,15 @@ fn upstreams_client_finds_in_both_gateways_what_it_looks_for() {
         let mut socket = gateway::connect(&host, at, &admin).unwrap();
         sessions(&host, &tree, at, &admin, &mut socket);
         println!("  ok: {tenant}: sessions archive, compact, delete");
+        if runtime == "native" {
+            // Jobs are asked for there.
+            let base = call(&mut socket, "config.get", &json!({}))["payload"]["hash"].clone();
+            let raw = json!({ "cron": { "enabled": true } }).to_string();
+            let patched = call(&mut socket, "config.patch", &json!({ "raw": raw, "baseHash": base }));
+            assert_eq!(patched["ok"], true, "{patched}");
+        }
+        jobs(&host, &tree, at, &admin);
+        println!("  ok: {tenant}: health, and cron add, list, disable, rm");
         typed(&host, &tree, at, &admin, tenant);
         println!("  ok: {tenant}: a message typed and answered in tui");
         turns.push(events(&host, &mut socket));
@@ -76,15 +85,33 @@ fn upstreams_client_finds_in_both_gateways_what_it_looks_for() {
     }
 }
 
+/// Runs the client in an empty home: did it end well, and what it said.
+fn run(host: &Host, tree: &Path, at: SocketAddr, token: &str, arguments: &[&str]) -> (bool, Value) {
+    let home = tempfile::tempdir().unwrap();
+    let output = host.world.output(&mut gateway::stock(tree, home.path(), at, token, arguments));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), serde_json::from_str(&told).unwrap_or(Value::String(told)))
+}
+
+fn jobs(host: &Host, tree: &Path, at: SocketAddr, token: &str) {
+    assert!(run(host, tree, at, token, &["health"]).0);
+    let cron = |arguments: &[&str]| {
+        let (ok, told) = run(host, tree, at, token, &[&["cron"], arguments, &["--json"]].concat());
+        assert!(ok, "{arguments:?}: {told}");
+        told
+    };
+    let made = cron(&["add", "--name", "tea", "--at", "+2h", "--system-event", "tea", "--session", "main"]);
+    let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}"));
+    let listed = |told: &Value| told["jobs"].as_array().unwrap().iter().any(|job| job["id"] == id);
+    assert!(listed(&cron(&["list"])));
+    assert_eq!(cron(&["disable", id])["enabled"], false);
+    assert_eq!(cron(&["rm", id])["removed"], true);
+    assert!(!listed(&cron(&["list", "--all"])));
+}
+
 /// Conversations are put away, summed up and deleted.
 fn sessions(host: &Host, tree: &Path, at: SocketAddr, token: &str, socket: &mut Socket) {
-    let home = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str]| {
-        let all = [&["sessions"], arguments].concat();
-        let output = host.world.output(&mut gateway::stock(tree, home.path(), at, token, &all));
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.success(), serde_json::from_str::<Value>(&told).unwrap_or(Value::String(told)))
-    };
+    let run = |arguments: &[&str]| run(host, tree, at, token, &[&["sessions"], arguments].concat());
     let key = "agent:main:dashboard:kept";
     let made = call(socket, "sessions.create", &json!({ "key": key, "agentId": "main" }));
     assert_eq!(made["ok"], true, "{made}");

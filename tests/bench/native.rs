@@ -314,7 +314,14 @@ impl Bench {
         for figures in &all {
             println!("\n  tenants: {}", figures.tenants);
             met.push(START.report(percentile(&figures.again, 50)));
-            met.push(MEMORY.report(figures.memory));
+            if figures.memory > 0.0 {
+                met.push(MEMORY.report(figures.memory));
+            } else {
+                println!(
+                    "  {:<50} lost in what the machine gave back meanwhile: ask for more tenants",
+                    MEMORY.what
+                );
+            }
             met.push(REST_CPU.report(figures.idle));
             met.push(TURN.report(figures.share));
         }
@@ -392,12 +399,20 @@ fn table(ours: &[Figures], theirs: Option<&Figures>) {
         );
     }
     if let (Some(ours), Some(theirs)) = (ours.first(), theirs) {
-        let (start, turn) =
-            (percentile(&theirs.again, 50) / percentile(&ours.again, 50), theirs.share / ours.share);
+        // What is too little to be measured is in no ratio.
+        let ratio = |theirs: f64, ours: f64| {
+            if theirs > 0.0 && ours > 0.0 {
+                format!("{:.0}", theirs / ours)
+            } else {
+                "not to be told".to_owned()
+            }
+        };
         println!(
-            "  OpenClaw / cofferdam, one tenant each: start {start:.0}, memory {:.0}, idle {:.0}, share of a turn {turn:.1}",
-            theirs.memory / ours.memory,
-            theirs.idle / ours.idle
+            "  OpenClaw / cofferdam, one tenant each: start {}, memory {}, idle {}, share of a turn {}",
+            ratio(percentile(&theirs.again, 50), percentile(&ours.again, 50)),
+            ratio(theirs.memory, ours.memory),
+            ratio(theirs.idle, ours.idle),
+            ratio(theirs.share, ours.share)
         );
     }
 }
