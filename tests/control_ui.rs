@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };

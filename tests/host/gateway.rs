@@ -99,6 +99,7 @@ pub fn stock(tree: &Path, home: &Path, address: SocketAddr, token: &str, argumen
 
 /// Where a field has one type at one gateway and another at the other. What only one has is printed, for
 /// docs/compatibility.md.
+#[allow(clippy::print_stdout, reason = "what is read there")]
 pub fn compared(what: &str, theirs: &Value, ours: &Value) -> Vec<String> {
     let (theirs, ours) = (shape(theirs), shape(ours));
     let mut wrong = Vec::new();
