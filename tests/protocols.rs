@@ -16,7 +16,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use world::{
-    WEB,
+    WEB, mcp,
     tls::{Authority, Server},
 };
 
@@ -311,19 +311,6 @@ print(said(b'GET /open/b HTTP/1.1\\r\\nHost: api.example.com\\nX: y\\r\\n\\r\\n'
     assert!(server.seen().iter().all(|(.., path)| path != "/open/b"));
 }
 
-/// The official SDK of MCP, as its registry has it.
-fn mcp_sdk() -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mcp-1.32.2");
-    if !dir.join("installed").exists() {
-        let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix"];
-        let package = "@modelcontextprotocol/sdk@1.32.2";
-        let output = Command::new("npm").args(npm).arg(&dir).arg(package).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        fs::write(dir.join("installed"), "").unwrap();
-    }
-    dir
-}
-
 /// Streamable HTTP with sessions. Says each request and each call; answers calls as a stream of events.
 const MCP_SERVER: &str = "
 import https from 'node:https';
@@ -408,7 +395,7 @@ rules:
 
 #[test]
 fn mcp_is_judged_by_method_tool_and_arguments_with_its_official_client() {
-    let (authority, sdk) = (Authority::new(), mcp_sdk());
+    let (authority, sdk) = (Authority::new(), mcp::sdk());
     let mut host = trusting(&authority, &[(sdk.to_str().unwrap(), "/opt/mcp")]);
     let mut command = Command::new("node");
     command.args(["--input-type=module", "-e", MCP_SERVER, RPC_ADDRESS]).arg(sdk.join("node_modules"));

@@ -11,6 +11,7 @@ use host::{
     until,
 };
 use rustix::{
+    process::{Pid, Signal, kill_process_group},
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
@@ -20,10 +21,11 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio_tungstenite::tungstenite::Message;
 use world::{MODEL_NAME, model::Turn};
@@ -145,7 +147,8 @@ impl Terminal {
         unlockpt(&ours).unwrap();
         tcsetwinsize(&ours, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
-        command.env("TERM", "xterm-256color");
+        // Whatever it starts ends with it.
+        command.env("TERM", "xterm-256color").process_group(0);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
         let child = host.world.host(|| command.spawn()).unwrap();
         // Else its ends stay open here, and whoever reads never hears of the end.
@@ -179,7 +182,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("{}", String::from_utf8_lossy(&self.shown.lock().unwrap()));
@@ -202,45 +205,52 @@ fn typed(host: &Host, tree: &Path, at: SocketAddr, token: &str, tenant: &str) {
 fn events(host: &Host, socket: &mut Socket) -> BTreeMap<String, Value> {
     call(socket, "sessions.subscribe", &json!({}));
     call(socket, "sessions.messages.subscribe", &json!({ "key": "agent:main:main" }));
+    // That of the terminal before is over.
+    until("the end of what runs", || {
+        let row = call(socket, "sessions.describe", &json!({ "key": "agent:main:main" }));
+        (row["payload"]["session"]["hasActiveRun"] == false).then_some(())
+    });
     host.world.model.say(Turn::Exec(json!({ "command": "echo one" })));
     host.world.model.say(Turn::Text("that was one".into()));
     let send = json!({ "type": "req", "id": "turn", "method": "chat.send", "params": message("say one") });
     socket.send(Message::text(send.to_string())).unwrap();
     let mut heard: BTreeMap<String, Value> = BTreeMap::new();
-    let mut last = 0;
-    loop {
-        let Ok(frame) = socket.read() else { break };
+    let (mut last, mut run, mut over, begun) = (0, Value::Null, false, Instant::now());
+    while let Ok(frame) = socket.read() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "it does not end: {heard:?}");
         let Message::Text(text) = frame else { continue };
         let frame: Value = serde_json::from_str(&text).unwrap();
+        let payload = &frame["payload"];
         if frame["type"] != "event" {
+            assert_eq!(frame["ok"], true, "{frame}");
+            run = payload["runId"].clone();
             continue;
         }
         let seq = frame["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {frame}"));
         assert!(seq > last, "{seq} after {last}");
         last = seq;
-        let payload = &frame["payload"];
-        let kind = [
-            &payload["state"],
-            &payload["stream"],
-            &payload["data"]["phase"],
-            &payload["message"]["role"],
-            &payload["reason"],
-        ];
         let event = frame["event"].as_str().unwrap();
-        let kind = match event {
-            "chat" => &kind[..1],
-            "agent" => &kind[1..3],
-            "session.message" => &kind[3..4],
-            "sessions.changed" => &kind[4..],
-            _ => &[],
+        let kinds = match event {
+            "chat" => vec![&payload["state"]],
+            "agent" => vec![&payload["stream"], &payload["data"]["phase"]],
+            "session.message" => vec![&payload["message"]["role"]],
+            "sessions.changed" => vec![&payload["reason"]],
+            _ => Vec::new(),
         };
-        let kind = kind.iter().filter_map(|kind| kind.as_str()).map(|kind| format!(" {kind}"));
-        let what = format!("{event}{}", kind.collect::<String>());
+        let kinds = kinds.iter().filter_map(|kind| kind.as_str()).map(|kind| format!(" {kind}"));
+        let what = format!("{event}{}", kinds.collect::<String>());
         heard.entry(what).or_insert_with(|| json!([])).as_array_mut().unwrap().push(payload.clone());
-        if event == "chat" && payload["state"] == "final" {
-            // What follows is said at once, or not at all.
+        let goes_on = ["delta", "status"].iter().any(|state| payload["state"] == *state);
+        if event == "chat" && payload["runId"] == run && !goes_on {
+            assert_eq!(payload["state"], "final", "{payload}");
+            // What follows is said at once, or not at all; a tick is said for ever.
+            over = true;
             socket.get_ref().set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         }
+        if over && event == "tick" {
+            break;
+        }
     }
+    assert!(over, "no end was told: {heard:?}");
     heard
 }

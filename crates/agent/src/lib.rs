@@ -117,7 +117,7 @@ pub async fn serve(settings: Settings, clock: Box<dyn Clock>) -> Result<(), Erro
     let listener =
         tokio::net::TcpListener::bind(listen).await.map_err(io(format!("the address {listen}")))?;
     gateway.report_cut()?;
-    tokio::spawn(channels::supervise(Arc::clone(&gateway)));
+    tokio::spawn(channels::begin(&gateway));
     tokio::select! {
         served = server::accept(listener, edge, Arc::clone(&gateway)) => served,
         never = cron::keep(gateway) => match never {},

@@ -24,13 +24,13 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroU16,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
-    time::error::Elapsed,
+    time::{Instant, error::Elapsed},
 };
 
 /// How long a client may stay silent before it counts as one whose server speaks first.
@@ -41,9 +41,12 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
-/// While over half of them are open the next one is taken up only after so long: who opens connections without end has no
-/// warden's processor time for it, which weighs more than a cell's.
-const PACE: Duration = Duration::from_millis(1);
+/// Each costs a cell so much of its time, and four times that while over half of them are open: who opens connections
+/// without end has no warden's processor time for it, which weighs more than a cell's.
+const PACE: Duration = Duration::from_micros(250);
+/// So many are taken up at once.
+const BURST: u32 = 1024;
+
 /// Bodies of one cell that are read to be judged at one time.
 const READS: usize = 16;
 
@@ -56,6 +59,12 @@ pub enum Peer {
     Proxy,
     /// To the resolver, over TCP.
     Dns,
+}
+
+/// As if a cell had been quiet for a burst's time.
+fn long_ago() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(PACE * BURST).unwrap_or(now)
 }
 
 /// Everything that one cell's connections need.
@@ -73,6 +82,8 @@ pub struct Egress {
     credentials: RwLock<Arc<Credentials>>,
     pub(crate) watched: Watched,
     places: Arc<Semaphore>,
+    /// When a connection that comes now would have its turn, if all before it had kept to the pace.
+    turn: Mutex<Instant>,
     /// Bodies that are read to be judged.
     reading: Semaphore,
 }
@@ -91,6 +102,7 @@ impl Egress {
             credentials: RwLock::default(),
             watched: Watched::default(),
             places,
+            turn: Mutex::new(long_ago()),
             reading: Semaphore::new(READS),
         })
     }
@@ -145,6 +157,22 @@ impl Egress {
         Ok((reached, stream))
     }
 
+    /// Waits for the turn of a connection, which is that of all listeners of the cell.
+    async fn keep_pace(&self) {
+        let crowded = self.places.available_permits() < CONNECTIONS / 2;
+        let (pace, burst) = if crowded { (PACE * 4, 1) } else { (PACE, BURST) };
+        let turn = {
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let earliest = Instant::now().checked_sub(pace * burst);
+            *turn = earliest.map_or(*turn, |earliest| earliest.max(*turn)) + pace;
+            *turn
+        };
+        // The clock of timers is no finer.
+        if turn > Instant::now() + Duration::from_millis(1) {
+            tokio::time::sleep_until(turn).await;
+        }
+    }
+
     /// Accepts connections until the listener breaks. `peer` says how a connection came.
     pub async fn accept(
         self: Arc<Self>,
@@ -164,9 +192,7 @@ impl Egress {
                     }
                 },
             };
-            if self.places.available_permits() < CONNECTIONS / 2 {
-                tokio::time::sleep(PACE).await;
-            }
+            self.keep_pace().await;
             // Refused at once where there is no place, or where the kernel cannot say whence it came.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let (Ok(peer), Ok(())) = (peer(&stream), stream.set_nodelay(true)) else { continue };

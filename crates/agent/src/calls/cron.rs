@@ -263,7 +263,7 @@ pub(super) fn update(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Resul
     if !asked.patch.is_object() {
         return Err(Fault::invalid("invalid cron.update params: `patch` is no object"));
     }
-    Ok(cron::update(gateway, job, asked.patch)?.view())
+    Ok(cron::update(gateway, job, &asked.patch)?.view())
 }
 
 pub(super) fn remove(gateway: &Arc<Gateway>, params: Option<&RawValue>) -> Result<Value, Fault> {

@@ -257,7 +257,7 @@ pub(super) fn delete(
     params: Option<&RawValue>,
 ) -> Result<Value, Fault> {
     let asked: Delete = params::read("sessions.delete", params)?;
-    if asked.archived_only != Some(true) {
+    if asked.archived_only != Some(true) || asked.emit_lifecycle_hooks.is_some() {
         holds(client, Scope::Admin)?;
     }
     is_key(&asked.key)?;

@@ -79,6 +79,20 @@ fn judge(access: &Access, inbound: &Inbound, paired: bool) -> Verdict {
     }
 }
 
+/// Would this sender be heard there as one of ours, in a group as who names the agent?
+pub(super) fn is_ours(access: &Access, paired: bool, chat: &str, group: bool, sender: &str) -> bool {
+    let inbound = Inbound {
+        id: String::new(),
+        chat: chat.to_owned(),
+        group,
+        sender: sender.to_owned(),
+        name: String::new(),
+        text: String::new(),
+        mentioned: true,
+    };
+    judge(access, &inbound, paired) == Verdict::Ours
+}
+
 /// Takes a message. When this returns it is on disk, or is none that is heard.
 pub(crate) async fn take(link: &Link, inbound: &Inbound) -> Result<(), Failed> {
     let Link { gateway, channel, state } = link;
@@ -89,11 +103,11 @@ pub(crate) async fn take(link: &Link, inbound: &Inbound) -> Result<(), Failed> {
     match verdict {
         Verdict::Unheard => Ok(()),
         Verdict::MayAsk => may_ask(link, inbound).await,
-        Verdict::Ours | Verdict::Stranger => begin(link, inbound, verdict).await,
+        Verdict::Ours | Verdict::Stranger => begin(link, inbound, verdict),
     }
 }
 
-async fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed> {
+fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), Failed> {
     let Link { gateway, channel, .. } = link;
     let Inbound { id, chat, group, sender, name, text, mentioned: _ } = inbound;
     let text: String = text.chars().take(LONGEST).collect();
@@ -117,6 +131,9 @@ async fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), F
         // It came twice: whoever sends its answer is there.
         return Ok(());
     }
+    if ours {
+        gateway.store.wrote_from(channel.name(), chat, sender, *group)?;
+    }
     // Owed before it is taken: an answer that nobody waits for is found by the next start.
     gateway.store.owe(&reply, gateway.now())?;
     match gateway.send(&key, &run, &shown, Queue::Followup, wish) {
@@ -126,9 +143,8 @@ async fn begin(link: &Link, inbound: &Inbound, verdict: Verdict) -> Result<(), F
             tracing::warn!(channel = channel.name(), why = fault.message, "a message is not taken");
             gateway.store.paid(&run)?;
             // A stranger could make it write without end.
-            let told = format!("Your message was not taken: {}.", fault.message);
-            if ours && let Err(error) = link.say(chat, &told).await {
-                tracing::warn!(%error, channel = channel.name(), "and its sender is not told");
+            if ours {
+                link.refuse(chat, &fault.message);
             }
         }
     }

@@ -16,7 +16,7 @@ pub(crate) use webhook::{Posted, posted};
 use crate::{
     config::{self, Channels as Configured},
     gateway::Gateway,
-    store::Reply,
+    store::{Reply, Run},
     web,
 };
 use bytes::Bytes;
@@ -37,6 +37,9 @@ const LONGEST: usize = 4 * 1024 * 1024;
 /// How long one waits after a failure: doubled each time, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// What a job says is old after so long, and whoever was refused is not told so again within so long; milliseconds.
+const OLD_MS: u64 = 60 * 60 * 1000;
+const REFUSED_MS: u64 = 60 * 1000;
 /// The account that each channel has.
 pub(crate) const ACCOUNT: &str = "default";
 
@@ -83,8 +86,34 @@ impl Link {
         if chat == "*" {
             return Ok(false);
         }
+        let (store, name) = (&self.gateway.store, self.channel.name());
         let named = access.groups.contains_key(chat) || access.allow_from.iter().any(|it| it == chat);
-        Ok(named || self.gateway.store.is_paired_chat(self.channel.name(), chat)?)
+        if named || store.is_paired_chat(name, chat)? {
+            return Ok(true);
+        }
+        // Or where one of ours wrote from, as long as they would be heard there.
+        Ok(match store.chat(name, chat)? {
+            Some((sender, group)) => {
+                door::is_ours(&access, store.is_paired(name, &sender)?, chat, group, &sender)
+            }
+            None => false,
+        })
+    }
+
+    /// Tells somebody that their message was not taken, and nobody twice within a minute.
+    fn refuse(&self, chat: &str, why: &str) {
+        let now = self.gateway.now();
+        let told = self.state.known().refused.replace((chat.to_owned(), now));
+        if told.is_some_and(|(last, at)| last == chat && now < at + REFUSED_MS) {
+            return;
+        }
+        let (link, chat, text) =
+            (self.clone(), chat.to_owned(), format!("Your message was not taken: {why}."));
+        tokio::spawn(async move {
+            if let Err(error) = link.say(&chat, &text).await {
+                tracing::warn!(%error, channel = link.channel.name(), "somebody is not told");
+            }
+        });
     }
 
     /// Writes to a conversation, in as many messages as it takes.
@@ -125,6 +154,8 @@ struct Known {
     last_connected: Option<u64>,
     last_inbound: Option<u64>,
     last_outbound: Option<u64>,
+    /// Whose message was refused last, and when.
+    refused: Option<(String, u64)>,
 }
 
 impl State {
@@ -165,18 +196,18 @@ impl std::fmt::Debug for Channels {
     }
 }
 
-/// Runs what is configured, and again whenever that changes. Ends with the gateway.
-pub(crate) async fn supervise(gateway: Arc<Gateway>) {
-    let mut watch = gateway.watch_config();
-    let mut before = Configured::default();
-    loop {
-        let now = watch.borrow_and_update().config.channels.clone();
-        if now != before {
-            gateway.channels.apply(&gateway, &before, &now);
-            before = now;
-        }
-        if watch.changed().await.is_err() {
-            return;
+/// Begins what is configured, so that whoever comes next finds it, and again whenever that changes. Ends with the gateway.
+pub(crate) fn begin(gateway: &Arc<Gateway>) -> impl Future<Output = ()> + Send + use<> {
+    let (gateway, mut watch) = (Arc::clone(gateway), gateway.watch_config());
+    let mut before = watch.borrow_and_update().config.channels.clone();
+    gateway.channels.apply(&gateway, &Configured::default(), &before);
+    async move {
+        while watch.changed().await.is_ok() {
+            let now = watch.borrow_and_update().config.channels.clone();
+            if now != before {
+                gateway.channels.apply(&gateway, &before, &now);
+                before = now;
+            }
         }
     }
 }
@@ -240,7 +271,7 @@ impl Channels {
     /// As `channels.status` tells them.
     pub(crate) fn shown(&self) -> Vec<(String, Value)> {
         let one = |(name, live): (&String, &Live)| {
-            let Known { connected, last_error, last_connected, last_inbound, last_outbound } =
+            let Known { connected, last_error, last_connected, last_inbound, last_outbound, refused: _ } =
                 live.link.state.known().clone();
             let access = live.link.channel.access();
             let account = json!({
@@ -258,6 +289,10 @@ impl Channels {
 async fn keep(link: Link) {
     let Link { gateway, channel, state } = &link;
     let mut wait = FIRST_WAIT;
+    let old = gateway.now().saturating_sub(OLD_MS);
+    if let Err(error) = gateway.store.forget_owed(channel.name(), old) {
+        tracing::error!(%error, channel = channel.name(), "what is owed too long is not forgotten");
+    }
     match gateway.store.owed(channel.name()) {
         Ok(owed) => owed.into_iter().for_each(|reply| pay(link.clone(), reply)),
         Err(error) => tracing::error!(%error, channel = channel.name(), "what is owed is not known"),
@@ -288,35 +323,57 @@ pub(crate) fn pay(link: Link, reply: Reply) {
 }
 
 async fn sent(link: &Link, reply: Reply) {
+    let (gateway, name) = (&link.gateway, link.channel.name());
     let Reply { run: id, chat, .. } = reply;
-    let text = match link.gateway.run(&id) {
-        Ok(Some(active)) => {
-            let run = active.ended().await;
-            match (run.said, run.error) {
-                (Some(said), _) => said,
-                (None, Some(error)) => format!("Your message was not answered: {error}."),
-                (None, None) => String::new(),
-            }
-        }
+    let text = match gateway.run(&id) {
+        Ok(Some(active)) => words(gateway, &id, active.ended().await),
         // The gateway ended before it was taken: the service brings it again.
         Ok(None) => String::new(),
         Err(error) => return tracing::error!(%error, run = id, "an answer that is owed is not known"),
     };
     let mut wait = FIRST_WAIT;
-    // Upstream's word for nothing to say.
-    if !text.trim().is_empty() && text.trim() != "NO_REPLY" {
-        while let Err(failed) = link.say(&chat, &text).await {
-            tracing::warn!(error = %failed, channel = link.channel.name(), "an answer is not sent yet");
-            if wait >= LONGEST_WAIT {
-                // It stays owed: the next start tries again.
-                return;
-            }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
+    while !text.trim().is_empty() {
+        // The channel as it is configured now: one that is gone takes it when it is there again.
+        let Some(link) = gateway.channels.get(name) else { return };
+        if of_job(&id) && !link.knows(&chat).unwrap_or(false) {
+            tracing::warn!(channel = name, run = id, "what a job says is for nobody who is known any more");
+            break;
         }
+        let Err(failed) = link.say(&chat, &text).await else { break };
+        tracing::warn!(error = %failed, channel = name, "an answer is not sent yet");
+        if wait >= LONGEST_WAIT {
+            // It stays owed: the next start tries again.
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
     }
-    if let Err(error) = link.gateway.store.paid(&id) {
+    if let Err(error) = gateway.store.paid(&id) {
         tracing::error!(%error, run = id, "an answer that was sent is still owed");
+    }
+}
+
+/// Is it a run of a job, which nobody waits for?
+fn of_job(run: &str) -> bool {
+    run.starts_with("cron:") || run.starts_with("manual:")
+}
+
+/// What is sent of a run that ended; nothing if it is empty.
+fn words(gateway: &Gateway, id: &str, run: Run) -> String {
+    match (run.said, run.error) {
+        // Upstream's words for nothing to say.
+        (Some(said), _) if said.trim() == "NO_REPLY" => String::new(),
+        (Some(said), _) if of_job(id) && said.trim() == "HEARTBEAT_OK" => String::new(),
+        (Some(said), _) => said,
+        (None, Some(_)) if of_job(id) => {
+            // What comes again is tried again, and its failures are for `cron.runs`.
+            let job = id.split(':').nth(1).and_then(|job| gateway.store.job(job).ok().flatten());
+            let once = job.filter(|job| matches!(job.definition.schedule, crate::cron::Schedule::At { .. }));
+            once.map(|job| format!("What was to be done now failed: {}.", job.definition.name))
+                .unwrap_or_default()
+        }
+        (None, Some(error)) => format!("Your message was not answered: {error}."),
+        (None, None) => String::new(),
     }
 }
 

@@ -133,6 +133,9 @@ impl Definition {
             return Err("failureAlert: not built: leave it out, or say false".to_owned());
         }
         if let Some(Delivery { channel, to, .. }) = &self.delivery {
+            for (key, text) in [("delivery.channel", channel), ("delivery.to", to)] {
+                text.as_deref().map_or(Ok(()), |text| named(key, text, LONGEST_NAME))?;
+            }
             match (channel.as_deref().filter(|channel| !SESSIONS.contains(channel)), to) {
                 (Some(channel), None) => {
                     return Err(format!("delivery.to: which conversation of {channel:?}?"));

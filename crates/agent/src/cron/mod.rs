@@ -103,9 +103,9 @@ fn first(job: &mut Job, now: u64) {
     }
 }
 
-/// Changes a job: what is null goes, what is not there stays, of `payload` and `delivery` field by field.
-pub(crate) fn update(gateway: &Gateway, job: Job, patch: Value) -> Result<Job, Refused> {
-    let (config, now) = (&gateway.config().cron, gateway.now());
+/// A job's definition as it would be: what is null goes, what is not there stays, of `payload` and `delivery` field by
+/// field.
+pub(crate) fn patched(job: &Job, patch: &Value) -> Result<Definition, Refused> {
     let mut fields = json!(job.definition);
     for (key, value) in patch.as_object().cloned().unwrap_or_default() {
         let same = fields[&key]["kind"] == value["kind"] || value.get("kind").is_none();
@@ -121,8 +121,13 @@ pub(crate) fn update(gateway: &Gateway, job: Job, patch: Value) -> Result<Job, R
             (_, value) => fields[&key] = value,
         }
     }
-    let definition: Definition =
-        serde_json::from_value(fields).map_err(|error| Refused::Invalid(error.to_string()))?;
+    serde_json::from_value(fields).map_err(|error| Refused::Invalid(error.to_string()))
+}
+
+/// Changes a job to what [`patched`] says.
+pub(crate) fn update(gateway: &Gateway, job: Job, patch: &Value) -> Result<Job, Refused> {
+    let (config, now) = (&gateway.config().cron, gateway.now());
+    let definition = patched(&job, patch)?;
     let rescheduled =
         definition.schedule != job.definition.schedule || definition.enabled && !job.definition.enabled;
     // A time that is over is no reason to refuse another name.
@@ -130,7 +135,10 @@ pub(crate) fn update(gateway: &Gateway, job: Job, patch: Value) -> Result<Job, R
         (if rescheduled { now } else { job.created_at }, &config.limits.shortest_interval_ms);
     definition.check(looked_at, *shortest).map_err(Refused::Invalid)?;
     if definition.enabled {
-        reachable(gateway, &definition)?;
+        // A channel that is gone is no reason to refuse another name.
+        if rescheduled || definition.delivery != job.definition.delivery {
+            reachable(gateway, &definition)?;
+        }
         on(config)?;
     }
     let mut job = Job { updated_at: now, revision: job.revision + 1, definition, ..job };

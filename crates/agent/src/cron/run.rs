@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     session: Option<(String, String)>,
     model: Option<String>,
     tokens: (u64, u64),
+    /// It was begun for a channel, which says what comes of it.
+    to_channel: bool,
 }
 
 impl Outcome {
@@ -42,8 +44,8 @@ impl Outcome {
 /// Begins a run that was claimed, or finds the one that it began before the gateway was killed.
 pub(super) fn begin(gateway: &Arc<Gateway>, claimed: CronRun, waiting: &Waiting) {
     match started(gateway, &claimed) {
-        Ok(Some(active)) => waiting.push(Box::pin(async move {
-            let outcome = ended(&active).await;
+        Ok(Some((active, to_channel))) => waiting.push(Box::pin(async move {
+            let outcome = Outcome { to_channel, ..ended(&active).await };
             Ended::Cron(claimed, outcome)
         })),
         Ok(None) => {
@@ -56,11 +58,11 @@ pub(super) fn begin(gateway: &Arc<Gateway>, claimed: CronRun, waiting: &Waiting)
     }
 }
 
-/// The turn of a run; none: it has none, a session hears of it at its next one.
-fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Active>>, String> {
+/// The turn of a run, and whether a channel waits for it; none: it has none, a session hears of it at its next one.
+fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<(Arc<Active>, bool)>, String> {
     let lost = |error: Error| error.to_string();
     if let Some(known) = gateway.run(&claimed.id).map_err(lost)? {
-        return Ok(Some(known));
+        return Ok(Some((known, gateway.store.owed_by(&claimed.id).map_err(lost)?.is_some())));
     }
     if !gateway.config().cron.enabled {
         return Err("jobs were turned off (`cron.enabled`) before its run began".to_owned());
@@ -106,10 +108,11 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<Arc<Activ
     let sent = gateway.send(&key, &claimed.id, &message, Queue::Followup, wish);
     match (sent, reply) {
         (Ok((active, _)), reply) => {
+            let to_channel = reply.is_some();
             if let Some((link, reply)) = reply {
                 channels::pay(link, reply);
             }
-            Ok(Some(active))
+            Ok(Some((active, to_channel)))
         }
         (Err(Fault { message, .. }), reply) => {
             if let Some((_, reply)) = reply {
@@ -166,6 +169,7 @@ async fn ended(active: &Active) -> Outcome {
         said: run.said.clone(),
         event: None,
         session: Some((active.session_key.clone(), active.session_id.clone())),
+        to_channel: false,
         model: Some(used.model).filter(|model| !model.is_empty()),
         tokens: (used.input, used.output),
     }
@@ -189,10 +193,10 @@ fn try_end(gateway: &Gateway, claimed: &CronRun, outcome: &Outcome) -> Result<()
         Some(job) => announcement(gateway, job, outcome)?,
         None => None,
     };
-    let to_channel = job.as_ref().is_some_and(|job| job.definition.destination().is_some());
-    let delivery = match (&announced, to_channel) {
+    let delivery = match (&announced, outcome.to_channel) {
         (Some(_), _) => "delivered",
-        // The channel has it: it is sent until it is there.
+        (None, true) if outcome.error.is_some() => "not-delivered",
+        // The channel has it, and may have to try for a while.
         (None, true) => "unknown",
         (None, false) => "not-requested",
     };
@@ -244,12 +248,13 @@ fn announcement(
 ) -> Result<Option<(Session, Message)>, Error> {
     let said = outcome.said.as_deref().map(str::trim).filter(|said| !said.is_empty());
     let wanted = match &job.definition.delivery {
-        Some(delivery) => delivery.mode == DeliveryMode::Announce && job.definition.destination().is_none(),
+        Some(delivery) => delivery.mode == DeliveryMode::Announce,
         // As upstream: a turn of its own is announced, unless its job says otherwise.
         None => job.definition.session_target == "isolated",
     };
     let elsewhere = outcome.session.as_ref().is_some_and(|(key, _)| key != crate::MAIN_SESSION);
-    let Some(said) = said.filter(|said| wanted && elsewhere && !SILENT.contains(said)) else {
+    let Some(said) = said.filter(|said| wanted && elsewhere && !outcome.to_channel && !SILENT.contains(said))
+    else {
         return Ok(None);
     };
     if outcome.error.is_some() {

@@ -250,7 +250,7 @@ pub struct Delete {
     #[serde(default)]
     pub archived_only: Option<bool>,
     #[serde(default)]
-    emit_lifecycle_hooks: Option<bool>,
+    pub emit_lifecycle_hooks: Option<bool>,
 }
 
 /// `sessions.create`

@@ -157,6 +157,32 @@ impl Store {
         Ok(db.query_row(sql, [run], reply).optional()?)
     }
 
+    /// What a job owes since before this is not sent any more.
+    pub fn forget_owed(&self, channel: &str, before: u64) -> Result<(), Error> {
+        let sql = "DELETE FROM channel_replies WHERE channel = ?1 AND at < ?2
+            AND (run LIKE 'cron:%' OR run LIKE 'manual:%')";
+        self.db().execute(sql, params![channel, millis(before)])?;
+        Ok(())
+    }
+
+    /// One of ours wrote from there.
+    pub fn wrote_from(&self, channel: &str, chat: &str, sender: &str, group: bool) -> Result<(), Error> {
+        if self.chat(channel, chat)? == Some((sender.to_owned(), group)) {
+            return Ok(());
+        }
+        let sql = "INSERT OR REPLACE INTO channel_chats VALUES (?1, ?2, ?3, ?4)";
+        self.db().execute(sql, params![channel, chat, sender, group])?;
+        Ok(())
+    }
+
+    /// Who of ours wrote from there last, and whether it is a group.
+    pub fn chat(&self, channel: &str, chat: &str) -> Result<Option<(String, bool)>, Error> {
+        let db = self.db();
+        let sql = "SELECT sender, is_group FROM channel_chats WHERE channel = ?1 AND chat = ?2";
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok(db.query_row(sql, [channel, chat], row).optional()?)
+    }
+
     /// What is owed over a channel, the oldest first.
     pub fn owed(&self, channel: &str) -> Result<Vec<Reply>, Error> {
         let db = self.db();

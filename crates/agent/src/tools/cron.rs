@@ -1,9 +1,10 @@
 //! `cron`: reminders, and turns that begin by themselves. It is offered where the configuration turns jobs on.
 
-use super::{About, Bench, Output, now};
+use super::{About, Bench, Output, now, permits};
 use crate::{
     MAIN_SESSION,
-    cron::{self, Job, Refused, schedule},
+    cron::{self, Definition, Job, Refused, schedule},
+    store::{Error, Reply},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,11 +62,14 @@ fn try_act(bench: &Bench<'_>, asked: &Asked) -> Result<String, Refused> {
         Action::Add => {
             let definition = serde_json::from_value(whole(bench, asked.job.clone())?)
                 .map_err(|error| Refused::Invalid(format!("job: {error}")))?;
+            may_write(bench, &definition)?;
             Ok(line(&cron::add(gateway, definition)?))
         }
         Action::Update => {
             let patch = timed(gateway.now(), asked.job.clone());
-            Ok(line(&cron::update(gateway, job(bench, asked)?, patch)?))
+            let job = job(bench, asked)?;
+            may_write(bench, &cron::patched(&job, &patch)?)?;
+            Ok(line(&cron::update(gateway, job, &patch)?))
         }
         Action::Remove => {
             cron::remove(gateway, &job(bench, asked)?)?;
@@ -82,6 +86,22 @@ fn try_act(bench: &Bench<'_>, asked: &Asked) -> Result<String, Refused> {
             Ok(if lines.is_empty() { "nothing ran".to_owned() } else { lines.join("\n") })
         }
     }
+}
+
+/// The conversation of a channel that the run which calls is to answer.
+fn asked_from(bench: &Bench<'_>) -> Result<Option<Reply>, Error> {
+    bench.run.map_or(Ok(None), |run| bench.gateway.store.owed_by(&run.id))
+}
+
+/// A job writes to who asked for it; to others only where the tool `message` might.
+fn may_write(bench: &Bench<'_>, definition: &Definition) -> Result<(), Refused> {
+    let Some((channel, to)) = definition.destination() else { return Ok(()) };
+    let asked = asked_from(bench)?.is_some_and(|reply| reply.channel == channel && reply.chat == to);
+    if asked || permits(&bench.gateway.config().tools, "message", "messaging") {
+        return Ok(());
+    }
+    let why = "delivery: the tools of this agent write to nobody but who asked (`message` is not among them)";
+    Err(Refused::Invalid(why.to_owned()))
 }
 
 fn job(bench: &Bench<'_>, asked: &Asked) -> Result<Job, Refused> {
@@ -136,8 +156,10 @@ fn whole(bench: &Bench<'_>, job: Value) -> Result<Value, Refused> {
     }
     // And so does what is said of it, over the channel by which somebody asked.
     if job["delivery"].is_null()
-        && let Some(run) = bench.run
-        && let Some(reply) = bench.gateway.store.owed_by(&run.id)?
+        && job["wakeMode"] == "now"
+        && let Some(reply) = asked_from(bench)?
+        && let Some(link) = bench.gateway.channels.get(&reply.channel)
+        && link.knows(&reply.chat)?
     {
         job["delivery"] = json!({ "mode": "announce", "channel": reply.channel, "to": reply.chat });
     }

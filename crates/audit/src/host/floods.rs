@@ -26,6 +26,11 @@ use std::{
 /// Nobody is harmed by a page that comes within this time. Code that was built for debugging takes four times as long for
 /// the same page, quiet or not.
 const FLOOR: Duration = Duration::from_millis(if cfg!(debug_assertions) { 40 } else { 10 });
+const TITLE: &str = if cfg!(debug_assertions) {
+    "open as many connections as one can; the neighbour's slowest page of a hundred is under twice as slow, or within 40 ms"
+} else {
+    "open as many connections as one can; the neighbour's slowest page of a hundred is under twice as slow, or within 10 ms"
+};
 /// How long is measured at one time.
 const WINDOW: Duration = Duration::from_millis(200);
 /// The runtime writes to its log for so long when it is asked for this.
@@ -77,7 +82,7 @@ fn floods(plan: &CellPlan) -> Vec<Flood> {
     vec![
         Flood {
             id: "flood.connections",
-            title: "open as many connections as one can; the neighbour's slowest page of a hundred is under twice as slow, or under a floor",
+            title: TITLE,
             layers: &["a warden of its own", "limit of connections"],
             kind: Kind::Cell(connections.clone()),
             own: Kind::Cell(connections.clone()),

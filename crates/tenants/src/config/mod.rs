@@ -320,6 +320,15 @@ fn no_variable(env: &BTreeMap<String, String>) -> Option<&str> {
     env.iter().find(bad).map(|(key, _)| key.as_str())
 }
 
+/// With a scheme of HTTP, a host and nothing that no URL has.
+fn is_http(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+            && rest.bytes().all(|b| b.is_ascii_graphic())
+    })
+}
+
 impl McpServer {
     /// Why no gateway could use it.
     fn wrong(&self, name: &str) -> Option<String> {
@@ -330,12 +339,16 @@ impl McpServer {
         if let Some(key) = no_variable(&self.env) {
             return Some(format!("env: {key:?} is no environment variable"));
         }
+        let words = self.command.iter().chain(&self.args).chain(&self.url);
+        if words.clone().any(|word| word.contains('\0')) {
+            return Some("a NUL is in no program's arguments".to_owned());
+        }
         match (&self.command, &self.url) {
             (Some(command), None) if !command.is_empty() => None,
             (None, Some(url)) if !self.args.is_empty() || !self.env.is_empty() => {
                 Some(format!("{url} is no program, and has no args and no env"))
             }
-            (None, Some(url)) if url.starts_with("http://") || url.starts_with("https://") => None,
+            (None, Some(url)) if is_http(url) => None,
             (None, Some(url)) => Some(format!("{url:?} is no http:// or https:// URL")),
             _ => Some("it has either a command or a url".to_owned()),
         }

@@ -43,8 +43,7 @@ pub fn render(gateway: &Gateway<'_>) -> Value {
     let identities: Map<String, Value> =
         (1..=IDENTITIES).map(|number| (identity(number), json!(all))).collect();
     let servers: Map<String, Value> = mcp.iter().map(|(name, server)| (name.clone(), told(server))).collect();
-    json!({
-        "mcp": { "servers": servers },
+    let mut config = json!({
         "gateway": {
             "mode": "local",
             "port": PORT,
@@ -93,7 +92,12 @@ pub fn render(gateway: &Gateway<'_>) -> Value {
         "proxy": { "proxyUrl": "http://127.0.0.1:3128" },
         "update": { "checkOnStart": false },
         "discovery": { "mdns": { "mode": "off" } },
-    })
+    });
+    // What nobody asked for changes no tenant's file.
+    if !servers.is_empty() {
+        config["mcp"] = json!({ "servers": servers });
+    }
+    config
 }
 
 fn told(server: &McpServer) -> Value {

@@ -151,6 +151,49 @@ async fn what_was_asked_for_over_a_channel_comes_over_it_when_its_time_has_come(
 }
 
 #[tokio::test]
+async fn what_was_due_while_nobody_was_there_comes_over_its_channel_unless_nobody_is_known_there() {
+    let mut config = telegram_config(json!({ "groups": { "*": {} }, "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    config["tools"] = json!({ "deny": ["message"] });
+    let job = |delivery: Value| {
+        let mut job = json!({ "schedule": { "kind": "in", "seconds": 60 },
+            "payload": { "kind": "systemEvent", "text": "tea" } });
+        if !delivery.is_null() {
+            job["delivery"] = delivery;
+        }
+        Line::Calls(vec![("cron", json!({ "action": "add", "job": job }))])
+    };
+    // To somebody else, where the agent may write to nobody but who asks; and in the group where it was asked.
+    let other = json!({ "mode": "announce", "channel": "telegram", "to": "42" });
+    let first = script(vec![job(other), Line::Says("I may not."), job(Value::Null), Line::Says("I will.")]);
+    begin(&first, &[update(1, 42, -7, "@the_bot tell me"), update(2, 42, -7, "@the_bot remind us")]);
+    for _ in 0..2 {
+        first.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    }
+    let hand = cron::Hand::new();
+    let mut world = World::with(home(&config), Arc::clone(&first), hand.clone()).await;
+    first.asked_for(&telegram("sendMessage"), 1).await;
+    let refused = first.asked.lock().unwrap()[1]["messages"].to_string();
+    assert!(refused.contains("`message` is not among them"), "{refused}");
+    let mut client = world.client(ALL).await;
+    let jobs = client.call("cron.list", json!({})).await.unwrap();
+    assert_eq!((&jobs["total"], &jobs["jobs"][0]["delivery"]["to"]), (&json!(1), &json!("-7")), "{jobs}");
+    // It is due while the gateway is away, and its channel is there when it comes.
+    let dir = std::mem::replace(&mut world.dir, tempfile::tempdir().unwrap());
+    for task in world.tasks.drain(..) {
+        task.abort();
+        let _ = task.await;
+    }
+    hand.forward(61_000);
+    let second = script(vec![Line::Says("Your tea is ready.")]);
+    begin(&second, &[]);
+    second.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let _world = World::with(dir, Arc::clone(&second), hand).await;
+    let (_, said) = second.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(said, json!({ "chat_id": -7, "text": "Your tea is ready." }));
+}
+
+#[tokio::test]
 async fn one_of_ours_whose_conversation_is_full_is_told_so() {
     let script = script(vec![Line::Holds("one moment", Arc::default())]);
     let updates: Vec<Value> = (1..=34).map(|id| update(id, 42, 42, "and this")).collect();
