@@ -206,9 +206,13 @@ fn events(host: &Host, socket: &mut Socket) -> BTreeMap<String, Value> {
     call(socket, "sessions.subscribe", &json!({}));
     call(socket, "sessions.messages.subscribe", &json!({ "key": "agent:main:main" }));
     // That of the terminal before is over.
-    until("the end of what runs", || {
-        let row = call(socket, "sessions.describe", &json!({ "key": "agent:main:main" }));
-        (row["payload"]["session"]["hasActiveRun"] == false).then_some(())
+    until("the end of what was typed", || {
+        let history =
+            call(socket, "chat.history", &json!({ "sessionKey": "agent:main:main" }))["payload"].clone();
+        let last = history["messages"].as_array().and_then(|messages| messages.last().cloned());
+        let answered = last
+            .is_some_and(|last| last["role"] == "assistant" && last.to_string().contains("-has-answered"));
+        (answered && history["inFlightRun"].is_null()).then_some(())
     });
     host.world.model.say(Turn::Exec(json!({ "command": "echo one" })));
     host.world.model.say(Turn::Text("that was one".into()));
