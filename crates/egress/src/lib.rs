@@ -25,6 +25,7 @@ pub mod http;
 mod inspect;
 pub mod loss;
 pub mod names;
+mod pace;
 mod place;
 pub mod proxy;
 mod rate;

@@ -8,6 +8,7 @@ use crate::{
     hello::ClientHello,
     http::{self, HTTP_PORT, HTTPS_PORT, Local, Mode, OWN_NAME},
     loss::{Overheard, Watch, Watched},
+    pace::Pace,
     place::Placed,
     proxy::Proxied,
     relay::{BoxStream, Metered, relay},
@@ -24,13 +25,13 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroU16,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
-    time::{Instant, error::Elapsed},
+    time::error::Elapsed,
 };
 
 /// How long a client may stay silent before it counts as one whose server speaks first.
@@ -41,12 +42,6 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Connections of one cell in any phase at one time. More are closed at once.
 const CONNECTIONS: usize = 1024;
-/// Each costs a cell so much of its time, and four times that while over half of them are open: who opens connections
-/// without end has no warden's processor time for it, which weighs more than a cell's.
-const PACE: Duration = Duration::from_micros(250);
-/// So many are taken up at once.
-const BURST: u32 = 1024;
-
 /// Bodies of one cell that are read to be judged at one time.
 const READS: usize = 16;
 
@@ -59,12 +54,6 @@ pub enum Peer {
     Proxy,
     /// To the resolver, over TCP.
     Dns,
-}
-
-/// As if a cell had been quiet for a burst's time.
-fn long_ago() -> Instant {
-    let now = Instant::now();
-    now.checked_sub(PACE * BURST).unwrap_or(now)
 }
 
 /// Everything that one cell's connections need.
@@ -82,8 +71,7 @@ pub struct Egress {
     credentials: RwLock<Arc<Credentials>>,
     pub(crate) watched: Watched,
     places: Arc<Semaphore>,
-    /// When a connection that comes now would have its turn, if all before it had kept to the pace.
-    turn: Mutex<Instant>,
+    pace: Pace,
     /// Bodies that are read to be judged.
     reading: Semaphore,
 }
@@ -102,7 +90,7 @@ impl Egress {
             credentials: RwLock::default(),
             watched: Watched::default(),
             places,
-            turn: Mutex::new(long_ago()),
+            pace: Pace::new(),
             reading: Semaphore::new(READS),
         })
     }
@@ -157,22 +145,6 @@ impl Egress {
         Ok((reached, stream))
     }
 
-    /// Waits for the turn of a connection, which is that of all listeners of the cell.
-    async fn keep_pace(&self) {
-        let crowded = self.places.available_permits() < CONNECTIONS / 2;
-        let (pace, burst) = if crowded { (PACE * 4, 1) } else { (PACE, BURST) };
-        let turn = {
-            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let earliest = Instant::now().checked_sub(pace * burst);
-            *turn = earliest.map_or(*turn, |earliest| earliest.max(*turn)) + pace;
-            *turn
-        };
-        // The clock of timers is no finer.
-        if turn > Instant::now() + Duration::from_millis(1) {
-            tokio::time::sleep_until(turn).await;
-        }
-    }
-
     /// Accepts connections until the listener breaks. `peer` says how a connection came.
     pub async fn accept(
         self: Arc<Self>,
@@ -192,7 +164,7 @@ impl Egress {
                     }
                 },
             };
-            self.keep_pace().await;
+            self.pace.keep(self.places.available_permits() < CONNECTIONS / 2).await;
             // Refused at once where there is no place, or where the kernel cannot say whence it came.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let (Ok(peer), Ok(())) = (peer(&stream), stream.set_nodelay(true)) else { continue };
