@@ -103,9 +103,13 @@ impl Link {
     /// Tells somebody that their message was not taken, and nobody twice within a minute.
     fn refuse(&self, chat: &str, why: &str) {
         let now = self.gateway.now();
-        let told = self.state.known().refused.replace((chat.to_owned(), now));
-        if told.is_some_and(|(last, at)| last == chat && now < at + REFUSED_MS) {
-            return;
+        {
+            let refused = &mut self.state.known().refused;
+            refused.retain(|_, at| now < at.saturating_add(REFUSED_MS));
+            if refused.contains_key(chat) {
+                return;
+            }
+            refused.insert(chat.to_owned(), now);
         }
         let (link, chat, text) =
             (self.clone(), chat.to_owned(), format!("Your message was not taken: {why}."));
@@ -154,8 +158,8 @@ struct Known {
     last_connected: Option<u64>,
     last_inbound: Option<u64>,
     last_outbound: Option<u64>,
-    /// Whose message was refused last, and when.
-    refused: Option<(String, u64)>,
+    /// Who was told of late that a message was not taken, and when.
+    refused: BTreeMap<String, u64>,
 }
 
 impl State {
@@ -335,9 +339,19 @@ async fn sent(link: &Link, reply: Reply) {
     while !text.trim().is_empty() {
         // The channel as it is configured now: one that is gone takes it when it is there again.
         let Some(link) = gateway.channels.get(name) else { return };
-        if of_job(&id) && !link.knows(&chat).unwrap_or(false) {
-            tracing::warn!(channel = name, run = id, "what a job says is for nobody who is known any more");
-            break;
+        match link.knows(&chat) {
+            Ok(true) => {}
+            Ok(false) if !of_job(&id) => {}
+            Ok(false) => {
+                tracing::warn!(
+                    channel = name,
+                    run = id,
+                    "what a job says is for nobody who is known any more"
+                );
+                break;
+            }
+            // It stays owed.
+            Err(error) => return tracing::error!(%error, run = id, "for whom an answer is, is not known"),
         }
         let Err(failed) = link.say(&chat, &text).await else { break };
         tracing::warn!(error = %failed, channel = name, "an answer is not sent yet");

@@ -320,12 +320,13 @@ fn no_variable(env: &BTreeMap<String, String>) -> Option<&str> {
     env.iter().find(bad).map(|(key, _)| key.as_str())
 }
 
-/// With a scheme of HTTP, a host and nothing that no URL has.
+/// With a scheme of HTTP, a host, no password and nothing that no URL has.
 fn is_http(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| {
         rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
             && rest.bytes().all(|b| b.is_ascii_graphic())
+            && !rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
     })
 }
 

@@ -87,6 +87,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("[runtime.openclaw.mcp.x]\nurl = \"/a\"\ncommand = \"a\"\n", "cofferdam.toml:1:", "either"),
         ("[runtime.openclaw.mcp.x]\nurl = \"a.example\"\n", "cofferdam.toml:1:", "no http"),
         ("[runtime.openclaw.mcp.x]\nurl = \"https://\"\n", "cofferdam.toml:1:", "no http"),
+        ("[runtime.openclaw.mcp.x]\nurl = \"https://me:pass@a/mcp\"\n", "cofferdam.toml:1:", "no http"),
         ("[runtime.openclaw.mcp.x]\nurl = \"https://a b\"\n", "cofferdam.toml:1:", "no http"),
         ("[runtime.openclaw.mcp.x]\ncommand = \"a\\u0000b\"\n", "cofferdam.toml:1:", "NUL"),
         (

@@ -194,6 +194,65 @@ async fn what_was_due_while_nobody_was_there_comes_over_its_channel_unless_nobod
 }
 
 #[tokio::test]
+async fn of_a_job_that_fails_who_waits_for_one_moment_hears_and_nobody_each_hour() {
+    let script = script(vec![
+        Line::Refuses(400),
+        Line::Refuses(400),
+        Line::Says("HEARTBEAT_OK"),
+        Line::Says("hi Ann"),
+    ]);
+    begin(&script, &[]);
+    for _ in 0..2 {
+        script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    }
+    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
+    let mut client = world.client(ALL).await;
+    let delivery = json!({ "mode": "announce", "channel": "telegram", "to": "42" });
+    let job = |name: &str, schedule: Value| {
+        json!({ "name": name, "schedule": schedule, "sessionTarget": "isolated", "wakeMode": "now",
+            "payload": { "kind": "agentTurn", "message": "look" }, "delivery": delivery })
+    };
+    let hourly = json!({ "kind": "every", "everyMs": 3_600_000 });
+    let once = json!({ "kind": "at", "at": cron::LATER.to_string() });
+    // A failure, silence and words of what comes each hour, and a failure of what comes once, one after another.
+    for (schedule, status) in
+        [(&hourly, "not-delivered"), (&once, "not-delivered"), (&hourly, "unknown"), (&hourly, "unknown")]
+    {
+        let made = client.call("cron.add", job("the look", schedule.clone())).await.unwrap();
+        client.call("cron.run", json!({ "id": made["id"], "mode": "force" })).await.unwrap();
+        let entry = loop {
+            let runs = client.call("cron.runs", json!({ "id": made["id"] })).await.unwrap();
+            if runs["total"] == 1 {
+                break runs["entries"][0].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(entry["deliveryStatus"], status, "{entry}");
+    }
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "What was to be done now failed: the look." }));
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 1).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "hi Ann" }));
+}
+
+#[test]
+fn what_a_job_owes_too_long_is_forgotten_and_an_answer_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::Store::open(&dir.path().join("agent.db")).unwrap();
+    for (run, at) in [("cron:a:1", 10), ("manual:b:1", 10), ("telegram:1", 10), ("cron:a:2", 20)] {
+        let reply =
+            store::Reply { run: run.to_owned(), channel: "telegram".to_owned(), chat: "42".to_owned() };
+        store.owe(&reply, at).unwrap();
+    }
+    store.forget_owed("slack", 30).unwrap();
+    store.forget_owed("telegram", 20).unwrap();
+    let left: Vec<String> = store.owed("telegram").unwrap().into_iter().map(|reply| reply.run).collect();
+    assert_eq!(left, ["telegram:1", "cron:a:2"]);
+}
+
+#[tokio::test]
 async fn one_of_ours_whose_conversation_is_full_is_told_so() {
     let script = script(vec![Line::Holds("one moment", Arc::default())]);
     let updates: Vec<Value> = (1..=34).map(|id| update(id, 42, 42, "and this")).collect();
