@@ -22,6 +22,8 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Policy {
     document: Document,
+    /// Its rules in the words of records.
+    words: Vec<String>,
     names: HashMap<Box<str>, Cells>,
     wildcards: HashMap<Box<str>, Cells>,
     addresses: HashMap<IpAddr, Cells>,
@@ -112,7 +114,8 @@ impl Policy {
             cells.lay(rule);
         }
         let expiry = live().filter_map(|rule| rule.expires).min();
-        Self { document, names, wildcards, addresses, requests, at, expiry, ceiling: None }
+        let words = document.rules.iter().map(ToString::to_string).collect();
+        Self { document, words, names, wildcards, addresses, requests, at, expiry, ceiling: None }
     }
 
     /// What policy says of a connection. About a literal address only exact rules speak; the guard judges it
@@ -173,12 +176,19 @@ impl Policy {
 
     /// The rule of this id, its own or its ceiling's.
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        let (policy, at) = self.place(id)?;
+        policy.document.rules.get(at)
+    }
+
+    /// Whose rule that is, and which of them.
+    fn place(&self, id: RuleId) -> Option<(&Self, usize)> {
         let known = |document: &'_ Document| document.rules.first().is_some_and(|first| id >= first.id);
-        match &self.ceiling {
-            Some(ceiling) if id.0 >= CEILING => ceiling.document.rule(RuleId(id.0 - CEILING)),
-            _ if id.0 >= CEILING && known(&self.document) => self.document.rule(RuleId(id.0 - CEILING)),
-            _ => self.document.rule(id),
-        }
+        let (policy, number) = match &self.ceiling {
+            Some(ceiling) if id.0 >= CEILING => (&**ceiling, id.0 - CEILING),
+            _ if id.0 >= CEILING && known(&self.document) => (self, id.0 - CEILING),
+            _ => (self, id.0),
+        };
+        Some((policy, usize::try_from(number).ok()?.checked_sub(1)?))
     }
 
     /// Who decided, in the words of records: `rule 3 (line 12): …`, `default`, or the same of the ceiling.
@@ -186,7 +196,10 @@ impl Policy {
         match rule {
             None => "default".to_owned(),
             Some(RuleId(CEILING)) => "ceiling default".to_owned(),
-            Some(id) => self.rule(id).map_or_else(|| id.to_string(), ToString::to_string),
+            Some(id) => {
+                let words = self.place(id).and_then(|(policy, at)| policy.words.get(at));
+                words.cloned().unwrap_or_else(|| id.to_string())
+            }
         }
     }
 

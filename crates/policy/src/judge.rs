@@ -95,7 +95,7 @@ impl Policy {
     pub(crate) fn judge_counted(&self, facts: &RequestFacts, steps: &mut usize) -> Judgement {
         let connection = self.connection(&facts.destination);
         let places = self.requests.places(&facts.destination);
-        if places.is_empty() || self.is_denied(&facts.destination) {
+        if places.is_empty() || connection.is_some_and(|winner| winner.verb == Verb::Deny) {
             return Judgement::Clear(self.said(connection));
         }
         let target = match target(&places, facts) {

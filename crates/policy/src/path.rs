@@ -59,8 +59,11 @@ impl Target {
         if segments.len() > MAX_SEGMENTS {
             return Err(Ambiguous("the path has too many segments"));
         }
-        let mut rebuilt = format!("/{}", raw.join("/"));
-        if folder && !raw.is_empty() {
+        let mut rebuilt = String::with_capacity(text.len());
+        for part in &raw {
+            rebuilt.extend(["/", part]);
+        }
+        if folder || raw.is_empty() {
             rebuilt.push('/');
         }
         let mut pairs = Vec::new();

@@ -14,6 +14,7 @@ use cofferdam_base::{
     ipc::seen::{Seen, SeenBody},
 };
 use serde_json::{Map, Value};
+use std::io;
 
 /// More, in bytes of JSON, is not recorded: whoever sends much must not fill the day's room for its own records.
 const LONGEST: usize = 2048;
@@ -55,7 +56,22 @@ impl RequestFacts {
 }
 
 fn is_short(seen: &Seen) -> bool {
-    serde_json::to_vec(seen).is_ok_and(|text| text.len() <= LONGEST)
+    let mut left = Left(LONGEST);
+    serde_json::to_writer(&mut left, seen).is_ok()
+}
+
+/// Writes nothing, and fails where so much is written.
+struct Left(usize);
+
+impl io::Write for Left {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A request with what is recorded of it, and nothing where that was not.

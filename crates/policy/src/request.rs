@@ -71,11 +71,12 @@ impl RequestFacts {
     /// query above all, stays out of records.
     pub fn summary(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        let shown: String = path.chars().filter(|c| !c.is_control()).take(200).collect();
-        let mut text = format!("{} {shown}", self.method);
+        let mut text = String::with_capacity(self.method.len() + path.len().min(200) + 1);
+        text.extend([&self.method, " "]);
+        text.extend(path.chars().filter(|c| !c.is_control()).take(200));
         let mut add = |what: &str, name: &str| {
-            let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
-            text.extend([", ", what, " ", &name]);
+            text.extend([", ", what, " "]);
+            text.extend(name.chars().filter(|c| !c.is_control()).take(80));
         };
         match &self.body {
             Body::None | Body::Unread | Body::Other => {}
@@ -88,7 +89,8 @@ impl RequestFacts {
                 all.iter().take(4).for_each(|it| add(it.kind.as_str(), &it.selected()));
             }
         }
-        text.trim_end().to_owned()
+        text.truncate(text.trim_end().len());
+        text
     }
 }
 

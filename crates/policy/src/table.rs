@@ -13,15 +13,19 @@ use crate::{
     path::{Segment, Template},
     rule::parent,
 };
-use cofferdam_base::{Destination, Host, HostName, Protocol};
+use cofferdam_base::{Destination, Host, Protocol};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU16,
 };
 
 /// Every rule about requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table(HashMap<Pattern, HashMap<At, Place>>);
+pub(crate) struct Table {
+    exact: HashMap<Host, BTreeMap<At, Place>>,
+    /// By the name after the first label.
+    wildcards: HashMap<Box<str>, BTreeMap<At, Place>>,
+}
 
 /// A port and a protocol; none: every.
 type At = (Option<NonZeroU16>, Option<Protocol>);
@@ -104,7 +108,10 @@ struct Entry {
 impl Table {
     pub(crate) fn insert(&mut self, rule: &Rule, condition: &Condition) {
         let winner = Winner::of(rule);
-        let places = self.0.entry(rule.pattern.clone()).or_default();
+        let places = match &rule.pattern {
+            Pattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
+            Pattern::Wildcard(base) => self.wildcards.entry(base.as_str().into()).or_default(),
+        };
         let ports: BTreeSet<Option<NonZeroU16>> = rule
             .ports
             .as_ref()
@@ -117,20 +124,19 @@ impl Table {
     /// The places whose rules could speak of this destination; at most eight.
     pub(crate) fn places(&self, destination: &Destination) -> Vec<&Place> {
         let Destination { host, port, protocol } = destination;
-        if self.0.is_empty() || *protocol == Protocol::Tcp {
+        if *protocol == Protocol::Tcp {
             return Vec::new();
         }
-        let patterns = match host {
-            Host::Address(address) => [Some(Pattern::Exact(Host::Address(address.to_canonical()))), None],
+        let found = match host {
+            Host::Address(address) => [self.exact.get(&Host::Address(address.to_canonical())), None],
             Host::Name(name) => {
-                let base = parent(name.as_str()).and_then(|base| HostName::try_from(base).ok());
-                [Some(Pattern::Exact(host.clone())), base.map(Pattern::Wildcard)]
+                let wild = parent(name.as_str()).and_then(|base| self.wildcards.get(base));
+                [self.exact.get(host), wild]
             }
         };
-        let found = patterns.iter().flatten().filter_map(|pattern| self.0.get(pattern));
         let keys =
             [(Some(*port), Some(*protocol)), (Some(*port), None), (None, Some(*protocol)), (None, None)];
-        found.flat_map(|places| keys.iter().filter_map(|key| places.get(key))).collect()
+        found.into_iter().flatten().flat_map(|places| keys.iter().filter_map(|key| places.get(key))).collect()
     }
 }
 
@@ -195,13 +201,13 @@ impl Place {
         let empty = Vec::new();
         let path = head.target.map_or(&empty, |target| &target.segments);
         let method = &head.facts.method;
-        self.allow.leaves(path, steps, &mut |leaf, steps| {
+        self.allow.leaves(path, false, steps, &mut |leaf, steps| {
             leaf.tails(method).for_each(|tail| visit(tail, Verb::Allow, steps));
         });
-        let folded: Vec<String> = path.iter().map(|segment| segment.to_ascii_lowercase()).collect();
-        let method = method.to_ascii_uppercase();
-        self.stop.leaves(&folded, steps, &mut |leaf, steps| {
-            leaf.tails(&method).for_each(|tail| visit(tail, Verb::Deny, steps));
+        let capitals =
+            method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase());
+        self.stop.leaves(path, true, steps, &mut |leaf, steps| {
+            leaf.tails(capitals.as_ref().unwrap_or(method)).for_each(|tail| visit(tail, Verb::Deny, steps));
         });
     }
 }
@@ -226,23 +232,33 @@ impl Node {
         }
     }
 
-    fn leaves(&self, path: &[String], steps: &mut usize, visit: &mut dyn FnMut(&Leaf, &mut usize)) {
+    /// Visits what the path leads to. `folded`: the tree is of small letters, and the path is read so.
+    fn leaves(
+        &self,
+        path: &[String],
+        folded: bool,
+        steps: &mut usize,
+        visit: &mut dyn FnMut(&Leaf, &mut usize),
+    ) {
         *steps += 1;
         visit(&self.rest, steps);
         if let Some(child) = &self.run {
-            (0..=path.len()).for_each(|skipped| child.leaves(&path[skipped..], steps, visit));
+            (0..=path.len()).for_each(|skipped| child.leaves(&path[skipped..], folded, steps, visit));
         }
         let Some((first, rest)) = path.split_first() else { return visit(&self.here, steps) };
+        let capitals = folded && first.bytes().any(|byte| byte.is_ascii_uppercase());
+        let small = capitals.then(|| first.to_ascii_lowercase());
+        let first = small.as_ref().unwrap_or(first);
         if let Some(child) = self.literal.get(first.as_str()) {
-            child.leaves(rest, steps, visit);
+            child.leaves(rest, folded, steps, visit);
         }
         if let Some(child) = &self.any {
-            child.leaves(rest, steps, visit);
+            child.leaves(rest, folded, steps, visit);
         }
         for (glob, child) in &self.globs {
             *steps += 1;
             if glob.matches(first) {
-                child.leaves(rest, steps, visit);
+                child.leaves(rest, folded, steps, visit);
             }
         }
     }
