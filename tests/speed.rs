@@ -23,3 +23,15 @@ fn inference() {
 fn native() {
     bench::native::run(std::env::var("COFFERDAM_BENCH_PART").ok().as_deref());
 }
+
+#[test]
+#[ignore = "a peer of the bench of egress"]
+fn bare_relay() {
+    bench::bare::relay();
+}
+
+#[test]
+#[ignore = "a peer of the bench of egress"]
+fn bare_interceptor() {
+    bench::bare::interceptor(std::path::Path::new(&std::env::var_os(bench::peers::BARE).unwrap()));
+}

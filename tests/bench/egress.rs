@@ -1,7 +1,7 @@
 //! Connections and requests through a warden.
 
 use super::{
-    Awake, BULK, Inside, at_host,
+    Awake, BULK, Inside, at_host, bare,
     client::{Way, trusting},
     decisions, in_front, like_the_rest, peers,
     stats::{Contender, Table, Target},
@@ -14,7 +14,9 @@ use crate::{
 };
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
-const PLAIN: u16 = 9000;
+/// Each contender has a port of its own: what the kernel remembers of connections that one of them closed would make the
+/// next one's search for a local port longer.
+const PLAIN: [u16; 6] = [9000, 9001, 9002, 9003, 9004, 9005];
 const API: &str = "api.example.com";
 const TUNNEL: &str = "tunnel.example.com";
 const KEY: &str = "sk-bound/Zx81-0123456789";
@@ -23,7 +25,7 @@ const ROUNDS: usize = 9;
 const POLICY: &str = "version: 2
 default: deny
 rules:
-  - {allow: 93.184.216.34, protocol: tcp, ports: [9000]}
+  - {allow: 93.184.216.34, protocol: tcp, ports: [9000, 9001, 9002, 9003, 9004, 9005]}
   - {allow: tunnel.example.com, protocol: https}
   - allow: api.example.com
     protocol: https
@@ -54,9 +56,12 @@ impl Setting {
         fs::write(&file, config.replace("[egress]\n", &with)).unwrap();
         let (leaf, key) = authority.leaf(&[API, TUNNEL]);
         host.world.outside(|| {
-            Upstream::plain(web(PLAIN));
+            for port in PLAIN {
+                Upstream::plain(web(port));
+            }
             Upstream::tls(web(443), &leaf, &key);
         });
+        bare::prepared(&host.dir.join("bare"), API, &leaf, &key, authority.pem().as_bytes());
         for name in [API, TUNNEL] {
             host.world.dns.answer(name, &WEB[..1]);
         }
@@ -121,14 +126,18 @@ fn tunnels(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) {
     let world = &setting.host.world;
     let squid = peers::squid(world, scratch);
     let tinyproxy = peers::tinyproxy(world, scratch);
-    let peers = squid.iter().chain(&tinyproxy).map(peers::Peer::pid);
+    let bare = peers::bare(world, "a bare relay", "bare_relay", bare::RELAY, scratch);
+    let peers = bare.iter().chain(&squid).chain(&tinyproxy).map(peers::Peer::pid);
     in_front(&peers.chain(wardens(&setting.host)).collect::<Vec<_>>());
-    let authority = web(PLAIN).to_string();
-    let way = |to: SocketAddr, connect: bool, path: &str| Way {
-        to,
-        connect: connect.then(|| authority.clone()),
-        tls: None,
-        request: get(&authority, path),
+    let way = |through: Option<SocketAddr>, at: usize, path: &str| {
+        let server = web(PLAIN[at]);
+        let authority = server.to_string();
+        Way {
+            to: through.unwrap_or(server),
+            connect: through.map(|_| authority.clone()),
+            tls: None,
+            request: get(&authority, path),
+        }
     };
     let proxy: SocketAddr = PROXY.parse().unwrap();
     for (title, path, count) in [("fresh connection and one page", "/page", FRESH), ("64 MiB", "/bulk", 1)] {
@@ -143,12 +152,13 @@ fn tunnels(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) {
         let outside = |way: Way| move || at_host(&setting.host, || sample(&way));
         let inside = |way: Way| move || setting.cell.run(|| sample(&way));
         let mut contenders: Vec<Contender<'_>> =
-            vec![("direct".into(), Box::new(outside(way(web(PLAIN), false, path))))];
-        for peer in squid.iter().chain(&tinyproxy) {
-            contenders.push((peer.name.into(), Box::new(outside(way(peer.address, true, path)))));
+            vec![("direct".into(), Box::new(outside(way(None, 0, path))))];
+        for peer in bare.iter().chain(&squid).chain(&tinyproxy) {
+            let through = outside(way(Some(peer.address), contenders.len(), path));
+            contenders.push((peer.name.into(), Box::new(through)));
         }
-        contenders.push(("cofferdam CONNECT".into(), Box::new(inside(way(proxy, true, path)))));
-        contenders.push(("cofferdam captured".into(), Box::new(inside(way(web(PLAIN), false, path)))));
+        contenders.push(("cofferdam CONNECT".into(), Box::new(inside(way(Some(proxy), 4, path)))));
+        contenders.push(("cofferdam captured".into(), Box::new(inside(way(None, 5, path)))));
         let awake = (count > 1).then(Awake::keep);
         let table = Table::measure(ROUNDS, &contenders);
         drop(awake);
@@ -213,7 +223,9 @@ fn inspected(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) 
     };
     // mitmproxy looks names up like the machine that it runs on: it is told the address, and the name in the hello.
     let mitmproxy = peers::mitmproxy(world, scratch, &setting.roots_file);
-    let peers = mitmproxy.iter().map(|(peer, _)| peer.pid());
+    let dir = setting.host.dir.join("bare");
+    let bare = peers::bare(world, "a bare interceptor", "bare_interceptor", bare::INTERCEPTOR, &dir);
+    let peers = bare.iter().chain(mitmproxy.iter().map(|(peer, _)| peer)).map(peers::Peer::pid);
     in_front(&peers.chain(wardens(&setting.host)).collect::<Vec<_>>());
     for (title, fresh) in [("inspected, kept connection", false), ("inspected, fresh connection", true)] {
         let sample = move |way: &Way| -> Vec<f64> {
@@ -226,7 +238,8 @@ fn inspected(setting: &Setting, scratch: &std::path::Path, met: &mut Vec<bool>) 
         let direct = way(web(443), false, &setting.roots);
         let mut contenders: Vec<Contender<'_>> =
             vec![("direct".into(), Box::new(move || at_host(&setting.host, || sample(&direct))))];
-        if let Some((peer, roots)) = &mitmproxy {
+        let mitmproxy = mitmproxy.as_ref().map(|(peer, roots)| (peer, roots));
+        for (peer, roots) in bare.iter().map(|peer| (peer, &setting.roots)).chain(mitmproxy) {
             let way = Way { connect: Some(web(443).to_string()), ..way(peer.address, true, roots) };
             contenders.push((peer.name.into(), Box::new(move || at_host(&setting.host, || sample(&way)))));
         }

@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, clippy::must_use_candidate)]
 
 pub mod admin;
+pub mod bare;
 pub mod client;
 pub mod decisions;
 pub mod egress;

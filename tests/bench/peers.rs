@@ -67,6 +67,17 @@ fn start(
     Some(Peer { name, address, process: Some(process) })
 }
 
+/// One of [`super::bare`]: this very program, doing nothing but that test.
+pub fn bare(world: &World, name: &'static str, test: &str, port: u16, dir: &Path) -> Option<Peer> {
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new(&program);
+    command.args([test, "--ignored", "--exact"]).env(BARE, dir);
+    start(world, name, port, &program, &mut command)
+}
+
+/// Names the directory of one of [`super::bare`].
+pub const BARE: &str = "COFFERDAM_BENCH_BARE";
+
 /// Squid: a tunnel a client asks for, each written to its log.
 pub fn squid(world: &World, dir: &Path) -> Option<Peer> {
     let root = tools().join("debian/root");

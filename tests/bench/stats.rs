@@ -11,6 +11,7 @@ pub fn percentile(samples: &[f64], share: usize) -> f64 {
 #[derive(Clone, Copy)]
 pub struct Target {
     pub what: &'static str,
+    /// Where more is better, 0 is none.
     pub gate: f64,
     pub moonshot: f64,
     /// Is more better (throughput) or less (time)?

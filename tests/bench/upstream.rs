@@ -34,17 +34,12 @@ impl Upstream {
 
     /// Over TLS with this certificate and key.
     pub fn tls(address: SocketAddr, leaf: &rcgen::Certificate, key: &rcgen::KeyPair) {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from(leaf.der().to_vec())],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        Self::start(address, Some(TlsAcceptor::from(Arc::new(config))), page(), Arc::default());
+        Self::start(
+            address,
+            Some(TlsAcceptor::from(serving(leaf.der().to_vec(), key.serialize_der()))),
+            page(),
+            Arc::default(),
+        );
     }
 
     fn start(address: SocketAddr, acceptor: Option<TlsAcceptor>, page: Vec<u8>, body: Arc<AtomicUsize>) {
@@ -70,6 +65,18 @@ impl Upstream {
         };
         std::thread::Builder::new().name("upstream".into()).spawn(serve).unwrap();
     }
+}
+
+/// TLS with this certificate and key, DER.
+pub fn serving(leaf: Vec<u8>, key: Vec<u8>) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![CertificateDer::from(leaf)], PrivateKeyDer::try_from(key).unwrap())
+        .unwrap();
+    Arc::new(config)
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
