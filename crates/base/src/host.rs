@@ -1,13 +1,13 @@
 //! Host names as policy and wires know them: ASCII, lower case, no trailing dot.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A DNS name: 1 to 253 bytes of labels of 1 to 63 letters, digits, `-` or `_`, at least one letter in
 /// the last label, lower case. An IP literal in any spelling is not a host name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct HostName(String);
+pub struct HostName(Arc<str>);
 
 /// Why a text is no host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ impl TryFrom<&str> for HostName {
                 && last.as_bytes()[..2].eq_ignore_ascii_case(b"0x")
                 && last.bytes().skip(2).all(|b| b.is_ascii_hexdigit()));
         if text.len() <= 253 && !numeric && text.split('.').all(label) {
-            Ok(Self(text.to_ascii_lowercase()))
+            Ok(Self(text.to_ascii_lowercase().into()))
         } else {
             Err(HostNameError(text.chars().take(64).collect()))
         }
@@ -72,7 +72,7 @@ impl std::str::FromStr for HostName {
 
 impl From<HostName> for String {
     fn from(host: HostName) -> Self {
-        host.0
+        host.as_str().to_owned()
     }
 }
 

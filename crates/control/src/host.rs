@@ -182,7 +182,7 @@ impl Host {
             cofferdam_base::ipc::warden::RecordKind::Hold => Kind::Hold,
             cofferdam_base::ipc::warden::RecordKind::Use => Kind::Use,
         };
-        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind, body };
+        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind, body: body.into() };
         self.scribe.record(row, done).await;
     }
 
@@ -212,7 +212,7 @@ impl Host {
         let body = json!({
             "seq": seq, "what": what, "subject": subject, "jti": jti, "reason": reason, "count": count,
         });
-        self.scribe.record(Row { at, tenant, kind, body }, done).await;
+        self.scribe.record(Row { at, tenant, kind, body: body.into() }, done).await;
     }
 
     /// Tokens that an inference request used: in the store for the sums, in the ledger for the order; `done` once
@@ -228,11 +228,11 @@ impl Host {
     }
 
     pub(crate) fn row(&self, tenant: Option<&TenantId>, kind: Kind, body: Value) -> Row {
-        Row { at: self.now(), tenant: tenant.cloned(), kind, body }
+        Row { at: self.now(), tenant: tenant.cloned(), kind, body: body.into() }
     }
 }
 
 fn usage_row(tenant: &TenantId, usage: &Usage) -> Row {
     let body = serde_json::to_value(usage).unwrap_or_default();
-    Row { at: usage.at, tenant: Some(tenant.clone()), kind: Kind::Usage, body }
+    Row { at: usage.at, tenant: Some(tenant.clone()), kind: Kind::Usage, body: body.into() }
 }

@@ -198,5 +198,5 @@ fn is_essential((row, _): &Entry) -> bool {
 fn counted_row(((tenant, kind), count): (&(Option<TenantId>, &'static str), &u64)) -> Row {
     let at: Millis = SystemClock.now();
     let body = json!({ "counted": count, "kind": kind, "why": "the disk was full" });
-    Row { at, tenant: tenant.clone(), kind: Kind::Unkept, body }
+    Row { at, tenant: tenant.clone(), kind: Kind::Unkept, body: body.into() }
 }

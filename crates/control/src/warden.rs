@@ -274,7 +274,10 @@ fn tidy(mut report: Report) -> Report {
             error.iter_mut().for_each(line);
         }
         Report::Ask { destination: _, why, request: _ } => *why = visible(why, LONGEST_WHY),
-        Report::Record(record) => [&mut record.by, &mut record.reason].into_iter().for_each(line),
+        Report::Record(record) => {
+            let record = Arc::make_mut(record);
+            [&mut record.by, &mut record.reason].into_iter().for_each(line);
+        }
         Report::Hello { .. }
         | Report::HoldEnded { .. }
         | Report::Spend { .. }

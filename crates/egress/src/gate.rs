@@ -13,6 +13,7 @@ mod wanted;
 
 pub use outlet::{Notice, OPAQUE, Outlet, Row};
 pub use pass::Pass;
+pub(crate) use pass::Severed;
 
 use crate::{
     budget::Spent,
@@ -32,7 +33,8 @@ use cofferdam_base::{
     },
 };
 use cofferdam_policy::{Reason, RequestFacts};
-use pass::{Authority, Open};
+use futures_util::future::BoxFuture;
+use pass::{Authority, Open, Withdrawal};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -40,7 +42,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
 use wanted::Wanted;
 
 /// The limits in force.
@@ -104,6 +105,12 @@ struct Spending {
     answer: oneshot::Sender<Result<Pass, Refusal>>,
 }
 
+/// How long what is let through may wait for the ledger.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// How people see what is asked, if there is more of it than a connection.
+type Shows<'a> = dyn Fn(&Wanted) -> Option<RequestShown> + Send + Sync + 'a;
+
 enum Step {
     Pass(Pass),
     Refuse(Refusal),
@@ -166,16 +173,16 @@ impl Gate {
     /// is recorded. Dropping the future gives the wait up. Where rules judge requests it is refused: see
     /// [`Self::admit_request`].
     pub async fn admit(self: &Arc<Self>, destination: &Destination) -> Result<Pass, Refusal> {
-        self.wait(Wanted::connection(destination)).await
+        self.wait(Wanted::connection(destination), &|_| None).await
     }
 
-    /// The same for one request, as people are to see it: a yes for once is for it alone.
+    /// The same for one request: a yes for once is for it alone, as `shows` has people see it.
     pub async fn admit_request(
         self: &Arc<Self>,
         facts: RequestFacts,
-        shown: RequestShown,
+        shows: impl Fn(&RequestFacts) -> RequestShown + Send + Sync,
     ) -> Result<Pass, Refusal> {
-        self.wait(Wanted::request(facts, shown)).await
+        self.wait(Wanted::request(facts), &|wanted| wanted.request.as_deref().map(&shows)).await
     }
 
     /// Holds a question of the warden's own until a person answers it: no rule does. The destination is what it is
@@ -186,18 +193,25 @@ impl Gate {
         why: String,
         shown: RequestShown,
     ) -> Result<Pass, Refusal> {
-        self.wait(Wanted::question(about, why, shown)).await
+        self.wait(Wanted::question(about, why), &|_| Some(shown.clone())).await
     }
 
-    async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Pass, Refusal> {
+    async fn wait(self: &Arc<Self>, wanted: Wanted, shows: &Shows<'_>) -> Result<Pass, Refusal> {
         let destination = &wanted.destination;
         let held = self.lock().limits.hold;
         let deadline = tokio::time::Instant::now() + held;
+        let standstill = tokio::time::Instant::now() + STANDSTILL;
         let mut first = true;
         loop {
-            match self.step(&wanted, first) {
+            match self.step(&wanted, shows, first) {
                 Step::Pass(pass) => return Ok(pass),
-                Step::Refuse(refusal) => return Err(self.refuse(Some(destination), wanted.refused(refusal))),
+                Step::Refuse(refusal) => {
+                    // A disk may stand still for a moment, and who asks then is not refused at once.
+                    let room = self.outlet.room().filter(|_| refusal.reason == Reason::LedgerUnavailable);
+                    if !soon(room, standstill).await {
+                        return Err(self.refuse(Some(destination), wanted.refused(refusal)));
+                    }
+                }
                 Step::Spend(answer) => {
                     if let Ok(outcome) = answer.await {
                         return outcome
@@ -223,7 +237,7 @@ impl Gate {
         }
     }
 
-    fn step(self: &Arc<Self>, wanted: &Wanted, first: bool) -> Step {
+    fn step(self: &Arc<Self>, wanted: &Wanted, shows: &Shows<'_>, first: bool) -> Step {
         let destination = &wanted.destination;
         let now = self.clock.now();
         self.expire(now);
@@ -241,7 +255,8 @@ impl Gate {
             Ruling::Deny(refusal) => return Step::Refuse(refusal),
             Ruling::Ask { why, by_rule: _ } => why,
         };
-        match state.grant_for(destination, wanted.shown.as_ref(), now) {
+        let shown = shows(wanted);
+        match state.grant_for(destination, shown.as_ref(), now) {
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
                 if keeps(Check::OnceIsOnce) {
                     state.grants.remove(&id);
@@ -271,7 +286,7 @@ impl Gate {
         {
             return Step::Refuse(Refusal::new(Reason::TooManyWaiting, "limits"));
         }
-        let (id, receiver, ask) = state.holds.wait(destination, &why, wanted.shown.clone());
+        let (id, receiver, ask) = state.holds.wait(destination, &why, shown.clone());
         drop(state);
         if first {
             self.outlet.record(Row {
@@ -286,8 +301,7 @@ impl Gate {
         }
         if ask {
             // If nobody hears it now, it is said again on the next wire: `asks`.
-            let request = wanted.shown.clone();
-            self.outlet.tell(Notice::Ask { destination: destination.clone(), why, request });
+            self.outlet.tell(Notice::Ask { destination: destination.clone(), why, request: shown });
         }
         Step::Wait(id, receiver)
     }
@@ -356,12 +370,12 @@ impl Gate {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         state.next += 1;
-        let (id, withdrawn) = (state.next, CancellationToken::new());
+        let (id, withdrawal) = (state.next, Withdrawal::default());
         let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
         let pass =
-            Pass { gate: Arc::clone(self), id, destination, service, meter, withdrawn: withdrawn.clone() };
+            Pass { gate: Arc::clone(self), id, destination, service, meter, withdrawal: withdrawal.clone() };
         let wanted = wanted.clone();
-        state.open.insert(id, Open { wanted, authority, until, address: None, withdrawn });
+        state.open.insert(id, Open { wanted, authority, until, address: None, withdrawal });
         Ok(pass)
     }
 
@@ -497,10 +511,18 @@ impl State {
         self.open.retain(|_, open| {
             let stays = open.authority != Authority::Grant(grant) || !keeps(Check::RevocationWithdraws);
             if !stays {
-                open.withdrawn.cancel();
+                open.withdrawal.now();
             }
             stays
         });
+    }
+}
+
+/// Is there something to wait for, and was it in time?
+async fn soon(wait: Option<BoxFuture<'_, ()>>, deadline: tokio::time::Instant) -> bool {
+    match wait {
+        Some(wait) => tokio::time::timeout_at(deadline, wait).await.is_ok(),
+        None => false,
     }
 }
 

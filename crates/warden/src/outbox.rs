@@ -11,6 +11,7 @@ use cofferdam_base::{
     ipc::warden::{Record, RecordKind, Report, Usage},
 };
 use cofferdam_egress::{Notice, Outlet, Row};
+use futures_util::future::BoxFuture;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -23,6 +24,8 @@ use tokio::sync::Notify;
 const ROOM: usize = 1024;
 /// How many more denials are kept one by one.
 const ROOM_FOR_DENIALS: usize = 256;
+/// How many more uses of secrets, by requests that had room themselves.
+const ROOM_FOR_USES: usize = 128;
 /// How many uses of a model may wait to be counted, those under way included, before no model is asked.
 const ROOM_FOR_USAGE: usize = 1024;
 /// How many other messages may wait for a wire.
@@ -60,7 +63,7 @@ struct State {
     /// The number of the last record.
     last: u64,
     /// Records that are not in the ledger yet.
-    kept: VecDeque<Record>,
+    kept: VecDeque<Arc<Record>>,
     /// The number of the last record that was given to this wire.
     sent: u64,
     /// Usage that is not counted yet; its last number, and the last that was given to this wire.
@@ -79,6 +82,8 @@ struct State {
     uncounted: u32,
     /// Is there a wire?
     wired: bool,
+    /// What waits is being gathered: nobody is woken for more that may wait.
+    gathering: bool,
     /// A canary was sent: said on every wire.
     tripped: Option<Report>,
 }
@@ -149,9 +154,13 @@ impl State {
         self.usage.len() + self.promised.len() < ROOM_FOR_USAGE
     }
 
+    fn has_room_for_rows(&self) -> bool {
+        self.kept.len() < ROOM
+    }
+
     /// Is there room for the rows and the use of one more request to a model?
     fn has_room(&self) -> bool {
-        self.has_room_for_usage() && self.kept.len() < ROOM
+        self.has_room_for_usage() && self.has_room_for_rows()
     }
 
     /// Keeps what a request used.
@@ -263,6 +272,7 @@ impl Outbox {
     pub(crate) fn attach(&self, asks: Vec<Notice>) {
         let mut state = self.lock();
         state.wired = true;
+        state.gathering = false;
         state.sent = state.kept.front().map_or(state.last, |first| first.seq - 1);
         state.sent_usage = state.usage.front().map_or(state.last_usage, |first| first.seq - 1);
         state.turn = Turn::Others;
@@ -303,12 +313,20 @@ impl Outbox {
     /// connection that it tells of.
     async fn gather(&self) {
         let company = async {
-            while self.lock().may_wait() {
+            loop {
+                {
+                    let mut state = self.lock();
+                    state.gathering = state.may_wait();
+                    if !state.gathering {
+                        return;
+                    }
+                }
                 self.more.notified().await;
             }
         };
         // In time or not, what is there goes now.
         let _ = tokio::time::timeout(GATHER, company).await;
+        self.lock().gathering = false;
     }
 
     /// The first messages of [`Self::next`] went out.
@@ -396,20 +414,21 @@ impl Outbox {
     /// Waits until there is room for a request to a model, but not for ever: control's disk may stand still for a moment,
     /// and who asks then is not refused at once.
     pub(crate) async fn room_soon(&self) {
-        let room = async {
-            loop {
-                let freed = self.room.notified();
-                tokio::pin!(freed);
-                // From here on no room that is made is missed.
-                freed.as_mut().enable();
-                if self.lock().has_room() {
-                    return;
-                }
-                freed.await;
-            }
-        };
         // If there is none then, the request is refused where it wants some.
-        let _ = tokio::time::timeout(STANDSTILL, room).await;
+        let _ = tokio::time::timeout(STANDSTILL, self.until(State::has_room)).await;
+    }
+
+    async fn until(&self, room: fn(&State) -> bool) {
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            // From here on no room that is made is missed.
+            freed.as_mut().enable();
+            if room(&self.lock()) {
+                return;
+            }
+            freed.await;
+        }
     }
 
     fn push(&self, state: &mut State, row: Row) {
@@ -417,7 +436,7 @@ impl Outbox {
         state.last += 1;
         let (seq, at) = (state.last, self.clock.now());
         let record = Record { seq, at, what, destination, by, reason, request, seen, count };
-        state.kept.push_back(record);
+        state.kept.push_back(Arc::new(record));
     }
 }
 
@@ -443,7 +462,11 @@ impl Outlet for Outbox {
     fn record(&self, row: Row) -> bool {
         let mut state = self.lock();
         let deny = row.what == RecordKind::Deny;
-        let room = if deny { ROOM + ROOM_FOR_DENIALS } else { ROOM };
+        let room = match row.what {
+            RecordKind::Deny => ROOM + ROOM_FOR_DENIALS,
+            RecordKind::Use => ROOM + ROOM_FOR_USES,
+            _ => ROOM,
+        };
         if state.kept.len() >= room {
             if deny {
                 state.uncounted = state.uncounted.saturating_add(row.count);
@@ -451,9 +474,17 @@ impl Outlet for Outbox {
             return false;
         }
         self.push(&mut state, row);
+        let alone = !state.gathering || !state.may_wait();
         drop(state);
-        self.more.notify_one();
+        if alone {
+            self.more.notify_one();
+        }
         true
+    }
+
+    fn room(&self) -> Option<BoxFuture<'_, ()>> {
+        let full = !self.lock().has_room_for_rows();
+        full.then(|| Box::pin(self.until(State::has_room_for_rows)) as _)
     }
 
     fn tell(&self, notice: Notice) -> bool {

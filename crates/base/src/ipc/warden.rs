@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Certificate, Destination, Millis, SecretName, TenantId};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// Launcher → warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +197,7 @@ pub enum Report {
     /// A canary was about to be sent there. Nothing leaves the cell any more. Sent again on each new wire.
     Tripped { canary: SecretName, destination: Destination },
     /// Something for the ledger (class B).
-    Record(Record),
+    Record(Arc<Record>),
     /// An inference request is about to be made: the most that it could use, marked as estimated. Said again on each
     /// new wire until [`Report::Usage`] of the same `request` is counted. If this start of the warden ends before,
     /// it counts so.

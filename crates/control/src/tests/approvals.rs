@@ -300,7 +300,7 @@ async fn what_is_asked_again_is_one_question_with_a_count_and_another_request_is
     let hold = |seq| {
         let destination = Some(somewhere());
         let (by, reason) = (String::new(), String::new());
-        Report::Record(Record {
+        Report::Record(Arc::new(Record {
             seq,
             at: Millis(1),
             what: RecordKind::Hold,
@@ -310,7 +310,7 @@ async fn what_is_asked_again_is_one_question_with_a_count_and_another_request_is
             request: String::new(),
             seen: None,
             count: 1,
-        })
+        }))
     };
     warden.report(&hold(1));
     let id = asked_by(&warden, "walls").await;

@@ -384,7 +384,7 @@ async fn the_seventeenth_question_is_refused() {
 async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
     let (world, warden) = running().await;
     let record = |seq| {
-        Report::Record(Record {
+        Report::Record(Arc::new(Record {
             seq,
             at: Millis(1),
             what: RecordKind::Deny,
@@ -394,7 +394,7 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
             request: String::new(),
             seen: None,
             count: 1,
-        })
+        }))
     };
     world.disk.1.store(true, Ordering::Relaxed);
     warden.report(&record(1));
@@ -417,7 +417,7 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
 }
 
 fn told(seq: u64, what: RecordKind) -> Report {
-    Report::Record(Record {
+    Report::Record(Arc::new(Record {
         seq,
         at: Millis(1),
         what,
@@ -427,7 +427,7 @@ fn told(seq: u64, what: RecordKind) -> Report {
         request: String::new(),
         seen: None,
         count: 1,
-    })
+    }))
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ impl<B> std::fmt::Debug for Covered<B> {
     }
 }
 
-impl<B> Covered<B> {
+impl<B: Body> Covered<B> {
     /// Covers these.
     pub fn new(body: B, patterns: Arc<Patterns>) -> Self {
         Self {
@@ -193,7 +193,8 @@ impl<B> Covered<B> {
             self.newer.as_mut().and_then(|newer| newer()).unwrap_or_else(|| Arc::clone(&self.patterns));
         let whole = self.messages.as_mut().map_or(Ok(false), |messages| messages.read(data))?;
         let mut on = self.redactor.push(&self.patterns, data);
-        if whole {
+        // What is kept back waits for what may follow.
+        if whole || self.body.is_end_stream() {
             on.extend(self.redactor.finish(&self.patterns));
         }
         Ok(on)
@@ -267,7 +268,7 @@ mod tests {
     use super::*;
     use cofferdam_base::binding::{PLACEHOLDER, PLACEHOLDER_DIGITS};
     use futures_util::stream;
-    use http_body_util::{BodyExt, Full, StreamBody};
+    use http_body_util::{BodyExt, StreamBody};
     use std::convert::Infallible;
 
     fn frames(
@@ -326,21 +327,49 @@ mod tests {
         assert!(body.frame().await.unwrap().is_ok() && body.frame().await.unwrap().is_err());
     }
 
+    /// Two pieces, of which the length is known.
+    struct Two(Option<Bytes>, Option<Bytes>);
+
+    impl Body for Two {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            let piece = self.0.take().or_else(|| self.1.take());
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none() && self.1.is_none()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            let left = self.0.iter().chain(&self.1).map(|piece| piece.len() as u64).sum();
+            SizeHint::with_exact(left)
+        }
+    }
+
     #[tokio::test]
     async fn what_was_said_of_a_length_holds_at_every_moment() {
         let mut patterns = Patterns::default();
         patterns.add(b"0123456789");
-        let mut body = Covered::new(Full::new(Bytes::from_static(b"x\n0123")), Arc::new(patterns));
-        assert_eq!(body.size_hint().exact(), Some(6));
+        let pieces = ["x\n0123", "45\n67"].map(|piece| Some(Bytes::from_static(piece.as_bytes())));
+        let [first, second] = pieces;
+        let mut body = Covered::new(Two(first, second), Arc::new(patterns));
+        assert_eq!(body.size_hint().exact(), Some(11));
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(
             (&first[..], body.size_hint().exact(), body.is_end_stream()),
-            (&b"x\n"[..], Some(4), false)
+            (&b"x\n"[..], Some(9), false)
         );
+        // What nothing can follow is kept back for nothing.
         let rest = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(
             (&rest[..], body.size_hint().exact(), body.is_end_stream()),
-            (&b"0123"[..], Some(0), true)
+            (&b"012345\n67"[..], Some(0), true)
         );
         assert!(body.frame().await.is_none());
     }

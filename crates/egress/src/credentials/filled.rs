@@ -76,8 +76,8 @@ impl Egress {
     ) -> Result<(Body, Vec<SecretName>), Refusal> {
         let (path, query) = (head.uri().path(), head.uri().query());
         let bound = |it: &&Credential| {
-            let admits = it.binding.admits(destination, path, query) || !keeps(Check::BodyBound);
-            it.binding.spot == Spot::Body && admits
+            it.binding.spot == Spot::Body
+                && (it.binding.admits(destination, path, query) || !keeps(Check::BodyBound))
         };
         let bound: Vec<&Credential> = credentials.all.iter().filter(bound).collect();
         let Some(kind) = Kind::of(head.headers()).filter(|_| !bound.is_empty() && !body.is_end_stream())

@@ -2,9 +2,12 @@
 
 use cofferdam_base::binding::{PLACEHOLDER, PLACEHOLDER_DIGITS, decoded};
 use memchr::memmem;
+use std::sync::LazyLock;
 
 /// How long one is.
 pub(crate) const LENGTH: usize = PLACEHOLDER.len() + PLACEHOLDER_DIGITS;
+
+static WORD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(PLACEHOLDER));
 
 /// The first placeholder in these bytes.
 pub(super) fn placeholder(bytes: &[u8]) -> Option<&str> {
@@ -13,7 +16,7 @@ pub(super) fn placeholder(bytes: &[u8]) -> Option<&str> {
 
 /// The same, and where it is.
 pub(super) fn at(bytes: &[u8]) -> Option<(usize, &str)> {
-    memmem::find_iter(bytes, PLACEHOLDER).find_map(|at| {
+    WORD.find_iter(bytes).find_map(|at| {
         let found = bytes.get(at..at + LENGTH)?;
         let digits = &found[PLACEHOLDER.len()..];
         let sound = digits.iter().copied().all(is_digit);
@@ -23,7 +26,10 @@ pub(super) fn at(bytes: &[u8]) -> Option<(usize, &str)> {
 
 /// The same in a part of a URI, as it is written or as it is read.
 pub(super) fn in_uri(text: &str) -> Option<String> {
-    let read = || decoded(text).and_then(|text| placeholder(text.as_bytes()).map(str::to_owned));
+    let read = || {
+        let text = text.contains('%').then(|| decoded(text))??;
+        placeholder(text.as_bytes()).map(str::to_owned)
+    };
     placeholder(text.as_bytes()).map(str::to_owned).or_else(read)
 }
 

@@ -69,7 +69,7 @@ impl fmt::Debug for Credential {
 #[derive(Debug, Default)]
 pub struct Credentials {
     all: Vec<Credential>,
-    patterns: Vec<Patterns>,
+    patterns: Vec<Arc<Patterns>>,
 }
 
 /// A placeholder where its secret is not bound.
@@ -122,7 +122,7 @@ impl Credentials {
             for part in parts {
                 patterns.add(part.expose());
             }
-            patterns
+            Arc::new(patterns)
         };
         let patterns = all.iter().map(looks).collect();
         Self { all: all.into_iter().map(|(credential, _)| credential).collect(), patterns }
@@ -153,13 +153,13 @@ impl Credentials {
     /// What is covered on the way back from this destination: the secrets that are bound there, and no others.
     #[must_use]
     pub fn patterns(&self, destination: &Destination) -> Arc<Patterns> {
-        let mut joined = Patterns::default();
-        for (credential, patterns) in self.all.iter().zip(&self.patterns) {
-            if credential.binding.to.is_at(destination) || !keeps(Check::SearchedWhereBound) {
-                joined.join(patterns);
-            }
-        }
-        Arc::new(joined)
+        let both = self.all.iter().zip(&self.patterns);
+        let mut bound = both
+            .filter(|(it, _)| it.binding.to.is_at(destination) || !keeps(Check::SearchedWhereBound))
+            .map(|(_, patterns)| patterns);
+        let mut joined = bound.next().cloned().unwrap_or_default();
+        bound.for_each(|other| Arc::make_mut(&mut joined).join(other));
+        joined
     }
 
     /// Is a secret bound to a path of this destination, inside TLS?
@@ -187,35 +187,35 @@ impl Credentials {
         probing: bool,
     ) -> Result<Outgoing, Blocked> {
         let mut used = Vec::new();
-        let path = request.uri().path().to_owned();
-        let query = request.uri().query().map(str::to_owned);
+        let uri = request.uri().clone();
+        let (path, query) = (uri.path(), uri.query());
         if let Some(found) = request.uri().authority().and_then(|it| find::in_uri(it.as_str())) {
             self.elsewhere(&found, "its host")?;
         }
         let there = |credential: &Credential| probing || !credential.value.expose().is_empty();
         let admitted = |credential: &Credential| {
-            let admits = credential.binding.admits(destination, &path, query.as_deref());
+            let admits = credential.binding.admits(destination, path, query);
             (admits || !keeps(Check::SecretBound)) && !websocket && there(credential)
         };
-        if let Some(found) = find::in_uri(&path) {
-            match self.in_path(&path, &found).filter(|(credential, _)| admitted(credential)) {
+        if let Some(found) = find::in_uri(path) {
+            match self.in_path(path, &found).filter(|(credential, _)| admitted(credential)) {
                 Some((credential, new)) => {
                     let secret = Some(credential.name.clone());
                     let blocked = Blocked { secret, place: "a path that cannot be written" };
-                    *request.uri_mut() = with(request.uri(), &new, query.as_deref()).ok_or(blocked)?;
+                    *request.uri_mut() = with(&uri, &new, query).ok_or(blocked)?;
                     used.push(credential.name.clone());
                 }
                 None => self.elsewhere(&found, "its path")?,
             }
         }
         let mut sign = None;
-        if let Some(query) = &query {
+        if let Some(query) = query {
             let new = match self.signed_query(query, &admitted, &mut sign)? {
                 Some(rest) => rest,
-                None => query.clone(),
+                None => query.to_owned(),
             };
             let new = self.query(&new, admitted, &mut used)?;
-            if new != *query {
+            if new != query {
                 let blocked =
                     Blocked { secret: used.last().cloned(), place: "a query that cannot be written" };
                 let path = zeroize::Zeroizing::new(request.uri().path().to_owned());

@@ -8,24 +8,128 @@ use crate::{
     check::{Check, keeps},
     digits::digits,
 };
-use memchr::memmem;
-use std::{fmt::Write, ops::Range, sync::Arc};
+use std::{
+    fmt::Write,
+    hash::{BuildHasher, RandomState},
+    ops::Range,
+    sync::Arc,
+};
 use zeroize::Zeroizing;
 
 /// What secrets look like. A form that is shorter than this is looked for by none of its letters.
 const SHORTEST: usize = 8;
 
 /// Everything that is covered.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Patterns {
-    all: Vec<Arc<Zeroizing<Vec<u8>>>>,
+    all: Needles,
+    /// The same in small letters, as they would stand in the name of a header.
+    small: Needles,
     /// One of them has a space or the like in it.
     spaced: bool,
 }
 
+/// Texts that are looked for all at once: a look costs a bit of a filter under a random key for every few bytes, however
+/// many texts there are, and more only where [`SHORTEST`] bytes of one are right together.
+#[derive(Clone)]
+struct Needles {
+    /// The first windows of each, in order.
+    windows: Vec<Window>,
+    longest: usize,
+    /// No text is shorter than a window and so many bytes less one: one of its first windows is looked at.
+    stride: usize,
+    filter: [u64; 1 << (BITS - 6)],
+    key: u64,
+}
+
+/// [`SHORTEST`] bytes of a text, from `at` on.
+#[derive(Clone)]
+struct Window {
+    text: Arc<Zeroizing<Vec<u8>>>,
+    at: usize,
+}
+
+/// The filter has so many bits, as a power of two.
+const BITS: u32 = 12;
+/// So many windows of each text are kept at most.
+const STRIDE: usize = 4;
+
+impl Default for Needles {
+    fn default() -> Self {
+        let key = RandomState::new().hash_one(0u8) | 1;
+        Self { windows: Vec::new(), longest: 0, stride: STRIDE, filter: [0; 1 << (BITS - 6)], key }
+    }
+}
+
+impl Window {
+    fn word(&self) -> Option<u64> {
+        self.text.get(self.at..).and_then(word)
+    }
+}
+
+/// The first bytes as one word; none if they are too few.
+fn word(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk::<SHORTEST>().map(|word| u64::from_le_bytes(*word))
+}
+
+impl Needles {
+    /// Where the filter says whether a window has this word.
+    #[allow(clippy::cast_possible_truncation)]
+    fn spot(&self, word: u64) -> (usize, u64) {
+        // A hash of as many bits as the filter has: 12.
+        let hash = word.wrapping_mul(self.key) >> (u64::BITS - BITS);
+        ((hash >> 6) as usize, 1 << (hash & 63))
+    }
+
+    /// Adds one, unless it is known or too short.
+    fn add(&mut self, text: &Arc<Zeroizing<Vec<u8>>>) {
+        if word(text).is_none_or(|word| self.like(word).any(|known| known.text == *text)) {
+            return;
+        }
+        self.longest = self.longest.max(text.len());
+        self.stride = self.stride.min(text.len() + 1 - SHORTEST);
+        for at in 0..STRIDE {
+            let window = Window { text: Arc::clone(text), at };
+            let Some(word) = window.word() else { break };
+            let (index, bit) = self.spot(word);
+            self.filter[index] |= bit;
+            let place = self.windows.partition_point(|known| known.word() < Some(word));
+            self.windows.insert(place, window);
+        }
+    }
+
+    /// Adds those of another one.
+    fn join(&mut self, other: &Self) {
+        other.windows.iter().filter(|window| window.at == 0).for_each(|window| self.add(&window.text));
+    }
+
+    /// The windows that have this word.
+    fn like(&self, word: u64) -> impl Iterator<Item = &Window> {
+        let first = self.windows.partition_point(|known| known.word() < Some(word));
+        self.windows[first..].iter().take_while(move |known| known.word() == Some(word))
+    }
+
+    /// Where they are; they may overlap, and one place may come more than once.
+    fn found<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+        let bytes = if self.windows.is_empty() { &[] } else { bytes };
+        let places = (0..bytes.len()).step_by(self.stride);
+        let words = places.filter_map(|at| Some((at, word(&bytes[at..])?)));
+        let likely = words.filter(|(_, word)| {
+            let (index, bit) = self.spot(*word);
+            self.filter[index] & bit != 0
+        });
+        likely.flat_map(move |(at, word)| {
+            self.like(word).filter_map(move |window| {
+                let begin = at.checked_sub(window.at)?;
+                bytes[begin..].starts_with(&window.text).then(|| begin..begin + window.text.len())
+            })
+        })
+    }
+}
+
 impl std::fmt::Debug for Patterns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Patterns({})", self.all.len())
+        write!(f, "Patterns({})", self.all.windows.len())
     }
 }
 
@@ -36,54 +140,36 @@ impl Patterns {
             return;
         }
         for form in forms(value) {
-            if form.len() >= SHORTEST && !self.all.iter().any(|known| **known == form) {
-                self.spaced |= !form.iter().all(u8::is_ascii_graphic);
-                self.all.push(Arc::new(form));
-            }
+            self.spaced |= form.len() >= SHORTEST && !form.iter().all(u8::is_ascii_graphic);
+            self.small.add(&Arc::new(Zeroizing::new(form.to_ascii_lowercase())));
+            self.all.add(&Arc::new(form));
         }
     }
 
     /// Adds those of another one.
     pub fn join(&mut self, other: &Self) {
-        self.all.extend(other.all.iter().cloned());
+        self.all.join(&other.all);
+        self.small.join(&other.small);
         self.spaced |= other.spaced;
     }
 
     /// Is there nothing to cover?
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.windows.is_empty()
     }
 
     /// These bytes with everything covered; none if there was nothing to cover.
     pub fn cover(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let found = self.found(bytes);
-        (!found.is_empty()).then(|| {
-            let mut covered = bytes.to_vec();
-            for range in found {
-                covered[range].fill(b'*');
-            }
-            covered
-        })
+        let mut covered: Option<Vec<u8>> = None;
+        for range in self.all.found(bytes) {
+            covered.get_or_insert_with(|| bytes.to_vec())[range].fill(b'*');
+        }
+        covered
     }
 
     /// Is one of them in this header name, which has no capitals?
     pub fn name(&self, name: &str) -> bool {
-        let lower = |pattern: &[u8]| Zeroizing::new(pattern.to_ascii_lowercase());
-        self.all.iter().any(|pattern| memmem::find(name.as_bytes(), &lower(pattern)).is_some())
-    }
-
-    /// Where they are; they may overlap.
-    fn found(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        let mut found = Vec::new();
-        for pattern in &self.all {
-            let finder = memmem::Finder::new(pattern.as_slice());
-            let mut from = 0;
-            while let Some(at) = bytes.get(from..).and_then(|rest| finder.find(rest)) {
-                found.push(from + at..from + at + pattern.len());
-                from += at + 1;
-            }
-        }
-        found
+        self.small.found(name.as_bytes()).next().is_some()
     }
 
     /// Where the end of these bytes begins in which one of them may have begun: its visible characters, of which they
@@ -93,8 +179,7 @@ impl Patterns {
         if !keeps(Check::SecretHeld) {
             return bytes.len();
         }
-        let longest = self.all.iter().map(|pattern| pattern.len()).max().unwrap_or(0);
-        let first = bytes.len().saturating_sub(longest.next_power_of_two());
+        let first = bytes.len().saturating_sub(self.all.longest.next_power_of_two());
         let end = &bytes[first..];
         let parted = end.iter().rposition(|byte| !byte.is_ascii_graphic()).filter(|_| !self.spaced);
         parted.map_or(first, |at| first + at + 1)
@@ -129,15 +214,15 @@ impl Redactor {
     }
 
     fn hand_on(&mut self, patterns: &Patterns, end: usize) -> Vec<u8> {
-        let found = patterns.found(&self.kept);
         let mut going = self.kept[..end].to_vec();
-        let covered = std::iter::once(0..self.covered).chain(found);
-        self.covered = 0;
+        let covered = std::iter::once(0..self.covered).chain(patterns.all.found(&self.kept));
+        let mut over = 0;
         // What was found before counts on though nothing goes on now.
         for range in covered.filter(|range| range.start <= end) {
-            self.covered = self.covered.max(range.end.saturating_sub(end));
+            over = over.max(range.end.saturating_sub(end));
             going[range.start..range.end.min(end)].fill(b'*');
         }
+        self.covered = over;
         self.kept.drain(..end);
         going
     }

@@ -38,7 +38,7 @@ impl Gate {
         state.open.retain(|_, open| {
             let stays = !keeps(Check::RulesWithdraw) || open.stands(&rules);
             if !stays {
-                open.withdrawn.cancel();
+                open.withdrawal.now();
             }
             stays
         });
@@ -151,7 +151,7 @@ impl Gate {
         state.open.retain(|_, open| {
             let over = keeps(Check::OpenExpires) && open.until.is_some_and(|until| now >= until);
             if over {
-                open.withdrawn.cancel();
+                open.withdrawal.now();
             }
             !over
         });

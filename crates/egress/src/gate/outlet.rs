@@ -4,6 +4,7 @@ use cofferdam_base::{
     Destination, SecretName,
     ipc::{asked::RequestShown, seen::Seen, warden::RecordKind},
 };
+use futures_util::future::BoxFuture;
 
 /// A row for the ledger, before it is numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub enum Notice {
 pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
     fn record(&self, row: Row) -> bool;
+    /// Waits until there is room for a row again; none if there is some, or will not be.
+    fn room(&self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
     /// Passes a notice on. False: there is nobody to hear it now.
     fn tell(&self, notice: Notice) -> bool;
 }

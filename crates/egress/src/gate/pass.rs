@@ -11,7 +11,7 @@ use cofferdam_base::{Destination, Host, Millis};
 use cofferdam_policy::{Budget, CheckedAddress, Per, Reason};
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,33 @@ pub(super) struct Open {
     pub(super) until: Option<Millis>,
     /// What was dialled, once it was.
     pub(super) address: Option<CheckedAddress>,
-    pub(super) withdrawn: CancellationToken,
+    pub(super) withdrawal: Withdrawal,
+}
+
+/// The end of a permission, wherever it is waited for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Withdrawal {
+    token: CancellationToken,
+    severed: Arc<Mutex<Vec<Weak<dyn Severed>>>>,
+}
+
+/// What is let go of when a permission is withdrawn, whether anybody looks at it just then or not.
+pub(crate) trait Severed: Send + Sync + std::fmt::Debug {
+    /// Lets go.
+    fn sever(&self);
+}
+
+impl Withdrawal {
+    pub(super) fn now(&self) {
+        self.token.cancel();
+        let severed = std::mem::take(&mut *self.severed.lock().unwrap_or_else(PoisonError::into_inner));
+        // Whoever withdraws may hold what they need to let go. Without a runtime nothing of the kind is under way.
+        if !severed.is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { severed.iter().filter_map(Weak::upgrade).for_each(|it| it.sever()) });
+        }
+    }
 }
 
 impl Open {
@@ -124,13 +150,23 @@ pub struct Pass {
     pub(super) destination: Destination,
     pub(super) service: bool,
     pub(super) meter: Option<Meter>,
-    pub(super) withdrawn: CancellationToken,
+    pub(super) withdrawal: Withdrawal,
 }
 
 impl Pass {
     /// Cancelled once what allowed the connection is gone.
     pub fn withdrawn(&self) -> &CancellationToken {
-        &self.withdrawn
+        &self.withdrawal.token
+    }
+
+    /// Has this severed once what allowed the connection is gone, as long as it is there.
+    pub(crate) fn severs(&self, what: &Arc<impl Severed + 'static>) {
+        let weak: Weak<dyn Severed> = Arc::downgrade(what) as _;
+        self.withdrawal.severed.lock().unwrap_or_else(PoisonError::into_inner).push(weak);
+        // If that came before, nobody looks there any more.
+        if self.withdrawn().is_cancelled() {
+            what.sever();
+        }
     }
 
     /// Counts bytes that are about to be sent; an error if they are too many.
@@ -145,9 +181,9 @@ impl Pass {
     /// The same in the middle of something: where they are too many, that is recorded and the permission gone.
     pub(crate) fn sends(&self, bytes: usize) -> bool {
         let Err(refusal) = self.charge(bytes) else { return true };
-        if !self.withdrawn.is_cancelled() {
+        if !self.withdrawn().is_cancelled() {
             self.gate.refuse(Some(&self.destination), refusal);
-            self.withdrawn.cancel();
+            self.withdrawal.now();
         }
         false
     }

@@ -18,6 +18,49 @@ impl Outlet for Deaf {
     }
 }
 
+/// One without room until it is made.
+#[derive(Debug, Default)]
+struct Full(std::sync::atomic::AtomicBool, Notify);
+
+impl Outlet for Full {
+    fn record(&self, row: Row) -> bool {
+        self.0.load(std::sync::atomic::Ordering::SeqCst) || row.what == RecordKind::Deny
+    }
+
+    fn room(&self) -> Option<BoxFuture<'_, ()>> {
+        (!self.record(Row { what: RecordKind::Allow, ..row() })).then(|| Box::pin(self.1.notified()) as _)
+    }
+
+    fn tell(&self, _: Notice) -> bool {
+        true
+    }
+}
+
+fn row() -> Row {
+    let (by, reason, request) = (String::new(), String::new(), String::new());
+    Row { what: RecordKind::Deny, destination: None, by, reason, request, seen: None, count: 1 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_pass_waits_a_moment_for_room_in_the_ledger_and_is_refused_when_there_is_none() {
+    let outlet = Arc::new(Full::default());
+    let gate = Gate::new(outlet.clone(), Arc::new(Noon));
+    gate.configure(rules("version: 1\nrules:\n  - allow: new.example\n"), LIMITS);
+    gate.ready();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::LedgerUnavailable);
+    assert_eq!(begun.elapsed(), STANDSTILL);
+    let waiting = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { gate.admit(&destination()).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    outlet.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    outlet.1.notify_waiters();
+    waiting.await.unwrap().unwrap();
+}
+
 struct Noon;
 
 impl Clock for Noon {
@@ -262,7 +305,7 @@ async fn a_yes_for_once_is_for_the_request_that_was_shown_and_the_others_are_ask
     gate.ready();
     let admit = |url: &str| {
         let (gate, request) = (Arc::clone(&gate), request(url));
-        tokio::spawn(async move { gate.admit_request(facts(), request).await.map(drop) })
+        tokio::spawn(async move { gate.admit_request(facts(), move |_| request.clone()).await.map(drop) })
     };
     let first = admit("http://a/1");
     tokio::task::yield_now().await;

@@ -29,7 +29,7 @@ impl Gate {
         let mut state = self.lock();
         state.tripped = true;
         for open in state.open.values() {
-            open.withdrawn.cancel();
+            open.withdrawal.now();
         }
         state.spending.clear();
         for held in state.holds.destinations() {

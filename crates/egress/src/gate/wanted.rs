@@ -4,10 +4,7 @@ use crate::{
     Refusal, Rules, Ruling,
     check::{Check, keeps},
 };
-use cofferdam_base::{
-    Destination,
-    ipc::{asked::RequestShown, seen::Seen},
-};
+use cofferdam_base::{Destination, ipc::seen::Seen};
 use cofferdam_policy::{Reason, RequestFacts};
 use std::sync::Arc;
 
@@ -16,24 +13,22 @@ use std::sync::Arc;
 pub(super) struct Wanted {
     pub(super) destination: Destination,
     pub(super) request: Option<Arc<RequestFacts>>,
-    /// The request as people see it.
-    pub(super) shown: Option<RequestShown>,
     /// It is no connection but a question of the warden's own, which no rule answers.
     pub(super) question: Option<String>,
 }
 
 impl Wanted {
     pub(super) fn connection(destination: &Destination) -> Self {
-        Self { destination: destination.clone(), request: None, shown: None, question: None }
+        Self { destination: destination.clone(), request: None, question: None }
     }
 
-    pub(super) fn question(destination: &Destination, why: String, shown: RequestShown) -> Self {
-        Self { question: Some(why), shown: Some(shown), ..Self::connection(destination) }
+    pub(super) fn question(destination: &Destination, why: String) -> Self {
+        Self { question: Some(why), ..Self::connection(destination) }
     }
 
-    pub(super) fn request(facts: RequestFacts, shown: RequestShown) -> Self {
+    pub(super) fn request(facts: RequestFacts) -> Self {
         let destination = facts.destination.clone();
-        Self { destination, request: Some(Arc::new(facts)), shown: Some(shown), question: None }
+        Self { destination, request: Some(Arc::new(facts)), question: None }
     }
 
     /// Would nobody see what passes?

@@ -61,8 +61,8 @@ pub(super) async fn forward(
     let websocket = facts.websocket;
     // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
     let pass = Arc::new(if keeps(Check::RequestJudged) {
-        let shown = head::shown(&facts, &request);
-        egress.gate.admit_request(facts, shown).await?
+        let shows = head::shows(&request);
+        egress.gate.admit_request(facts, shows).await?
     } else {
         egress.gate.admit_service(destination)?
     });

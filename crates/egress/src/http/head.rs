@@ -7,7 +7,7 @@ use cofferdam_base::{
     ipc::asked::{self, RequestShown},
 };
 use cofferdam_policy::{Body as Known, Call, RequestFacts};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts};
 use serde_json::Value;
 use std::{net::IpAddr, num::NonZeroU16};
 
@@ -18,14 +18,23 @@ pub(crate) struct Authority {
     pub(crate) port: NonZeroU16,
 }
 
-/// A request as people see it, and to which a yes for once is bound.
-pub(crate) fn shown<B>(facts: &RequestFacts, request: &Request<B>) -> RequestShown {
+/// A request as people see it, and to which a yes for once is bound: spelt out once somebody is asked.
+pub(crate) fn shows<B>(
+    request: &Request<B>,
+) -> impl Fn(&RequestFacts) -> RequestShown + Send + Sync + use<B> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let size = request.headers().get(header::CONTENT_LENGTH);
+    let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
+    move |facts| shown(facts, &method, &uri, size)
+}
+
+fn shown(facts: &RequestFacts, method: &Method, uri: &Uri, size: Option<u64>) -> RequestShown {
     let destination = &facts.destination;
     let authority = Authority { host: destination.host.clone(), port: destination.port };
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let scheme = if destination.protocol == Protocol::Https { "https" } else { "http" };
     let url = format!("{scheme}://{}{path}", authority.to_header());
-    let method = request.method().to_string();
+    let method = method.to_string();
     let (tool, arguments) = called(&facts.body).unzip();
     let long = |text: &str, most: usize| text.chars().count() > most;
     let cut = long(&url, asked::LONGEST_URL)
@@ -39,8 +48,6 @@ pub(crate) fn shown<B>(facts: &RequestFacts, request: &Request<B>) -> RequestSho
         bytes.copy_from_slice(digest.as_ref());
         Digest::from_bytes(bytes)
     });
-    let size = request.headers().get(header::CONTENT_LENGTH);
-    let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
     RequestShown { method, url, tool, arguments, size, whole }.visible()
 }
 
@@ -155,6 +162,9 @@ pub(crate) fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
 pub(crate) fn origin_form(uri: &Uri) -> Option<Uri> {
     let text = uri.path_and_query().map_or("/", |path| path.as_str());
     let text = if text.is_empty() { "/" } else { text };
+    if uri.authority().is_none() && uri.path_and_query().is_some_and(|path| path.as_str() == text) {
+        return Some(uri.clone());
+    }
     text.parse().ok()
 }
 
@@ -204,18 +214,24 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// The headers that go on.
 pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let goes_on = goes_on(headers);
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| goes_on(name)) {
+        kept.append(name.clone(), value.clone());
+    }
+    kept
+}
+
+/// Does a header of this name go on, beside these?
+pub(crate) fn goes_on(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
+    move |name| {
         let hop = keeps(Check::HopByHop) && HOP_BY_HOP.contains(name);
         let named = keeps(Check::NamedByConnection) && named.contains(name);
-        if !hop && !named {
-            kept.append(name.clone(), value.clone());
-        }
+        !hop && !named
     }
-    kept
 }
 
 /// The headers of an answer that go on to the cell: whoever answers cannot speak as the warden does.

@@ -43,12 +43,18 @@ where
     }
     let uri = head::origin_form(&parts.uri).ok_or_else(|| Refusal::new(Reason::BadRequest, "http"))?;
     let empty = body.is_end_stream();
+    let goes_on = head::goes_on(&parts.headers);
     let mut facts = RequestFacts {
         destination: destination.clone(),
         method: parts.method.as_str().to_owned(),
         target: uri.to_string(),
-        // Those that go on: what stays behind is nobody's.
-        headers: head::end_to_end(&parts.headers).keys().map(|name| name.as_str().to_owned()).collect(),
+        // What stays behind is nobody's.
+        headers: parts
+            .headers
+            .keys()
+            .filter(|name| goes_on(name))
+            .map(|name| name.as_str().to_owned())
+            .collect(),
         websocket: head::wants_websocket(&parts.headers),
         grpc: is_grpc(parts.version, &parts.headers),
         body: if empty { Known::None } else { Known::Unread },
@@ -58,7 +64,11 @@ where
         && let Ok(target) = Target::parse(&facts.target)
     {
         // What was judged is what goes on.
-        parts.uri = target.rebuilt().parse().map_err(|_| Refusal::new(Reason::BadRequest, "http"))?;
+        parts.uri = if target.rebuilt() == facts.target {
+            uri
+        } else {
+            target.rebuilt().parse().map_err(|_| Refusal::new(Reason::BadRequest, "http"))?
+        };
     }
     let wanted = keeps(Check::BodyRead) && !empty && rules.policy.needs_body(&facts);
     if !wanted {

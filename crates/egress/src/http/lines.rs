@@ -137,20 +137,25 @@ impl Lines {
                     };
                     passed
                 }
-                At::Head | At::Size | At::Trailers => match bytes.iter().position(|byte| *byte == b'\n') {
+                At::Head | At::Size | At::Trailers => match memchr::memchr(b'\n', bytes) {
                     None => {
                         self.line.extend_from_slice(bytes);
                         bytes.len()
                     }
                     Some(end) => {
-                        self.line.extend_from_slice(&bytes[..end]);
-                        if self.line.pop() != Some(b'\r') {
+                        let mut begun = std::mem::take(&mut self.line);
+                        let line = if begun.is_empty() {
+                            &bytes[..end]
+                        } else {
+                            begun.extend_from_slice(&bytes[..end]);
+                            &begun
+                        };
+                        let Some(line) = line.strip_suffix(b"\r") else {
                             let refused = usize::from(self.at == At::Size);
                             self.at = At::Broken;
                             return bytes[end + refused..].fill(0);
-                        }
-                        let line = std::mem::take(&mut self.line);
-                        self.ended(&line);
+                        };
+                        self.ended(line);
                         end + 1
                     }
                 },

@@ -4,6 +4,7 @@
 use crate::{
     Pass,
     check::{Check, keeps},
+    gate::Severed,
     http::{Body, BodyError},
 };
 use bytes::Bytes;
@@ -15,9 +16,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// How many bytes of bodies went each way under one pass; recorded when the last body is over.
 #[derive(Debug, Default)]
@@ -48,39 +48,43 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BodyError>,
 {
-    let source = Arc::new(Mutex::new(Some(body)));
-    let watched = Arc::downgrade(&source);
-    let withdrawn = pass.withdrawn().clone();
-    let watch = tokio::spawn(async move {
-        withdrawn.cancelled().await;
-        if keeps(Check::WithdrawnInspected)
-            && let Some(source) = watched.upgrade()
-        {
-            lock(&source).take();
-        }
-    });
-    let gone = Box::pin(pass.withdrawn().clone().cancelled_owned());
+    let source = Arc::new(Source(Mutex::new((Some(body), None))));
+    pass.severs(&source);
     let (pass, counted) = (Arc::clone(pass), Arc::clone(counted));
-    BodyExt::boxed_unsync(Cut { source, gone, watch, way, counted, pass })
+    BodyExt::boxed_unsync(Cut { source, way, counted, pass })
 }
 
 struct Cut<B> {
-    source: Arc<Mutex<Option<B>>>,
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
-    watch: tokio::task::JoinHandle<()>,
+    source: Arc<Source<B>>,
     way: Way,
     counted: Arc<Counted>,
     pass: Arc<Pass>,
 }
 
-impl<B> Drop for Cut<B> {
-    fn drop(&mut self) {
-        self.watch.abort();
+/// The body until it is severed, and who waits for more of it.
+struct Source<B>(Mutex<(Option<B>, Option<Waker>)>);
+
+impl<B> std::fmt::Debug for Source<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
     }
 }
 
-fn lock<B>(source: &Mutex<Option<B>>) -> MutexGuard<'_, Option<B>> {
-    source.lock().unwrap_or_else(PoisonError::into_inner)
+impl<B> Source<B> {
+    fn lock(&self) -> MutexGuard<'_, (Option<B>, Option<Waker>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Send> Severed for Source<B> {
+    fn sever(&self) {
+        if !keeps(Check::WithdrawnInspected) {
+            return;
+        }
+        let (body, waiting) = std::mem::take(&mut *self.lock());
+        drop(body);
+        waiting.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl<B> HttpBody for Cut<B>
@@ -92,34 +96,39 @@ where
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let withdrawn = || Poll::Ready(Some(Err("the permission was withdrawn".into())));
-        if keeps(Check::WithdrawnInspected) && Future::poll(self.gone.as_mut(), cx).is_ready() {
+        if keeps(Check::WithdrawnInspected) && self.pass.withdrawn().is_cancelled() {
             return withdrawn();
         }
-        let this = &mut *self;
-        let mut source = lock(&this.source);
-        let Some(body) = source.as_mut() else { return withdrawn() };
+        let mut source = self.source.lock();
+        let (Some(body), waiting) = &mut *source else { return withdrawn() };
         let polled = Pin::new(body).poll_frame(cx).map_err(Into::into);
+        if polled.is_pending() {
+            match waiting {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => *waiting = Some(cx.waker().clone()),
+            }
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            if this.way == Way::Out && !this.pass.sends(data.len()) {
+            if self.way == Way::Out && !self.pass.sends(data.len()) {
                 return Poll::Ready(Some(Err("the budget of the rule is used up".into())));
             }
-            let count = if this.way == Way::Out { &this.counted.out } else { &this.counted.back };
+            let count = if self.way == Way::Out { &self.counted.out } else { &self.counted.back };
             count.fetch_add(data.len() as u64, Relaxed);
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.source).as_ref().is_some_and(HttpBody::is_end_stream)
+        self.source.lock().0.as_ref().is_some_and(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.source).as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        self.source.lock().0.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }

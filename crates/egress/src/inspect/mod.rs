@@ -255,8 +255,8 @@ impl Egress {
         let known = judged::known(self, destination, request).await;
         let (mut request, facts, alarm) = known.map_err(record)?;
         // Request, answer and tunnel each keep the pass: it is given back when the last of them is over.
-        let shown = crate::http::head::shown(&facts, &request);
-        let pass = Arc::new(self.gate.admit_request(facts, shown).await?);
+        let shows = crate::http::head::shows(&request);
+        let pass = Arc::new(self.gate.admit_request(facts, shows).await?);
         let counted = Arc::new(Counted::default());
         let upgrade = (asks == Asks::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();

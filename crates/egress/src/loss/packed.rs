@@ -12,9 +12,12 @@ use cofferdam_base::Millis;
 use flate2::{Decompress, FlushDecompress, Status};
 use http::{HeaderMap, HeaderValue, header};
 use memchr::memmem;
+use std::sync::LazyLock;
 
 /// What gzip begins with: the magic number and the only method.
 const MAGIC: &[u8] = &[0x1f, 0x8b, 8];
+static BEGIN: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MAGIC));
+
 /// A header of gzip that is longer is none that is looked through. A name and a comment fit; eight in each of a cell's
 /// connections take a small part of what its warden may.
 const HEADER: usize = 16 * 1024;
@@ -135,9 +138,9 @@ impl Packed {
         let kept = self.last.len();
         let mut seam = self.last.clone();
         seam.extend_from_slice(&bytes[..bytes.len().min(MAGIC.len() - 1)]);
-        let before = memmem::find(&seam, MAGIC).filter(|at| *at < kept);
+        let before = BEGIN.find(&seam).filter(|at| *at < kept);
         let begun = before.map(|at| self.last[at..].to_vec());
-        let here = memmem::find_iter(bytes, MAGIC).map(|at| (vec![], &bytes[at..]));
+        let here = BEGIN.find_iter(bytes).map(|at| (vec![], &bytes[at..]));
         let all: Vec<_> = begun.map(|first| (first, bytes)).into_iter().chain(here).collect();
         for (first, rest) in all {
             let mut member = Member::new(Coding::Gzip);

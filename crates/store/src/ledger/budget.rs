@@ -115,7 +115,7 @@ fn counted_row((tenant, edge): &Payer, counted: u64, day: u64, now: Millis) -> N
         class: Class::B,
         tenant: Some(tenant.clone()),
         kind: Kind::Counted.as_str().to_owned(),
-        body: json!({ "counted": counted, "day": day, "edge": edge }),
+        body: json!({ "counted": counted, "day": day, "edge": edge }).into(),
     }
 }
 

@@ -152,7 +152,7 @@ impl Ledger {
                 class: Class::A,
                 tenant: None,
                 kind: Kind::Recovered.as_str().to_owned(),
-                body,
+                body: body.into(),
             })?;
         }
         Ok(ledger)

@@ -2,6 +2,7 @@
 
 use cofferdam_base::{Digest, Millis, TenantId};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// When a row must be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,8 +24,8 @@ pub struct NewRow {
     pub tenant: Option<TenantId>,
     /// What happened: one lower-case word.
     pub kind: String,
-    /// The rest.
-    pub body: serde_json::Value,
+    /// The rest; not copied on its way to the disk.
+    pub body: Arc<serde_json::Value>,
 }
 
 /// A row as it stands in the ledger.

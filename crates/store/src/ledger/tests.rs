@@ -19,7 +19,7 @@ fn row(class: Class, tenant: Option<&str>, kind: &str, n: u64) -> NewRow {
         class,
         tenant,
         kind: kind.to_owned(),
-        body: json!({ "n": n, "text": "a\nb", "x": 0.1 }),
+        body: json!({ "n": n, "text": "a\nb", "x": 0.1 }).into(),
     }
 }
 
@@ -201,7 +201,7 @@ fn long_rows_read_back() {
     let mut ledger = open(dir.path());
     for n in 1..=5 {
         let body = json!("x".repeat(100_000));
-        ledger.append(&NewRow { body: body.clone(), ..plain(n) }).unwrap();
+        ledger.append(&NewRow { body: body.clone().into(), ..plain(n) }).unwrap();
         ledger.append(&plain(n)).unwrap();
         assert_eq!(ledger.tail(2, None).unwrap()[0].body, body);
     }
@@ -213,14 +213,14 @@ fn an_opened_ledger_knows_the_last_record_of_each_warden() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = open(dir.path());
     let record = |tenant, kind, boot: u64, seq: u64| NewRow {
-        body: json!({ "boot": boot, "seq": seq, "by": "default" }),
+        body: json!({ "boot": boot, "seq": seq, "by": "default" }).into(),
         ..row(Class::B, Some(tenant), kind, 0)
     };
     let bodies = [json!([1]), json!("boot"), json!(null), json!(1.5), json!({ "boot": "x", "seq": -1 })];
     ledger.append_all(&[record("anna", "allow", 7, 1), record("anna", "deny", 8, 3)]).unwrap();
     ledger.append_all(&[record("bert", "use", 9, 1), record("bert", "edge", 1, 99)]).unwrap();
     for body in bodies {
-        ledger.append(&NewRow { body, ..row(Class::B, Some("anna"), "allow", 0) }).unwrap();
+        ledger.append(&NewRow { body: body.into(), ..row(Class::B, Some("anna"), "allow", 0) }).unwrap();
     }
     drop(ledger);
     let told: Vec<_> = open(dir.path()).told().iter().map(|(t, told)| (t.to_string(), *told)).collect();
@@ -370,7 +370,8 @@ fn child_fills_its_disk() {
     let dir = Path::new(&dir);
     let mut ledger = open(dir);
     fs::write(dir.join("filler"), vec![1; 3 * 1024 * 1024]).unwrap();
-    let large = |n| NewRow { body: json!("x".repeat(100_000)), ..row(Class::A, None, "policy_set", n) };
+    let large =
+        |n| NewRow { body: json!("x".repeat(100_000)).into(), ..row(Class::A, None, "policy_set", n) };
     let full = |done: Result<u64, Error>| matches!(done, Err(Error::DiskFull));
     let path = dir.join("00000001.log");
     let mut written = 0;
@@ -400,7 +401,7 @@ fn child_fills_its_disk() {
     ledger.opened.0 = NOW.plus(5_000);
     assert!(full(ledger.append(&row(Class::B, Some("anna"), "allow", 0))), "still full");
     // A flood of denials ends before the room for a stop does.
-    let long = NewRow { body: json!("x".repeat(10_000)), ..row(Class::B, None, "deny", 0) };
+    let long = NewRow { body: json!("x".repeat(10_000)).into(), ..row(Class::B, None, "deny", 0) };
     let flood = (1..100_000).find(|_| full(ledger.append(&long))).unwrap();
     let written = written + flood - 1;
     // So it is after it was opened again.

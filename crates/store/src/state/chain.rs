@@ -16,7 +16,7 @@ use crate::{
 use cofferdam_base::{Millis, TenantId};
 use rusqlite::{Connection, params};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// So many rows are read at a time.
 const PAGE: usize = 1000;
@@ -60,7 +60,7 @@ struct Ended {
 /// The row of a change that is flushed by the row alone.
 pub(super) fn telling(row: &NewRow, approval: u64, state: &str) -> NewRow {
     let mut row = row.clone();
-    if let Some(body) = row.body.as_object_mut() {
+    if let Some(body) = Arc::make_mut(&mut row.body).as_object_mut() {
         body.insert("ends".to_owned(), json!({ "approval": approval, "state": state }));
     }
     row
@@ -121,6 +121,6 @@ fn is_undone(row: StoredRow, now: Millis) -> NewRow {
         class: Class::A,
         tenant: row.tenant,
         kind: Kind::Undone.as_str().to_owned(),
-        body: json!({ "row": row.seq, "kind": row.kind, "why": "the change was not made" }),
+        body: json!({ "row": row.seq, "kind": row.kind, "why": "the change was not made" }).into(),
     }
 }

@@ -123,7 +123,7 @@ impl State {
                 class: Class::A,
                 tenant: tenant.clone(),
                 kind: Kind::Undone.as_str().to_owned(),
-                body,
+                body: body.into(),
             };
             // The change failed already and is reported as such; a ledger that fails too adds nothing.
             let _ = ledger.append(&undone);

@@ -224,7 +224,7 @@ fn child_fills_its_disk() {
             class: Class::A,
             tenant: Some(acme()),
             kind: kind.to_owned(),
-            body: serde_json::json!({}),
+            body: serde_json::json!({}).into(),
         };
         state.change_if(&mut ledger, &row, |tables| tables.set_desired(&acme(), desired, "\"deleted\""))
     };
@@ -253,7 +253,7 @@ fn a_change_is_there_with_its_row_or_not_at_all() {
         class: Class::A,
         tenant: Some(acme()),
         kind: "tenant_start".to_owned(),
-        body: serde_json::json!({}),
+        body: serde_json::json!({}).into(),
     };
     let wish =
         |desired: &'static str| move |t: &super::Tables<'_>| t.set_desired(&acme(), desired, "\"deleted\"");
@@ -285,7 +285,7 @@ fn a_row_whose_change_a_kill_kept_from_happening_is_called_undone_once() {
         class: Class::A,
         tenant: Some(acme()),
         kind: kind.as_str().to_owned(),
-        body: serde_json::json!({}),
+        body: serde_json::json!({}).into(),
     };
     let open = || {
         let state = State::open(dir.path(), Millis(1)).unwrap();
@@ -333,7 +333,7 @@ fn an_approval_whose_end_a_loss_of_power_took_is_ended_again_from_its_row() {
         class: Class::A,
         tenant: Some(acme()),
         kind: kind.as_str().to_owned(),
-        body: serde_json::json!({}),
+        body: serde_json::json!({}).into(),
     };
     let states = |state: &State| -> Vec<_> {
         state.read().approvals(true).unwrap().into_iter().map(|row| (row.state, row.over)).collect()
@@ -387,7 +387,7 @@ fn a_database_of_the_schema_before_calls_nothing_undone() {
         class: Class::A,
         tenant: Some(acme()),
         kind: Kind::TenantCreated.as_str().to_owned(),
-        body: serde_json::json!({}),
+        body: serde_json::json!({}).into(),
     };
     ledger.append(&row).unwrap();
     drop(old);

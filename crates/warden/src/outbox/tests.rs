@@ -56,6 +56,26 @@ async fn a_full_queue_allows_nothing_more_and_still_takes_denials() {
     assert_eq!((next.what, next.seq), (RecordKind::Allow, 1282));
 }
 
+#[tokio::test]
+async fn who_has_no_room_for_a_row_waits_until_there_is_some_and_its_secrets_have_room_of_their_own() {
+    let outbox = outbox();
+    assert!(outbox.room().is_none());
+    for _ in 0..ROOM {
+        assert!(outbox.record(row(RecordKind::Allow)));
+    }
+    for _ in 0..ROOM_FOR_USES {
+        assert!(outbox.record(row(RecordKind::Use)));
+    }
+    assert!(!outbox.record(row(RecordKind::Use)));
+    let mut room = outbox.room().unwrap();
+    assert!(futures_util::poll!(&mut room).is_pending());
+    outbox.recorded(ROOM_FOR_USES as u64);
+    assert!(futures_util::poll!(&mut room).is_pending(), "what was let through has no more room by them");
+    outbox.recorded(ROOM_FOR_USES as u64 + 1);
+    room.await;
+    assert!(outbox.record(row(RecordKind::Allow)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_of_what_was_let_through_wait_for_company_and_nothing_else_does() {
     let outbox = outbox();
@@ -85,6 +105,33 @@ async fn rows_of_what_was_let_through_wait_for_company_and_nothing_else_does() {
     assert_eq!(waited(&[RecordKind::Deny]).await, Duration::ZERO);
     assert_eq!(waited(&[RecordKind::Allow, RecordKind::Deny, RecordKind::Allow]).await, Duration::ZERO);
     assert_eq!(waited(&[RecordKind::Use; COMPANY]).await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wire_that_ends_while_rows_gather_lets_the_next_one_hear_of_more() {
+    let outbox = outbox();
+    let heard = async |patience: Duration| {
+        let row = async {
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            assert!(outbox.record(row(RecordKind::Allow)));
+        };
+        tokio::join!(tokio::time::timeout(patience, outbox.next()), row).0
+    };
+    for _ in 0..2 {
+        outbox.attach(Vec::new());
+        while let Ok(told) = tokio::time::timeout(2 * GATHER, outbox.next()).await {
+            outbox.sent(&told);
+        }
+        assert!(heard(GATHER / 2).await.is_err(), "it gathers still");
+        outbox.detach();
+    }
+    outbox.attach(Vec::new());
+    while let Ok(told) = tokio::time::timeout(2 * GATHER, outbox.next()).await {
+        outbox.sent(&told);
+    }
+    assert_eq!(heard(2 * GATHER).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// Who vouches for the servers of the world.
-fn world_authority() -> Arc<Authority> {
+pub(super) fn world_authority() -> Arc<Authority> {
     Arc::new(Authority::of_seed("the world", &Secret::new([9; 32])).unwrap())
 }
 

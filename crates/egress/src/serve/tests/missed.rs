@@ -426,8 +426,9 @@ fn attack(check: Check) -> Result<(), String> {
                         body: cofferdam_policy::Body::None,
                     };
                     let asked = Request::get("/").body(()).unwrap();
-                    let shown = head::shown(&facts, &asked);
-                    refused += usize::from(cell.egress.gate.admit_request(facts, shown).await.is_err());
+                    let shown = head::shows(&asked)(&facts);
+                    refused +=
+                        usize::from(cell.egress.gate.admit_request(facts, |_| shown.clone()).await.is_err());
                 }
                 refused > 0
             })
@@ -474,7 +475,7 @@ fn attack(check: Check) -> Result<(), String> {
                     grpc: false,
                     body: cofferdam_policy::Body::None,
                 };
-                let request = Some(head::shown(&facts, &asked));
+                let request = Some(head::shows(&asked)(&facts));
                 let span = GrantSpan::Once { until: Millis(2000) };
                 cell.egress.gate.grant(Grant { request, ..grant(&destination, span) });
                 let mut client = cell.captured("new.example", 80);
