@@ -208,9 +208,11 @@ impl Gate {
                 Step::Refuse(refusal) => {
                     // A disk may stand still for a moment, and who asks then is not refused at once.
                     let room = self.outlet.room().filter(|_| refusal.reason == Reason::LedgerUnavailable);
-                    if !soon(room, standstill).await {
-                        return Err(self.refuse(Some(destination), wanted.refused(refusal)));
+                    if soon(room, standstill).await {
+                        // As if it were asked for only now.
+                        continue;
                     }
+                    return Err(self.refuse(Some(destination), wanted.refused(refusal)));
                 }
                 Step::Spend(answer) => {
                     if let Ok(outcome) = answer.await {

@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// How many records may wait for the ledger before nothing more is allowed.
 const ROOM: usize = 1024;
@@ -37,6 +37,8 @@ const COMPANY: usize = 64;
 /// So many messages at most go together.
 const TOGETHER: usize = 64;
 
+/// How many may wait for room for a row: no more than may find some at one time, as each that wakes is judged anew.
+const PATIENT: usize = 64;
 /// How long a request waits for room before it is refused.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,8 @@ pub(crate) struct Outbox {
     more: Notify,
     /// There is room again.
     room: Notify,
+    /// Places to wait for it.
+    patient: Semaphore,
 }
 
 impl fmt::Debug for Outbox {
@@ -259,6 +263,7 @@ impl Outbox {
             state: Mutex::default(),
             more: Notify::new(),
             room: Notify::new(),
+            patient: Semaphore::new(PATIENT),
         })
     }
 
@@ -483,8 +488,14 @@ impl Outlet for Outbox {
     }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        let full = !self.lock().has_room_for_rows();
-        full.then(|| Box::pin(self.until(State::has_room_for_rows)) as _)
+        if self.lock().has_room_for_rows() {
+            return None;
+        }
+        let place = self.patient.try_acquire().ok()?;
+        Some(Box::pin(async move {
+            self.until(State::has_room_for_rows).await;
+            drop(place);
+        }))
     }
 
     fn tell(&self, notice: Notice) -> bool {

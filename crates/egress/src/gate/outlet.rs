@@ -45,7 +45,7 @@ pub enum Notice {
 pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
     fn record(&self, row: Row) -> bool;
-    /// Waits until there is room for a row again; none if there is some, or will not be.
+    /// Waits until there is room for a row again; none if there is some, or no place to wait.
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }

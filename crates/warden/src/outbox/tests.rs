@@ -68,6 +68,9 @@ async fn who_has_no_room_for_a_row_waits_until_there_is_some_and_its_secrets_hav
     }
     assert!(!outbox.record(row(RecordKind::Use)));
     let mut room = outbox.room().unwrap();
+    let others: Vec<_> = std::iter::from_fn(|| outbox.room()).collect();
+    assert_eq!(others.len(), PATIENT - 1, "no more wait than may find some");
+    drop(others);
     assert!(futures_util::poll!(&mut room).is_pending());
     outbox.recorded(ROOM_FOR_USES as u64);
     assert!(futures_util::poll!(&mut room).is_pending(), "what was let through has no more room by them");
