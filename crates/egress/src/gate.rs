@@ -207,7 +207,8 @@ impl Gate {
                 Step::Pass(pass) => return Ok(pass),
                 Step::Refuse(refusal) => {
                     // A disk may stand still for a moment, and who asks then is not refused at once.
-                    let room = self.outlet.room().filter(|_| refusal.reason == Reason::LedgerUnavailable);
+                    let full = refusal.reason == Reason::LedgerUnavailable;
+                    let room = full.then(|| self.outlet.room()).flatten();
                     if soon(room, standstill).await {
                         // As if it were asked for only now.
                         continue;
@@ -259,6 +260,10 @@ impl Gate {
         };
         let shown = shows(wanted);
         match state.grant_for(destination, shown.as_ref(), now) {
+            // A yes for once is not used up for what could not be recorded.
+            Some(Grant { span: GrantSpan::Once { .. }, .. }) if self.outlet.is_full() => {
+                return Step::Refuse(Refusal::new(Reason::LedgerUnavailable, "ledger"));
+            }
             Some(Grant { id, span: GrantSpan::Once { .. }, .. }) => {
                 if keeps(Check::OnceIsOnce) {
                     state.grants.remove(&id);
@@ -343,6 +348,10 @@ impl Gate {
     ) -> Result<Pass, Refusal> {
         if keeps(Check::Relays) && state.open.len() >= state.limits.relays {
             return Err(Refusal::new(Reason::TooManyRelays, "limits"));
+        }
+        // Before it counts against a budget: it may wait, and be asked for again.
+        if keeps(Check::Recorded) && authority != Authority::Service && self.outlet.is_full() {
+            return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         let meter = match &authority {
             Authority::Rule(by, Some(budget)) => {
@@ -436,7 +445,7 @@ impl Gate {
             seen: None,
             count: 1,
         };
-        if !self.outlet.record(row) && keeps(Check::Recorded) {
+        if !self.outlet.record_use(row) && keeps(Check::Recorded) {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         Ok(())

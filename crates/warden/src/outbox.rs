@@ -461,17 +461,11 @@ impl Outbox {
         self.more.notify_one();
         true
     }
-}
 
-impl Outlet for Outbox {
-    fn record(&self, row: Row) -> bool {
+    /// Keeps a row, if no more than so many are kept.
+    fn take(&self, row: Row, room: usize) -> bool {
         let mut state = self.lock();
         let deny = row.what == RecordKind::Deny;
-        let room = match row.what {
-            RecordKind::Deny => ROOM + ROOM_FOR_DENIALS,
-            RecordKind::Use => ROOM + ROOM_FOR_USES,
-            _ => ROOM,
-        };
         if state.kept.len() >= room {
             if deny {
                 state.uncounted = state.uncounted.saturating_add(row.count);
@@ -486,9 +480,24 @@ impl Outlet for Outbox {
         }
         true
     }
+}
+
+impl Outlet for Outbox {
+    fn record(&self, row: Row) -> bool {
+        let more = if row.what == RecordKind::Deny { ROOM_FOR_DENIALS } else { 0 };
+        self.take(row, ROOM + more)
+    }
+
+    fn record_use(&self, row: Row) -> bool {
+        self.take(row, ROOM + ROOM_FOR_USES)
+    }
+
+    fn is_full(&self) -> bool {
+        !self.lock().has_room_for_rows()
+    }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        if self.lock().has_room_for_rows() {
+        if !self.is_full() {
             return None;
         }
         let place = self.patient.try_acquire().ok()?;

@@ -45,6 +45,14 @@ pub enum Notice {
 pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
     fn record(&self, row: Row) -> bool;
+    /// The same for a secret of a request that was let through, and had room for its own row.
+    fn record_use(&self, row: Row) -> bool {
+        self.record(row)
+    }
+    /// Is there no room for a row of what is let through?
+    fn is_full(&self) -> bool {
+        false
+    }
     /// Waits until there is room for a row again; none if there is some, or no place to wait.
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
         None

@@ -27,8 +27,12 @@ impl Outlet for Full {
         self.0.load(std::sync::atomic::Ordering::SeqCst) || row.what == RecordKind::Deny
     }
 
+    fn is_full(&self) -> bool {
+        !self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        (!self.record(Row { what: RecordKind::Allow, ..row() })).then(|| Box::pin(self.1.notified()) as _)
+        self.is_full().then(|| Box::pin(self.1.notified()) as _)
     }
 
     fn tell(&self, _: Notice) -> bool {
@@ -36,16 +40,14 @@ impl Outlet for Full {
     }
 }
 
-fn row() -> Row {
-    let (by, reason, request) = (String::new(), String::new(), String::new());
-    Row { what: RecordKind::Deny, destination: None, by, reason, request, seen: None, count: 1 }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_would_pass_waits_a_moment_for_room_in_the_ledger_and_is_refused_when_there_is_none() {
     let outlet = Arc::new(Full::default());
     let gate = Gate::new(outlet.clone(), Arc::new(Noon));
-    gate.configure(rules("version: 1\nrules:\n  - allow: new.example\n"), LIMITS);
+    gate.configure(
+        rules("version: 2\nrules:\n  - allow: new.example\n    budget: {requests_per_minute: 1}\n"),
+        LIMITS,
+    );
     gate.ready();
     let begun = tokio::time::Instant::now();
     assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::LedgerUnavailable);
@@ -58,7 +60,8 @@ async fn what_would_pass_waits_a_moment_for_room_in_the_ledger_and_is_refused_wh
     assert!(!waiting.is_finished());
     outlet.0.store(true, std::sync::atomic::Ordering::SeqCst);
     outlet.1.notify_waiters();
-    waiting.await.unwrap().unwrap();
+    waiting.await.unwrap().expect("what waited counts against the budget once");
+    assert_eq!(gate.admit(&destination()).await.unwrap_err().reason, Reason::BudgetSpent);
 }
 
 struct Noon;

@@ -64,9 +64,10 @@ async fn who_has_no_room_for_a_row_waits_until_there_is_some_and_its_secrets_hav
         assert!(outbox.record(row(RecordKind::Allow)));
     }
     for _ in 0..ROOM_FOR_USES {
-        assert!(outbox.record(row(RecordKind::Use)));
+        assert!(outbox.record_use(row(RecordKind::Use)));
     }
-    assert!(!outbox.record(row(RecordKind::Use)));
+    assert!(!outbox.record_use(row(RecordKind::Use)) && outbox.is_full());
+    assert!(!outbox.record(row(RecordKind::Use)), "of a request that had none");
     let mut room = outbox.room().unwrap();
     let others: Vec<_> = std::iter::from_fn(|| outbox.room()).collect();
     assert_eq!(others.len(), PATIENT - 1, "no more wait than may find some");
