@@ -123,8 +123,25 @@ impl Link {
     /// Writes to a conversation, in as many messages as it takes.
     pub(crate) async fn say(&self, chat: &str, text: &str) -> Result<(), Failed> {
         for piece in pieces(text, self.channel.longest()) {
-            self.channel.send(&self.gateway, chat, &piece).await?;
+            self.send(chat, &piece).await?;
         }
+        Ok(())
+    }
+
+    /// The same with what a run owes: goes on behind the pieces that were sent before. One that was sent and not noted is
+    /// sent twice.
+    async fn answer(&self, run: &str, chat: &str, text: &str) -> Result<(), Failed> {
+        let (store, all) = (&self.gateway.store, pieces(text, self.channel.longest()));
+        let before = store.pieces_sent(run)?;
+        for (count, piece) in (1..).zip(&all).skip(before as usize) {
+            self.send(chat, piece).await?;
+            store.set_pieces_sent(run, count)?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, chat: &str, piece: &str) -> Result<(), Failed> {
+        self.channel.send(&self.gateway, chat, piece).await?;
         self.state.known().last_outbound = Some(self.gateway.now());
         Ok(())
     }
@@ -353,7 +370,7 @@ async fn sent(link: &Link, reply: Reply) {
             // It stays owed.
             Err(error) => return tracing::error!(%error, run = id, "for whom an answer is, is not known"),
         }
-        let Err(failed) = link.say(&chat, &text).await else { break };
+        let Err(failed) = link.answer(&id, &chat, &text).await else { break };
         tracing::warn!(error = %failed, channel = name, "an answer is not sent yet");
         if wait >= LONGEST_WAIT {
             // It stays owed: the next start tries again.

@@ -145,7 +145,7 @@ impl Store {
     /// The answer of this run is to be sent there. One that is known stays as it is.
     pub fn owe(&self, reply: &Reply, now: u64) -> Result<(), Error> {
         let Reply { run, channel, chat } = reply;
-        let sql = "INSERT OR IGNORE INTO channel_replies VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT OR IGNORE INTO channel_replies (run, channel, chat, at) VALUES (?1, ?2, ?3, ?4)";
         self.db().execute(sql, params![run, channel, chat, millis(now)])?;
         Ok(())
     }
@@ -190,6 +190,19 @@ impl Store {
             "SELECT run, channel, chat FROM channel_replies WHERE channel = ?1 ORDER BY at",
         )?;
         Ok(select.query_map([channel], reply)?.collect::<Result<_, _>>()?)
+    }
+
+    /// How many pieces of what a run owes were sent.
+    pub fn pieces_sent(&self, run: &str) -> Result<u32, Error> {
+        let db = self.db();
+        let sql = "SELECT pieces FROM channel_replies WHERE run = ?1";
+        Ok(db.query_row(sql, [run], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    /// So many were.
+    pub fn set_pieces_sent(&self, run: &str, count: u32) -> Result<(), Error> {
+        self.db().execute("UPDATE channel_replies SET pieces = ?2 WHERE run = ?1", params![run, count])?;
+        Ok(())
     }
 
     /// It was sent, or never will be.

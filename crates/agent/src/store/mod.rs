@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 /// Each is run once, in order; `user_version` says how many were.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     include_str!("0001.sql"),
     include_str!("channels.sql"),
     include_str!("mcp.sql"),
@@ -63,6 +63,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("images.sql"),
     include_str!("children.sql"),
     include_str!("chats.sql"),
+    include_str!("pieces.sql"),
 ];
 
 /// The state of one gateway.

@@ -307,18 +307,9 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
     assert!(asked[1].get("tools").is_some() && system(1).contains("the owner's secret"), "{}", asked[1]);
 }
 
-#[tokio::test]
-async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
-    let dir = home(&telegram_config(json!({ "allowFrom": ["42"] })));
-    let begun = script(vec![Line::Says("late")]);
-    begin(&begun, &[update(1, 42, 42, "hi")]);
-    let world = World::with(dir, Arc::clone(&begun), At).await;
-    // The service does not take it before the gateway ends.
-    begun.asked_for(&telegram("sendMessage"), 0).await;
+/// What a gateway that was killed leaves to its next start.
+fn left_behind(world: &World) -> tempfile::TempDir {
     world.tasks.iter().for_each(JoinHandle::abort);
-    let store = world.store();
-    assert_eq!(store.owed("telegram").unwrap().len(), 1);
-    drop(store);
     let dir = tempfile::tempdir().unwrap();
     for name in ["agent.db", "agent.db-wal", "config.json"] {
         let (from, to) = (world.dir.path().join("state").join(name), dir.path().join("state").join(name));
@@ -327,19 +318,59 @@ async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
             std::fs::copy(from, to).unwrap();
         }
     }
-    let next = script(vec![]);
-    begin(&next, &[]);
-    next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let again = World::with(dir, Arc::clone(&next), At).await;
-    let (_, sent) = next.asked_for(&telegram("sendMessage"), 0).await;
-    assert_eq!(sent, json!({ "chat_id": 42, "text": "late" }));
+    dir
+}
+
+async fn is_paid(world: &World) -> bool {
     for _ in 0..2000 {
-        if again.store().owed("telegram").unwrap().is_empty() {
-            return;
+        if world.store().owed("telegram").unwrap().is_empty() {
+            return true;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("it is owed still");
+    false
+}
+
+#[tokio::test]
+async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
+    let dir = home(&telegram_config(json!({ "allowFrom": ["42"] })));
+    let begun = script(vec![Line::Says("late")]);
+    begin(&begun, &[update(1, 42, 42, "hi")]);
+    let world = World::with(dir, Arc::clone(&begun), At).await;
+    // The service does not take it before the gateway ends.
+    begun.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(world.store().owed("telegram").unwrap().len(), 1);
+    let next = script(vec![]);
+    begin(&next, &[]);
+    next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let again = World::with(left_behind(&world), Arc::clone(&next), At).await;
+    let (_, sent) = next.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(sent, json!({ "chat_id": 42, "text": "late" }));
+    assert!(is_paid(&again).await, "it is owed still");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_between_its_pieces_goes_on_where_it_was() {
+    let dir = home(&telegram_config(json!({ "allowFrom": ["42"] })));
+    let pieces = ["a", "b", "c"].map(|letter| letter.repeat(4000));
+    let begun = script(vec![Line::Says(pieces.join("\n").leak())]);
+    begin(&begun, &[update(1, 42, 42, "hi")]);
+    let refused = json!({ "ok": false, "description": "later" });
+    for (status, said) in [("200 OK", good(&json!({}))), ("500 Oh", refused), ("200 OK", good(&json!({})))] {
+        begun.tell(&telegram("sendMessage"), status, &said);
+    }
+    let world = World::with(dir, Arc::clone(&begun), At).await;
+    let text = |(_, sent): (String, Value)| sent["text"].as_str().unwrap().to_owned();
+    // The second is tried again, and the third comes before no answer.
+    for (at, wanted) in [0, 1, 1, 2].into_iter().enumerate() {
+        assert_eq!(text(begun.asked_for(&telegram("sendMessage"), at).await), pieces[wanted], "{at}");
+    }
+    let next = script(vec![]);
+    begin(&next, &[]);
+    next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let again = World::with(left_behind(&world), Arc::clone(&next), At).await;
+    assert_eq!(text(next.asked_for(&telegram("sendMessage"), 0).await), pieces[2]);
+    assert!(is_paid(&again).await, "it is owed still");
 }
 
 #[tokio::test]
