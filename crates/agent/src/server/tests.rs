@@ -167,6 +167,11 @@ impl World {
 
     /// As by a kill: the state as it is on disk now, under another gateway.
     async fn killed(mut self, lines: Vec<Line>) -> Self {
+        Self::in_dir(self.left(), lines).await
+    }
+
+    /// What a killed gateway leaves.
+    fn left(&mut self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         for entry in std::fs::read_dir(self.dir.path().join("state")).unwrap() {
@@ -174,7 +179,7 @@ impl World {
             std::fs::copy(&path, dir.path().join("state").join(path.file_name().unwrap())).unwrap();
         }
         self.tasks.drain(..).for_each(|task| task.abort());
-        Self::in_dir(dir, lines).await
+        dir
     }
 
     async fn in_dir(dir: tempfile::TempDir, lines: Vec<Line>) -> Self {

@@ -253,18 +253,77 @@ fn what_a_job_owes_too_long_is_forgotten_and_an_answer_never() {
 }
 
 #[tokio::test]
-async fn one_of_ours_whose_conversation_is_full_is_told_so() {
+async fn one_of_ours_whose_conversation_is_full_is_told_so_once_a_minute() {
     let script = script(vec![Line::Holds("one moment", Arc::default())]);
-    let updates: Vec<Value> = (1..=34).map(|id| update(id, 42, 42, "and this")).collect();
+    let updates: Vec<Value> = (1..=35).map(|id| update(id, 42, 42, "and this")).collect();
     begin(&script, &updates);
-    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    for _ in 0..3 {
+        script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    }
+    let (config, hand) = (telegram_config(json!({ "allowFrom": ["42"] })), cron::Hand::new());
+    let _world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
+    // Two are not taken, and it is said of one; a minute later once more.
+    for (poll, id) in [(1, 36), (2, 37)] {
+        let (_, said) = script.asked_for(&telegram("sendMessage"), poll - 1).await;
+        let said = said["text"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("Your message was not taken: 32 messages wait"), "{said}");
+        script.asked_for(&telegram("getUpdates"), poll).await;
+        hand.forward(60_000);
+        let more = update(id, 42, 42, "and this");
+        script.tell(&telegram("getUpdates"), "200 OK", &good(&json!([more])));
+    }
+    script.asked_for(&telegram("sendMessage"), 2).await;
+    let heard = script.heard.lock().unwrap();
+    assert_eq!(heard.iter().filter(|(head, _)| head.starts_with(&telegram("sendMessage"))).count(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_waits_goes_over_its_channel_as_that_is_configured_by_then() {
+    let script = script(vec![Line::Says("here")]);
+    begin(&script, &[update(1, 42, 42, "hi")]);
+    let busy = json!({ "ok": false, "description": "later" });
+    script.tell(&telegram("sendMessage"), "500 Oh", &busy);
     let config = telegram_config(json!({ "allowFrom": ["42"] }));
-    let _world = World::with(home(&config), Arc::clone(&script), At).await;
-    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
-    assert!(
-        said["text"].as_str().unwrap().starts_with("Your message was not taken: 32 messages wait"),
-        "{said}"
-    );
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
+    script.asked_for(&telegram("sendMessage"), 0).await;
+    // The service has moved.
+    let mut admin = world.client(ALL).await;
+    let hash = admin.call("config.get", json!({})).await.unwrap()["hash"].clone();
+    let patch = json!({ "raw": "{channels:{telegram:{baseUrl:'http://moved.test'}}}", "baseHash": hash });
+    admin.call("config.patch", patch).await.unwrap();
+    let moved = |method: &str| telegram(method).replace("telegram.test", "moved.test");
+    script.tell(&moved("sendMessage"), "200 OK", &good(&json!({})));
+    let (_, sent) = script.asked_for(&moved("sendMessage"), 0).await;
+    assert_eq!(sent, json!({ "chat_id": 42, "text": "here" }));
+    assert!(is_paid(&world).await, "it is owed still");
+    let heard = script.heard.lock().unwrap();
+    assert_eq!(heard.iter().filter(|(head, _)| head.contains("/sendMessage ")).count(), 2);
+}
+
+#[tokio::test]
+async fn what_a_job_says_is_sent_to_nobody_who_is_not_known_any_more_by_then() {
+    let script = script(vec![Line::Says("hi Ann")]);
+    begin(&script, &[]);
+    let busy = json!({ "ok": false, "description": "later" });
+    script.tell(&telegram("sendMessage"), "500 Oh", &busy);
+    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    let world = World::with(home(&config), Arc::clone(&script), At).await;
+    let mut admin = world.client(ALL).await;
+    let job = json!({ "name": "the look", "schedule": { "kind": "every", "everyMs": 3_600_000 },
+        "sessionTarget": "isolated", "wakeMode": "now", "payload": { "kind": "agentTurn", "message": "look" },
+        "delivery": { "mode": "announce", "channel": "telegram", "to": "42" } });
+    let made = admin.call("cron.add", job).await.unwrap();
+    admin.call("cron.run", json!({ "id": made["id"], "mode": "force" })).await.unwrap();
+    script.asked_for(&telegram("sendMessage"), 0).await;
+    let hash = admin.call("config.get", json!({})).await.unwrap()["hash"].clone();
+    config["channels"]["telegram"]["allowFrom"] = json!(["7"]);
+    let whole = json!({ "raw": config.to_string(), "baseHash": hash });
+    admin.call("config.set", whole).await.unwrap();
+    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    assert!(is_paid(&world).await, "it is owed still");
+    let heard = script.heard.lock().unwrap();
+    assert_eq!(heard.iter().filter(|(head, _)| head.contains("/sendMessage ")).count(), 1);
 }
 
 #[tokio::test]
@@ -307,20 +366,6 @@ async fn of_a_group_that_is_named_what_strangers_say_to_the_agent_is_marked() {
     assert!(asked[1].get("tools").is_some() && system(1).contains("the owner's secret"), "{}", asked[1]);
 }
 
-/// What a gateway that was killed leaves to its next start.
-fn left_behind(world: &World) -> tempfile::TempDir {
-    world.tasks.iter().for_each(JoinHandle::abort);
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["agent.db", "agent.db-wal", "config.json"] {
-        let (from, to) = (world.dir.path().join("state").join(name), dir.path().join("state").join(name));
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        if from.exists() {
-            std::fs::copy(from, to).unwrap();
-        }
-    }
-    dir
-}
-
 async fn is_paid(world: &World) -> bool {
     for _ in 0..2000 {
         if world.store().owed("telegram").unwrap().is_empty() {
@@ -336,14 +381,14 @@ async fn an_answer_that_is_owed_is_sent_after_the_next_start() {
     let dir = home(&telegram_config(json!({ "allowFrom": ["42"] })));
     let begun = script(vec![Line::Says("late")]);
     begin(&begun, &[update(1, 42, 42, "hi")]);
-    let world = World::with(dir, Arc::clone(&begun), At).await;
+    let mut world = World::with(dir, Arc::clone(&begun), At).await;
     // The service does not take it before the gateway ends.
     begun.asked_for(&telegram("sendMessage"), 0).await;
     assert_eq!(world.store().owed("telegram").unwrap().len(), 1);
     let next = script(vec![]);
     begin(&next, &[]);
     next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let again = World::with(left_behind(&world), Arc::clone(&next), At).await;
+    let again = World::with(world.left(), Arc::clone(&next), At).await;
     let (_, sent) = next.asked_for(&telegram("sendMessage"), 0).await;
     assert_eq!(sent, json!({ "chat_id": 42, "text": "late" }));
     assert!(is_paid(&again).await, "it is owed still");
@@ -359,7 +404,7 @@ async fn an_answer_that_breaks_between_its_pieces_goes_on_where_it_was() {
     for (status, said) in [("200 OK", good(&json!({}))), ("500 Oh", refused), ("200 OK", good(&json!({})))] {
         begun.tell(&telegram("sendMessage"), status, &said);
     }
-    let world = World::with(dir, Arc::clone(&begun), At).await;
+    let mut world = World::with(dir, Arc::clone(&begun), At).await;
     let text = |(_, sent): (String, Value)| sent["text"].as_str().unwrap().to_owned();
     // The second is tried again, and the third comes before no answer.
     for (at, wanted) in [0, 1, 1, 2].into_iter().enumerate() {
@@ -368,7 +413,7 @@ async fn an_answer_that_breaks_between_its_pieces_goes_on_where_it_was() {
     let next = script(vec![]);
     begin(&next, &[]);
     next.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let again = World::with(left_behind(&world), Arc::clone(&next), At).await;
+    let again = World::with(world.left(), Arc::clone(&next), At).await;
     assert_eq!(text(next.asked_for(&telegram("sendMessage"), 0).await), pieces[2]);
     assert!(is_paid(&again).await, "it is owed still");
 }
