@@ -111,9 +111,9 @@ where
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
             match frame.map(Frame::into_data) {
                 None => this.after = After::Trailers(None),
-                Some(Ok(data)) => match this.finder.push(&data) {
+                Some(Ok(data)) => match this.finder.push(data) {
                     Ok(on) if on.is_empty() => {}
-                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on.into())))),
+                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on)))),
                     Err(found) => return Poll::Ready(Some(Err(this.spotted.put(found)))),
                 },
                 Some(Err(frame)) => {
@@ -188,16 +188,13 @@ impl<B: Body> Covered<B> {
     }
 
     /// What of this goes on now.
-    fn covered(&mut self, data: &[u8]) -> Result<Vec<u8>, BodyError> {
+    fn covered(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
         self.patterns =
             self.newer.as_mut().and_then(|newer| newer()).unwrap_or_else(|| Arc::clone(&self.patterns));
-        let whole = self.messages.as_mut().map_or(Ok(false), |messages| messages.read(data))?;
-        let mut on = self.redactor.push(&self.patterns, data);
+        let whole = self.messages.as_mut().map_or(Ok(false), |messages| messages.read(&data))?;
         // What is kept back waits for what may follow.
-        if whole || self.body.is_end_stream() {
-            on.extend(self.redactor.finish(&self.patterns));
-        }
-        Ok(on)
+        let last = whole || self.body.is_end_stream();
+        Ok(self.redactor.push(&self.patterns, data, last))
     }
 }
 
@@ -228,9 +225,9 @@ where
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose().map_err(Into::into)?;
             match frame.map(Frame::into_data) {
                 None => this.after = After::Trailers(None),
-                Some(Ok(data)) => match this.covered(&data) {
+                Some(Ok(data)) => match this.covered(data) {
                     Ok(on) if on.is_empty() => {}
-                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on.into())))),
+                    Ok(on) => return Poll::Ready(Some(Ok(Frame::data(on)))),
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 },
                 Some(Err(frame)) => {

@@ -1,5 +1,6 @@
 //! Placeholders in bytes, whole or as they come.
 
+use bytes::Bytes;
 use cofferdam_base::binding::{PLACEHOLDER, PLACEHOLDER_DIGITS, decoded};
 use memchr::memmem;
 use std::sync::LazyLock;
@@ -41,15 +42,19 @@ pub struct Finder {
 
 impl Finder {
     /// Takes what comes next: what goes on, or the placeholder that was found.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        self.kept.extend_from_slice(bytes);
-        if let Some(found) = placeholder(&self.kept) {
+    pub fn push(&mut self, piece: Bytes) -> Result<Bytes, String> {
+        let mut whole = piece;
+        if !self.kept.is_empty() {
+            self.kept.extend_from_slice(&whole);
+            whole = std::mem::take(&mut self.kept).into();
+        }
+        if let Some(found) = placeholder(&whole) {
             return Err(found.to_owned());
         }
-        let first = self.kept.len().saturating_sub(LENGTH - 1);
-        let begun = (first..self.kept.len()).find(|at| begins(&self.kept[*at..]));
-        let rest = self.kept.split_off(begun.unwrap_or(self.kept.len()));
-        Ok(std::mem::replace(&mut self.kept, rest))
+        let first = whole.len().saturating_sub(LENGTH - 1);
+        let begun = (first..whole.len()).find(|at| begins(&whole[*at..]));
+        self.kept.extend_from_slice(&whole.split_off(begun.unwrap_or(whole.len())));
+        Ok(whole)
     }
 
     /// At the end what was kept back goes on.
@@ -110,7 +115,7 @@ mod tests {
             while !rest.is_empty() && !found {
                 let (chunk, more) = rest.split_at(cuts.next().unwrap_or(rest.len()).min(rest.len()));
                 rest = more;
-                match finder.push(chunk) {
+                match finder.push(Bytes::copy_from_slice(chunk)) {
                     Ok(bytes) => passed.extend(bytes),
                     Err(what) => {
                         prop_assert_eq!(&what, &token);

@@ -1,6 +1,7 @@
 //! What must hold of any request of a cell that holds placeholders, and of any answer, however it is cut.
 
 use super::{Credential, Credentials, Finder, Redactor, find, messages::Messages};
+use bytes::Bytes;
 use cofferdam_base::{
     Destination, Host, Protocol, Secret,
     binding::{Binding, PLACEHOLDER, PLACEHOLDER_DIGITS},
@@ -107,7 +108,7 @@ fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) 
         let (chunk, more) = rest.split_at(cuts.next().copied().unwrap_or(1).min(rest.len()));
         rest = more;
         if !found {
-            match finder.push(chunk) {
+            match finder.push(Bytes::copy_from_slice(chunk)) {
                 Ok(on) => passed.extend(on),
                 Err(what) => {
                     assert_eq!(what, *token);
@@ -115,7 +116,7 @@ fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) 
                 }
             }
         }
-        covered.extend(redactor.push(patterns, chunk));
+        covered.extend(redactor.push(patterns, Bytes::copy_from_slice(chunk), false));
         come += chunk.len();
         let word = bytes[..come].iter().rev().take_while(|byte| byte.is_ascii_graphic()).count();
         assert_eq!(

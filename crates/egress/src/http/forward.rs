@@ -6,6 +6,7 @@ use crate::{
     check::{Check, keeps},
     credentials::{Covered, Credentials, Outgoing, Searched, Spotted},
     dial::Reached,
+    gate::Severed,
     loss::Alarm,
 };
 use bytes::Bytes;
@@ -19,7 +20,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The kept connection to the world of one client connection. It is never shared with another.
@@ -30,8 +30,7 @@ struct Kept {
     destination: Destination,
     address: Reached,
     sender: SendRequest<Body>,
-    /// The withdrawal of the request in flight.
-    flight: watch::Sender<CancellationToken>,
+    flight: Flight,
 }
 
 impl Upstream {
@@ -189,7 +188,7 @@ fn exchange<'a>(
             Refusal::new(Reason::ConnectFailed, "http").said(said)
         };
         if let Some(mut kept) = upstream.take(pass) {
-            kept.flight.send_replace(pass.withdrawn().clone());
+            kept.flight.carries(pass);
             match kept.sender.try_send_request(request).await {
                 Ok(response) => {
                     upstream.keep(kept);
@@ -206,34 +205,59 @@ fn exchange<'a>(
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(&error))?;
-        let (flight, watched) = watch::channel(pass.withdrawn().clone());
-        tokio::spawn(drive(connection.with_upgrades(), watched));
+        let flight = Flight::driving(connection.with_upgrades());
+        flight.carries(pass);
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
         upstream.keep(Kept { destination: pass.destination().clone(), address, sender, flight });
         Ok((response, bound))
     })
 }
 
-/// Drives a connection to the world until it ends, or until the request in flight may not go on, whichever
-/// of its bodies moves or stalls.
-pub(crate) async fn drive(
-    connection: impl Future<Output = hyper::Result<()>>,
-    mut flight: watch::Receiver<CancellationToken>,
-) {
-    tokio::pin!(connection);
-    loop {
-        let withdrawn = flight.borrow_and_update().clone();
-        tokio::select! {
-            biased;
-            () = withdrawn.cancelled(), if keeps(Check::WithdrawnDrive) => return,
-            // Once nobody keeps the connection, the last request's withdrawal is the one that counts.
-            Ok(()) = flight.changed() => {}
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection to the world ended");
+/// A connection to the world: it ends when the request in flight may not go on, whichever of its bodies moves or stalls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flight(Arc<Driven>);
+
+#[derive(Debug, Default)]
+struct Driven {
+    end: CancellationToken,
+    /// What ends it with the request in flight, and no longer with the ones before.
+    request: Mutex<Option<Arc<InFlight>>>,
+}
+
+#[derive(Debug)]
+struct InFlight(CancellationToken);
+
+impl Severed for InFlight {
+    fn sever(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Flight {
+    /// Drives this connection, whoever keeps it, until it ends.
+    pub(crate) fn driving(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Self {
+        let flight = Self::default();
+        // It is kept here as well: once nobody keeps the connection, its last request's withdrawal still ends it.
+        let driven = flight.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = driven.0.end.cancelled(), if keeps(Check::WithdrawnDrive) => {}
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection to the world ended");
+                    }
                 }
-                return;
             }
-        }
+            drop(driven);
+        });
+        flight
+    }
+
+    /// From now on it carries a request of this pass.
+    pub(crate) fn carries(&self, pass: &Pass) {
+        let request = Arc::new(InFlight(self.0.end.clone()));
+        pass.severs(&request);
+        *self.0.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
     }
 }

@@ -216,6 +216,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// The headers that go on.
 pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let goes_on = goes_on(headers);
+    if headers.keys().all(&goes_on) {
+        return headers.clone();
+    }
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers.iter().filter(|(name, _)| goes_on(name)) {
         kept.append(name.clone(), value.clone());
@@ -251,6 +254,9 @@ pub(crate) fn from_world(headers: &HeaderMap) -> HeaderMap {
 
 /// Does the request ask for a WebSocket, and for nothing else?
 pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::UPGRADE) {
+        return false;
+    }
     let upgrade: Vec<String> = tokens(headers, &header::UPGRADE).collect();
     tokens(headers, &header::CONNECTION).any(|token| token == "upgrade") && upgrade == ["websocket"]
 }

@@ -11,7 +11,7 @@ pub(crate) mod lines;
 mod passing;
 mod placeholders;
 
-pub(crate) use forward::drive;
+pub(crate) use forward::Flight;
 pub use passing::{passing, sending};
 pub(crate) use placeholders::{elsewhere, unreadable};
 

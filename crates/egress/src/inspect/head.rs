@@ -60,8 +60,17 @@ fn host<B>(request: &Request<B>, meant: &Destination, two: bool) -> Result<(), R
     let bad = |said: &str| Err(Refusal::new(Reason::BadRequest, "https").said(said));
     let meant = Authority { host: meant.host.clone(), port: meant.port };
     let mut said = Vec::new();
+    // As nearly everybody writes it.
+    let exact = |text: &[u8]| {
+        meant.port == HTTPS_PORT
+            && matches!(&meant.host, Host::Name(name) if name.as_str().as_bytes() == text)
+    };
     let hosts = request.headers().get_all(header::HOST);
     for host in hosts {
+        if exact(host.as_bytes()) {
+            said.push(meant.clone());
+            continue;
+        }
         match host.to_str().ok().and_then(|text| Authority::parse(text, Some(HTTPS_PORT))) {
             Some(authority) => said.push(authority),
             None => return bad("the Host is malformed"),

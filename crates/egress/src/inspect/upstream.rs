@@ -12,7 +12,7 @@ use crate::{
     BoxStream, Egress, Pass, Refusal,
     check::{Check, keeps},
     dial::Reached,
-    http::{Body, drive},
+    http::{Body, Flight},
 };
 use cofferdam_base::{Destination, Host};
 use cofferdam_policy::Reason;
@@ -29,9 +29,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tokio_util::sync::CancellationToken;
 
 /// How long TLS to a server may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -74,8 +73,7 @@ struct Shared {
 struct Single {
     sender: http1::SendRequest<Body>,
     address: Reached,
-    /// The withdrawal of the request in flight.
-    flight: watch::Sender<CancellationToken>,
+    flight: Flight,
     used: Instant,
 }
 
@@ -225,7 +223,7 @@ impl Pool {
         let sent = match connection {
             Connection::Shared(mut shared) => shared.sender.try_send_request(request(true, body)?).await,
             Connection::Single(mut single) => {
-                single.flight.send_replace(onward.pass.withdrawn().clone());
+                single.flight.carries(onward.pass);
                 let sent = single.sender.try_send_request(request(false, body)?).await;
                 if sent.is_ok() {
                     single.used = Instant::now();
@@ -279,8 +277,7 @@ impl Pool {
         }
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-        let (flight, watched) = watch::channel(pass.withdrawn().clone());
-        tokio::spawn(drive(connection.with_upgrades(), watched));
+        let flight = Flight::driving(connection.with_upgrades());
         Ok(Connection::Single(Single { sender, address, flight, used }))
     }
 }

@@ -58,6 +58,10 @@ struct Tail(Zeroizing<Vec<u8>>);
 impl Tail {
     fn push(&mut self, watch: &Watch, bytes: &[u8], now: Millis) -> Option<Found> {
         let keep = watch.longest().saturating_sub(1);
+        if self.0.is_empty() {
+            self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(keep)..]);
+            return watch.look(bytes, now);
+        }
         let (first, long) = (bytes.len().min(keep), bytes.len() > keep);
         self.0.extend_from_slice(&bytes[..first]);
         let mut found = watch.look(&self.0, now);

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod credentials;
+mod flights;
 mod home;
 mod inspected;
 mod loss;

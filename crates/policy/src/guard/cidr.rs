@@ -21,10 +21,7 @@ impl Cidr {
 
     /// Is the address, of the same family, in the network?
     pub fn contains(&self, address: IpAddr) -> bool {
-        let width: u32 = if self.address.is_ipv4() { 32 } else { 128 };
-        let shift = width - u32::from(self.prefix);
-        let net = |address| bits(address).checked_shr(shift).unwrap_or(0);
-        self.address.is_ipv4() == address.is_ipv4() && net(self.address) == net(address)
+        is_within(address, self.address, self.prefix)
     }
 
     /// The lowest address of the network.
@@ -35,6 +32,16 @@ impl Cidr {
     /// How many leading bits are the network's.
     pub const fn prefix(&self) -> u8 {
         self.prefix
+    }
+}
+
+/// Is the address, of the same family, the network's in its leading `prefix` bits?
+pub(super) fn is_within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (address, network) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros() >= prefix,
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros() >= prefix,
+        _ => false,
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{
     Cidr,
     check::{Check, keeps},
+    cidr::is_within,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -142,7 +143,7 @@ pub(super) struct Row(pub(super) IpAddr, pub(super) u8, pub(super) AddressClass)
 
 impl Row {
     pub(super) fn contains(&self, address: IpAddr) -> bool {
-        Cidr::new(self.0, self.1).is_some_and(|network| network.contains(address))
+        is_within(address, self.0, self.1)
     }
 }
 

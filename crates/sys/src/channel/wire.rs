@@ -27,6 +27,9 @@ pub(super) enum Wait {
     Never,
 }
 
+/// Room that few packets have to grow beyond.
+const USUAL: usize = 16 * 1024;
+
 thread_local! {
     // One buffer a thread: a packet is parsed before the next is read, and a packet may be 128 KiB. The one
     // byte more tells a packet that fits from one that does not.
@@ -48,7 +51,8 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, ChannelError> {
-    let packet = serde_json::to_vec(message)?;
+    let mut packet = Vec::with_capacity(USUAL);
+    serde_json::to_writer(&mut packet, message)?;
     if packet.len() > MAX_PACKET { Err(ChannelError::TooLong(packet.len())) } else { Ok(packet) }
 }
 
