@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Reason;
+use proptest::{collection::vec, prelude::*};
 use std::sync::Arc;
 
 fn to() -> Destination {
@@ -172,4 +173,22 @@ fn a_parameter_without_a_value_is_recorded_without_its_name() {
     assert_eq!(seen.query, ["", "b"]);
     let facts = request("GET", "/?sk-secret", Body::None);
     assert_eq!(both(&policy("  - {allow: a.example, query: {q: x}}\n"), &facts).1, None);
+}
+
+fn is_within(seen: &Seen) -> bool {
+    serde_json::to_vec(seen).unwrap().len() <= LONGEST
+}
+
+proptest! {
+    /// What is taken for short at a glance is, whatever its texts need as JSON; and not every text is.
+    #[test]
+    fn nothing_is_recorded_that_is_longer_than_what_is_recorded(
+        method in "[A-Z]{0,9}", path in ".{0,120}", query in vec("[\\x00-\\x1f\"\\\\é]{0,40}", 0..8),
+        headers in vec("\\PC{0,30}", 0..30), websocket: bool, grpc: bool, body in 0..3usize,
+    ) {
+        let body = [SeenBody::None, SeenBody::Unread, SeenBody::Other][body].clone();
+        let seen = Seen { method, path, query, headers, websocket, grpc, body };
+        prop_assert!(!is_surely_short(&seen) || is_within(&seen));
+        prop_assert_eq!(is_short(&seen), is_within(&seen));
+    }
 }
