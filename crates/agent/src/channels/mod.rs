@@ -19,6 +19,7 @@ use crate::{
     store::{Reply, Run},
     web,
 };
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode, header, request};
@@ -128,14 +129,19 @@ impl Link {
         Ok(())
     }
 
-    /// The same with what a run owes: goes on behind the pieces that were sent before. One that was sent and not noted is
-    /// sent twice.
-    async fn answer(&self, run: &str, chat: &str, text: &str) -> Result<(), Failed> {
+    /// The same with what a run owes: goes on behind the pieces that were sent before, of which `sent` are known here. One
+    /// that was sent and not noted before the gateway ended is sent twice.
+    async fn answer(&self, run: &str, chat: &str, text: &str, sent: &mut u32) -> Result<(), Failed> {
         let (store, all) = (&self.gateway.store, pieces(text, self.channel.longest()));
-        let before = store.pieces_sent(run)?;
-        for (count, piece) in (1..).zip(&all).skip(before as usize) {
+        // Another text, or the same in other pieces, begins at its first.
+        let cut = digest(&SHA256, all.join("\0").as_bytes());
+        *sent = store.pieces_sent(run, cut.as_ref())?.max(*sent);
+        for piece in all.iter().skip(*sent as usize) {
             self.send(chat, piece).await?;
-            store.set_pieces_sent(run, count)?;
+            *sent += 1;
+            if let Err(error) = store.set_pieces_sent(run, cut.as_ref(), *sent) {
+                tracing::error!(%error, run, "how much of an answer was sent is not kept");
+            }
         }
         Ok(())
     }
@@ -352,7 +358,7 @@ async fn sent(link: &Link, reply: Reply) {
         Ok(None) => String::new(),
         Err(error) => return tracing::error!(%error, run = id, "an answer that is owed is not known"),
     };
-    let mut wait = FIRST_WAIT;
+    let (mut wait, mut sent) = (FIRST_WAIT, 0);
     while !text.trim().is_empty() {
         // The channel as it is configured now: one that is gone takes it when it is there again.
         let Some(link) = gateway.channels.get(name) else { return };
@@ -370,7 +376,7 @@ async fn sent(link: &Link, reply: Reply) {
             // It stays owed.
             Err(error) => return tracing::error!(%error, run = id, "for whom an answer is, is not known"),
         }
-        let Err(failed) = link.answer(&id, &chat, &text).await else { break };
+        let Err(failed) = link.answer(&id, &chat, &text, &mut sent).await else { break };
         tracing::warn!(error = %failed, channel = name, "an answer is not sent yet");
         if wait >= LONGEST_WAIT {
             // It stays owed: the next start tries again.

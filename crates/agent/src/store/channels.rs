@@ -192,16 +192,17 @@ impl Store {
         Ok(select.query_map([channel], reply)?.collect::<Result<_, _>>()?)
     }
 
-    /// How many pieces of what a run owes were sent.
-    pub fn pieces_sent(&self, run: &str) -> Result<u32, Error> {
+    /// How many pieces of what a run owes were sent, if it was cut as this digest says.
+    pub fn pieces_sent(&self, run: &str, cut: &[u8]) -> Result<u32, Error> {
         let db = self.db();
-        let sql = "SELECT pieces FROM channel_replies WHERE run = ?1";
-        Ok(db.query_row(sql, [run], |row| row.get(0)).optional()?.unwrap_or(0))
+        let sql = "SELECT pieces FROM channel_replies WHERE run = ?1 AND cut = ?2";
+        Ok(db.query_row(sql, params![run, cut], |row| row.get(0)).optional()?.unwrap_or(0))
     }
 
     /// So many were.
-    pub fn set_pieces_sent(&self, run: &str, count: u32) -> Result<(), Error> {
-        self.db().execute("UPDATE channel_replies SET pieces = ?2 WHERE run = ?1", params![run, count])?;
+    pub fn set_pieces_sent(&self, run: &str, cut: &[u8], count: u32) -> Result<(), Error> {
+        let sql = "UPDATE channel_replies SET pieces = ?3, cut = ?2 WHERE run = ?1";
+        self.db().execute(sql, params![run, cut, count])?;
         Ok(())
     }
 

@@ -45,20 +45,15 @@ pub(super) struct Withdrawal {
 
 /// What is let go of when a permission is withdrawn, whether anybody looks at it just then or not.
 pub(crate) trait Severed: Send + Sync + std::fmt::Debug {
-    /// Lets go.
-    fn sever(&self);
+    /// Lets go at once, but for what takes locks: whoever withdraws may hold them.
+    fn sever(self: Arc<Self>);
 }
 
 impl Withdrawal {
     pub(super) fn now(&self) {
         self.token.cancel();
         let severed = std::mem::take(&mut *self.severed.lock().unwrap_or_else(PoisonError::into_inner));
-        // Whoever withdraws may hold what they need to let go. Without a runtime nothing of the kind is under way.
-        if !severed.is_empty()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { severed.iter().filter_map(Weak::upgrade).for_each(|it| it.sever()) });
-        }
+        severed.iter().filter_map(Weak::upgrade).for_each(Severed::sever);
     }
 }
 
@@ -165,7 +160,7 @@ impl Pass {
         self.withdrawal.severed.lock().unwrap_or_else(PoisonError::into_inner).push(weak);
         // If that came before, nobody looks there any more.
         if self.withdrawn().is_cancelled() {
-            what.sever();
+            Arc::clone(what).sever();
         }
     }
 

@@ -228,7 +228,7 @@ struct Driven {
 struct InFlight(CancellationToken);
 
 impl Severed for InFlight {
-    fn sever(&self) {
+    fn sever(self: Arc<Self>) {
         self.0.cancel();
     }
 }

@@ -76,14 +76,18 @@ impl<B> Source<B> {
     }
 }
 
-impl<B: Send> Severed for Source<B> {
-    fn sever(&self) {
-        if !keeps(Check::WithdrawnInspected) {
-            return;
+impl<B: Send + 'static> Severed for Source<B> {
+    fn sever(self: Arc<Self>) {
+        // Without a runtime no body is under way.
+        if keeps(Check::WithdrawnInspected)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let (body, waiting) = std::mem::take(&mut *self.lock());
+                drop(body);
+                waiting.into_iter().for_each(Waker::wake);
+            });
         }
-        let (body, waiting) = std::mem::take(&mut *self.lock());
-        drop(body);
-        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

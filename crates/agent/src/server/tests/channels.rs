@@ -252,6 +252,18 @@ fn what_a_job_owes_too_long_is_forgotten_and_an_answer_never() {
     assert_eq!(left, ["telegram:1", "cron:a:2"]);
 }
 
+#[test]
+fn what_was_sent_of_one_text_was_not_sent_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::Store::open(&dir.path().join("agent.db")).unwrap();
+    let reply = store::Reply { run: "r".to_owned(), channel: "telegram".to_owned(), chat: "42".to_owned() };
+    store.owe(&reply, 10).unwrap();
+    store.set_pieces_sent("r", b"this", 2).unwrap();
+    assert_eq!(store.pieces_sent("r", b"this").unwrap(), 2);
+    assert_eq!(store.pieces_sent("r", b"that").unwrap(), 0);
+    assert_eq!(store.pieces_sent("s", b"this").unwrap(), 0);
+}
+
 #[tokio::test]
 async fn one_of_ours_whose_conversation_is_full_is_told_so_once_a_minute() {
     let script = script(vec![Line::Holds("one moment", Arc::default())]);
