@@ -24,8 +24,6 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal by one of our layers.
-    // Whoever refuses is aside of what lets through.
-    #[cold]
     pub fn new(reason: Reason, by: impl Into<String>) -> Self {
         Self {
             reason,
@@ -39,7 +37,6 @@ impl Refusal {
 
     /// With the words of a rule's author or an approver, or details of ours.
     #[must_use]
-    #[cold]
     pub fn said(mut self, words: impl Into<String>) -> Self {
         self.said = words.into();
         self

@@ -57,19 +57,21 @@ async fn what_is_withdrawn_already_ends_the_connection_that_would_carry_it() {
 
 #[tokio::test]
 async fn what_waits_to_be_written_is_not_once_its_permission_is_gone() {
-    let cell = cell();
-    let pass = granted(&cell, 1, 8001).await;
-    let (waiting, written) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
-    let (wakes, writes) = (Arc::clone(&waiting), Arc::clone(&written));
-    let flight = Flight::driving(async move {
-        wakes.notified().await;
-        writes.store(true, SeqCst);
-        std::future::pending().await
-    });
-    flight.carries(&pass);
-    tokio::task::yield_now().await;
-    // Its turn comes next, and the withdrawal before it.
-    waiting.notify_one();
-    revoked(&cell, 1).await;
-    assert!(!written.load(SeqCst));
+    for withdrawn in [false, true] {
+        let cell = cell();
+        let pass = granted(&cell, 1, 8001).await;
+        let (waiting, written) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
+        let (wakes, writes) = (Arc::clone(&waiting), Arc::clone(&written));
+        let flight = Flight::driving(async move {
+            wakes.notified().await;
+            writes.store(true, SeqCst);
+            std::future::pending().await
+        });
+        flight.carries(&pass);
+        tokio::task::yield_now().await;
+        // Its turn comes next, and the withdrawal before it.
+        waiting.notify_one();
+        revoked(&cell, if withdrawn { 1 } else { 2 }).await;
+        assert_eq!(written.load(SeqCst), !withdrawn);
+    }
 }
