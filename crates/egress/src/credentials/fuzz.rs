@@ -31,7 +31,7 @@ pub fn request_and_answer(bytes: &[u8]) {
     let [target, value, rest] = [(); 3].map(|()| fill(lines.next().unwrap_or_default()));
     head(&credentials, &target, &value);
     let cuts: Vec<usize> = bytes.iter().map(|byte| usize::from(*byte % 16) + 1).collect();
-    stream(&credentials, &token, &rest, &cuts);
+    stream(&credentials, &rest, &cuts);
     messages(&rest, &cuts);
 }
 
@@ -98,22 +98,19 @@ fn head(credentials: &Credentials, target: &[u8], value: &[u8]) {
     assert!(matches!(segments[..], ["", "v1", any, "x"] if !any.contains(['%', ';', '\\']) && any != ".."));
 }
 
-fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) {
+fn stream(credentials: &Credentials, bytes: &[u8], cuts: &[usize]) {
     let patterns = &credentials.patterns(&place());
     let (mut finder, mut redactor) = (Finder::default(), Redactor::default());
-    let (mut passed, mut covered, mut found) = (Vec::new(), Vec::new(), false);
+    let (mut passed, mut covered, mut found) = (Vec::new(), Vec::new(), None);
     let mut come = 0;
     let (mut rest, mut cuts) = (bytes, cuts.iter().cycle());
     while !rest.is_empty() {
         let (chunk, more) = rest.split_at(cuts.next().copied().unwrap_or(1).min(rest.len()));
         rest = more;
-        if !found {
+        if found.is_none() {
             match finder.push(Bytes::copy_from_slice(chunk)) {
                 Ok(on) => passed.extend(on),
-                Err(what) => {
-                    assert_eq!(what, *token);
-                    found = true;
-                }
+                Err(what) => found = Some(what),
             }
         }
         covered.extend(redactor.push(patterns, Bytes::copy_from_slice(chunk), false));
@@ -129,7 +126,9 @@ fn stream(credentials: &Credentials, token: &str, bytes: &[u8], cuts: &[usize]) 
     let whole = patterns.cover(bytes).unwrap_or_else(|| bytes.to_vec());
     assert_eq!(covered, whole, "it depends on how it is cut");
     assert!(patterns.cover(&covered).is_none() && covered.len() == bytes.len());
-    if found {
+    // Whoever made it up.
+    assert_eq!(found.as_deref(), find::placeholder(bytes), "the first, and only if there is one");
+    if found.is_some() {
         assert!(find::placeholder(&passed).is_none());
     } else {
         passed.extend(finder.finish());
