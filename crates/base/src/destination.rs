@@ -1,17 +1,34 @@
 //! Where a cell wants to go: what policy decides on and approvals are about.
 
-use crate::HostName;
-use serde::{Deserialize, Serialize};
+use crate::{HostName, host::HostNameError};
+use serde::{Deserialize, Serialize, Serializer};
 use std::{fmt, net::IpAddr};
 
 /// A name, or a literal address when the cell dialled one that no look-up of ours gave it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Host {
-    /// A literal address. Listed first, so that its text is never taken for a name.
+    /// A literal address. Its text is never taken for a name.
     Address(IpAddr),
     /// A name.
     Name(HostName),
+}
+
+impl TryFrom<String> for Host {
+    type Error = HostNameError;
+
+    fn try_from(text: String) -> Result<Self, HostNameError> {
+        text.parse().map(Self::Address).or_else(|_| HostName::try_from(text).map(Self::Name))
+    }
+}
+
+impl Serialize for Host {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Address(address) => address.serialize(serializer),
+            Self::Name(name) => name.serialize(serializer),
+        }
+    }
 }
 
 /// What is spoken to the destination.

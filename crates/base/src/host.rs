@@ -1,12 +1,12 @@
 //! Host names as policy and wires know them: ASCII, lower case, no trailing dot.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::{fmt, sync::Arc};
 
 /// A DNS name: 1 to 253 bytes of labels of 1 to 63 letters, digits, `-` or `_`, at least one letter in
 /// the last label, lower case. An IP literal in any spelling is not a host name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct HostName(Arc<str>);
 
 /// Why a text is no host name.
@@ -25,6 +25,12 @@ impl HostName {
     /// The name's labels from left to right.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.0.split('.')
+    }
+}
+
+impl Serialize for HostName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

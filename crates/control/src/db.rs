@@ -6,9 +6,7 @@
 
 use crate::{Error, disk::Disk};
 use cofferdam_base::{Millis, TenantId};
-use cofferdam_store::ledger::Kind;
-use serde_json::Value;
-use std::sync::Arc;
+use cofferdam_store::ledger::{Body, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 type Job = Box<dyn FnOnce(&mut dyn Disk) + Send>;
@@ -54,6 +52,6 @@ pub struct Row {
     pub tenant: Option<TenantId>,
     /// What happened.
     pub kind: Kind,
-    /// The rest; not copied on its way to the disk.
-    pub body: Arc<Value>,
+    /// The rest.
+    pub body: Body,
 }

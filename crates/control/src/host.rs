@@ -19,16 +19,18 @@ use crate::{
     webhook::Courier,
 };
 use cofferdam_base::{
-    Clock, Millis, TenantId,
+    Clock, Millis, SecretName, TenantId,
     ipc::{
         edge::{Config, Report},
+        seen::Seen,
         warden::{Record, Usage},
     },
 };
 use cofferdam_policy::Reason;
-use cofferdam_store::ledger::Kind;
+use cofferdam_store::ledger::{Body, Kind};
 use cofferdam_sys::clock::SystemClock;
 use cofferdam_vault::MasterKey;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -160,7 +162,7 @@ impl Host {
             let body = json!({ "boot": boot, "before": record.seq, "missing": missing });
             self.observe(Some(&tenant.id), Kind::Gap, body).await;
         }
-        let Record { seq, at, what, destination, by, reason, request, seen, count } = record;
+        let Record { seq, at, what, destination, by, reason, request, seen, secrets, count } = record;
         if reason == Reason::PlaceholderElsewhere.code() {
             tenant.alerts.fetch_add(u64::from(*count), Ordering::Relaxed);
             tracing::warn!(tenant = %tenant.id, by, "a placeholder was sent where its secret is not bound");
@@ -172,17 +174,25 @@ impl Host {
             let (tenant, what) = (Some(tenant.id.clone()), "loss_blocked".to_owned());
             self.alarm(crate::api::types::Alarm { tenant, at: *at, what, subject, count: *count });
         }
-        let body = json!({
-            "boot": boot, "seq": seq, "destination": destination.as_ref().map(ToString::to_string), "by": by,
-            "reason": reason, "request": request, "seen": seen, "count": count,
-        });
+        let destination = destination.as_ref().map(ToString::to_string);
+        let body = Told {
+            boot,
+            seq: *seq,
+            destination,
+            by,
+            reason,
+            request,
+            seen: seen.as_deref(),
+            secrets,
+            count: *count,
+        };
         let kind = match what {
             cofferdam_base::ipc::warden::RecordKind::Allow => Kind::Allow,
             cofferdam_base::ipc::warden::RecordKind::Deny => Kind::Deny,
             cofferdam_base::ipc::warden::RecordKind::Hold => Kind::Hold,
             cofferdam_base::ipc::warden::RecordKind::Use => Kind::Use,
         };
-        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind, body: body.into() };
+        let row = Row { at: *at, tenant: Some(tenant.id.clone()), kind, body: Body::of(&body) };
         self.scribe.record(row, done).await;
     }
 
@@ -233,6 +243,20 @@ impl Host {
 }
 
 fn usage_row(tenant: &TenantId, usage: &Usage) -> Row {
-    let body = serde_json::to_value(usage).unwrap_or_default();
-    Row { at: usage.at, tenant: Some(tenant.clone()), kind: Kind::Usage, body: body.into() }
+    Row { at: usage.at, tenant: Some(tenant.clone()), kind: Kind::Usage, body: Body::of(usage) }
+}
+
+/// The body of a row that tells of a [`Record`], under the number `seq` of the start `boot` of its warden.
+#[derive(Serialize)]
+struct Told<'a> {
+    boot: u64,
+    seq: u64,
+    destination: Option<String>,
+    by: &'a str,
+    reason: &'a str,
+    request: &'a str,
+    seen: Option<&'a Seen>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    secrets: &'a [SecretName],
+    count: u32,
 }

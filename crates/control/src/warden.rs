@@ -268,7 +268,13 @@ impl Link {
 
 /// Whatever a warden's words are made of, a person sees them as one line.
 fn tidy(mut report: Report) -> Report {
-    let line = |text: &mut String| *text = plain::line(text, LONGEST_WORDS);
+    let line = |text: &mut String| {
+        // As nearly all are.
+        let is_one = text.len() <= LONGEST_WORDS && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !is_one {
+            *text = plain::line(text, LONGEST_WORDS);
+        }
+    };
     match &mut report {
         Report::Configured { revision: _, error, authority: _ } | Report::Posted { delivery: _, error } => {
             error.iter_mut().for_each(line);

@@ -376,16 +376,16 @@ impl Gate {
             seen: wanted.seen(),
             count: 1,
         });
-        let recorded = row.is_none_or(|row| self.outlet.record(row));
-        if keeps(Check::Recorded) && !recorded {
+        let told = row.is_some();
+        let row = row.and_then(|row| self.outlet.record(row));
+        if keeps(Check::Recorded) && told && row.is_none() {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         state.next += 1;
         let (id, withdrawal) = (state.next, Withdrawal::default());
         let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
-        let pass =
-            Pass { gate: Arc::clone(self), id, destination, service, meter, withdrawal: withdrawal.clone() };
-        let wanted = wanted.clone();
+        let (gate, severs, wanted) = (Arc::clone(self), withdrawal.clone(), wanted.clone());
+        let pass = Pass { gate, id, destination, service, meter, withdrawal: severs, row };
         state.open.insert(id, Open { wanted, authority, until, address: None, withdrawal });
         Ok(pass)
     }
@@ -435,17 +435,8 @@ impl Gate {
     }
 
     /// A secret goes out to where it is bound. What cannot be recorded does not.
-    pub fn use_secret(&self, destination: &Destination, name: &SecretName) -> Result<(), Refusal> {
-        let row = Row {
-            what: RecordKind::Use,
-            destination: Some(destination.clone()),
-            by: format!("secret {name}"),
-            reason: String::new(),
-            request: String::new(),
-            seen: None,
-            count: 1,
-        };
-        if !self.outlet.record_use(row) && keeps(Check::Recorded) {
+    pub fn use_secret(&self, pass: &Pass, name: &SecretName) -> Result<(), Refusal> {
+        if !self.outlet.record_use(pass.row, &pass.destination, name) && keeps(Check::Recorded) {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         Ok(())

@@ -404,7 +404,7 @@ impl Model {
         };
         let (what, reason, request) = (RecordKind::Use, String::new(), String::new());
         let row = Row { what, destination: None, by, reason, request, seen: None, count: 1 };
-        if !self.outbox.record(row) {
+        if self.outbox.record(row).is_none() {
             return Err(Missed::new(Trouble::Unrecorded, "", self.no(Reason::LedgerUnavailable, "")));
         }
         let Some(name) = &route.secret else { return Ok(None) };

@@ -172,7 +172,7 @@ impl Tokens {
             seen: None,
             count: 1,
         };
-        if !self.outbox.record(row) {
+        if self.outbox.record(row).is_none() {
             return Err("the ledger takes nothing now".to_owned());
         }
         let (_, stream) =

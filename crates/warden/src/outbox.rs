@@ -7,7 +7,7 @@
 //! hold the others back: each has its turn.
 
 use cofferdam_base::{
-    Clock, TenantId,
+    Clock, Destination, SecretName, TenantId,
     ipc::warden::{Record, RecordKind, Report, Usage},
 };
 use cofferdam_egress::{Notice, Outlet, Row};
@@ -26,6 +26,8 @@ const ROOM: usize = 1024;
 const ROOM_FOR_DENIALS: usize = 256;
 /// How many more uses of secrets, by requests that had room themselves.
 const ROOM_FOR_USES: usize = 128;
+/// How many secrets one record names.
+const SECRETS: usize = 8;
 /// How many uses of a model may wait to be counted, those under way included, before no model is asked.
 const ROOM_FOR_USAGE: usize = 1024;
 /// How many other messages may wait for a wire.
@@ -70,6 +72,8 @@ struct State {
     kept: VecDeque<Arc<Record>>,
     /// The number of the last record that was given to this wire.
     sent: u64,
+    /// The number of the last one that any wire may have got: nothing is added to it.
+    left: u64,
     /// Usage that is not counted yet; its last number, and the last that was given to this wire.
     usage: VecDeque<Usage>,
     last_usage: u64,
@@ -144,6 +148,7 @@ impl State {
                     let first = self.kept.front().map_or(0, |first| first.seq);
                     let record = next(&self.kept, first, sent);
                     sent += u64::from(record.is_some());
+                    self.left = self.left.max(sent);
                     record.map(Report::Record)
                 }
             };
@@ -179,6 +184,16 @@ impl State {
         let before = self.waiting.len();
         self.waiting.retain(|it| !matches!(it, Report::Asking(most) if most.request == request));
         self.waiting.len() < before
+    }
+
+    /// Adds a secret to the record of the request that bears it; false if that may have left already, or bears many.
+    fn add(&mut self, request: u64, name: &SecretName) -> bool {
+        let first = self.kept.front().map_or(0, |first| first.seq);
+        let at = request.checked_sub(first).filter(|_| request > self.left);
+        let record = at.and_then(|at| self.kept.get_mut(usize::try_from(at).ok()?));
+        let Some(record) = record.filter(|record| record.secrets.len() < SECRETS) else { return false };
+        Arc::make_mut(record).secrets.push(name.clone());
+        true
     }
 
     /// Is there nothing but rows of what was let through and uses of models, and not too many? Of a use that is not said
@@ -439,8 +454,8 @@ impl Outbox {
     fn push(&self, state: &mut State, row: Row) {
         let Row { what, destination, by, reason, request, seen, count } = row;
         state.last += 1;
-        let (seq, at) = (state.last, self.clock.now());
-        let record = Record { seq, at, what, destination, by, reason, request, seen, count };
+        let (seq, at, secrets) = (state.last, self.clock.now(), Vec::new());
+        let record = Record { seq, at, what, destination, by, reason, request, seen, secrets, count };
         state.kept.push_back(Arc::new(record));
     }
 }
@@ -462,34 +477,47 @@ impl Outbox {
         true
     }
 
-    /// Keeps a row, if no more than so many are kept.
-    fn take(&self, row: Row, room: usize) -> bool {
+    /// Keeps a row, if no more than so many are kept; its number.
+    fn take(&self, row: Row, room: usize) -> Option<u64> {
         let mut state = self.lock();
         let deny = row.what == RecordKind::Deny;
         if state.kept.len() >= room {
             if deny {
                 state.uncounted = state.uncounted.saturating_add(row.count);
             }
-            return false;
+            return None;
         }
         self.push(&mut state, row);
+        let number = state.last;
         let alone = !state.gathering || !state.may_wait();
         drop(state);
         if alone {
             self.more.notify_one();
         }
-        true
+        Some(number)
     }
 }
 
 impl Outlet for Outbox {
-    fn record(&self, row: Row) -> bool {
+    fn record(&self, row: Row) -> Option<u64> {
         let more = if row.what == RecordKind::Deny { ROOM_FOR_DENIALS } else { 0 };
         self.take(row, ROOM + more)
     }
 
-    fn record_use(&self, row: Row) -> bool {
-        self.take(row, ROOM + ROOM_FOR_USES)
+    fn record_use(&self, request: Option<u64>, destination: &Destination, name: &SecretName) -> bool {
+        if request.is_some_and(|request| self.lock().add(request, name)) {
+            return true;
+        }
+        let row = Row {
+            what: RecordKind::Use,
+            destination: Some(destination.clone()),
+            by: format!("secret {name}"),
+            reason: String::new(),
+            request: String::new(),
+            seen: None,
+            count: 1,
+        };
+        self.take(row, ROOM + ROOM_FOR_USES).is_some()
     }
 
     fn is_full(&self) -> bool {

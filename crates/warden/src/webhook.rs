@@ -55,7 +55,7 @@ impl Office {
         let by = format!("secret {secret}");
         let (reason, request) = (String::new(), String::new());
         let row = Row { what: RecordKind::Use, destination: None, by, reason, request, seen: None, count: 1 };
-        if !self.outbox.record(row) {
+        if self.outbox.record(row).is_none() {
             return Err("the ledger takes nothing now".to_owned());
         }
         let key = self.keys.open(&secret).map_err(|error| error.to_string())?;

@@ -236,6 +236,10 @@ pub struct Record {
     /// The same as rules see it, where one row is about one request and it is not too much.
     #[serde(default)]
     pub seen: Option<Box<Seen>>,
+    /// The secrets that the request bears, as far as that was known before this row left; each later one has a row of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
     /// How many alike were folded into this row.
     pub count: u32,
 }

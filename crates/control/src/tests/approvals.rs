@@ -309,6 +309,7 @@ async fn what_is_asked_again_is_one_question_with_a_count_and_another_request_is
             reason,
             request: String::new(),
             seen: None,
+            secrets: vec![],
             count: 1,
         }))
     };

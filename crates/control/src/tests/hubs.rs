@@ -393,6 +393,7 @@ async fn records_are_acknowledged_once_durable_and_a_gap_shows() {
             reason: "denied_by_policy".to_owned(),
             request: String::new(),
             seen: None,
+            secrets: vec![],
             count: 1,
         }))
     };
@@ -426,6 +427,7 @@ fn told(seq: u64, what: RecordKind) -> Report {
         reason: String::new(),
         request: String::new(),
         seen: None,
+        secrets: vec![],
         count: 1,
     }))
 }

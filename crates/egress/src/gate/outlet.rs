@@ -43,12 +43,11 @@ pub enum Notice {
 
 /// Where rows and notices go.
 pub trait Outlet: Send + Sync + std::fmt::Debug {
-    /// Takes a row. False: it cannot be handed on, and what it describes must not be allowed.
-    fn record(&self, row: Row) -> bool;
-    /// The same for a secret of a request that was let through, and had room for its own row.
-    fn record_use(&self, row: Row) -> bool {
-        self.record(row)
-    }
+    /// Takes a row, and numbers it. None: it cannot be handed on, and what it describes must not be allowed.
+    fn record(&self, row: Row) -> Option<u64>;
+    /// Records a secret that goes there, borne by the request that was let through under the row of this number. False:
+    /// it cannot be handed on, and the secret must not go out.
+    fn record_use(&self, request: Option<u64>, destination: &Destination, name: &SecretName) -> bool;
     /// Is there no room for a row of what is let through?
     fn is_full(&self) -> bool {
         false

@@ -146,6 +146,8 @@ pub struct Pass {
     pub(super) service: bool,
     pub(super) meter: Option<Meter>,
     pub(super) withdrawal: Withdrawal,
+    /// The number of the row that tells of it.
+    pub(super) row: Option<u64>,
 }
 
 impl Pass {

@@ -8,7 +8,11 @@ use cofferdam_policy::{Guard, Policy};
 struct Deaf(Mutex<Vec<Notice>>);
 
 impl Outlet for Deaf {
-    fn record(&self, _: Row) -> bool {
+    fn record(&self, _: Row) -> Option<u64> {
+        Some(1)
+    }
+
+    fn record_use(&self, _: Option<u64>, _: &Destination, _: &SecretName) -> bool {
         true
     }
 
@@ -23,8 +27,12 @@ impl Outlet for Deaf {
 struct Full(std::sync::atomic::AtomicBool, Notify);
 
 impl Outlet for Full {
-    fn record(&self, row: Row) -> bool {
-        self.0.load(std::sync::atomic::Ordering::SeqCst) || row.what == RecordKind::Deny
+    fn record(&self, row: Row) -> Option<u64> {
+        (!self.is_full() || row.what == RecordKind::Deny).then_some(1)
+    }
+
+    fn record_use(&self, _: Option<u64>, _: &Destination, _: &SecretName) -> bool {
+        !self.is_full()
     }
 
     fn is_full(&self) -> bool {

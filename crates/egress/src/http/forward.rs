@@ -162,7 +162,7 @@ fn exchange<'a>(
         let Outgoing { used, bound, sign } =
             credentials.outgoing(&mut onward, pass.destination(), websocket).map_err(elsewhere)?;
         for name in &used {
-            egress.gate.use_secret(pass.destination(), name)?;
+            egress.gate.use_secret(pass, name)?;
         }
         let (mut body, filled) = if websocket {
             (body, Vec::new())
@@ -170,7 +170,7 @@ fn exchange<'a>(
             egress.filled(credentials, &mut onward, pass.destination(), body).await?
         };
         for name in &filled {
-            egress.gate.use_secret(pass.destination(), name)?;
+            egress.gate.use_secret(pass, name)?;
         }
         if let Some(signing) = sign {
             let host = head::authority(pass.destination());

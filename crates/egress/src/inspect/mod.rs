@@ -328,7 +328,7 @@ impl Egress {
         let exchanged = credentials.outgoing(&mut head, destination, asks == Asks::WebSocket);
         let Outgoing { used, bound, sign } = exchanged.map_err(|blocked| record(elsewhere(blocked)))?;
         for name in &used {
-            self.gate.use_secret(destination, name).map_err(record)?;
+            self.gate.use_secret(pass, name).map_err(record)?;
         }
         let (mut body, filled) = if asks == Asks::WebSocket {
             (body, Vec::new())
@@ -338,7 +338,7 @@ impl Egress {
             filled.map_err(|refusal| alarm.take().unwrap_or_else(|| record(refusal)))?
         };
         for name in &filled {
-            self.gate.use_secret(destination, name).map_err(record)?;
+            self.gate.use_secret(pass, name).map_err(record)?;
         }
         if let Some(signing) = sign {
             let host = head::authority(destination);

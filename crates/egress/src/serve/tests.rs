@@ -18,7 +18,7 @@ use crate::{
     relay::BoxStream,
 };
 use cofferdam_base::{
-    Clock, HostName, Millis,
+    Clock, HostName, Millis, SecretName,
     ipc::warden::{Grant, GrantSpan, RecordKind},
 };
 use cofferdam_policy::{CheckedAddress, Guard, Policy};
@@ -35,15 +35,24 @@ use tokio::io::{DuplexStream, duplex};
 #[derive(Debug, Default)]
 struct Told {
     rows: Mutex<Vec<Row>>,
+    uses: Mutex<Vec<(Option<u64>, SecretName)>>,
     notices: Mutex<Vec<Notice>>,
     full: AtomicBool,
 }
 
 impl Outlet for Told {
-    fn record(&self, row: Row) -> bool {
+    fn record(&self, row: Row) -> Option<u64> {
+        let mut rows = self.rows.lock().unwrap();
+        (!self.full.load(SeqCst)).then(|| {
+            rows.push(row);
+            rows.len() as u64
+        })
+    }
+
+    fn record_use(&self, request: Option<u64>, _: &Destination, name: &SecretName) -> bool {
         let full = self.full.load(SeqCst);
         if !full {
-            self.rows.lock().unwrap().push(row);
+            self.uses.lock().unwrap().push((request, name.clone()));
         }
         !full
     }

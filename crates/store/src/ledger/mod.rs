@@ -23,7 +23,7 @@ mod tests;
 
 pub use kind::Kind;
 pub use read::Reader;
-pub use row::{Class, NewRow, StoredRow, Verified};
+pub use row::{Body, Class, NewRow, StoredRow, Verified};
 
 use crate::Error;
 use budget::{Admission, Budget};
@@ -322,7 +322,7 @@ struct Line<'a> {
     class: Class,
     tenant: Option<&'a TenantId>,
     kind: &'a str,
-    body: &'a serde_json::Value,
+    body: &'a Body,
 }
 
 fn mark(marks: &mut Vec<Mark>, seq: u64, segment: usize, offset: u64) {

@@ -1,7 +1,11 @@
 //! What a row of the ledger is.
 
 use cofferdam_base::{Digest, Millis, TenantId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use std::sync::Arc;
 
 /// When a row must be durable.
@@ -24,8 +28,57 @@ pub struct NewRow {
     pub tenant: Option<TenantId>,
     /// What happened: one lower-case word.
     pub kind: String,
-    /// The rest; not copied on its way to the disk.
-    pub body: Arc<serde_json::Value>,
+    /// The rest.
+    pub body: Body,
+}
+
+/// What else a row tells, as JSON; written once, and shared on its way to the disk.
+#[derive(Clone, Debug)]
+pub struct Body(Arc<RawValue>);
+
+impl Body {
+    /// Of anything that JSON can say; what it cannot is told as such.
+    pub fn of(body: &impl Serialize) -> Self {
+        let written =
+            to_raw_value(body).or_else(|error| to_raw_value(&format!("it cannot be written: {error}")));
+        // A string always can.
+        Self(written.unwrap_or_default().into())
+    }
+
+    /// The same with one more member, if it is an object.
+    pub(crate) fn with(&self, member: &str, value: Value) -> Self {
+        match serde_json::from_str(self.as_str()) {
+            Ok(Value::Object(mut body)) => {
+                body.insert(member.to_owned(), value);
+                Value::Object(body).into()
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl From<Value> for Body {
+    fn from(body: Value) -> Self {
+        Self::of(&body)
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
 }
 
 /// A row as it stands in the ledger.
@@ -43,7 +96,7 @@ pub struct StoredRow {
     /// What happened.
     pub kind: String,
     /// The rest.
-    pub body: serde_json::Value,
+    pub body: Value,
 }
 
 /// The outcome of reading the whole chain.

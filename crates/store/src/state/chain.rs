@@ -16,7 +16,7 @@ use crate::{
 use cofferdam_base::{Millis, TenantId};
 use rusqlite::{Connection, params};
 use serde_json::json;
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 /// So many rows are read at a time.
 const PAGE: usize = 1000;
@@ -59,11 +59,8 @@ struct Ended {
 
 /// The row of a change that is flushed by the row alone.
 pub(super) fn telling(row: &NewRow, approval: u64, state: &str) -> NewRow {
-    let mut row = row.clone();
-    if let Some(body) = Arc::make_mut(&mut row.body).as_object_mut() {
-        body.insert("ends".to_owned(), json!({ "approval": approval, "state": state }));
-    }
-    row
+    let body = row.body.with("ends", json!({ "approval": approval, "state": state }));
+    NewRow { body, ..row.clone() }
 }
 
 fn over(row: &StoredRow) -> Option<Ended> {

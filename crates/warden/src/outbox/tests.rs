@@ -26,6 +26,10 @@ fn row(what: RecordKind) -> Row {
     }
 }
 
+fn key() -> SecretName {
+    "KEY".parse().unwrap()
+}
+
 async fn take(outbox: &Outbox) -> Report {
     let reports = outbox.next().await;
     outbox.sent(&reports[..1]);
@@ -36,18 +40,18 @@ async fn take(outbox: &Outbox) -> Report {
 async fn a_full_queue_allows_nothing_more_and_still_takes_denials() {
     let outbox = outbox();
     for _ in 0..ROOM {
-        assert!(outbox.record(row(RecordKind::Allow)));
+        assert!(outbox.record(row(RecordKind::Allow)).is_some());
     }
-    assert!(!outbox.record(row(RecordKind::Allow)));
+    assert!(outbox.record(row(RecordKind::Allow)).is_none());
     for _ in 0..ROOM_FOR_DENIALS {
-        assert!(outbox.record(row(RecordKind::Deny)));
+        assert!(outbox.record(row(RecordKind::Deny)).is_some());
     }
     for _ in 0..3 {
-        assert!(!outbox.record(row(RecordKind::Deny)));
+        assert!(outbox.record(row(RecordKind::Deny)).is_none());
     }
     // The positive control: once the ledger has them there is room again, and the lost are counted.
     outbox.recorded((ROOM + ROOM_FOR_DENIALS) as u64);
-    assert!(outbox.record(row(RecordKind::Allow)));
+    assert!(outbox.record(row(RecordKind::Allow)).is_some());
     outbox.attach(Vec::new());
     assert!(matches!(take(&outbox).await, Report::Hello { boot: 7, .. }));
     let Report::Record(lost) = take(&outbox).await else { panic!() };
@@ -61,13 +65,13 @@ async fn who_has_no_room_for_a_row_waits_until_there_is_some_and_its_secrets_hav
     let outbox = outbox();
     assert!(outbox.room().is_none());
     for _ in 0..ROOM {
-        assert!(outbox.record(row(RecordKind::Allow)));
+        assert!(outbox.record(row(RecordKind::Allow)).is_some());
     }
     for _ in 0..ROOM_FOR_USES {
-        assert!(outbox.record_use(row(RecordKind::Use)));
+        assert!(outbox.record_use(None, &destination(1), &key()));
     }
-    assert!(!outbox.record_use(row(RecordKind::Use)) && outbox.is_full());
-    assert!(!outbox.record(row(RecordKind::Use)), "of a request that had none");
+    assert!(!outbox.record_use(None, &destination(1), &key()) && outbox.is_full());
+    assert!(outbox.record(row(RecordKind::Use)).is_none(), "of a request that had none");
     let mut room = outbox.room().unwrap();
     let others: Vec<_> = std::iter::from_fn(|| outbox.room()).collect();
     assert_eq!(others.len(), PATIENT - 1, "no more wait than may find some");
@@ -77,7 +81,49 @@ async fn who_has_no_room_for_a_row_waits_until_there_is_some_and_its_secrets_hav
     assert!(futures_util::poll!(&mut room).is_pending(), "what was let through has no more room by them");
     outbox.recorded(ROOM_FOR_USES as u64 + 1);
     room.await;
-    assert!(outbox.record(row(RecordKind::Allow)));
+    assert!(outbox.record(row(RecordKind::Allow)).is_some());
+}
+
+#[tokio::test]
+async fn a_secret_is_told_in_the_row_of_its_request_until_that_may_have_left_and_then_by_itself() {
+    let outbox = outbox();
+    let request = outbox.record(row(RecordKind::Allow));
+    let other = outbox.record(row(RecordKind::Allow));
+    let bears = |request| assert!(outbox.record_use(request, &destination(1), &key()));
+    (0..=SECRETS).for_each(|_| bears(request));
+    bears(other);
+    // Its wire ends before anybody knows whether it arrived: what control has already it does not take again.
+    outbox.attach(Vec::new());
+    outbox.next().await;
+    bears(other);
+    outbox.attach(Vec::new());
+    bears(other);
+    // Nor is there anything to add to once control has it.
+    outbox.sent(&outbox.next().await);
+    outbox.recorded(2);
+    bears(other);
+    outbox.attach(Vec::new());
+    let told = outbox.next().await.into_iter().filter_map(|report| match report {
+        Report::Record(record) => Some((record.seq, record.what, record.by.clone())),
+        _ => None,
+    });
+    let by_itself = |seq| (seq, RecordKind::Use, "secret KEY".to_owned());
+    assert_eq!(told.collect::<Vec<_>>(), [3, 4, 5, 6].map(by_itself));
+}
+
+#[tokio::test]
+async fn the_row_of_a_request_names_its_secrets() {
+    let outbox = outbox();
+    outbox.attach(Vec::new());
+    assert!(matches!(take(&outbox).await, Report::Hello { .. }));
+    let [request, other] = [(); 2].map(|()| outbox.record(row(RecordKind::Allow)));
+    assert!(outbox.record_use(other, &destination(1), &key()));
+    assert_eq!((request, other), (Some(1), Some(2)));
+    let secrets = async || match take(&outbox).await {
+        Report::Record(record) => record.secrets.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((secrets().await, secrets().await), (vec![], vec![key()]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +137,7 @@ async fn rows_of_what_was_let_through_wait_for_company_and_nothing_else_does() {
         let writer = async {
             tokio::task::yield_now().await;
             for what in what {
-                assert!(outbox.record(row(*what)));
+                assert!(outbox.record(row(*what)).is_some());
             }
         };
         let reader = async {
@@ -119,7 +165,7 @@ async fn a_wire_that_ends_while_rows_gather_lets_the_next_one_hear_of_more() {
             for _ in 0..5 {
                 tokio::task::yield_now().await;
             }
-            assert!(outbox.record(row(RecordKind::Allow)));
+            assert!(outbox.record(row(RecordKind::Allow)).is_some());
         };
         tokio::join!(tokio::time::timeout(patience, outbox.next()), row).0
     };
@@ -215,7 +261,7 @@ async fn what_waits_goes_together_and_again_what_did_not_go_out() {
     outbox.attach(Vec::new());
     take(&outbox).await;
     (1..=40).for_each(|n| assert!(outbox.tell(ask(n))));
-    (0..40).for_each(|_| assert!(outbox.record(row(RecordKind::Deny))));
+    (0..40).for_each(|_| assert!(outbox.record(row(RecordKind::Deny)).is_some()));
     let all = outbox.next().await;
     assert_eq!(all.len(), TOGETHER);
     assert_eq!(outbox.next().await, all, "nothing of it was sent");
@@ -366,7 +412,7 @@ async fn a_request_waits_a_moment_for_room_and_no_longer() {
     };
     assert_eq!(waited().await, Duration::ZERO);
     for _ in 0..ROOM {
-        assert!(outbox.record(row(RecordKind::Allow)));
+        assert!(outbox.record(row(RecordKind::Allow)).is_some());
     }
     assert_eq!(waited().await, STANDSTILL);
     let (waited, ()) = tokio::join!(waited(), async {

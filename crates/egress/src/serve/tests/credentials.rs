@@ -70,8 +70,14 @@ async fn arrives(spot: &str, name: &str, request: &str) -> bool {
     sent(&holding(spot), name, request).await.0.is_some_and(|(head, _)| !head.is_empty())
 }
 
+/// How many secrets went out, each by a request whose row stands.
 fn uses(cell: &Cell) -> usize {
-    cell.told.rows.lock().unwrap().iter().filter(|row| row.what == RecordKind::Use).count()
+    let (rows, uses) = (cell.told.rows.lock().unwrap(), cell.told.uses.lock().unwrap());
+    for (request, name) in uses.iter() {
+        let row = &rows[usize::try_from(request.unwrap()).unwrap() - 1];
+        assert_eq!((row.what, name.as_str()), (RecordKind::Allow, "KEY"));
+    }
+    uses.len()
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,13 +174,14 @@ async fn one_that_stands_for_nothing_any_more_is_blocked_too() {
     assert!(arrived.is_none() && message(&mut client).await.contains("placeholder_elsewhere"));
 }
 
-#[test]
-fn a_use_that_cannot_be_recorded_is_none() {
+#[tokio::test]
+async fn a_use_that_cannot_be_recorded_is_none() {
     let cell = holding("header:authorization");
     let to = of(&Host::Name("web.example".parse().unwrap()), 80.try_into().unwrap(), Protocol::Http);
-    assert!(cell.egress.gate.use_secret(&to, &"KEY".parse().unwrap()).is_ok());
+    let pass = cell.egress.gate.admit(&to).await.unwrap();
+    assert!(cell.egress.gate.use_secret(&pass, &"KEY".parse().unwrap()).is_ok());
     cell.told.full.store(true, SeqCst);
-    let refused = cell.egress.gate.use_secret(&to, &"KEY".parse().unwrap()).unwrap_err();
+    let refused = cell.egress.gate.use_secret(&pass, &"KEY".parse().unwrap()).unwrap_err();
     assert_eq!(refused.reason, Reason::LedgerUnavailable);
 }
 
