@@ -6,7 +6,7 @@ mod host;
 mod world;
 
 use host::{Host, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use world::{WEB_NAME, http::Reply};
 
 const KEY: &str = "sk-bound/Zx81-0123456789";
@@ -24,10 +24,28 @@ fn shell(host: &Host, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn denials(host: &Host) -> usize {
+fn rows(host: &Host) -> Vec<Value> {
     let output = host.cli(&["--json", "ledger", "tail", "--count", "1000"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().filter(|line| line.contains("\"deny\"") && line.contains("placeholder_elsewhere")).count()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn denials(host: &Host) -> usize {
+    let elsewhere = |row: &Value| row["kind"] == "deny" && row["body"]["reason"] == "placeholder_elsewhere";
+    rows(host).iter().filter(|row| elsewhere(row)).count()
+}
+
+/// The secrets that requests bore, by what was asked for.
+fn borne(host: &Host) -> Vec<(String, Value)> {
+    let allowed = |row: &Value| {
+        let body = &row["body"];
+        let asked = body["request"].as_str().filter(|asked| row["kind"] == "allow" && !asked.is_empty())?;
+        Some((asked.to_owned(), body["secrets"].clone()))
+    };
+    rows(host).iter().filter_map(allowed).collect()
 }
 
 #[test]
@@ -65,6 +83,11 @@ fn a_key_arrives_where_it_is_bound_and_is_nowhere_in_the_cell() {
     let stars = "*".repeat(KEY.len());
     assert_eq!(curl(&mine, "http://web.example.com/v1/echo"), format!("you sent {stars}, did you not"));
     assert_eq!(curl("A: b", "http://web.example.com/v1/echo"), format!("you sent {stars}, did you not"));
+    // The ledger says which request bore it.
+    let key_of = |asked: &str, secrets| (format!("GET /v1/{asked}"), secrets);
+    let mine_only =
+        [key_of("me", json!(["KEY"])), key_of("echo", json!(["KEY"])), key_of("echo", Value::Null)];
+    until("rows of three requests", || (borne(&host) == mine_only).then_some(()));
 
     // Anywhere else it is blocked, told and recorded.
     let before = host.world.web.requests().len();
