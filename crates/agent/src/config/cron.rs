@@ -1,7 +1,10 @@
 //! `cron`: are there jobs, and how many.
 
-use super::is_default;
+use super::{heartbeat::duration, is_default};
 use serde::{Deserialize, Serialize};
+
+/// The shortest retention, in milliseconds.
+const SHORTEST: u64 = 60_000;
 
 /// The section.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -13,6 +16,9 @@ pub struct Cron {
     /// What comes again and was missed while the gateway did not run is left out, and does not run once.
     #[serde(skip_serializing_if = "is_default")]
     pub skip_missed_jobs: bool,
+    /// How long past runs of jobs that have a turn of their own can be read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub session_retention: Retention,
     /// Not upstream's: what jobs may cost.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Limits,
@@ -32,6 +38,42 @@ pub struct Limits {
     pub concurrent_runs: u32,
 }
 
+/// How long something is kept. Source of the default: upstream's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Retention {
+    /// `false`: for ever.
+    Ever(bool),
+    /// `24h`, or `7d`.
+    For(String),
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self::For("24h".to_owned())
+    }
+}
+
+impl Retention {
+    /// In milliseconds; none: for ever.
+    pub(crate) fn ms(&self) -> Option<u64> {
+        match self {
+            Self::Ever(_) => None,
+            Self::For(text) => duration(text),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Ever(false) => Ok(()),
+            Self::For(text) if duration(text).is_some_and(|kept| kept >= SHORTEST) => Ok(()),
+            Self::Ever(true) | Self::For(_) => {
+                Err("cron.sessionRetention: false, or a duration of a minute or more (24h, 7d)".to_owned())
+            }
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { jobs: 50, shortest_interval_ms: 60_000, runs_per_hour: 60, concurrent_runs: 2 }
@@ -40,6 +82,7 @@ impl Default for Limits {
 
 impl Cron {
     pub(super) fn check(&self) -> Result<(), String> {
+        self.session_retention.check()?;
         let Limits { jobs, shortest_interval_ms, runs_per_hour, concurrent_runs } = self.limits;
         let within = |key: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {

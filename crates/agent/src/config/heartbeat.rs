@@ -96,7 +96,7 @@ fn minutes(time: &str) -> Option<u32> {
 }
 
 /// `1h30m` in milliseconds; without a unit: minutes.
-fn duration(text: &str) -> Option<u64> {
+pub(super) fn duration(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     if let Ok(minutes) = rest.parse::<u64>() {
         return minutes.checked_mul(60_000);

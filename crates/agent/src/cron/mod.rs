@@ -8,6 +8,7 @@
 pub(crate) mod heartbeat;
 mod job;
 mod keeper;
+pub(crate) mod past;
 mod run;
 pub(crate) mod schedule;
 

@@ -136,6 +136,7 @@ fn millis(seconds: f64) -> u64 {
 fn isolated(gateway: &Gateway, job: &Job) -> Result<String, Error> {
     let key = format!("agent:main:cron:{}", job.id);
     let session = gateway.reset(&key)?;
+    super::past::forget(gateway, &key);
     let Payload::AgentTurn { model, .. } = &job.definition.payload else { return Ok(key) };
     let label = Some(format!("Cron: {}", job.definition.name));
     gateway.store.put_session(&Session { model: model.clone(), label, ..session })?;

@@ -1,6 +1,9 @@
 //! Jobs, their runs, and what sessions wait to hear.
 
-use super::{Error, Message, Session, Store, rows};
+use super::{
+    Error, Message, Session, Store,
+    rows::{self, kept},
+};
 use crate::cron::{Job, State};
 use rusqlite::{Connection, OptionalExtension, Row, params, types::FromSqlError};
 use serde_json::Value;
@@ -33,10 +36,6 @@ const JOB: &str = "SELECT id, created_at, updated_at, revision, definition, stat
 
 fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(at).map(i64::unsigned_abs)
-}
-
-fn kept(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn read<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {

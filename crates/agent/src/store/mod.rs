@@ -11,6 +11,7 @@ mod cron;
 mod devices;
 mod images;
 mod mcp;
+mod past;
 mod pending;
 mod rows;
 #[cfg(test)]

@@ -173,7 +173,7 @@ fn number(row: &Row<'_>, at: usize) -> Result<u64, Error> {
 }
 
 /// SQLite has no larger ones.
-fn kept(number: u64) -> i64 {
+pub(super) fn kept(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

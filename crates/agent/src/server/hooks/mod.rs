@@ -305,6 +305,7 @@ fn begin(
         let session = gateway.reset(&key).map_err(lost)?;
         let label = Some(format!("Hook: {}", turn.name.chars().take(80).collect::<String>()));
         gateway.store.put_session(&Session { model: turn.model, label, ..session }).map_err(lost)?;
+        cron::past::forget(gateway, &key);
     }
     let name = text::shown(&turn.name, 80).replace('\n', " ");
     // Its name is the caller's, too.

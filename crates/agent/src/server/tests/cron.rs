@@ -5,7 +5,7 @@ use crate::store::{CronRun, Message as Said, Role, Run, RunState, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The time at which worlds begin; that of [`At`].
-const NOW: u64 = 1_795_330_345_458;
+pub(super) const NOW: u64 = 1_795_330_345_458;
 /// A moment in some days.
 pub(super) const LATER: u64 = NOW + 300_000_000;
 
@@ -165,6 +165,27 @@ async fn a_turn_of_its_own_begins_anew_each_time_and_is_announced() {
     let failed = client.call("cron.runs", json!({ "id": id, "status": "error" })).await.unwrap();
     assert_eq!(failed["total"], 1);
     assert!(failed["entries"][0]["error"].as_str().unwrap().contains("not now"), "{failed}");
+}
+
+#[tokio::test]
+async fn what_a_turn_of_its_own_left_behind_is_kept_for_a_day_unless_the_configuration_says_otherwise() {
+    const HALF: u64 = 13 * 3_600_000;
+    for (retention, left) in [(json!("24h"), [0, 2, 2]), (json!(false), [2, 2, 2])] {
+        let config = json!({ "cron": { "enabled": true, "sessionRetention": retention } });
+        let (world, hand) = with(config, ["one", "two", "three"].map(Line::Says).into()).await;
+        let mut client = world.client(ALL).await;
+        let id = client.add(turn("look", json!({ "kind": "every", "everyMs": HALF }))).await;
+        let mut transcripts = Vec::new();
+        for _ in 0..3 {
+            hand.forward(HALF);
+            client.look(&id).await;
+            transcripts.push(client.cron("finished").await["sessionId"].as_str().unwrap().to_owned());
+        }
+        let store = world.store();
+        let counts: Vec<u64> = transcripts.iter().map(|id| store.count(id).unwrap()).collect();
+        assert_eq!(counts, left, "{retention}");
+        assert_eq!(client.texts("main").await, ["one", "two", "three"], "what was announced stays");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! What other systems post.
 
-use super::{cron::configure, http::ask, *};
+use super::{
+    cron::{self, configure},
+    http::ask,
+    *,
+};
 
 const WHO: &str = "x-cofferdam-user: m001\r\nx-openclaw-scopes: operator.read,operator.write\r\n";
 const TOKEN: &str = "0123456789abcdef0123";
@@ -144,6 +148,26 @@ async fn a_strangers_words_are_marked_and_the_same_post_is_one_run() {
     world.posted("/hooks/wake", &json!({ "text": "the bell" })).await;
     client.chat("final").await;
     assert!(world.told().contains("<untrusted source=\\\"hook:wake\\\">\\nthe bell"), "{}", world.told());
+}
+
+#[tokio::test]
+async fn the_session_that_a_hook_had_for_itself_goes_when_nobody_used_it_for_long() {
+    let world = world(json!({}), vec![Line::Says("seen")]).await;
+    let own = |last: char| format!("agent:main:hook:0f8fad5b-d9cb-469f-a165-7086772895{last}0");
+    let day = 86_400_000;
+    let put = |key: &str, days: u64, label: &str| {
+        let at = cron::NOW - days * day;
+        let session = store::Session::new(key, key.to_owned(), at);
+        world.store().put_session(&store::Session { label: Some(label.to_owned()), ..session }).unwrap();
+    };
+    put(&own('1'), 31, "Hook: mail");
+    put(&own('2'), 29, "Hook: mail");
+    put(&own('3'), 31, "mine now");
+    put("agent:main:hook:mail", 31, "Hook: mail");
+    world.posted("/hooks/agent", &json!({ "message": "mail" })).await;
+    let there = |key: &str| world.store().session(key).unwrap().is_some();
+    let keys = [own('1'), own('2'), own('3'), "agent:main:hook:mail".to_owned()];
+    assert_eq!(keys.map(|key| there(&key)), [false, true, true, true]);
 }
 
 #[tokio::test]
