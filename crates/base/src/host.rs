@@ -76,12 +76,6 @@ impl std::str::FromStr for HostName {
     }
 }
 
-impl From<HostName> for String {
-    fn from(host: HostName) -> Self {
-        host.as_str().to_owned()
-    }
-}
-
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

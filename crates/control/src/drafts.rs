@@ -11,7 +11,9 @@ use crate::{
     policies::refused,
 };
 use cofferdam_base::{Destination, Millis, TenantId, ipc::seen::Seen};
-use cofferdam_policy::{Body, Judgement, Policy, Reachable, RequestFacts, RuleId, Verb, Verdict};
+use cofferdam_policy::{
+    Body, Judgement, LONGEST_METHOD, Policy, Reachable, RequestFacts, RuleId, Verb, Verdict,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -185,7 +187,8 @@ impl Decision {
             grpc: false,
             body: Body::None,
         };
-        if facts.target.len() >= SHORTENED || policy.needs_more(&facts) {
+        let cut = method.len() >= LONGEST_METHOD || facts.target.len() >= SHORTENED;
+        if cut || policy.needs_more(&facts) {
             return (UNKNOWN, Some(rule));
         }
         said(policy.judge(&facts))

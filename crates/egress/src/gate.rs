@@ -376,17 +376,19 @@ impl Gate {
             seen: wanted.seen(),
             count: 1,
         });
-        let told = row.is_some();
-        let row = row.and_then(|row| self.outlet.record(row));
-        if keeps(Check::Recorded) && told && row.is_none() {
+        let recorded = row.map(|row| self.outlet.record(row));
+        if keeps(Check::Recorded) && recorded == Some(None) {
             return Err(Refusal::new(Reason::LedgerUnavailable, "ledger"));
         }
         state.next += 1;
         let (id, withdrawal) = (state.next, Withdrawal::default());
         let (destination, service) = (wanted.destination.clone(), authority == Authority::Service);
-        let (gate, severs, wanted) = (Arc::clone(self), withdrawal.clone(), wanted.clone());
-        let pass = Pass { gate, id, destination, service, meter, withdrawal: severs, row };
-        state.open.insert(id, Open { wanted, authority, until, address: None, withdrawal });
+        let wanted = wanted.clone();
+        state
+            .open
+            .insert(id, Open { wanted, authority, until, address: None, withdrawal: withdrawal.clone() });
+        let (gate, row) = (Arc::clone(self), recorded.flatten());
+        let pass = Pass { gate, id, destination, service, meter, withdrawal, row };
         Ok(pass)
     }
 

@@ -49,7 +49,7 @@ pub use guard::{AddressClass, CheckedAddress, Cidr, Guard, Refusal};
 pub use judge::{Inspection, Judgement};
 pub use path::{Ambiguous, Target};
 pub use reason::{Denial, Reason};
-pub use request::{Body, Call, MAX_BODY, RequestFacts};
+pub use request::{Body, Call, LONGEST_METHOD, MAX_BODY, RequestFacts};
 pub use rule::{Budget, Content, Default, Pattern, Per, Rule, RuleId, Verb};
 pub use terms::{Inference, Limits, Standing, Terms};
 

@@ -13,6 +13,9 @@ use std::fmt;
 /// The longest body that is read for a rule, in bytes. A longer one is [`Body::Unread`].
 pub const MAX_BODY: usize = 1 << 20;
 
+/// Of a method, what a record shows.
+pub const LONGEST_METHOD: usize = 32;
+
 /// More calls than this in one body are not judged: it counts as unreadable.
 const MAX_CALLS: usize = 256;
 
@@ -71,8 +74,9 @@ impl RequestFacts {
     /// query above all, stays out of records.
     pub fn summary(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        let mut text = String::with_capacity(self.method.len() + path.len().min(200) + 1);
-        text.extend([&self.method, " "]);
+        let mut text = String::with_capacity(self.method.len().min(LONGEST_METHOD) + path.len().min(200) + 1);
+        text.extend(self.method.chars().take(LONGEST_METHOD));
+        text.push(' ');
         text.extend(path.chars().filter(|c| !c.is_control()).take(200));
         let mut add = |what: &str, name: &str| {
             text.extend([", ", what, " "]);

@@ -148,7 +148,7 @@ impl State {
                     let first = self.kept.front().map_or(0, |first| first.seq);
                     let record = next(&self.kept, first, sent);
                     sent += u64::from(record.is_some());
-                    self.left = self.left.max(sent);
+                    self.left = record.iter().fold(self.left, |left, record| left.max(record.seq));
                     record.map(Report::Record)
                 }
             };
@@ -188,12 +188,20 @@ impl State {
 
     /// Adds a secret to the record of the request that bears it; false if that may have left already, or bears many.
     fn add(&mut self, request: u64, name: &SecretName) -> bool {
+        if request <= self.left {
+            return false;
+        }
         let first = self.kept.front().map_or(0, |first| first.seq);
-        let at = request.checked_sub(first).filter(|_| request > self.left);
-        let record = at.and_then(|at| self.kept.get_mut(usize::try_from(at).ok()?));
-        let Some(record) = record.filter(|record| record.secrets.len() < SECRETS) else { return false };
-        Arc::make_mut(record).secrets.push(name.clone());
-        true
+        let at = request.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let Some(record) = at.and_then(|at| self.kept.get_mut(at)) else { return false };
+        if record.secrets.contains(name) {
+            return true;
+        }
+        let room = record.secrets.len() < SECRETS;
+        if room {
+            Arc::make_mut(record).secrets.push(name.clone());
+        }
+        room
     }
 
     /// Is there nothing but rows of what was let through and uses of models, and not too many? Of a use that is not said
@@ -513,7 +521,7 @@ impl Outlet for Outbox {
             destination: Some(destination.clone()),
             by: format!("secret {name}"),
             reason: String::new(),
-            request: String::new(),
+            request: request.map(|row| format!("of record {row}")).unwrap_or_default(),
             seen: None,
             count: 1,
         };

@@ -224,13 +224,14 @@ pub struct Record {
     pub at: Millis,
     /// What happened.
     pub what: RecordKind,
-    /// To what; none for a secret's use or an inference request.
+    /// To what; none for an inference request and what is posted for the operator.
     pub destination: Option<Destination>,
     /// The rule, grant, layer or secret that decided.
     pub by: String,
     /// The machine-readable reason of a denial; `opaque` for a connection that was let through unseen; else empty.
     pub reason: String,
-    /// The request, as `POST /mcp, tool search`, where requests are seen; else empty.
+    /// The request, as `POST /mcp, tool search`, where requests are seen; of a secret's use `of record N`, where one had
+    /// its row before; else empty.
     #[serde(default)]
     pub request: String,
     /// The same as rules see it, where one row is about one request and it is not too much.

@@ -427,7 +427,7 @@ fn told(seq: u64, what: RecordKind) -> Report {
         reason: String::new(),
         request: String::new(),
         seen: None,
-        secrets: vec![],
+        secrets: vec!["KEY".parse().unwrap()],
         count: 1,
     }))
 }
@@ -484,6 +484,11 @@ async fn records_that_are_sent_again_after_a_crash_are_not_doubled_and_a_dead_wa
         tokio::task::yield_now().await;
     }
     let rows = second.host.ledger_tail(99, Some(acme())).await.unwrap().0;
+    assert!(
+        rows.iter()
+            .filter(|row| row.kind == "deny")
+            .all(|row| row.body["secrets"] == serde_json::json!(["KEY"]))
+    );
     let ended = rows.iter().find(|row| row.kind == "warden_ended").unwrap();
     assert_eq!((ended.body["after"].as_u64(), ended.body["may_be_lost"].as_bool()), (Some(3), Some(true)));
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::Reason;
+use crate::{LONGEST_METHOD, Reason};
 use proptest::{collection::vec, prelude::*};
 use std::sync::Arc;
 
@@ -164,6 +164,13 @@ fn what_is_too_much_is_not_recorded() {
     ] {
         assert_eq!(facts.seen(), None);
     }
+}
+
+#[test]
+fn what_is_said_of_a_request_in_words_is_short_whatever_it_is() {
+    let long = request(&"M".repeat(60_000), &format!("/{}?q", "p".repeat(60_000)), Body::None).summary();
+    assert_eq!(long, format!("{} /{}", "M".repeat(LONGEST_METHOD), "p".repeat(199)));
+    assert_eq!(request("UPDATEREDIRECTREF", "/a?b", Body::None).summary(), "UPDATEREDIRECTREF /a");
 }
 
 /// It may be a token, as in the address of a webhook.

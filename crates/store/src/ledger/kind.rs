@@ -159,7 +159,7 @@ kinds! {
     // What wardens and the edge report.
     Allow "allow" false "A connection was let through."
     Hold "hold" false "A connection is held."
-    Use "use" false "A secret was used otherwise than by a request whose row names it."
+    Use "use" false "A secret or a model's route was used, and no row of a request names it."
     Deny "deny" true "A connection was refused."
     Usage "usage" false "A model counted tokens."
     Edge "edge" false "The edge let somebody in, or a connection ended."

@@ -32,15 +32,16 @@ pub struct NewRow {
     pub body: Body,
 }
 
-/// What else a row tells, as JSON; written once, and shared on its way to the disk.
+/// What else a row tells, as JSON that is shared on its way to the disk.
 #[derive(Clone, Debug)]
 pub struct Body(Arc<RawValue>);
 
 impl Body {
     /// Of anything that JSON can say; what it cannot is told as such.
     pub fn of(body: &impl Serialize) -> Self {
-        let written =
-            to_raw_value(body).or_else(|error| to_raw_value(&format!("it cannot be written: {error}")));
+        let written = to_raw_value(body);
+        debug_assert!(written.is_ok(), "what rows are made of has strings for keys");
+        let written = written.or_else(|error| to_raw_value(&format!("it cannot be written: {error}")));
         // A string always can.
         Self(written.unwrap_or_default().into())
     }

@@ -90,7 +90,8 @@ async fn a_secret_is_told_in_the_row_of_its_request_until_that_may_have_left_and
     let request = outbox.record(row(RecordKind::Allow));
     let other = outbox.record(row(RecordKind::Allow));
     let bears = |request| assert!(outbox.record_use(request, &destination(1), &key()));
-    (0..=SECRETS).for_each(|_| bears(request));
+    let many = |n: usize| outbox.record_use(request, &destination(1), &format!("KEY_{n}").parse().unwrap());
+    assert!((0..=SECRETS).all(many) && many(0), "one that is named already needs no more room");
     bears(other);
     // Its wire ends before anybody knows whether it arrived: what control has already it does not take again.
     outbox.attach(Vec::new());
@@ -104,11 +105,14 @@ async fn a_secret_is_told_in_the_row_of_its_request_until_that_may_have_left_and
     bears(other);
     outbox.attach(Vec::new());
     let told = outbox.next().await.into_iter().filter_map(|report| match report {
-        Report::Record(record) => Some((record.seq, record.what, record.by.clone())),
+        Report::Record(record) => Some((record.seq, record.what, record.by.clone(), record.request.clone())),
         _ => None,
     });
-    let by_itself = |seq| (seq, RecordKind::Use, "secret KEY".to_owned());
-    assert_eq!(told.collect::<Vec<_>>(), [3, 4, 5, 6].map(by_itself));
+    let of =
+        |seq, name: &str, request: &str| (seq, RecordKind::Use, format!("secret {name}"), request.to_owned());
+    let late = [4, 5, 6].map(|seq| of(seq, "KEY", "of record 2"));
+    let too_many = of(3, &format!("KEY_{SECRETS}"), "of record 1");
+    assert_eq!(told.collect::<Vec<_>>(), [&[too_many], &late[..]].concat());
 }
 
 #[tokio::test]

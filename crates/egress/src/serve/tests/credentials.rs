@@ -174,6 +174,16 @@ async fn one_that_stands_for_nothing_any_more_is_blocked_too() {
     assert!(arrived.is_none() && message(&mut client).await.contains("placeholder_elsewhere"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_use_is_told_of_the_request_that_bears_it() {
+    let cell = holding("header:authorization");
+    for request in ["GET /v1/other HTTP/1.1\r\nHost: web.example\r\n\r\n", IN_HEADER] {
+        assert!(sent(&cell, "web.example", request).await.0.is_some());
+    }
+    let uses = cell.told.uses.lock().unwrap().clone();
+    assert_eq!(uses, [(Some(2), "KEY".parse().unwrap())]);
+}
+
 #[tokio::test]
 async fn a_use_that_cannot_be_recorded_is_none() {
     let cell = holding("header:authorization");
