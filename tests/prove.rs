@@ -62,10 +62,10 @@ fn row<'a>(told: &'a Value, id: &str) -> &'a Value {
 
 #[test]
 fn a_seal_is_proved_signed_and_compared_and_the_host_does_not_notice() {
-    let offered = host::fresh_dir();
-    fs::set_permissions(&offered, fs::Permissions::from_mode(0o755)).unwrap();
-    let _daemon = UnixListener::bind(offered.join("socket")).unwrap();
-    let mut host = Host::prepare(&format!("[filesystem]\nmodels = {offered:?}\n"));
+    let offered = tempfile::tempdir().unwrap();
+    fs::set_permissions(offered.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let _daemon = UnixListener::bind(offered.path().join("socket")).unwrap();
+    let mut host = Host::prepare(&format!("[filesystem]\nmodels = {:?}\n", offered.path()));
     host.serve();
     for id in ["acme", "globex"] {
         host.create(id);
