@@ -96,3 +96,22 @@ impl Cron {
         within("concurrentRuns", concurrent_runs.into(), 1, 8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_is_a_duration_or_false_and_anything_else_is_refused_by_its_key() {
+        let read = |text: &str| serde_json::from_str::<Cron>(&format!(r#"{{"sessionRetention":{text}}}"#));
+        let kept = |text: &str| read(text).map(|cron| cron.check().map(|()| cron.session_retention.ms()));
+        for (text, ms) in [("\"24h\"", Some(86_400_000)), ("\"7d\"", Some(604_800_000)), ("false", None)] {
+            assert_eq!(kept(text).ok(), Some(Ok(ms)), "{text}");
+        }
+        for bad in ["true", "\"soon\"", "\"5s\"", "\"\""] {
+            assert!(matches!(kept(bad), Ok(Err(why)) if why.starts_with("cron.sessionRetention")), "{bad}");
+        }
+        assert!(read("5").is_err());
+        assert_eq!(Cron::default().session_retention.ms(), Some(86_400_000));
+    }
+}

@@ -24,12 +24,13 @@ impl Store {
     }
 
     /// The keys of sessions that nobody uses any more: of jobs that are gone, not written to since `job`, and of hooks that
-    /// had one each, not since `hook`. What somebody pinned or archived is none of them.
+    /// had one each, not since `hook`. What somebody pinned, archived or renamed is none of them, nor a conversation of theirs
+    /// that is only called like one.
     pub(crate) fn left_behind(&self, job: u64, hook: u64) -> Result<Vec<String>, Error> {
         let db = self.db();
         let mut select = db.prepare_cached(
             "SELECT key FROM sessions WHERE NOT pinned AND archived = 0 AND (
-                 updated_at < ?1 AND key GLOB 'agent:main:cron:*'
+                 updated_at < ?1 AND label GLOB 'Cron: *' AND key GLOB 'agent:main:cron:*'
                  AND substr(key, length('agent:main:cron:') + 1) NOT IN (SELECT id FROM cron_jobs)
                  OR updated_at < ?2 AND label GLOB 'Hook: *'
                  AND key GLOB 'agent:main:hook:????????-????-????-????-????????????')",
@@ -56,7 +57,7 @@ mod tests {
         };
         // One key has had three transcripts, another one of its own.
         for (id, at) in [("first", 1), ("second", 5), ("third", 6)] {
-            put("agent:main:cron:look", id, at, None);
+            put("agent:main:cron:look", id, at, Some("Cron: look"));
         }
         put("agent:main:main", "main", 1, None);
         store.forget_past("agent:main:cron:look", 5).unwrap();
@@ -72,10 +73,13 @@ mod tests {
         put(hook, "h1", 7, Some("Hook: mail"));
         put("agent:main:hook:mail", "h2", 7, Some("Hook: mail"));
         put("agent:main:hook:0f8fad5b-d9cb-469f-a165-70867728950f", "h3", 7, Some("my own"));
-        let pinned = put("agent:main:cron:kept", "c2", 7, None);
+        put("agent:main:cron:notes", "c4", 1, None);
+        let pinned = put("agent:main:cron:kept", "c2", 7, Some("Cron: kept"));
         store.put_session(&Session { pinned: true, ..pinned }).unwrap();
+        let archived = put("agent:main:cron:old", "c3", 7, Some("Cron: old"));
+        store.put_session(&Session { archived_at: Some(8), ..archived }).unwrap();
         let behind = |job, hook| store.left_behind(job, hook).unwrap();
-        assert_eq!(behind(7, 8), ["agent:main:cron:look", hook]);
+        assert_eq!(behind(8, 8), ["agent:main:cron:look", hook]);
         assert_eq!(behind(6, 7), [""; 0]);
     }
 }
