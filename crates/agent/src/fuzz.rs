@@ -24,8 +24,9 @@ pub fn shell(bytes: &[u8]) {
     }
 }
 
+/// Anew, with everything quoted. A backslash never stands before the end of a line, where it is not understood.
 fn written(simple: &Simple) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''").replace("\\\n", "\\''\n"));
     let (mut line, mut documents) = (String::new(), String::new());
     for word in &simple.words {
         let _ = write!(line, "{} ", quoted(&word.text));
@@ -36,8 +37,12 @@ fn written(simple: &Simple) -> String {
             while it.target.lines().any(|line| line == end) {
                 end.push('E');
             }
-            let _ = write!(line, "{}'{end}' ", it.operator);
-            let _ = writeln!(documents, "{}{end}", it.target);
+            // Only one whose tabs were taken away has such a line.
+            let (dash, tab) = if it.target.lines().any(|line| line == "\\") { ("-", "\t") } else { ("", "") };
+            let _ = write!(line, "{}{dash}'{end}' ", it.operator);
+            for line in it.target.lines().chain([&*end]) {
+                let _ = writeln!(documents, "{tab}{line}");
+            }
         } else {
             let _ = write!(line, "{}{} ", it.operator, quoted(&it.target));
         }
