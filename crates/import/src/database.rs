@@ -3,10 +3,8 @@
 //! It owns the tables that are read. The threat: a database that somebody made, with views and triggers for tables,
 //! values without end and packed texts that grow; the process that reads it can open nothing else.
 
-use crate::{Error, home::Home, secrets::Secrets};
-use cofferdam_agent::config::secret::is_sensitive;
+use crate::{Error, home::Home};
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit, types::ValueRef};
-use serde_json::Value;
 use std::{io::Read as _, os::fd::AsRawFd as _};
 
 /// The longest value.
@@ -140,37 +138,4 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     let decoder = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
     decoder.take(most + 1).read_to_end(&mut text).ok()?;
     (text.len() as u64 <= most).then_some(text)
-}
-
-/// Takes whatever a document of credentials calls one for a secret, wherever in it that is, and gives the names of its
-/// profiles.
-pub(crate) fn profiles(document: &str, secrets: &mut Secrets) -> Result<Vec<String>, String> {
-    let document: Value = serde_json::from_str(document).map_err(|_| "it is no JSON".to_owned())?;
-    let fields = document.as_object().ok_or("it is no document of profiles")?;
-    hide(&document, "", secrets);
-    // Older releases have the profiles themselves at the top.
-    let profiles = match fields.get("profiles") {
-        None => fields,
-        Some(profiles) => profiles.as_object().ok_or("its profiles are none")?,
-    };
-    let named = profiles.iter().filter(|(_, profile)| profile.is_object());
-    Ok(named.map(|(name, _)| name.clone()).collect())
-}
-
-fn hide(value: &Value, path: &str, secrets: &mut Secrets) {
-    const NAMES: [&str; 9] =
-        ["key", "token", "access", "refresh", "apiKey", "password", "secret", "idToken", "id_token"];
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, field)| hide(field, &format!("{path}.{name}"), secrets));
-        }
-        Value::Array(rows) => rows.iter().for_each(|row| hide(row, path, secrets)),
-        Value::String(text) => {
-            let name = path.rsplit('.').next().unwrap_or_default();
-            if NAMES.contains(&name) || is_sensitive(path) {
-                secrets.add(text);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }

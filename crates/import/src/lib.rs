@@ -24,6 +24,7 @@ mod report;
 mod secrets;
 mod sessions;
 mod settings;
+mod sign_ins;
 #[cfg(test)]
 mod tests;
 mod transcript;

@@ -6,12 +6,12 @@ use crate::{
     Error, Report, Runtime,
     bundle::{self, Conversation, FileHead, Kind, PIECE, Said},
     config,
-    database::{self, Database},
+    database::Database,
     home::{Entry, Found, Home},
     io, left,
     report::{printable, shown},
     secrets::Secrets,
-    sessions,
+    sessions, sign_ins,
 };
 use cofferdam_agent::config as settings;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -44,12 +44,6 @@ pub(crate) trait Sink {
 
 /// The native gateway's configuration, below `/sandbox`.
 pub(crate) const SETTINGS: &str = ".cofferdam/config.json";
-
-/// Upstream's database of the agent.
-const DATABASE: &str = "agents/main/agent/openclaw-agent.sqlite";
-/// Where releases before it keep sign-ins.
-const SIGN_INS: [&str; 3] =
-    ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"];
 
 /// For the report alone.
 struct Nowhere;
@@ -192,15 +186,15 @@ fn document(home: &Home) -> Result<Value, String> {
 }
 
 fn database(home: &Home, report: &mut Report) -> Result<Option<Database>, Error> {
-    let database = Database::open(home, DATABASE)?;
+    let database = Database::open(home, sessions::DATABASE)?;
     if database.is_some() {
         let why = "all but its conversations: it is made anew from them and the memory's files";
-        report.leave(DATABASE, why, None);
+        report.leave(sessions::DATABASE, why, None);
     }
     Ok(database)
 }
 
-/// The credentials of providers that people signed in to, by profile. Those that cannot be read could not be blanked.
+/// The credentials of providers that people signed in to, by profile, and of channels.
 fn credentials(
     home: &Home,
     database: Option<&Database>,
@@ -208,29 +202,15 @@ fn credentials(
     secrets: &mut Secrets,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let unreadable = |path: &str| {
-        let path = path.to_owned();
-        move |why| Error::Credentials(path, why)
-    };
-    let found = database.map(Database::credentials).transpose().map_err(unreadable(DATABASE))?;
-    let mut documents: Vec<(&str, String)> =
-        found.into_iter().flatten().map(|document| (DATABASE, document)).collect();
-    for path in SIGN_INS.into_iter().filter(|path| home.exists(path)) {
-        let bytes = home.read(path, settings::LONGEST as u64).map_err(unreadable(path))?;
-        let text = String::from_utf8(bytes).map_err(|_| unreadable(path)("it is no text".to_owned()))?;
-        documents.push((path, text));
-    }
-    for (path, document) in documents {
-        for profile in database::profiles(&document, secrets).map_err(unreadable(path))? {
-            let provider = profile.split(':').next().unwrap_or_default();
-            let name = config::variable(&format!("{provider}_API_KEY"));
-            let command = format!("cofferdam secret set {} {name} < FILE", wanted.tenant);
-            report.ask(
-                &format!("{path}: {profile}"),
-                command,
-                "a provider's key, or a new one for what was signed in to",
-            );
-        }
+    for sign_ins::Profile { path, name } in sign_ins::read(home, database, secrets)? {
+        let provider = name.split(':').next().unwrap_or_default();
+        let variable = config::variable(&format!("{provider}_API_KEY"));
+        let command = format!("cofferdam secret set {} {variable} < FILE", wanted.tenant);
+        report.ask(
+            &format!("{path}: {name}"),
+            command,
+            "a provider's key, or a new one for what was signed in to",
+        );
     }
     if !home.exists("credentials") {
         return Ok(());

@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The agent whose conversations are carried.
 pub(crate) const AGENT: &str = "main";
-const DATABASE: &str = "agents/main/agent/openclaw-agent.sqlite";
+/// Upstream's database of that agent.
+pub(crate) const DATABASE: &str = "agents/main/agent/openclaw-agent.sqlite";
 const FILES: &str = "agents/main/sessions";
 /// The largest file of a conversation.
 const LARGEST: u64 = 64 << 20;

@@ -207,9 +207,12 @@ fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
         assert!(matches!(&error, Error::Credentials(path, _) if path == file), "{file}: {error}");
         assert!(error.to_string().contains("move it out of the home"), "{error}");
     };
-    for file in
-        ["agents/main/agent/auth-profiles.json", "agents/main/agent/auth.json", "credentials/oauth.json"]
-    {
+    for file in [
+        "agents/main/agent/auth-profiles.json",
+        "agents/main/agent/auth.json",
+        "agents/other/agent/auth.json",
+        "credentials/oauth.json",
+    ] {
         let long = vec![b' '; (1 << 20) + 1];
         let broken: [&[u8]; 5] = [b"{", b"[]", b"\xff", b"{\"profiles\": 1}", &long];
         for content in broken {
@@ -222,10 +225,18 @@ fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
         symlink("/etc/passwd", home.path().join(file)).unwrap();
         refused(home.path(), file);
     }
+    let linked = home();
+    symlink("/root", linked.path().join("agents/linked")).unwrap();
+    refused(linked.path(), "agents/linked/agent/openclaw-agent.sqlite");
+    let binary = home();
+    put(binary.path(), ".env", b"KEY=\xff");
+    refused(binary.path(), ".env");
     let database = "agents/main/agent/openclaw-agent.sqlite";
-    let lone = home();
-    put(lone.path(), database, "no database");
-    refused(lone.path(), database);
+    for database in [database, "agents/other/agent/openclaw-agent.sqlite"] {
+        let lone = home();
+        put(lone.path(), database, "no database");
+        refused(lone.path(), database);
+    }
     for sql in [
         "CREATE TABLE auth_profile_store (other TEXT)",
         "CREATE VIEW auth_profile_store AS SELECT '{}' AS store_json",
@@ -261,6 +272,24 @@ fn sign_ins_of_every_form_are_blanked() {
 }
 
 /// Whoever owns what is above a home can put another in its place while it is imported.
+/// What `main` was told may be what another agent, or the environment, has for a secret; nobody is asked for these.
+#[test]
+fn secrets_of_other_agents_and_of_the_environment_are_blanked() {
+    let home = home();
+    put(home.path(), "agents/other/agent/auth-profiles.json", r#"{ "openai": { "key": "walrus-one-two" } }"#);
+    put(home.path(), ".env", "CRM_TOKEN=walrus-three-four\n");
+    let path = home.path().join("agents/third/agent/openclaw-agent.sqlite");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let sql = "CREATE TABLE auth_profile_store (store_json TEXT);
+        INSERT INTO auth_profile_store VALUES ('{\"profiles\":{\"x\":{\"token\":\"walrus-five-six\"}}}')";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    put(home.path(), "workspace/note.md", "walrus-one-two, walrus-three-four, walrus-five-six, walrus");
+    let (report, root) = carry(home.path(), Runtime::Native);
+    let note = fs::read_to_string(root.path().join("workspace/note.md")).unwrap();
+    assert_eq!(note, format!("{BLANK}, {BLANK}, {BLANK}, walrus"));
+    assert!(!report.credentials.iter().any(|row| row.at.contains("agents/")), "{:?}", report.credentials);
+}
+
 #[test]
 fn what_was_opened_is_read_whatever_its_path_leads_to_now() {
     let (home, other) = (home(), home());
