@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use cofferdam_base::ipc::launcher::{Command, Limits};
-use cofferdam_policy::{Body, RequestFacts};
+use cofferdam_policy::{Body, LONGEST_METHOD, RequestFacts};
 use cofferdam_store::ledger::Kind;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -29,8 +29,10 @@ async fn stopped() -> World {
 
 async fn decided(world: &World, kind: Kind, destination: &str, by: &str, request: &str) {
     let body = json!({ "destination": destination, "by": by, "reason": "", "request": request, "count": 1 });
+    let there = || world.disk.kinds().iter().filter(|row| *row == kind.as_str()).count();
+    let before = there();
     world.host.observe(Some(&acme()), kind, body).await;
-    while world.disk.kinds().last().map(String::as_str) != Some(kind.as_str()) {
+    while there() == before {
         tokio::task::yield_now().await;
     }
 }
@@ -81,6 +83,19 @@ async fn a_draft_is_replayed_against_what_the_ledger_tells() {
     assert!(found.changes.iter().filter(|it| !it.request.is_empty()).all(|it| it.becomes == "unknown"));
     assert_eq!(found.unknown, 2);
     assert!(simulate(draft, 0).await.is_err() && simulate("version: 9\n", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_record_has_only_the_beginning_of_is_unknown() {
+    let world = stopped().await;
+    for request in [format!("{} /x", "M".repeat(LONGEST_METHOD)), format!("PUT /{}", "x".repeat(199))] {
+        decided(&world, Kind::Allow, "https://b.example:443", "rule 2 (line 5): x", &request).await;
+    }
+    let text =
+        "version: 2\ndefault: deny\nrules:\n  - allow: b.example\n    method: PUT\n    path: /x\n".to_owned();
+    let found = world.host.policy_simulate(&acme(), SimulateRequest { text, days: 1 }).await.unwrap();
+    let becomes: Vec<_> = found.changes.iter().map(|it| &*it.becomes).collect();
+    assert_eq!((becomes.as_slice(), found.unknown), (&["unknown", "unknown"][..], 2));
 }
 
 #[tokio::test]
