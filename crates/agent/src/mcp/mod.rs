@@ -111,20 +111,24 @@ fn twice(tools: &[Arc<Tool>]) -> BTreeSet<String> {
     tools.iter().map(|tool| tool.id.to_lowercase()).filter(|id| !seen.insert(id.clone())).collect()
 }
 
-/// Sees to it that the servers are there and their tools known, before a turn begins; waits a while at most.
+/// Sees to it that the servers are there and their tools known, before a turn begins; waits a while at most, and for one
+/// that let a turn wait in vain not again until it is there.
 pub(crate) async fn ready(gateway: &Arc<Gateway>) {
     let begin = |server: Arc<Server>| {
-        let gateway = Arc::clone(gateway);
+        let (gateway, begun) = (Arc::clone(gateway), Arc::clone(&server));
         // Whoever does not wait to the end does not end it.
-        tokio::spawn(async move {
-            if let Err(why) = server.ready(&gateway).await {
-                tracing::warn!(server = server.name, why, "an MCP server is not there");
+        let task = tokio::spawn(async move {
+            if let Err(why) = begun.ready(&gateway).await {
+                tracing::warn!(server = begun.name, why, "an MCP server is not there");
             }
-        })
+        });
+        (server, task)
     };
-    let all: Vec<_> = gateway.mcp.all(gateway).into_iter().map(begin).collect();
-    if !all.is_empty() {
-        let _ = tokio::time::timeout(BEGINNING, futures_util::future::join_all(all)).await;
+    let all = gateway.mcp.all(gateway).into_iter().map(begin);
+    let mut awaited: Vec<_> = all.filter(|(server, _)| !server.is_late()).collect();
+    let tasks = futures_util::future::join_all(awaited.iter_mut().map(|(_, task)| task));
+    if tokio::time::timeout(BEGINNING, tasks).await.is_err() {
+        awaited.iter().filter(|(_, task)| !task.is_finished()).for_each(|(server, _)| server.was_late());
     }
 }
 

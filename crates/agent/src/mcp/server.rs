@@ -60,6 +60,8 @@ struct Seen {
     asked: Option<Arc<Question>>,
     why: Option<String>,
     begun: bool,
+    /// A turn waited for it in vain, and it was not there since.
+    late: bool,
     /// How many have no name by which a model could call them.
     nameless: usize,
 }
@@ -83,6 +85,16 @@ impl Server {
         self.seen().tools.clone()
     }
 
+    /// Did a turn wait for it in vain, and was it not there since?
+    pub(super) fn is_late(&self) -> bool {
+        self.seen().late
+    }
+
+    /// A turn waited for it in vain.
+    pub(super) fn was_late(&self) {
+        self.seen().late = true;
+    }
+
     /// Does a tool of this name wait for a person?
     pub(super) fn waits(&self, id: &str) -> bool {
         self.seen().others.iter().any(|tool| tool.id == id)
@@ -90,7 +102,7 @@ impl Server {
 
     /// How it is, in words.
     pub(super) fn told(&self) -> String {
-        let Seen { tools, others, asked, why, begun, nameless } = &*self.seen();
+        let Seen { tools, others, asked, why, begun, late: _, nameless } = &*self.seen();
         let waiting = match (others.len(), asked) {
             (0, _) => String::new(),
             (count, Some(asked)) => {
@@ -125,7 +137,9 @@ impl Server {
         let mut seen = self.seen();
         seen.begun = true;
         seen.why = ready.as_ref().err().cloned();
-        if ready.is_err() {
+        if ready.is_ok() {
+            seen.late = false;
+        } else {
             // What nobody answers for is offered to nobody.
             seen.tools.clear();
         }

@@ -142,6 +142,27 @@ async fn a_program_is_begun_when_it_is_wanted_and_its_tools_are_called() {
 }
 
 #[tokio::test]
+async fn turns_wait_for_a_server_in_vain_once() {
+    let begins = "until test -e $0/begin; do sleep 0.05; done; exec python3 $0/double.py $0";
+    let shop = Shop::new(|dir| json!({ "n": { "command": "sh", "args": ["-c", begins, dir] } }), 1);
+    let waited = async || {
+        let before = tokio::time::Instant::now();
+        ready(&shop.gateway).await;
+        before.elapsed() >= BEGINNING
+    };
+    tokio::time::pause();
+    assert!(waited().await && !waited().await && shop.ids().is_empty());
+    tokio::time::resume();
+    shop.write("begin", "");
+    while shop.ids().is_empty() {
+        ready(&shop.gateway).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let server = shop.gateway.mcp.server(&shop.gateway, "n").unwrap();
+    assert!(!server.is_late(), "the next turns wait for it again");
+}
+
+#[tokio::test]
 async fn a_request_that_nobody_waits_for_is_taken_back() {
     let shop = Shop::new(|dir| json!({ "n": double(dir, json!({ "requestTimeoutMs": 1500 })) }), 1);
     shop.write("tools", "hang echo");
