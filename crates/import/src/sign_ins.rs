@@ -136,11 +136,15 @@ fn hide(value: &Value, path: &str, secrets: &mut Secrets) {
 
 /// Takes the values of variables whose names say that they are secrets. Others are words of every text: `production`.
 fn environment(text: &str, secrets: &mut Secrets) {
-    const PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASS", "AUTH", "CRED"];
+    const PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSW", "PASSPHRASE", "CREDENTIAL"];
+    // `AUTHOR` and `COMPASS` are none.
+    const WORDS: [&str; 4] = ["PASS", "AUTH", "BEARER", "CREDS"];
     for line in text.lines() {
         let Some((name, value)) = line.split_once('=') else { continue };
         let name = name.to_ascii_uppercase();
-        if name.trim_start().starts_with('#') || !PARTS.iter().any(|part| name.contains(part)) {
+        let is_secret = PARTS.iter().any(|part| name.contains(part))
+            || name.trim().split('_').any(|word| WORDS.contains(&word));
+        if name.trim_start().starts_with('#') || !is_secret {
             continue;
         }
         let value = value.trim();
@@ -161,13 +165,15 @@ mod tests {
         let mut secrets = Secrets::default();
         environment(
             "A_KEY=walrus-of-one\n export B_TOKEN = \"walrus of two\" # mine\nc_password='walrus #3' \n\
-             D_SECRET=walrus-four # old\n# E_KEY=walrus-five\nNODE_ENV=production\nF_KEY=\nno line\nG_KEY=\"walrus-of-seven",
+             D_SECRET=walrus-four # old\n# E_KEY=walrus-five\nNODE_ENV=production\nAUTHOR=Walrus Smith\nX_AUTH=walrus-six\nF_KEY=\nno line\nG_KEY=\"walrus-of-seven",
             &mut secrets,
         );
-        for value in ["walrus-of-one", "walrus of two", "walrus #3", "walrus-four", "walrus-of-seven"] {
+        for value in
+            ["walrus-of-one", "walrus of two", "walrus #3", "walrus-four", "walrus-six", "walrus-of-seven"]
+        {
             assert!(secrets.first_in(value.as_bytes()).is_some(), "{value}");
         }
-        for value in ["production", "walrus-five", "mine", "no line", " old"] {
+        for value in ["production", "Walrus Smith", "walrus-five", "mine", "no line", " old"] {
             assert!(secrets.first_in(value.as_bytes()).is_none(), "{value}");
         }
     }
