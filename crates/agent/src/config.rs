@@ -108,7 +108,7 @@ impl Config {
     /// Is each value one that is known? The error begins with its path, and `: `.
     fn check(&self) -> Result<(), String> {
         let Self { agents, tools, skills, mcp, cron, hooks, channels } = self;
-        agents.check()?;
+        agents.check(channels)?;
         tools.check()?;
         skills.check()?;
         mcp.check()?;

@@ -15,6 +15,7 @@ pub(crate) use webhook::{Posted, posted};
 
 use crate::{
     config::{self, Channels as Configured},
+    cron::heartbeat::{self, is_ack},
     gateway::Gateway,
     store::{Reply, Run},
     web,
@@ -364,12 +365,12 @@ async fn sent(link: &Link, reply: Reply) {
         let Some(link) = gateway.channels.get(name) else { return };
         match link.knows(&chat) {
             Ok(true) => {}
-            Ok(false) if !of_job(&id) => {}
+            Ok(false) if !of_itself(&id) => {}
             Ok(false) => {
                 tracing::warn!(
                     channel = name,
                     run = id,
-                    "what a job says is for nobody who is known any more"
+                    "what a job or a heartbeat says is for nobody who is known any more"
                 );
                 break;
             }
@@ -390,9 +391,9 @@ async fn sent(link: &Link, reply: Reply) {
     }
 }
 
-/// Is it a run of a job, which nobody waits for?
-fn of_job(run: &str) -> bool {
-    run.starts_with("cron:") || run.starts_with("manual:")
+/// Is it a run that began by itself, and that nobody waits for?
+fn of_itself(run: &str) -> bool {
+    ["cron:", "manual:", heartbeat::RUN].iter().any(|begin| run.starts_with(begin))
 }
 
 /// What is sent of a run that ended; nothing if it is empty.
@@ -400,9 +401,10 @@ fn words(gateway: &Gateway, id: &str, run: Run) -> String {
     match (run.said, run.error) {
         // Upstream's words for nothing to say.
         (Some(said), _) if said.trim() == "NO_REPLY" => String::new(),
-        (Some(said), _) if of_job(id) && said.trim() == "HEARTBEAT_OK" => String::new(),
+        (Some(said), _) if of_itself(id) && said.trim() == "HEARTBEAT_OK" => String::new(),
+        (Some(said), _) if id.starts_with(heartbeat::RUN) && is_ack(&said) => String::new(),
         (Some(said), _) => said,
-        (None, Some(_)) if of_job(id) => {
+        (None, Some(_)) if of_itself(id) => {
             // What comes again is tried again, and its failures are for `cron.runs`.
             let job = id.split(':').nth(1).and_then(|job| gateway.store.job(job).ok().flatten());
             let once = job.filter(|job| matches!(job.definition.schedule, crate::cron::Schedule::At { .. }));

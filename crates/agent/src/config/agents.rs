@@ -1,7 +1,7 @@
 //! `agents`: what a session begins with.
 
 use super::{
-    Heartbeat,
+    Channels, Heartbeat,
     compaction::{Compaction, Limits},
     is_default,
     subagents::Subagents,
@@ -50,8 +50,8 @@ impl Defaults {
 
 impl Agents {
     /// Is each value one that is known?
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.defaults.heartbeat.as_ref().map_or(Ok(()), Heartbeat::check)?;
+    pub(super) fn check(&self, channels: &Channels) -> Result<(), String> {
+        self.defaults.heartbeat.as_ref().map_or(Ok(()), |heartbeat| heartbeat.check(channels))?;
         self.defaults.subagents.check()?;
         self.defaults.compaction.check(self.defaults.context_tokens)?;
         match &self.defaults.thinking_default {

@@ -157,6 +157,19 @@ pub struct Webhook {
 }
 
 impl Channels {
+    /// Is there one of this name, and does it send?
+    pub(super) fn has(&self, name: &str) -> bool {
+        match name {
+            "telegram" => self.telegram.is_some(),
+            "slack" => self.slack.is_some(),
+            "discord" => self.discord.is_some(),
+            _ => {
+                let hook = name.strip_prefix("webhook-").and_then(|name| self.webhooks.get(name));
+                hook.is_some_and(|hook| hook.reply_url.is_some())
+            }
+        }
+    }
+
     /// Is each value one that can be used?
     pub(super) fn check(&self) -> Result<(), String> {
         let addresses = [

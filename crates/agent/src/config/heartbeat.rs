@@ -1,6 +1,6 @@
 //! `agents.defaults.heartbeat`: turns that nobody asks for.
 
-use super::is_default;
+use super::{Channels, is_default};
 use crate::cron::schedule::zone;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,13 @@ pub struct Heartbeat {
     /// What the agent is asked.
     #[serde(skip_serializing_if = "is_default")]
     pub prompt: Option<String>,
-    /// `last`: what it has to say is shown; `none`: it is only in the conversation.
+    /// `last`: what it has to say is shown; `none`: it is only in the conversation; the name of a channel: it goes there,
+    /// too.
     #[serde(skip_serializing_if = "is_default")]
     pub target: Option<String>,
+    /// To which conversation of that channel.
+    #[serde(skip_serializing_if = "is_default")]
+    pub to: Option<String>,
     /// How long one may take.
     #[serde(skip_serializing_if = "is_default")]
     pub timeout_seconds: Option<u64>,
@@ -49,7 +53,13 @@ impl Heartbeat {
         self.every.as_deref().and_then(duration).filter(|every| *every > 0)
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// The conversation of a channel that hears what it has to say: channel, and where there.
+    pub(crate) fn destination(&self) -> Option<(&str, &str)> {
+        let channel = self.target.as_deref().filter(|target| !matches!(*target, "last" | "none"))?;
+        Some((channel, self.to.as_deref()?))
+    }
+
+    pub(super) fn check(&self, channels: &Channels) -> Result<(), String> {
         let key = |key: &str, why: &str| Err(format!("agents.defaults.heartbeat.{key}: {why}"));
         if let Some(every) = &self.every {
             match duration(every) {
@@ -58,10 +68,16 @@ impl Heartbeat {
                 Some(_) => {}
             }
         }
-        if let Some(target) = &self.target
-            && !matches!(&**target, "last" | "none")
-        {
-            return key("target", "`last` or `none`: a heartbeat writes to no channel yet");
+        match (self.target.as_deref().unwrap_or("last"), self.to.as_deref()) {
+            ("last" | "none", None) => {}
+            ("last" | "none", Some(_)) => return key("target", "which channel is `to` a conversation of?"),
+            (channel, _) if !channels.has(channel) => {
+                return key("target", "`last`, `none`, or a channel of `channels` that sends");
+            }
+            (_, to) if to.is_none_or(|to| to.trim().is_empty() || to == "*") => {
+                return key("to", "which conversation of that channel?");
+            }
+            _ => {}
         }
         if self.prompt.as_ref().is_some_and(|prompt| prompt.len() > 8 * 1024) {
             return key("prompt", "longer than 8192 bytes");
@@ -136,12 +152,19 @@ mod tests {
         for bad in ["", "m", "1x", "1h-", "-1m", "1.5h", "99999999999999999h"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
-        let check = |json: &str| serde_json::from_str::<Heartbeat>(json).unwrap().check();
+        let channels: Channels =
+            serde_json::from_str(r#"{"webhooks":{"crm":{"replyUrl":"https://a"},"in":{}}}"#).unwrap();
+        let check = |json: &str| serde_json::from_str::<Heartbeat>(json).unwrap().check(&channels);
+        assert_eq!(check(r#"{"target":"webhook-crm","to":"7"}"#), Ok(()));
         assert_eq!(check(r#"{"every":"30m","activeHours":{"start":"08:00","end":"24:00"}}"#), Ok(()));
         for (json, why) in [
             (r#"{"every":"often"}"#, "heartbeat.every"),
             (r#"{"every":"5s"}"#, "heartbeat.every"),
-            (r#"{"target":"telegram"}"#, "heartbeat.target"),
+            (r#"{"target":"telegram","to":"7"}"#, "heartbeat.target"),
+            (r#"{"target":"webhook-in","to":"7"}"#, "heartbeat.target"),
+            (r#"{"to":"7"}"#, "heartbeat.target"),
+            (r#"{"target":"webhook-crm"}"#, "heartbeat.to"),
+            (r#"{"target":"webhook-crm","to":"*"}"#, "heartbeat.to"),
             (r#"{"activeHours":{"start":"8:00"}}"#, "activeHours.start"),
             (r#"{"activeHours":{"end":"24:01"}}"#, "activeHours.end"),
             (r#"{"activeHours":{"timezone":"Mars"}}"#, "activeHours.timezone"),

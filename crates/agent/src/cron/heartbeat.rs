@@ -3,9 +3,9 @@
 use super::keeper::{Ended, Waiting};
 use crate::{
     MAIN_SESSION,
+    channels::Link,
     config::{Config, Heartbeat},
     gateway::Gateway,
-    protocol::params::Queue,
     store::{Error, RunState},
     turn::{Wish, context::HEARTBEAT as FILE},
 };
@@ -17,6 +17,8 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
+/// How the ids of their runs begin.
+pub(crate) const RUN: &str = "heartbeat:";
 /// When the last one was.
 const MARK: &str = "heartbeat";
 /// How much of it is shown, in bytes.
@@ -35,6 +37,8 @@ const PROMPT: &str = "This is a heartbeat: nobody wrote. Do what HEARTBEAT.md sa
 /// How one ended.
 pub(super) struct Outcome {
     run: String,
+    /// The channel that hears of it.
+    channel: Option<String>,
     state: RunState,
     said: String,
     took: u64,
@@ -94,21 +98,36 @@ fn beat(
     if file.as_deref().is_some_and(is_empty) && gateway.store.events(MAIN_SESSION)?.is_empty() {
         return Ok(Err("empty-heartbeat-file"));
     }
+    let hears = match heartbeat.destination() {
+        None => None,
+        // Nobody would hear what it costs to find out.
+        Some((channel, to)) => match hears(gateway, channel, to)? {
+            None => return Ok(Err("no-target")),
+            known => known,
+        },
+    };
+    let channel = hears.as_ref().map(|(link, _)| link.channel.name().to_owned());
     let prompt = heartbeat.prompt.as_deref().unwrap_or(PROMPT);
     let text =
         file.map_or_else(|| prompt.to_owned(), |file| format!("{prompt}\n\n## {FILE}\n{}", file.trim()));
     let patience_ms = Some(heartbeat.timeout_seconds.unwrap_or(PATIENCE).saturating_mul(1000));
     let wish = Wish { plain: true, heartbeat: true, patience_ms, ..Wish::default() };
-    let id = format!("heartbeat:{now}");
-    let Ok((active, _)) = gateway.send(MAIN_SESSION, &id, &text, Queue::Followup, wish) else {
+    let id = format!("{RUN}{now}");
+    let Ok(active) = super::turn(gateway, MAIN_SESSION, &id, &text, wish, hears) else {
         return Ok(Err("requests-in-flight"));
     };
     Ok(Ok(Box::pin(async move {
         let run = active.ended().await;
         let took = run.ended_at.unwrap_or(run.started_at).saturating_sub(run.started_at);
         let said = run.said.or(run.error).unwrap_or_default();
-        Ended::Heartbeat(Outcome { run: run.id, state: run.state, said, took })
+        Ended::Heartbeat(Outcome { run: run.id, channel, state: run.state, said, took })
     })))
+}
+
+/// A conversation that is known on a channel that runs.
+fn hears(gateway: &Gateway, channel: &str, to: &str) -> Result<Option<(Link, String)>, Error> {
+    let Some(link) = gateway.channels.get(channel) else { return Ok(None) };
+    Ok(link.knows(to)?.then(|| (link, to.to_owned())))
 }
 
 /// Is this a time at which there are any?
@@ -151,7 +170,7 @@ fn is_empty(content: &str) -> bool {
 }
 
 /// Does an answer say that there is nothing to say?
-fn is_ack(said: &str) -> bool {
+pub(crate) fn is_ack(said: &str) -> bool {
     let said = said.trim().trim_matches(['*', '`', '~', '_']).trim();
     if said.is_empty() || said == SILENT {
         return true;
@@ -172,7 +191,7 @@ pub(crate) fn shows(config: &Config, fields: &Value) -> bool {
 
 /// What follows from the end of one.
 pub(super) fn end(gateway: &Gateway, outcome: Outcome) {
-    let Outcome { run, state, said, took } = outcome;
+    let Outcome { run, channel, state, said, took } = outcome;
     let mut event = json!({ "durationMs": took, "sessionKey": MAIN_SESSION });
     if state != RunState::Done {
         (event["status"], event["reason"], event["indicatorType"]) =
@@ -187,9 +206,10 @@ pub(super) fn end(gateway: &Gateway, outcome: Outcome) {
         (event["status"], event["silent"], event["indicatorType"]) =
             (status.into(), true.into(), "ok".into());
     } else {
+        let channel = channel.unwrap_or_else(|| "webchat".to_owned());
         let preview: String = said.chars().take(200).collect();
         (event["status"], event["preview"], event["channel"]) =
-            ("sent".into(), preview.into(), "webchat".into());
+            ("sent".into(), preview.into(), channel.into());
         event["indicatorType"] = "alert".into();
     }
     tell(gateway, event);

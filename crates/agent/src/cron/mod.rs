@@ -17,15 +17,17 @@ pub(crate) use keeper::{Timer, keep};
 pub(crate) use schedule::Schedule;
 
 use crate::{
-    channels::Link,
+    channels::{self, Link},
     config,
     gateway::{Active, Gateway},
     ids::uuid,
-    store::{CronRun, Error, Message, Role},
+    protocol::{Fault, params::Queue},
+    store::{CronRun, Error, Message, Reply, Role},
+    turn::Wish,
 };
 use cofferdam_base::Scope;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 /// Events that one session may wait to hear.
 pub(crate) const EVENTS: u32 = 32;
@@ -70,6 +72,33 @@ fn reachable(gateway: &Gateway, definition: &Definition) -> Result<Option<(Link,
         return Err(Refused::Invalid(why));
     }
     Ok(Some((link, to.to_owned())))
+}
+
+/// Begins a turn whose answer goes to this conversation of a channel, if one is given.
+fn turn(
+    gateway: &Arc<Gateway>,
+    key: &str,
+    id: &str,
+    message: &str,
+    wish: Wish,
+    hears: Option<(Link, String)>,
+) -> Result<Arc<Active>, Fault> {
+    let lost = |error: Error| Fault::unavailable(error.to_string());
+    let reply = hears.map(|(link, chat)| {
+        let channel = link.channel.name().to_owned();
+        (link, Reply { run: id.to_owned(), channel, chat })
+    });
+    // Owed before it begins: an answer that nobody waits for is found by the next start.
+    if let Some((_, reply)) = &reply {
+        gateway.store.owe(reply, gateway.now()).map_err(lost)?;
+    }
+    let sent = gateway.send(key, id, message, Queue::Followup, wish);
+    match (&sent, reply) {
+        (Ok(_), Some((link, reply))) => channels::pay(link, reply),
+        (Err(_), Some((_, reply))) => gateway.store.paid(&reply.run).map_err(lost)?,
+        (_, None) => {}
+    }
+    sent.map(|(active, _)| active)
 }
 
 /// Makes a job.
@@ -181,22 +210,17 @@ pub(crate) fn force(gateway: &Gateway, job: Job) -> Result<Result<String, &'stat
 
 /// Lets a session hear something: at once, in a turn of its own, or at its next one. Gives false if it has so much to
 /// hear already.
-pub(crate) fn wake(
-    gateway: &std::sync::Arc<Gateway>,
-    key: &str,
-    text: &str,
-    mode: WakeMode,
-) -> Result<bool, crate::protocol::Fault> {
-    let lost = |error: Error| crate::protocol::Fault::unavailable(error.to_string());
+pub(crate) fn wake(gateway: &Arc<Gateway>, key: &str, text: &str, mode: WakeMode) -> Result<bool, Fault> {
+    let lost = |error: Error| Fault::unavailable(error.to_string());
     if mode == WakeMode::NextHeartbeat {
         // A session must be there for a turn of it to be.
         let session = gateway.session(key).map_err(lost)?;
         gateway.store.put_session(&session).map_err(lost)?;
         return gateway.store.put_event(key, text, gateway.now(), EVENTS).map_err(lost);
     }
-    let wish = crate::turn::Wish { plain: true, ..Default::default() };
+    let wish = Wish { plain: true, ..Wish::default() };
     let text = format!("System event: {text}");
-    gateway.send(key, &format!("wake:{}", uuid()), &text, crate::protocol::params::Queue::Followup, wish)?;
+    gateway.send(key, &format!("wake:{}", uuid()), &text, Queue::Followup, wish)?;
     Ok(true)
 }
 

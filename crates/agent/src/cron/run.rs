@@ -6,10 +6,8 @@ use super::{
     tell,
 };
 use crate::{
-    channels,
     gateway::{Active, Gateway},
-    protocol::{Fault, params::Queue},
-    store::{CronEnd, CronRun, Error, Message, Reply, Role, RunState, Session},
+    store::{CronEnd, CronRun, Error, Message, Role, RunState, Session},
     turn::Wish,
 };
 use serde_json::{Value, json};
@@ -97,30 +95,9 @@ fn started(gateway: &Arc<Gateway>, claimed: &CronRun) -> Result<Option<(Arc<Acti
         json!({ "jobId": job.id, "action": "started", "job": job.shown(), "runAtMs": claimed.started_at });
     tell(gateway, payload, &job);
     let wish = Wish { plain: true, ..wish };
-    let reply = hears.map(|(link, chat)| {
-        let channel = link.channel.name().to_owned();
-        (link, Reply { run: claimed.id.clone(), channel, chat })
-    });
-    // Owed before it begins: an answer that nobody waits for is found by the next start.
-    if let Some((_, reply)) = &reply {
-        gateway.store.owe(reply, gateway.now()).map_err(lost)?;
-    }
-    let sent = gateway.send(&key, &claimed.id, &message, Queue::Followup, wish);
-    match (sent, reply) {
-        (Ok((active, _)), reply) => {
-            let to_channel = reply.is_some();
-            if let Some((link, reply)) = reply {
-                channels::pay(link, reply);
-            }
-            Ok(Some((active, to_channel)))
-        }
-        (Err(Fault { message, .. }), reply) => {
-            if let Some((_, reply)) = reply {
-                gateway.store.paid(&reply.run).map_err(lost)?;
-            }
-            Err(message)
-        }
-    }
+    let to_channel = hears.is_some();
+    let sent = super::turn(gateway, &key, &claimed.id, &message, wish, hears);
+    sent.map(|active| Some((active, to_channel))).map_err(|fault| fault.message)
 }
 
 #[allow(

@@ -157,10 +157,10 @@ impl Store {
         Ok(db.query_row(sql, [run], reply).optional()?)
     }
 
-    /// What a job owes since before this is not sent any more.
+    /// What a job or a heartbeat owes since before this is not sent any more.
     pub fn forget_owed(&self, channel: &str, before: u64) -> Result<(), Error> {
         let sql = "DELETE FROM channel_replies WHERE channel = ?1 AND at < ?2
-            AND (run LIKE 'cron:%' OR run LIKE 'manual:%')";
+            AND (run LIKE 'cron:%' OR run LIKE 'manual:%' OR run LIKE 'heartbeat:%')";
         self.db().execute(sql, params![channel, millis(before)])?;
         Ok(())
     }

@@ -237,11 +237,59 @@ async fn of_a_job_that_fails_who_waits_for_one_moment_hears_and_nobody_each_hour
     assert_eq!(said, json!({ "chat_id": 42, "text": "hi Ann" }));
 }
 
+#[tokio::test]
+async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other() {
+    let lines = vec![
+        Line::Says("All well. HEARTBEAT_OK!"),
+        Line::Refuses(400),
+        Line::Says("The mail is here."),
+        Line::Says("Now it is gone."),
+    ];
+    let (script, hand) = (script(lines), cron::Hand::new());
+    begin(&script, &[]);
+    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    config["agents"]["defaults"]["heartbeat"] = json!({ "every": "30m", "target": "telegram", "to": "42" });
+    let world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
+    let mut client = world.client(ALL).await;
+    // It wakes the timer.
+    let id = client.add(cron::reminder("far away", cron::LATER)).await;
+    let beat = async |client: &mut Socket| {
+        hand.forward(1_800_000);
+        client.look(&id).await;
+        client.heartbeat().await
+    };
+    assert_eq!(beat(&mut client).await["status"], "ok-token");
+    assert_eq!(beat(&mut client).await["status"], "failed");
+    let told = beat(&mut client).await;
+    assert_eq!((&told["status"], &told["channel"]), (&json!("sent"), &json!("telegram")), "{told}");
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "The mail is here." }));
+    // Whom nobody knows any more nothing is found out for.
+    let patch = json!({ "channels": { "telegram": { "allowFrom": ["7"] } } }).to_string();
+    let hash = client.call("config.get", json!({})).await.unwrap()["hash"].clone();
+    let patch = json!({ "raw": patch, "baseHash": hash, "replacePaths": ["channels.telegram.allowFrom"] });
+    client.call("config.patch", patch).await.unwrap();
+    let allowed = async |client: &mut Socket| {
+        let status = client.call("channels.status", json!({})).await.unwrap();
+        status["channelAccounts"]["telegram"][0]["allowFrom"].clone()
+    };
+    while allowed(&mut client).await != json!(["7"]) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let skipped = beat(&mut client).await;
+    assert_eq!((&skipped["status"], &skipped["reason"]), (&json!("skipped"), &json!("no-target")));
+    assert_eq!(script.asked.lock().unwrap().len(), 3);
+}
+
 #[test]
 fn what_a_job_owes_too_long_is_forgotten_and_an_answer_never() {
     let dir = tempfile::tempdir().unwrap();
     let store = store::Store::open(&dir.path().join("agent.db")).unwrap();
-    for (run, at) in [("cron:a:1", 10), ("manual:b:1", 10), ("telegram:1", 10), ("cron:a:2", 20)] {
+    for (run, at) in
+        [("cron:a:1", 10), ("manual:b:1", 10), ("heartbeat:1", 10), ("telegram:1", 10), ("cron:a:2", 20)]
+    {
         let reply =
             store::Reply { run: run.to_owned(), channel: "telegram".to_owned(), chat: "42".to_owned() };
         store.owe(&reply, at).unwrap();

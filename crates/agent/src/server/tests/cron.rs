@@ -87,7 +87,7 @@ impl Socket {
         }
     }
 
-    async fn add(&mut self, job: Value) -> String {
+    pub(super) async fn add(&mut self, job: Value) -> String {
         let job = self.call("cron.add", job).await.unwrap();
         job["id"].as_str().unwrap().to_owned()
     }
@@ -98,7 +98,7 @@ impl Socket {
     }
 
     /// Lets the timer look at the clock again.
-    async fn look(&mut self, id: &str) {
+    pub(super) async fn look(&mut self, id: &str) {
         self.call("cron.update", json!({ "id": id, "patch": { "description": "looked at" } })).await.unwrap();
     }
 
@@ -449,7 +449,7 @@ fn beats(more: Value) -> Value {
 }
 
 impl Socket {
-    async fn heartbeat(&mut self) -> Value {
+    pub(super) async fn heartbeat(&mut self) -> Value {
         loop {
             let (name, payload) = self.event().await;
             assert!(
