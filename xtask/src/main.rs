@@ -73,7 +73,7 @@ fn deny() -> Result<()> {
     let deny = tools.join("bin/cargo-deny");
     if !deny.is_file() {
         let at = tools.to_str().context("the repository's path is not UTF-8")?;
-        run::cargo(&["install", "cargo-deny@0.20.2", "--locked", "--quiet", "--root", at])?;
+        run::cargo(&["install", "cargo-deny@0.20.2", "--locked", "--quiet", "--debug", "--root", at])?;
     }
     let mut check = Command::new(deny);
     check.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);

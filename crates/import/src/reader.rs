@@ -11,13 +11,14 @@ use crate::{
     io, left,
     report::{printable, shown},
     secrets::Secrets,
-    sessions, sign_ins,
+    sessions, sign_ins, transcript,
 };
 use cofferdam_agent::config as settings;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     io::{BufWriter, Write},
     os::fd::{AsFd, BorrowedFd},
     process::ExitCode,
@@ -167,10 +168,7 @@ pub(crate) fn read(wanted: &Wanted, home: &Home, sink: &mut dyn Sink) -> Result<
         }
     }
     if let Some(settings) = &places.settings {
-        carrier.report.carry("settings", "/sandbox/.cofferdam/config.json", 1, None, settings.len() as u64);
-        // A secret may stand in a text as well.
-        let settings = secrets.blank(settings).map_or_else(|| settings.clone(), |(text, _)| text);
-        carrier.sink.file(SETTINGS, false, settings.as_bytes())?;
+        carrier.settings(settings)?;
     }
     sessions::carry(home, database.as_ref(), wanted.runtime, &secrets, &mut report, sink)?;
     rest(home, workspace.as_deref(), wanted.runtime, &mut report)?;
@@ -295,6 +293,23 @@ impl Carrier<'_> {
         };
         self.report.carry(what, &format!("/sandbox/{to}"), 1, None, content.len() as u64);
         self.sink.file(&format!("{to}/{below}"), *runs, &content)
+    }
+
+    /// The gateway's configuration, without secrets that stand in a text of it, if it is one without them.
+    fn settings(&mut self, text: &str) -> Result<(), Error> {
+        let (mut document, mut blanked) = (settings::read(text).unwrap_or_default(), BTreeMap::new());
+        transcript::blank(&mut document, self.secrets, &mut blanked);
+        if settings::Config::of(&document).is_err() {
+            let why = "its settings mean nothing without what is a secret elsewhere";
+            self.report.leave("openclaw.json", why, None);
+            return Ok(());
+        }
+        for (kind, count) in blanked {
+            self.report.change("openclaw.json", format!("blanked {count} times: {kind}"));
+        }
+        let text = format!("{document:#}\n");
+        self.report.carry("settings", "/sandbox/.cofferdam/config.json", 1, None, text.len() as u64);
+        self.sink.file(SETTINGS, false, text.as_bytes())
     }
 
     /// The content without secrets; none if it cannot be freed from them.

@@ -9,6 +9,8 @@ use memchr::memmem;
 pub(crate) const BLANK: &str = "[left out: a secret]";
 /// The shortest value of the configuration that is looked for; shorter ones are words.
 const SHORTEST: usize = 8;
+/// As many values are looked for.
+pub(crate) const MOST_VALUES: usize = 10_000;
 /// The longest key of a shape.
 const LONGEST: usize = 2048;
 
@@ -67,6 +69,9 @@ pub(crate) struct Secrets(Vec<Vec<u8>>);
 impl Secrets {
     /// A value that must not be carried.
     pub(crate) fn add(&mut self, value: &str) {
+        if self.are_too_many() {
+            return;
+        }
         let value = value.trim();
         // What only names a secret is none.
         let names = value.starts_with("${") && value.ends_with('}');
@@ -75,6 +80,11 @@ impl Secrets {
             // The longest first, so that none is blanked in pieces.
             self.0.sort_by_key(|value| std::cmp::Reverse(value.len()));
         }
+    }
+
+    /// Are there more than are looked for? Then some are not known.
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.0.len() > MOST_VALUES
     }
 
     /// Is any in these bytes, whatever they are?
@@ -109,7 +119,7 @@ impl Secrets {
     fn spans(&self, bytes: &[u8]) -> Vec<Span> {
         let mut all = Vec::new();
         for value in &self.0 {
-            let kind = "a value of the configuration";
+            let kind = "a value of a credential";
             all.extend(memmem::find_iter(bytes, value).map(|start| Span {
                 start,
                 end: start + value.len(),

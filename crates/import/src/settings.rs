@@ -16,6 +16,9 @@ pub(crate) fn heeded(leaves: &[Leaf]) -> (Value, Vec<usize>) {
     let mut kept = Kept { leaves, document: Value::Object(Map::new()), taken: Vec::new() };
     let all: Vec<usize> = (0..leaves.len().min(MOST)).collect();
     kept.fit(&all, 0);
+    // Some mean nothing without what came after them.
+    let rest: Vec<usize> = all.into_iter().filter(|at| !kept.taken.contains(at)).collect();
+    kept.fit(&rest, 0);
     (kept.document, kept.taken)
 }
 
@@ -116,5 +119,15 @@ mod tests {
         assert_eq!(taken, [0, 3, 4]);
         assert_eq!(document["tools"]["web"]["search"], json!({ "provider": "brave", "apiKey": "${BRAVE}" }));
         assert_eq!(heeded(&[leaf("agents.defaults.thinkingDefault", json!("very"))]).1, [0; 0]);
+        let leaves = [
+            leaf("agents.defaults.heartbeat.every", json!("30m")),
+            leaf("agents.defaults.heartbeat.target", json!("telegram")),
+            leaf("agents.defaults.heartbeat.to", json!("42")),
+            leaf("channels.telegram.botToken", json!("${TELEGRAM}")),
+            leaf("channels.telegram.unknown", json!(1)),
+        ];
+        let (_, mut taken) = heeded(&leaves);
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2, 3], "a channel may be named before it is there");
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     Error,
     database::Database,
     home::{Entry, Home},
-    secrets::Secrets,
+    secrets::{MOST_VALUES, Secrets},
     sessions,
 };
 use cofferdam_agent::config::{LONGEST, secret::is_sensitive};
@@ -16,6 +16,8 @@ use serde_json::Value;
 /// Where an agent's are, and where they were before there was a database.
 const NEWER: &str = "openclaw-agent.sqlite";
 const OLDER: [&str; 2] = ["auth-profiles.json", "auth.json"];
+/// Providers, which may have keys.
+const MODELS: &str = "models.json";
 /// What all agents share.
 const SHARED: &str = "credentials/oauth.json";
 /// What upstream's gateway takes into its environment.
@@ -49,6 +51,10 @@ pub(crate) fn read(
             let path = format!("{agent}/agent/{name}");
             all.extend(text(home, &path)?.map(|document| (path, document)));
         }
+        let path = format!("{agent}/agent/{MODELS}");
+        if let Some(models) = text(home, &path)? {
+            hide(&json(&models).map_err(unreadable(&path))?, "", secrets);
+        }
         let profiles = taken(all, secrets)?;
         found.extend(profiles.into_iter().filter(|_| own));
     }
@@ -57,21 +63,27 @@ pub(crate) fn read(
     if let Some(variables) = text(home, ENVIRONMENT)? {
         environment(&variables, secrets);
     }
+    if secrets.are_too_many() {
+        return Err(Error::TooLarge(format!("{MOST_VALUES} secrets")));
+    }
     Ok(found)
 }
 
-/// The directories of all agents, and whatever else there is in their place: a link ends the import, as what is behind it
-/// cannot be read.
+/// The directories of all agents. What is there and cannot be looked into, a link for one, ends the import.
 fn agents(home: &Home) -> Result<Vec<String>, Error> {
     if !home.exists("agents") {
         return Ok(Vec::new());
     }
     let only_these = |path: &str| (path.split('/').count() == 2).then(String::new);
-    let names = home.below("agents", only_these)?.into_iter().filter_map(|entry| match entry {
-        Entry::Other(path, _) => Some(path),
-        Entry::File(_) => None,
-    });
-    Ok(names.collect())
+    let mut agents = Vec::new();
+    for entry in home.below("agents", only_these)? {
+        match entry {
+            Entry::Other(path, why) if why.is_empty() => agents.push(path),
+            Entry::Other(path, why) => return Err(Error::Credentials(path, why)),
+            Entry::File(_) => {}
+        }
+    }
+    Ok(agents)
 }
 
 fn unreadable(path: &str) -> impl FnOnce(String) -> Error + use<> {
@@ -101,10 +113,14 @@ fn taken(
     Ok(found)
 }
 
+fn json(document: &str) -> Result<Value, String> {
+    serde_json::from_str(document).map_err(|_| "it is no JSON".to_owned())
+}
+
 /// Takes whatever a document of credentials calls one for a secret, wherever in it that is, and gives the names of its
 /// profiles.
-pub(crate) fn profiles(document: &str, secrets: &mut Secrets) -> Result<Vec<String>, String> {
-    let document: Value = serde_json::from_str(document).map_err(|_| "it is no JSON".to_owned())?;
+fn profiles(document: &str, secrets: &mut Secrets) -> Result<Vec<String>, String> {
+    let document = json(document)?;
     let fields = document.as_object().ok_or("it is no document of profiles")?;
     hide(&document, "", secrets);
     // Older releases have the profiles themselves at the top.
@@ -135,24 +151,56 @@ fn hide(value: &Value, path: &str, secrets: &mut Secrets) {
 }
 
 /// Takes the values of variables whose names say that they are secrets. Others are words of every text: `production`.
+/// The grammar is dotenv's, and where it is read in two ways both values are taken.
 fn environment(text: &str, secrets: &mut Secrets) {
-    const PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSW", "PASSPHRASE", "CREDENTIAL"];
-    // `AUTHOR` and `COMPASS` are none.
-    const WORDS: [&str; 4] = ["PASS", "AUTH", "BEARER", "CREDS"];
-    for line in text.lines() {
-        let Some((name, value)) = line.split_once('=') else { continue };
-        let name = name.to_ascii_uppercase();
-        let is_secret = PARTS.iter().any(|part| name.contains(part))
-            || name.trim().split('_').any(|word| WORDS.contains(&word));
-        if name.trim_start().starts_with('#') || !is_secret {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let Some((name, _)) = line.split_once(['=', ':']) else {
+            rest = after;
             continue;
+        };
+        let value = rest[name.len() + 1..].trim_start_matches([' ', '\t']);
+        let quoted =
+            ['"', '\'', '`'].into_iter().find_map(|quote| value.strip_prefix(quote)?.split_once(quote));
+        let is_secret = !name.trim_start().starts_with('#') && names_a_secret(name);
+        if let Some((value, behind)) = quoted {
+            if is_secret {
+                std::iter::once(value).chain(value.lines()).for_each(|value| secrets.add(value));
+            }
+            rest = behind.split_once('\n').map_or("", |(_, after)| after);
+        } else {
+            if is_secret {
+                let value = value.lines().next().unwrap_or_default().trim_start_matches(['"', '\'', '`']);
+                for end in [" #", "#"] {
+                    secrets.add(value.split(end).next().unwrap_or_default());
+                }
+            }
+            rest = after;
         }
-        let value = value.trim();
-        // A value of several lines is known by its first.
-        let quoted = ["\"", "'", "`"].into_iter().find_map(|quote| Some((quote, value.strip_prefix(quote)?)));
-        let (end, value) = quoted.unwrap_or((" #", value));
-        secrets.add(value.split(end).next().unwrap_or_default());
     }
+}
+
+fn names_a_secret(name: &str) -> bool {
+    #[rustfmt::skip]
+    const WORDS: [&str; 11] = [
+        "KEYS", "TOKENS", "PASS", "PASSPHRASE", "PASSWD", "AUTH", "BEARER", "CREDS", "CREDENTIALS", "COOKIE", "DSN",
+    ];
+    const ENDS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_PWD"];
+    /// Of such names what is about a secret and none.
+    #[rustfmt::skip]
+    const ABOUT: [&str; 13] = [
+        "PROVIDER", "TYPE", "MODE", "URL", "URI", "HOST", "PATH", "FILE", "DIR", "HEADER", "NAME", "CHANNEL", "ID",
+    ];
+    let name = name.trim().to_ascii_uppercase();
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    if words.last().is_some_and(|last| ABOUT.contains(last)) && !name.contains("WEBHOOK") {
+        return false;
+    }
+    words.iter().any(|word| WORDS.contains(word))
+        || ENDS.iter().any(|end| name.ends_with(end))
+        || is_sensitive(&name)
+        || name.contains("WEBHOOK")
 }
 
 #[cfg(test)]
@@ -163,18 +211,66 @@ mod tests {
     #[test]
     fn secrets_of_an_environment_are_told_by_their_names() {
         let mut secrets = Secrets::default();
-        environment(
-            "A_KEY=walrus-of-one\n export B_TOKEN = \"walrus of two\" # mine\nc_password='walrus #3' \n\
-             D_SECRET=walrus-four # old\n# E_KEY=walrus-five\nNODE_ENV=production\nAUTHOR=Walrus Smith\nX_AUTH=walrus-six\nF_KEY=\nno line\nG_KEY=\"walrus-of-seven",
-            &mut secrets,
-        );
-        for value in
-            ["walrus-of-one", "walrus of two", "walrus #3", "walrus-four", "walrus-six", "walrus-of-seven"]
-        {
-            assert!(secrets.first_in(value.as_bytes()).is_some(), "{value}");
+        let text = [
+            "A_KEY=walrus-of-one",
+            " export B_TOKEN = \"walrus of two\" # mine",
+            "c_password='walrus #3' ",
+            "D_SECRET=walrus-four # older and older",
+            "# E_KEY=walrus-five",
+            "NODE_ENV=production",
+            "AUTHOR=Walrus Smith",
+            "AUTH_PROVIDER=anthropic",
+            "PASSWORD_RESET_CHANNEL=telegram",
+            "KEYBOARD_LAYOUT=walrus-dvorak",
+            "X_AUTH=walrus-six",
+            "F_KEY=",
+            "no line of it",
+            "G_PWD: walrus-seven",
+            "H_KEY=walrus-eight#or-not",
+            "I_CREDENTIALS='{",
+            "  \"walrus\": \"nine\"",
+            "}' # J_KEY=walrus-ten",
+            "SLACK_WEBHOOK_URL=https://walrus-eleven",
+            "K_KEY=\"walrus-twelve",
+        ];
+        environment(&text.join("\n"), &mut secrets);
+        let known = |value: &str| secrets.first_in(value.as_bytes()).is_some();
+        for value in [
+            "walrus-of-one",
+            "walrus of two",
+            "walrus #3",
+            "walrus-four",
+            "walrus-six",
+            "walrus-seven",
+            "walrus-eight",
+            "\"walrus\": \"nine\"",
+            "https://walrus-eleven",
+            "walrus-twelve",
+        ] {
+            assert!(known(value), "{value}");
         }
-        for value in ["production", "Walrus Smith", "walrus-five", "mine", "no line", " old"] {
-            assert!(secrets.first_in(value.as_bytes()).is_none(), "{value}");
+        for value in [
+            "production",
+            "Walrus Smith",
+            "walrus-five",
+            "older and older",
+            "no line of it",
+            "anthropic",
+            "telegram",
+            "walrus-dvorak",
+            "walrus-ten",
+        ] {
+            assert!(!known(value), "{value}");
         }
+    }
+
+    #[test]
+    fn more_values_than_are_looked_for_are_the_end_of_an_import() {
+        let mut secrets = Secrets::default();
+        let all: Vec<String> = (0..=MOST_VALUES).map(|number| format!("A_KEY=walrus-{number:06}")).collect();
+        environment(&all[1..].join("\n"), &mut secrets);
+        assert!(!secrets.are_too_many());
+        environment(&all[0], &mut secrets);
+        assert!(secrets.are_too_many());
     }
 }

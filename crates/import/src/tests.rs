@@ -13,9 +13,13 @@ use crate::{
 use cofferdam_agent::store::{Message, Store};
 use serde_json::json;
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufWriter, Cursor},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::Path,
 };
 
@@ -227,7 +231,14 @@ fn credentials_that_cannot_be_read_are_the_end_of_an_import() {
     }
     let linked = home();
     symlink("/root", linked.path().join("agents/linked")).unwrap();
-    refused(linked.path(), "agents/linked/agent/openclaw-agent.sqlite");
+    refused(linked.path(), "agents/linked");
+    let unnamed = home();
+    fs::create_dir(unnamed.path().join("agents").join(OsStr::from_bytes(b"\xff"))).unwrap();
+    refused(unnamed.path(), "agents/\u{fffd}");
+    let closed = home();
+    fs::remove_dir_all(closed.path().join("agents")).unwrap();
+    put(closed.path(), "agents", "no directory");
+    refused(closed.path(), "agents");
     let binary = home();
     put(binary.path(), ".env", b"KEY=\xff");
     refused(binary.path(), ".env");
@@ -271,25 +282,48 @@ fn sign_ins_of_every_form_are_blanked() {
     }
 }
 
-/// Whoever owns what is above a home can put another in its place while it is imported.
+/// A word of the configuration may be a secret elsewhere.
+#[test]
+fn settings_that_are_none_without_a_secret_are_left() {
+    for (profile, carried) in [("coding", true), ("messaging", false)] {
+        let home = home();
+        let settings = format!("{{ tools: {{ profile: '{profile}' }} }}");
+        put(home.path(), "openclaw.json", settings);
+        put(home.path(), ".env", "A_KEY=messaging");
+        let (report, root) = carry(home.path(), Runtime::Native);
+        assert_eq!(root.path().join(".cofferdam/config.json").exists(), carried);
+        assert_eq!(report.left.iter().any(|row| row.path == "openclaw.json"), !carried, "{:?}", report.left);
+    }
+}
+
 /// What `main` was told may be what another agent, or the environment, has for a secret; nobody is asked for these.
 #[test]
 fn secrets_of_other_agents_and_of_the_environment_are_blanked() {
     let home = home();
     put(home.path(), "agents/other/agent/auth-profiles.json", r#"{ "openai": { "key": "walrus-one-two" } }"#);
+    put(
+        home.path(),
+        "agents/other/agent/models.json",
+        r#"{ "providers": { "x": { "apiKey": "walrus-seven-8" } } }"#,
+    );
     put(home.path(), ".env", "CRM_TOKEN=walrus-three-four\n");
     let path = home.path().join("agents/third/agent/openclaw-agent.sqlite");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let sql = "CREATE TABLE auth_profile_store (store_json TEXT);
         INSERT INTO auth_profile_store VALUES ('{\"profiles\":{\"x\":{\"token\":\"walrus-five-six\"}}}')";
     rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
-    put(home.path(), "workspace/note.md", "walrus-one-two, walrus-three-four, walrus-five-six, walrus");
+    put(
+        home.path(),
+        "workspace/note.md",
+        "walrus-one-two, walrus-three-four, walrus-five-six, walrus-seven-8, walrus",
+    );
     let (report, root) = carry(home.path(), Runtime::Native);
     let note = fs::read_to_string(root.path().join("workspace/note.md")).unwrap();
-    assert_eq!(note, format!("{BLANK}, {BLANK}, {BLANK}, walrus"));
+    assert_eq!(note, format!("{BLANK}, {BLANK}, {BLANK}, {BLANK}, walrus"));
     assert!(!report.credentials.iter().any(|row| row.at.contains("agents/")), "{:?}", report.credentials);
 }
 
+/// Whoever owns what is above a home can put another in its place while it is imported.
 #[test]
 fn what_was_opened_is_read_whatever_its_path_leads_to_now() {
     let (home, other) = (home(), home());

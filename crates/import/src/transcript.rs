@@ -115,7 +115,7 @@ fn said(entry: &Value) -> Option<Said> {
     Some(Said { role: role.to_owned(), body: Value::Object(body), at })
 }
 
-fn blank(value: &mut Value, secrets: &Secrets, blanked: &mut BTreeMap<&'static str, u64>) {
+pub(crate) fn blank(value: &mut Value, secrets: &Secrets, blanked: &mut BTreeMap<&'static str, u64>) {
     match value {
         Value::String(text) => blank_text(text, secrets, blanked),
         Value::Array(rows) => rows.iter_mut().for_each(|row| blank(row, secrets, blanked)),

@@ -404,6 +404,7 @@ fn words(gateway: &Gateway, id: &str, run: Run) -> String {
         (Some(said), _) if of_itself(id) && said.trim() == "HEARTBEAT_OK" => String::new(),
         (Some(said), _) if id.starts_with(heartbeat::RUN) && is_ack(&said) => String::new(),
         (Some(said), _) => said,
+        (None, Some(_)) if id.starts_with(heartbeat::RUN) => String::new(),
         (None, Some(_)) if of_itself(id) => {
             // What comes again is tried again, and its failures are for `cron.runs`.
             let job = id.split(':').nth(1).and_then(|job| gateway.store.job(job).ok().flatten());

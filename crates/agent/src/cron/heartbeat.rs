@@ -113,8 +113,12 @@ fn beat(
     let patience_ms = Some(heartbeat.timeout_seconds.unwrap_or(PATIENCE).saturating_mul(1000));
     let wish = Wish { plain: true, heartbeat: true, patience_ms, ..Wish::default() };
     let id = format!("{RUN}{now}");
-    let Ok(active) = super::turn(gateway, MAIN_SESSION, &id, &text, wish, hears) else {
-        return Ok(Err("requests-in-flight"));
+    let active = match super::turn(gateway, MAIN_SESSION, &id, &text, wish, hears) {
+        Ok(active) => active,
+        Err(fault) => {
+            tracing::warn!(why = fault.message, "a heartbeat does not begin");
+            return Ok(Err("requests-in-flight"));
+        }
     };
     Ok(Ok(Box::pin(async move {
         let run = active.ended().await;
@@ -206,6 +210,10 @@ pub(super) fn end(gateway: &Gateway, outcome: Outcome) {
         (event["status"], event["silent"], event["indicatorType"]) =
             (status.into(), true.into(), "ok".into());
     } else {
+        if channel.is_some() {
+            // The channel has it, and may have to try for a while.
+            event["deliveryStatus"] = "unknown".into();
+        }
         let channel = channel.unwrap_or_else(|| "webchat".to_owned());
         let preview: String = said.chars().take(200).collect();
         (event["status"], event["preview"], event["channel"]) =

@@ -84,6 +84,7 @@ fn turn(
     hears: Option<(Link, String)>,
 ) -> Result<Arc<Active>, Fault> {
     let lost = |error: Error| Fault::unavailable(error.to_string());
+    let wish = Wish { apart: hears.is_some(), ..wish };
     let reply = hears.map(|(link, chat)| {
         let channel = link.channel.name().to_owned();
         (link, Reply { run: id.to_owned(), channel, chat })

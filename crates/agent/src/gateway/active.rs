@@ -1,7 +1,10 @@
 //! One run: what is known of it while it lasts, and how those who wait hear of its end.
 
 use super::lock;
-use crate::store::{Message, Run, RunState, Session};
+use crate::{
+    store::{Message, Run, RunState, Session},
+    turn::Wish,
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, atomic::AtomicU64},
@@ -20,6 +23,8 @@ pub(crate) struct Active {
     pub(crate) started_at: u64,
     /// Nobody asked for it, and nobody is shown that it has nothing to say.
     pub(crate) heartbeat: bool,
+    /// What is written meanwhile is no part of it.
+    pub(super) apart: bool,
     /// It is no part of the chat.
     pub(super) quiet: bool,
     /// Ends it.
@@ -65,6 +70,7 @@ impl Active {
             session_id: session.id.clone(),
             started_at: now,
             heartbeat: false,
+            apart: false,
             quiet: false,
             stop: CancellationToken::new(),
             seq: AtomicU64::new(0),
@@ -77,8 +83,15 @@ impl Active {
         }
     }
 
-    pub(super) fn beating(self, heartbeat: bool) -> Self {
-        Self { heartbeat, ..self }
+    pub(super) fn wished(self, wish: &Wish) -> Self {
+        // An answer to a person would be forgotten with a heartbeat's that says nothing.
+        Self { heartbeat: wish.heartbeat, apart: wish.apart || wish.heartbeat, ..self }
+    }
+
+    /// Does it hear what is said between two of its steps?
+    pub(super) fn hears(&self, wish: &Wish) -> bool {
+        let meant = !self.apart || wish.awaited_by.as_deref() == Some(&self.id);
+        meant && !self.stop.is_cancelled()
     }
 
     /// May it be one that is no part of the chat?

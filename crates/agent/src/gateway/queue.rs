@@ -96,7 +96,7 @@ impl Gateway {
         let said = Said { text, ..said };
         let body = said.body(&self.store, key).map_err(lost)?;
         let message = Message::new(&session, Some(id), Role::User, body, now);
-        let active = Arc::new(Active::new(id.to_owned(), &session, now).beating(wish.heartbeat));
+        let active = Arc::new(Active::new(id.to_owned(), &session, now).wished(&wish));
         let mut state = self.state();
         let running = state.active.get(key).map(Arc::clone);
         let steering = running.as_ref().map_or(0, |running| lock(&running.steering).len());
@@ -105,7 +105,7 @@ impl Gateway {
         }
         let taken = match (&running, queue) {
             (None, _) => Taken::Started,
-            (Some(running), Queue::Steer) if !running.stop.is_cancelled() => Taken::Steered,
+            (Some(running), Queue::Steer) if running.hears(&wish) => Taken::Steered,
             (Some(_), _) => Taken::Queued,
         };
         // Under the lock, so that the order of messages is that of runs.

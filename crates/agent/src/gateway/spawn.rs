@@ -149,7 +149,7 @@ impl Gateway {
         );
         let said =
             Said { text, provenance: Some(provenance(&child.key, "subagent_announce")), ..Said::default() };
-        let wish = Wish { plain: true, ..Wish::default() };
+        let wish = Wish { plain: true, awaited_by: Some(child.parent_run.clone()), ..Wish::default() };
         let id = format!("announce:{}", child.run);
         if let Err(fault) = self.send(&child.parent_key, &id, said, Queue::Steer, wish) {
             tracing::error!(why = fault.message, child = child.key, "the result of a sub-agent is not told");

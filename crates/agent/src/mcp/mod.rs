@@ -112,7 +112,7 @@ fn twice(tools: &[Arc<Tool>]) -> BTreeSet<String> {
 }
 
 /// Sees to it that the servers are there and their tools known, before a turn begins; waits a while at most, and for one
-/// that let a turn wait in vain not again until it is there.
+/// that let a turn wait in vain not again for some minutes, unless it is there in time before.
 pub(crate) async fn ready(gateway: &Arc<Gateway>) {
     let begin = |server: Arc<Server>| {
         let (gateway, begun) = (Arc::clone(gateway), Arc::clone(&server));

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 
 /// After so long its tools are asked for again, whether it says that they changed or not.
 const LISTED: Duration = Duration::from_mins(5);
+/// After so long a turn waits again for one for which another waited in vain.
+const AWAITED: Duration = Duration::from_mins(5);
 /// A server that did not begin is left alone for so long.
 const RESTING: Duration = Duration::from_secs(30);
 /// How long a person may take to say what they think of tools that changed.
@@ -60,8 +62,8 @@ struct Seen {
     asked: Option<Arc<Question>>,
     why: Option<String>,
     begun: bool,
-    /// A turn waited for it in vain, and it was not there since.
-    late: bool,
+    /// When a turn waited for it in vain; none: it was there in time since.
+    late: Option<Instant>,
     /// How many have no name by which a model could call them.
     nameless: usize,
 }
@@ -85,14 +87,14 @@ impl Server {
         self.seen().tools.clone()
     }
 
-    /// Did a turn wait for it in vain, and was it not there since?
+    /// Did a turn wait for it in vain a while ago, and was it not there in time since?
     pub(super) fn is_late(&self) -> bool {
-        self.seen().late
+        self.seen().late.is_some_and(|at| at.elapsed() < AWAITED)
     }
 
     /// A turn waited for it in vain.
     pub(super) fn was_late(&self) {
-        self.seen().late = true;
+        self.seen().late = Some(Instant::now());
     }
 
     /// Does a tool of this name wait for a person?
@@ -132,14 +134,16 @@ impl Server {
 
     /// Sees to it that it runs and that its tools are known.
     pub(super) async fn ready(self: &Arc<Self>, gateway: &Arc<Gateway>) -> Result<Arc<Client>, String> {
+        let began = Instant::now();
         let mut life = self.life.lock().await;
         let ready = self.live(&mut life, gateway).await;
         let mut seen = self.seen();
         seen.begun = true;
         seen.why = ready.as_ref().err().cloned();
-        if ready.is_ok() {
-            seen.late = false;
-        } else {
+        if ready.is_ok() && began.elapsed() < super::BEGINNING {
+            seen.late = None;
+        }
+        if ready.is_err() {
             // What nobody answers for is offered to nobody.
             seen.tools.clear();
         }

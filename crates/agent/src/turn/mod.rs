@@ -50,6 +50,10 @@ pub struct Wish {
     pub patience_ms: Option<u64>,
     /// It is a heartbeat.
     pub heartbeat: bool,
+    /// Its answer goes elsewhere than to whoever writes meanwhile: what they write is a turn of its own.
+    pub apart: bool,
+    /// The run that waits for it, and that hears it even so.
+    pub awaited_by: Option<String>,
     /// A stranger began it: it has no tools, and is told nothing of the workspace but who the agent is.
     pub stranger: bool,
 }

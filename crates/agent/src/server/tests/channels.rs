@@ -283,6 +283,41 @@ async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other(
     assert_eq!(script.asked.lock().unwrap().len(), 3);
 }
 
+/// What somebody writes while a heartbeat is under way is answered to them alone.
+#[tokio::test]
+async fn what_is_written_during_a_heartbeat_is_no_part_of_it() {
+    let go = Arc::new(Notify::new());
+    let lines = vec![Line::Holds("The mail is here.", Arc::clone(&go)), Line::Says("It is 42.")];
+    let (script, hand) = (script(lines), cron::Hand::new());
+    begin(&script, &[]);
+    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
+    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
+    config["cron"] = json!({ "enabled": true });
+    config["agents"]["defaults"]["heartbeat"] = json!({ "every": "30m", "target": "telegram", "to": "42" });
+    let world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
+    let mut client = world.client(ALL).await;
+    let id = client.add(cron::reminder("far away", cron::LATER)).await;
+    hand.forward(1_800_000);
+    client.look(&id).await;
+    while script.asked.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = json!({ "sessionKey": "main", "message": "what is my balance?", "idempotencyKey": "k" });
+    client.call("chat.send", asked).await.unwrap();
+    go.notify_one();
+    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+    assert_eq!(said, json!({ "chat_id": 42, "text": "The mail is here." }));
+    let answer = loop {
+        let said = client.chat("final").await;
+        if said["runId"] == "k" {
+            break said["message"]["content"][0]["text"].clone();
+        }
+    };
+    assert_eq!(answer, "It is 42.");
+    let heard = script.heard.lock().unwrap();
+    assert_eq!(heard.iter().filter(|(head, _)| head.starts_with(&telegram("sendMessage"))).count(), 1);
+}
+
 #[test]
 fn what_a_job_owes_too_long_is_forgotten_and_an_answer_never() {
     let dir = tempfile::tempdir().unwrap();
