@@ -175,3 +175,24 @@ impl Active {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_apart_hears_only_what_it_waits_for() {
+        let session = Session::new(crate::MAIN_SESSION, "s".to_owned(), 0);
+        let active = |wish: &Wish| Active::new("r".to_owned(), &session, 0).wished(wish);
+        let result_for = |run: &str| Wish { awaited_by: Some(run.to_owned()), ..Wish::default() };
+        let open = active(&Wish::default());
+        assert!(open.hears(&Wish::default()) && open.hears(&result_for("other")));
+        for apart in [Wish { apart: true, ..Wish::default() }, Wish { heartbeat: true, ..Wish::default() }] {
+            let apart = active(&apart);
+            assert!(!apart.hears(&Wish::default()) && !apart.hears(&result_for("other")));
+            assert!(apart.hears(&result_for("r")));
+        }
+        open.stop.cancel();
+        assert!(!open.hears(&Wish::default()));
+    }
+}

@@ -237,14 +237,17 @@ async fn of_a_job_that_fails_who_waits_for_one_moment_hears_and_nobody_each_hour
     assert_eq!(said, json!({ "chat_id": 42, "text": "hi Ann" }));
 }
 
-#[tokio::test]
-async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other() {
-    let lines = vec![
-        Line::Says("All well. HEARTBEAT_OK!"),
-        Line::Refuses(400),
-        Line::Says("The mail is here."),
-        Line::Says("Now it is gone."),
-    ];
+/// A gateway whose heartbeats go to Ann over Telegram.
+struct Beating {
+    script: Arc<Script>,
+    hand: cron::Hand,
+    client: Socket,
+    /// A job far away: to look at it wakes the timer.
+    far_away: String,
+    _world: World,
+}
+
+async fn beating(lines: Vec<Line>) -> Beating {
     let (script, hand) = (script(lines), cron::Hand::new());
     begin(&script, &[]);
     script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
@@ -253,11 +256,22 @@ async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other(
     config["agents"]["defaults"]["heartbeat"] = json!({ "every": "30m", "target": "telegram", "to": "42" });
     let world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
     let mut client = world.client(ALL).await;
-    // It wakes the timer.
-    let id = client.add(cron::reminder("far away", cron::LATER)).await;
+    let far_away = client.add(cron::reminder("far away", cron::LATER)).await;
+    Beating { script, hand, client, far_away, _world: world }
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other() {
+    let lines = vec![
+        Line::Says("All well. HEARTBEAT_OK!"),
+        Line::Refuses(400),
+        Line::Says("The mail is here."),
+        Line::Says("Now it is gone."),
+    ];
+    let Beating { script, hand, mut client, far_away, _world } = beating(lines).await;
     let beat = async |client: &mut Socket| {
         hand.forward(1_800_000);
-        client.look(&id).await;
+        client.look(&far_away).await;
         client.heartbeat().await
     };
     assert_eq!(beat(&mut client).await["status"], "ok-token");
@@ -283,39 +297,43 @@ async fn a_heartbeat_that_has_something_to_say_goes_to_the_channel_and_no_other(
     assert_eq!(script.asked.lock().unwrap().len(), 3);
 }
 
-/// What somebody writes while a heartbeat is under way is answered to them alone.
+/// What somebody writes while a turn is under way whose answer goes to a channel is answered to them alone.
 #[tokio::test]
-async fn what_is_written_during_a_heartbeat_is_no_part_of_it() {
-    let go = Arc::new(Notify::new());
-    let lines = vec![Line::Holds("The mail is here.", Arc::clone(&go)), Line::Says("It is 42.")];
-    let (script, hand) = (script(lines), cron::Hand::new());
-    begin(&script, &[]);
-    script.tell(&telegram("sendMessage"), "200 OK", &good(&json!({})));
-    let mut config = telegram_config(json!({ "allowFrom": ["42"] }));
-    config["cron"] = json!({ "enabled": true });
-    config["agents"]["defaults"]["heartbeat"] = json!({ "every": "30m", "target": "telegram", "to": "42" });
-    let world = World::with(home(&config), Arc::clone(&script), hand.clone()).await;
-    let mut client = world.client(ALL).await;
-    let id = client.add(cron::reminder("far away", cron::LATER)).await;
-    hand.forward(1_800_000);
-    client.look(&id).await;
-    while script.asked.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let asked = json!({ "sessionKey": "main", "message": "what is my balance?", "idempotencyKey": "k" });
-    client.call("chat.send", asked).await.unwrap();
-    go.notify_one();
-    let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
-    assert_eq!(said, json!({ "chat_id": 42, "text": "The mail is here." }));
-    let answer = loop {
-        let said = client.chat("final").await;
-        if said["runId"] == "k" {
-            break said["message"]["content"][0]["text"].clone();
+async fn what_is_written_during_a_turn_for_a_channel_is_no_part_of_it() {
+    for of_a_job in [false, true] {
+        let go = Arc::new(Notify::new());
+        let lines = vec![Line::Holds("The mail is here.", Arc::clone(&go)), Line::Says("It is 42.")];
+        let Beating { script, hand, mut client, far_away, _world } = beating(lines).await;
+        if of_a_job {
+            let job = json!({
+                "name": "tea", "schedule": { "kind": "at", "at": cron::LATER.to_string() }, "sessionTarget": "main",
+                "wakeMode": "now", "payload": { "kind": "systemEvent", "text": "tea" },
+                "delivery": { "mode": "announce", "channel": "telegram", "to": "42" },
+            });
+            let id = client.call("cron.add", job).await.unwrap()["id"].clone();
+            client.call("cron.run", json!({ "id": id, "mode": "force" })).await.unwrap();
+        } else {
+            hand.forward(1_800_000);
+            client.look(&far_away).await;
         }
-    };
-    assert_eq!(answer, "It is 42.");
-    let heard = script.heard.lock().unwrap();
-    assert_eq!(heard.iter().filter(|(head, _)| head.starts_with(&telegram("sendMessage"))).count(), 1);
+        while script.asked.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let asked = json!({ "sessionKey": "main", "message": "what is my balance?", "idempotencyKey": "k" });
+        client.call("chat.send", asked).await.unwrap();
+        go.notify_one();
+        let (_, said) = script.asked_for(&telegram("sendMessage"), 0).await;
+        assert_eq!(said, json!({ "chat_id": 42, "text": "The mail is here." }), "job: {of_a_job}");
+        let answer = loop {
+            let said = client.chat("final").await;
+            if said["runId"] == "k" {
+                break said["message"]["content"][0]["text"].clone();
+            }
+        };
+        assert_eq!(answer, "It is 42.");
+        let heard = script.heard.lock().unwrap();
+        assert_eq!(heard.iter().filter(|(head, _)| head.starts_with(&telegram("sendMessage"))).count(), 1);
+    }
 }
 
 #[test]
